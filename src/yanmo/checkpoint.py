@@ -1,0 +1,194 @@
+"""Checkpoints: folders that transformers opens and that a run resumes from, bit for bit.
+
+A checkpoint is a Hugging Face folder (fp32 master weights, config, tokenizer) with a ``training/``
+folder beside the weights for the optimizer and the counters. It is committed whole or not at all
+(``storage.commit_folder``); numbers that are not finite are never saved.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from yanmo import storage
+from yanmo.errors import CheckpointError, ConfigError, DivergedError
+from yanmo.model.gpt import GPT
+from yanmo.model.names import (
+    from_config_json,
+    from_hugging_face,
+    to_config_json,
+    to_hugging_face,
+)
+from yanmo.tokenizer import Tokenizer, load_tokenizer
+
+PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, beside its tensors."""
+
+    step: int = 0
+    tokens: int = 0
+    elapsed_s: float = 0.0
+    val_loss: float | None = None
+    val_bits_per_char: float | None = None
+    best_step: int | None = None
+    best_val_loss: float | None = None
+    best_val_bits_per_char: float | None = None
+
+
+def save_checkpoint(
+    run: Path,
+    progress: Progress,
+    model: GPT,
+    tokenizer: Tokenizer,
+    optimizer_tensors: dict[str, Tensor],
+    environment: dict[str, str],
+) -> Path:
+    """Write ``checkpoints/step-XXXXXXXX``.
+
+    Raises:
+        DivergedError: a weight or optimizer value is not finite; nothing is written.
+        StorageError: the disk is full or refuses; earlier checkpoints are whole.
+    """
+    weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    for name, tensor in (*weights.items(), *optimizer_tensors.items()):
+        if not torch.isfinite(tensor).all():
+            raise DivergedError(f"{name} is not finite at step {progress.step}", where=str(run))
+    end_of_text = tokenizer.end_of_text
+
+    def fill(folder: Path) -> None:
+        _save_tensors(folder / "model.safetensors", to_hugging_face(weights))
+        _write_text_json(folder / "config.json", to_config_json(model.config, end_of_text))
+        _write_text_json(
+            folder / "generation_config.json",
+            {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text},
+        )
+        tokenizer.save(folder, model.config.block_size)
+        (folder / "training").mkdir()
+        _save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
+        _write_text_json(
+            folder / "training" / "state.json",
+            {"schema": 1, "progress": asdict(progress), "environment": environment},
+        )
+
+    target = run / "checkpoints" / f"{PREFIX}{progress.step:08d}"
+    if target.exists():  # a damaged one that resume fell back from
+        storage.remove_folder(target)
+    storage.commit_folder(target, fill)
+    return target
+
+
+def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, str]]:
+    """Progress, optimizer tensors and environment of a checkpoint."""
+    state = storage.read_json(folder / "training" / "state.json")
+    tensors = _load_tensors(folder / "training" / "state.safetensors")
+    return Progress(**state["progress"]), tensors, state["environment"]
+
+
+def load_model(folder: Path) -> GPT:
+    """The model in a Hugging Face folder, float32 on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the model is of another family.
+    """
+    try:
+        values = storage.read_json(folder / "config.json")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            "there is no readable config.json", where=str(folder), mend="give a model folder"
+        ) from error
+    config = from_config_json(values, str(folder))
+    tensors = _load_tensors(folder / "model.safetensors")
+    with torch.device("meta"):
+        model = GPT(config)
+    expected = {name: p.shape for name, p in model.named_parameters()}
+    weights = from_hugging_face(tensors, list(expected), str(folder))
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise CheckpointError(
+                f"{name} has shape {tuple(weights[name].shape)}, config.json says {tuple(shape)}",
+                where=str(folder),
+            )
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    model.requires_grad_(True)
+    return model
+
+
+def load_model_and_tokenizer(folder: Path) -> tuple[GPT, Tokenizer]:
+    """Both, checked against each other.
+
+    Raises:
+        CheckpointError: the vocabulary and the model's embedding differ in size.
+    """
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    if tokenizer.vocab_size != model.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}",
+            where=str(folder),
+            mend="tokenizer and weights do not belong together",
+        )
+    return model, tokenizer
+
+
+def newest_first(run: Path) -> Iterator[Path]:
+    """The checkpoints of a run, the newest first, by step."""
+    folders = (run / "checkpoints").glob(f"{PREFIX}[0-9]*")
+    yield from sorted(folders, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def rotate(run: Path, keep_last: int, best_step: int | None) -> None:
+    """Delete checkpoints but the newest ``keep_last`` and the best."""
+    for folder in list(newest_first(run))[keep_last:]:
+        if step_of(folder) != best_step:
+            storage.remove_folder(folder)
+
+
+def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
+    """The folder with config.json that RUN means: a run's best model, a checkpoint, any model folder.
+
+    None: the newest run under ``runs/``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path is None:
+        found = sorted(runs.glob("*/model/config.json"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise ConfigError(
+                "there is no run yet", where=f"{runs}/", mend="train one: yanmo train novel.txt"
+            )
+        return found[-1].parent.resolve()
+    for folder in (path / "model", path):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is no run or model folder"
+    raise ConfigError(f"{path} {missing}", where="RUN", mend="give a folder that yanmo train wrote")
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"format": "pt"})
+    path.write_bytes(data)  # through Python, whose errors say what the disk said
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error}", where=str(path.parent)) from error
+
+
+def _write_text_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,442 @@
+"""Every setting of yanmo, on one page.
+
+A recipe is TOML with the sections below; any key is also set as ``section.key=value`` on the command
+line. A key left out keeps the value shown here. ``None`` means "decided when the run folder is made":
+the decision is written into the run's ``recipe.toml`` and never taken again (see ``train/plan.py``).
+
+In: TOML text and ``key=value`` strings. Out: a frozen :class:`Recipe`, or a :class:`ConfigError` that
+names the key, the value and the mend. Reading and writing is all this file does; who uses a setting is
+said by its section.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from yanmo.errors import ConfigError
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class CorpusConfig(Section):
+    """Where the text comes from (``text/documents.py``)."""
+
+    path: tuple[str, ...] = ()
+    """Text files and folders of them; `yanmo:demo` is the embedded demo corpus. The positional
+    arguments of `yanmo train` set it."""
+    encoding: str = "auto"
+    """`auto` tries UTF-8 (with or without BOM), then GB18030; any name Python knows, such as
+    `big5`, is used as given."""
+
+
+class TokenizerConfig(Section):
+    """How text becomes tokens (``tokenizer/``)."""
+
+    kind: Literal["char"] = "char"
+    """`char`: one token for each character of the corpus, 256 byte tokens for all others."""
+    vocab_size: NonNegativeInt = 0
+    """Upper limit of the vocabulary; characters beyond it, the rarest, are written as bytes.
+    0: no limit."""
+
+
+class DataConfig(Section):
+    """How documents become training and validation tokens (``data/``)."""
+
+    val_fraction: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Share of the characters held out for validation. Decided: 100,000 characters, but at least
+    0.5% and at most 5% of the text."""
+
+
+class ModelConfig(Section):
+    """The shape of the model (``model/gpt.py``). The vocabulary's size comes from the tokenizer."""
+
+    family: Literal["gpt2"] = "gpt2"
+    """`gpt2`: opens as `GPT2LMHeadModel` everywhere."""
+    n_layer: PositiveInt = 4
+    """Transformer blocks."""
+    n_head: PositiveInt = 4
+    """Attention heads; must divide n_embd."""
+    n_embd: PositiveInt = 256
+    """Width of the residual stream."""
+    block_size: PositiveInt = 128
+    """Tokens the model can look back on (the context window)."""
+    dropout: Share = 0.0
+    """Share of activations dropped in training; useful where a small text is passed over often."""
+
+
+class OptimConfig(Section):
+    """AdamW and its learning rate (``train/optim.py``, ``train/schedule.py``)."""
+
+    learning_rate: Rate = 2e-3
+    """The peak, reached after the warm-up."""
+    min_lr: Rate | None = None
+    """Where the cosine ends. Decided: a tenth of learning_rate."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps of linear warm-up. Decided: a twentieth of the run, at most 200."""
+    weight_decay: Rate = 0.1
+    """Decay of matrices and embeddings; norms and biases are never decayed."""
+    beta1: Share = 0.9
+    """AdamW's first momentum."""
+    beta2: Share = 0.99
+    """AdamW's second momentum."""
+    grad_clip: Rate = 1.0
+    """Largest norm of the whole gradient; 0 does not clip."""
+
+
+class TrainConfig(Section):
+    """The run: how long, on what, and what it keeps (``train/``)."""
+
+    seed: NonNegativeInt = 1337
+    """Everything random in a run follows from it."""
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`, `mps`. Decided: the first accelerator there is, else `cpu`."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Arithmetic of the forward and backward pass (autocast); weights are float32 always.
+    Decided: measured."""
+    attention: Literal["sdpa", "matmul"] | None = None
+    """torch's fused attention, or two plain matrix products. Decided: measured."""
+    threads: PositiveInt | None = None
+    """CPU threads. Decided: what torch chooses, the physical cores."""
+    deterministic: bool = False
+    """Ask torch for deterministic algorithms: needed for bit-identical resume on a GPU. On a CPU
+    runs are bit-identical without it."""
+    batch_size: PositiveInt = 32
+    """Sequences per optimizer step, over all ranks."""
+    micro_batch_size: PositiveInt | None = None
+    """Sequences per forward pass; must divide batch_size. Decided: about 4,096 tokens on a CPU,
+    16,384 elsewhere."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many optimizer steps."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Stop after so much training time. Decided, when max_steps is not given either: 10."""
+    log_interval: PositiveInt = 10
+    """Steps between two lines of the log."""
+    eval_interval: PositiveInt | None = None
+    """Steps between two evaluations, each with a sample. Decided: a tenth of the run."""
+    checkpoint_interval: PositiveInt | None = None
+    """Steps between two checkpoints. Decided: eval_interval."""
+    keep_last: PositiveInt = 2
+    """How many of the newest checkpoints are kept, beside the best."""
+
+
+class SampleConfig(Section):
+    """How the model writes (``generate.py``): at each evaluation, and as defaults of `yanmo generate`."""
+
+    prompt: str | None = None
+    """What the samples continue. Decided: the opening of the validation text."""
+    max_new_tokens: PositiveInt = 200
+    """Tokens to write; the end-of-text token ends a sample earlier."""
+    num_samples: PositiveInt = 1
+    """Samples of one prompt."""
+    temperature: Rate = 0.8
+    """Below 1 safer, above 1 wilder; 0 always takes the likeliest token (greedy)."""
+    top_k: NonNegativeInt = 0
+    """Choose among the k likeliest tokens only; 0: all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Choose among the likeliest tokens that together have this probability; 1: all."""
+    seed: NonNegativeInt = 0
+    """Same seed, same text (on the same machine)."""
+
+
+class Recipe(Section):
+    """All settings of a run."""
+
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
+    decided: tuple[str, ...] = ()
+    """Keys that were not asked for but decided when the run folder was made."""
+
+
+SECTIONS = tuple(name for name in Recipe.model_fields if name != "decided")
+
+FREE_ON_RESUME = ("train.log_interval", "train.eval_interval", "train.checkpoint_interval")
+"""Beside these, ``train.keep_last`` and all of [sample] may change when a run goes on."""
+
+PEER_NAMES = {
+    "n_ctx": "model.block_size",
+    "n_positions": "model.block_size",
+    "context_len": "model.block_size",
+    "context_length": "model.block_size",
+    "max_length": "model.block_size",
+    "seq_len": "model.block_size",
+    "emb_dim": "model.n_embd",
+    "hidden_size": "model.n_embd",
+    "d_model": "model.n_embd",
+    "num_layers": "model.n_layer",
+    "num_hidden_layers": "model.n_layer",
+    "n_layers": "model.n_layer",
+    "depth": "model.n_layer",
+    "n_heads": "model.n_head",
+    "num_heads": "model.n_head",
+    "num_attention_heads": "model.n_head",
+    "drop_rate": "model.dropout",
+    "lr": "optim.learning_rate",
+    "wd": "optim.weight_decay",
+    "warmup_iters": "optim.warmup_steps",
+    "num_warmup_steps": "optim.warmup_steps",
+    "max_grad_norm": "optim.grad_clip",
+    "max_iters": "train.max_steps",
+    "max_train_steps": "train.max_steps",
+    "num_train_steps": "train.max_steps",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "save_interval": "train.checkpoint_interval",
+    "save_steps": "train.checkpoint_interval",
+    "eval_steps": "train.eval_interval",
+    "log_step": "train.log_interval",
+    "logging_steps": "train.log_interval",
+    "dtype": "train.precision",
+    "length": "sample.max_new_tokens",
+    "nsamples": "sample.num_samples",
+    "topk": "sample.top_k",
+    "topp": "sample.top_p",
+    "prefix": "sample.prompt",
+    "start": "sample.prompt",
+}
+"""Names people know from other tools, and ours."""
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe in ``source`` (None: all defaults) with ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: unknown key, value of the wrong kind, or settings that contradict each other.
+    """
+    where = str(source) if source else "command line"
+    values = _read_toml(source) if source else {}
+    for override in overrides:
+        section, key, value = _parse_override(override)
+        values.setdefault(section, {})[key] = value
+    recipe = _validate(values, where)
+    check_relations(recipe)
+    return recipe
+
+
+def recipe_path(name: str) -> Path | None:
+    """The file a recipe's name means: a path ending in .toml, or the bare name of a recipe of ours."""
+    if name.endswith(".toml"):
+        return Path(name)
+    folder = recipes_folder() / f"{name}.toml"
+    return folder if folder.is_file() and name.isidentifier() else None
+
+
+def recipes_folder() -> Path:
+    """Where our own recipes lie: in the package, or at the root of a clone."""
+    here = Path(__file__).resolve().parent
+    installed = here / "recipes"
+    return installed if installed.is_dir() else here.parents[1] / "recipes"
+
+
+def check_relations(recipe: Recipe) -> None:
+    """Refuse settings that are fine alone and impossible together.
+
+    Raises:
+        ConfigError: with both values.
+    """
+    model, optim, train = recipe.model, recipe.optim, recipe.train
+    if model.n_embd % model.n_head:
+        raise ConfigError(
+            f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
+            where="[model]",
+            mend=f"choose n_embd as a multiple of {model.n_head}, or another n_head",
+        )
+    if train.micro_batch_size and train.batch_size % train.micro_batch_size:
+        raise ConfigError(
+            f"train.micro_batch_size={train.micro_batch_size} does not divide"
+            f" train.batch_size={train.batch_size}",
+            where="[train]",
+            mend="choose a divisor, or leave micro_batch_size out",
+        )
+    if optim.warmup_steps and train.max_steps and optim.warmup_steps >= train.max_steps:
+        raise ConfigError(
+            f"optim.warmup_steps={optim.warmup_steps} leaves nothing of train.max_steps={train.max_steps}",
+            where="[optim]",
+            mend="choose fewer warm-up steps, or leave them out",
+        )
+    if optim.min_lr is not None and optim.min_lr > optim.learning_rate:
+        raise ConfigError(
+            f"optim.min_lr={optim.min_lr} is above optim.learning_rate={optim.learning_rate}",
+            where="[optim]",
+            mend="lower min_lr, or leave it out",
+        )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(
+            "the recipe cannot be read", where=f"{path}: {error.strerror}", mend="check its path"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the recipe is not valid TOML", where=f"{path}: {error}", mend="mend that line"
+        ) from error
+
+
+def _parse_override(text: str) -> tuple[str, str, Any]:
+    """``"train.max_steps=200"`` -> ``("train", "max_steps", 200)``; an unquoted word is a string."""
+    name, _, value = text.partition("=")
+    section, dot, key = name.partition(".")
+    if not dot or section not in SECTIONS:
+        raise ConfigError(
+            f"unknown setting '{name}'",
+            where="command line",
+            mend=_suggest(name) or f"settings are written section.key=value; {_sections()}",
+        )
+    try:
+        return section, key, tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return section, key, value
+
+
+def _validate(values: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"][:2])
+        if problem["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"unknown setting '{name}'", where=where, mend=_suggest(name) or _sections()
+            ) from error
+        raise ConfigError(
+            f"{name}={problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}",
+            where=where,
+            mend=_describe(name) or _sections(),
+        ) from error
+
+
+def _suggest(name: str) -> str:
+    """"did you mean" for a name that is not ours, or an empty string."""
+    key = name.rpartition(".")[2]
+    known = dict(settings())
+    if key in PEER_NAMES:
+        return f"in yanmo it is called {PEER_NAMES[key]}"
+    same = [full for full in known if full.partition(".")[2] == key]
+    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not near:
+        by_key = {full.partition(".")[2]: full for full in known}
+        near = [by_key[match] for match in difflib.get_close_matches(key, by_key, n=1, cutoff=0.6)]
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def _describe(name: str) -> str:
+    description = dict(settings()).get(name)
+    return f"{name}: {description}" if description else ""
+
+
+def _sections() -> str:
+    return f"the sections are {', '.join(SECTIONS)}; docs/settings.md lists every key"
+
+
+# -- listing, comparing, writing --------------------------------------------------------------
+
+
+def settings() -> Iterator[tuple[str, str]]:
+    """Every setting as (``section.key``, what it says about itself), in order."""
+    for section in SECTIONS:
+        fields = type(getattr(Recipe(), section)).model_fields
+        for key, field in fields.items():
+            yield f"{section}.{key}", " ".join((field.description or "").split())
+
+
+def get(recipe: Recipe, name: str) -> Any:
+    """The value of ``section.key``."""
+    section, _, key = name.partition(".")
+    return getattr(getattr(recipe, section), key)
+
+
+def with_values(recipe: Recipe, values: dict[str, Any], where: str = "options") -> Recipe:
+    """The recipe with some ``section.key`` replaced.
+
+    Raises:
+        ConfigError: a value of the wrong kind.
+    """
+    plain = recipe.model_dump()
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        plain[section][key] = value
+    return _validate(plain, where)
+
+
+def decide(recipe: Recipe, decisions: dict[str, Any]) -> Recipe:
+    """The recipe with those of ``decisions`` filled in that nobody asked for, and recorded as decided."""
+    taken = {name: value for name, value in decisions.items() if get(recipe, name) is None}
+    decided = with_values(recipe, taken, "decisions")
+    return decided.model_copy(update={"decided": (*recipe.decided, *taken)})
+
+
+def differences(asked: Recipe, recorded: Recipe) -> list[str]:
+    """Keys in which ``asked`` is another recipe than the one a run was made with, with both values."""
+    changed = []
+    for name, _ in settings():
+        ours, theirs = get(asked, name), get(recorded, name)
+        if ours == theirs or (ours is None and name in recorded.decided):
+            continue
+        if name in FREE_ON_RESUME or name.startswith("sample.") or name == "train.keep_last":
+            continue
+        changed.append(f"{name}: {_toml(theirs)} in the run, {_toml(ours)} asked")
+    return changed
+
+
+def resumed(asked: Recipe, recorded: Recipe) -> Recipe:
+    """The recorded recipe with those free keys that were asked for now."""
+    given = {
+        f"{section}.{key}": getattr(getattr(asked, section), key)
+        for section in SECTIONS
+        for key in getattr(asked, section).model_fields_set
+    }
+    return with_values(recorded, {name: v for name, v in given.items() if v is not None}, "resume")
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML that says of each key what it does, and that can be run again."""
+    lines = ["# A yanmo recipe: run it again with `yanmo train THIS_FILE --out FOLDER`.", ""]
+    if recipe.decided:
+        lines += [
+            "# Keys nobody asked for, decided by measurement or rule when the run was made:",
+            f"decided = {_toml(recipe.decided)}",
+            "",
+        ]
+    descriptions = dict(settings())
+    for section in SECTIONS:
+        lines.append(f"[{section}]")
+        for key, value in getattr(recipe, section):
+            assignment = f"{key} =" if value is None else f"{key} = {_toml(value)}"
+            comment = descriptions[f"{section}.{key}"]
+            lines.append(f"# {assignment}  # {comment}" if value is None else f"{assignment}  # {comment}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML (JSON's strings, numbers and lists are TOML's too)."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

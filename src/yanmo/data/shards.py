@@ -1,0 +1,161 @@
+"""Token shards on disk: memory-mapped ids, document starts, and a manifest that says what they are.
+
+A folder holds, for each split (``train``, ``val``), files ``<split>-00000.bin`` of little-endian uint16
+or uint32 ids (by the largest id), ``<split>.starts.bin`` (uint64: where each document begins), and one
+``manifest.json`` with counts, dtype and the fingerprints of corpus and tokenizer. Documents end with
+the end-of-text token. Reading maps the files and never loads them whole.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from yanmo.errors import DataError
+from yanmo.storage import read_json, write_json
+
+FORMAT = 1
+SHARD_TOKENS = 1 << 28
+"""Tokens in one file; half a gigabyte as uint16."""
+
+Ids = npt.NDArray[np.int64]
+
+
+def dtype_for(vocab_size: int) -> np.dtype[Any]:
+    """The smallest unsigned type that holds every id below ``vocab_size``."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+class ShardWriter:
+    """Writes the documents of one split, in order."""
+
+    def __init__(
+        self, folder: Path, split: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS
+    ) -> None:
+        self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
+        self._dtype, self._vocab_size = dtype_for(vocab_size), vocab_size
+        self._files: list[str] = []
+        self._file: BinaryIO | None = None
+        self._room = 0
+        self._starts: list[int] = []
+        self.tokens = 0
+        self.characters = 0
+
+    def begin_document(self) -> None:
+        """The next token begins a document."""
+        self._starts.append(self.tokens)
+
+    def write(self, ids: Ids, characters: int) -> None:
+        """Append the ids of so many characters."""
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocab_size:
+            raise DataError(
+                f"token id {int(ids.max())} does not fit a vocabulary of {self._vocab_size}",
+                where=str(self._folder),
+                mend="tokenizer and shards do not belong together; delete .yanmo and try again",
+            )
+        self.tokens += len(ids)
+        self.characters += characters
+        while len(ids):
+            if not self._room:
+                self._next_file()
+            now, ids = ids[: self._room], ids[self._room :]
+            assert self._file is not None
+            self._file.write(now.astype(self._dtype).tobytes())
+            self._room -= len(now)
+
+    def close(self) -> dict[str, Any]:
+        """Finish; gives this split's part of the manifest."""
+        if self._file is not None:
+            self._file.close()
+        starts = np.asarray(self._starts, dtype="<u8")
+        (self._folder / f"{self._split}.starts.bin").write_bytes(starts.tobytes())
+        return {
+            "files": self._files,
+            "documents": len(self._starts),
+            "tokens": self.tokens,
+            "characters": self.characters,
+        }
+
+    def _next_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        name = f"{self._split}-{len(self._files):05d}.bin"
+        self._files.append(name)
+        self._file = open(self._folder / name, "wb")  # noqa: SIM115 - closed in close()
+        self._room = self._shard_tokens
+
+
+class Tokens:
+    """The tokens of one split as one long row, mapped from its files."""
+
+    def __init__(self, files: list[Path], dtype: str, starts: Path) -> None:
+        self._maps = [np.memmap(file, dtype=np.dtype(dtype), mode="r") for file in files]
+        self._ends = np.cumsum([len(part) for part in self._maps], dtype=np.int64)
+        self.starts = np.fromfile(starts, dtype="<u8").astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def at(self, positions: Ids) -> Ids:
+        """The tokens at positions of any shape; same shape."""
+        if len(self._maps) == 1:
+            return self._maps[0][positions].astype(np.int64)
+        found = np.empty(positions.shape, dtype=np.int64)
+        shard = np.searchsorted(self._ends, positions, side="right")
+        for number, part in enumerate(self._maps):
+            here = shard == number
+            first = self._ends[number] - len(part)
+            found[here] = part[positions[here] - first]
+        return found
+
+    def slice(self, start: int, stop: int) -> Ids:
+        """The tokens from ``start`` to ``stop``, shape (stop - start,)."""
+        return self.at(np.arange(start, min(stop, len(self)), dtype=np.int64))
+
+
+class ShardSet:
+    """A folder of shards: ``train`` and ``val`` tokens and the manifest."""
+
+    def __init__(self, folder: Path, corpus: str, tokenizer: str) -> None:
+        """Open ``folder``; its corpus and tokenizer must be the ones expected.
+
+        Raises:
+            DataError: the shards were made of another corpus or with another tokenizer.
+        """
+        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        for name, expected in (("corpus", corpus), ("tokenizer", tokenizer)):
+            if self.manifest[name] != expected:
+                raise DataError(
+                    f"the shards belong to {name} {self.manifest[name]}, not {expected}",
+                    where=str(folder),
+                    mend="delete that folder; the shards are made again",
+                )
+        self.train = self._open(folder, "train")
+        self.val = self._open(folder, "val")
+
+    def _open(self, folder: Path, split: str) -> Tokens:
+        files = [folder / name for name in self.manifest["splits"][split]["files"]]
+        return Tokens(files, self.manifest["dtype"], folder / f"{split}.starts.bin")
+
+
+def write_manifest(
+    folder: Path,
+    corpus: str,
+    tokenizer: str,
+    vocab_size: int,
+    splits: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> None:
+    """Write manifest.json, the last file of a shard folder."""
+    manifest = {
+        "format": FORMAT,
+        "dtype": dtype_for(vocab_size).str,
+        "vocab_size": vocab_size,
+        "corpus": corpus,
+        "tokenizer": tokenizer,
+        "splits": dict(splits),
+        **more,
+    }
+    write_json(folder / "manifest.json", manifest)

@@ -1,0 +1,49 @@
+"""What results depend on beside the recipe, and what a bug report needs."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+
+import torch
+
+from yanmo import storage
+from yanmo.train.distributed import device_names
+
+PACKAGES = ("numpy", "tokenizers", "safetensors", "pydantic", "typer", "transformers", "tensorboard")
+
+
+def environment() -> dict[str, str]:
+    """What bit-identical results depend on; recorded in every checkpoint."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions, devices and folders, for ``yanmo env``."""
+    versions = {
+        name: importlib.metadata.version(name) if importlib.util.find_spec(name) else "not installed"
+        for name in PACKAGES
+    }
+    return {
+        "yanmo": importlib.metadata.version("yanmo"),
+        **environment(),
+        **versions,
+        "executable": sys.executable,
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "devices": ", ".join(device_names()),
+        "bfloat16 on the CPU": str(torch.backends.mkldnn.is_available() and _cpu_has_bfloat16()),
+        "cache": str(storage.cache_root().resolve()),
+        "folder": os.getcwd(),
+        "free disk": f"{storage.free_megabytes(storage.cache_root().resolve()):,} MB",
+    }
+
+
+def _cpu_has_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,88 @@
+"""What can go wrong, said so that a person can mend it.
+
+Every mistake a user can make ends in a :class:`YanmoError`: what happened, where, and how to mend it,
+with the values. The command line prints it without a traceback and exits with its code.
+
+    YanmoError
+    ├── ConfigError        2   wrong usage, recipe or setting
+    │   └── DeviceError    2   a device that is not there
+    ├── DataError          3   text that cannot be read or is too little
+    ├── CheckpointError    4   a checkpoint or model that is damaged or does not fit
+    │   └── TokenizerError 4   a tokenizer file that cannot be used
+    ├── DivergedError      5   the loss or a gradient is no longer finite
+    ├── StorageError      74   the disk is full or refuses
+    ├── BusyError         75   another run holds the folder
+    └── Stopped      130/143   a signal; the run can be resumed
+"""
+
+
+class YanmoError(Exception):
+    """Base of all errors a user can meet: ``what`` happened, ``where``, and the ``mend``."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: str = "", mend: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.mend = mend
+
+    def __str__(self) -> str:
+        lines = [f"{type(self).__name__}: {self.what}"]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.mend:
+            lines.append(f"  mend:  {self.mend}")
+        return "\n".join(lines)
+
+
+class ConfigError(YanmoError):
+    """Wrong usage, an unknown setting, or settings that contradict each other."""
+
+    exit_code = 2
+
+
+class DeviceError(ConfigError):
+    """The device asked for is not there. yanmo never falls back silently."""
+
+
+class DataError(YanmoError):
+    """Text that is missing, cannot be decoded, or is too little to train on."""
+
+    exit_code = 3
+
+
+class CheckpointError(YanmoError):
+    """A checkpoint or model folder that is damaged, or does not fit what is asked of it."""
+
+    exit_code = 4
+
+
+class TokenizerError(CheckpointError):
+    """A tokenizer file that is damaged, or is not of a kind yanmo reads."""
+
+
+class DivergedError(YanmoError):
+    """Training produced a number that is not finite; nothing of it was saved."""
+
+    exit_code = 5
+
+
+class StorageError(YanmoError):
+    """The disk is full, or reading or writing failed."""
+
+    exit_code = 74
+
+
+class BusyError(YanmoError):
+    """Another process holds the run folder."""
+
+    exit_code = 75
+
+
+class Stopped(YanmoError):
+    """A signal asked the run to stop; it was saved and can be resumed."""
+
+    def __init__(self, signal_number: int, what: str, where: str = "", mend: str = "") -> None:
+        super().__init__(what, where, mend)
+        self.exit_code = 128 + signal_number

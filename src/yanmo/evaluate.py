@@ -1,0 +1,108 @@
+"""What a loss means: nats per token, bits per character, and the lines to compare them with.
+
+Bits per character are those of the original text, the cost of ending each document included, so models
+with different tokenizers can be compared. The reference lines are counted on the training tokens and
+measured on the validation tokens, as the model is.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from yanmo.data.batches import validation_batches
+from yanmo.data.shards import Ids, ShardSet, Tokens
+from yanmo.model.gpt import GPT
+
+COUNTED_TOKENS = 1 << 24
+"""The reference lines count at most so many training tokens."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on a text."""
+
+    loss: float
+    """Nats per token."""
+    bits_per_char: float
+
+    @property
+    def perplexity(self) -> float:
+        """e to the loss: the number of tokens the model wavers between."""
+        return math.exp(min(self.loss, 700.0))
+
+
+@dataclass(frozen=True)
+class ReferenceLines:
+    """Bits per character of models that only count; ``floor`` where the text's true code length is known."""
+
+    uniform: float
+    unigram: float
+    bigram: float
+    floor: float | None = None
+
+
+@torch.no_grad()
+def evaluate(
+    model: GPT,
+    tokens: Tokens,
+    characters: int,
+    end_of_text: int,
+    batch_size: int,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> Evaluation:
+    """The model's loss on all of ``tokens``, in non-overlapping windows of its block size."""
+    device, training, nats = model.tokens.weight.device, model.training, 0.0
+    model.eval()
+    for batch in validation_batches(tokens, model.config.block_size, batch_size, end_of_text):
+        inputs = torch.from_numpy(batch.inputs).to(device)
+        targets = torch.from_numpy(batch.targets).to(device)
+        with autocast():
+            nats += float(model.loss(inputs, targets))
+    model.train(training)
+    return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
+
+
+def reference_lines(shards: ShardSet, vocab_size: int, end_of_text: int) -> ReferenceLines:
+    """Uniform, unigram and bigram lines (interpolated Witten-Bell: Bell, Witten & Cleary 1990)."""
+    train = shards.train.slice(0, COUNTED_TOKENS)
+    val = shards.val.slice(0, len(shards.val))
+    characters = max(shards.manifest["splits"]["val"]["characters"], 1)
+    unigram = _unigram(train, vocab_size)  # (V,)
+    bigram = _bigram(train, val, unigram, end_of_text)  # (number of validation tokens,)
+    floor_bits = shards.manifest.get("val_floor_bits")
+    return ReferenceLines(
+        uniform=math.log2(vocab_size) * len(val) / characters,
+        unigram=float(-np.log2(unigram[val]).sum()) / characters,
+        bigram=float(-np.log2(bigram).sum()) / characters,
+        floor=floor_bits / characters if floor_bits is not None else None,
+    )
+
+
+def _unigram(train: Ids, vocab_size: int) -> np.ndarray:
+    counts = np.bincount(train, minlength=vocab_size)
+    types = np.count_nonzero(counts)
+    return (counts + types / vocab_size) / (len(train) + types)
+
+
+def _bigram(train: Ids, text: Ids, unigram: np.ndarray, end_of_text: int) -> np.ndarray:
+    """The probability of each token of ``text`` after the one before it."""
+    V = len(unigram)
+    pairs, times = np.unique(_pairs(train, V, end_of_text), return_counts=True)
+    seen = np.bincount(pairs // V, weights=times, minlength=V)  # (V,) how often each token was a context
+    types = np.bincount(pairs // V, minlength=V)  # (V,) how many tokens followed it
+    wanted = _pairs(text, V, end_of_text)
+    place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+    together = np.where(pairs[place] == wanted, times[place], 0)
+    context = wanted // V
+    # a context never seen has no types: the unigram decides alone
+    weight = np.maximum(types[context], 1)
+    return (together + weight * unigram[text]) / (seen[context] + weight)
+
+
+def _pairs(tokens: Ids, vocab_size: int, end_of_text: int) -> Ids:
+    before = np.concatenate([[end_of_text], tokens[:-1]])
+    return before * vocab_size + tokens

@@ -1,0 +1,194 @@
+"""GPT-2, written to be read.
+
+Shapes: B sequences in a batch, T tokens in a sequence, C = n_embd channels, V vocabulary size;
+S >= T counts the tokens attention looks back on, those of the cache included.
+
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners": a decoder-only transformer
+with learned positions, LayerNorm before each sub-layer, tanh-GELU, biases everywhere, and an output
+head that shares the token embedding's weights.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from yanmo.config import ModelConfig
+
+IGNORED = -1
+"""A target that counts for nothing (as in ``data/batches.py``)."""
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a model: [model] and the vocabulary's size."""
+
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    dropout: float = 0.0
+
+    @classmethod
+    def of(cls, model: ModelConfig, vocab_size: int) -> "GPTConfig":
+        """From the settings of a recipe and the vocabulary of its tokenizer."""
+        return cls(
+            vocab_size, model.n_layer, model.n_head, model.n_embd, model.block_size, model.dropout
+        )
+
+
+class Cache:
+    """Keys and values of the tokens a model has already seen, for generation."""
+
+    def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
+        head_dim = config.n_embd // config.n_head
+        shape = (config.n_layer, batch_size, config.n_head, config.block_size, head_dim)
+        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros_like(self.keys)
+        self.length = 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append k, v (B, n_head, T, head_dim) of one layer; gives all S so far."""
+        end = self.length + k.size(2)
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention (Vaswani et al. 2017)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.kind: Literal["sdpa", "matmul"] = "sdpa"
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.out = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, layer: int, cache: Cache | None) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
+        q, k, v = (y.view(B, T, self.n_head, -1).transpose(1, 2) for y in (q, k, v))
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # (B, n_head, S, head_dim)
+        dropout = self.dropout if self.training else 0.0
+        attend = sdpa_attention if self.kind == "sdpa" else matmul_attention
+        y = attend(q, k, v, dropout)  # (B, n_head, T, head_dim)
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return F.dropout(self.out(y), self.dropout, self.training)  # (B, T, C)
+
+
+def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """torch's fused attention: q (B, n_head, T, head_dim), k and v (B, n_head, S, head_dim)."""
+    T, S = q.size(-2), k.size(-2)
+    if T == S or T == 1:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
+    return F.scaled_dot_product_attention(q, k, v, causal_mask(T, S, q.device), dropout)
+
+
+def matmul_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """The same as two matrix products, faster on a CPU at short context."""
+    T, S = q.size(-2), k.size(-2)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, n_head, T, S)
+    scores = scores.masked_fill(~causal_mask(T, S, q.device), -torch.inf)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
+    return F.dropout(weights, dropout, dropout > 0) @ v  # (B, n_head, T, head_dim)
+
+
+def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
+    """True where token t, the last T of S, may look: at itself and everything before it. (T, S)"""
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+
+
+class MLP(nn.Module):
+    """Position-wise feed-forward network, four times as wide inside."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.up(x), approximate="tanh")  # (B, T, 4C)
+        return F.dropout(self.down(x), self.dropout, self.training)  # (B, T, C)
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each on the normalised stream and added back to it."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(config.n_embd)
+        self.attention = Attention(config)
+        self.norm_2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, layer: int, cache: Cache | None) -> Tensor:
+        x = x + self.attention(self.norm_1(x), layer, cache)
+        return x + self.mlp(self.norm_2(x))
+
+
+class GPT(nn.Module):
+    """Token ids (B, T) → logits (B, T, V)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        self.positions = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.n_embd)
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it.
+
+        Raises:
+            ValueError: more tokens than ``block_size``.
+        """
+        past, T = cache.length if cache is not None else 0, ids.size(1)
+        if past + T > self.config.block_size:
+            raise ValueError(f"{past + T} tokens do not fit a window of {self.config.block_size}")
+        position = torch.arange(past, past + T, device=ids.device)  # (T,)
+        x = self.tokens(ids) + self.positions(position)  # (B, T, C)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, layer, cache)
+        if cache is not None:
+            cache.length += T
+        return F.linear(self.norm(x), self.tokens.weight)  # (B, T, V), the head shares its weights
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Sum over all targets (B, T) of the negative log likelihood, in nats."""
+        logits = self(ids).flatten(0, 1).float()  # (B * T, V)
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def use_attention(self, kind: Literal["sdpa", "matmul"]) -> None:
+        """Choose how attention is computed; the result is the same up to rounding."""
+        for block in self.blocks:
+            block.attention.kind = kind  # type: ignore[union-attr, assignment]
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """GPT-2's initialisation: N(0, 0.02), the projections into the stream scaled by 1/√(2L)."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2:
+                into_stream = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                scale = 1 / math.sqrt(2 * self.config.n_layer) if into_stream else 1.0
+                nn.init.normal_(parameter, std=0.02 * scale, generator=generator)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.ones_(parameter)
+
+
+def count_parameters(config: GPTConfig) -> int:
+    """Parameters of a model, its shared head counted once; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config).parameters())

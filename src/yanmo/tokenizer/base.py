@@ -1,0 +1,89 @@
+"""What every tokenizer is: text ↔ token ids, one saved form (tokenizer.json), streaming without �.
+
+In: text. Out: ``numpy`` arrays of ids, and text again. The kinds are the sibling files; choosing among
+them is ``tokenizer/__init__.py``'s job.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+END_OF_TEXT = "<|endoftext|>"
+Ids = npt.NDArray[np.int64]
+
+
+class TextStream(Protocol):
+    """Turns ids into text as they come, giving whole characters only."""
+
+    def push(self, token: int) -> str:
+        """The characters that ``token`` completes: often one, sometimes none."""
+        ...
+
+    def flush(self) -> str:
+        """What is left at the end: an incomplete character becomes �."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text ↔ ids. ``decode(encode(s)) == s`` for every string of Unicode scalar values."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; all ids are below it."""
+        ...
+
+    @property
+    def end_of_text(self) -> int:
+        """The id that ends a document."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of tokenizer.json's content."""
+        ...
+
+    def encode(self, text: str) -> Ids:
+        """The ids of a text; text that looks like a special token stays text."""
+        ...
+
+    def decode(self, ids: Ids | list[int]) -> str:
+        """The text of ids; end-of-text is left out."""
+        ...
+
+    def stream(self) -> TextStream:
+        """A decoder for ids that arrive one by one."""
+        ...
+
+    def save(self, folder: Path, model_max_length: int) -> None:
+        """Write tokenizer.json and tokenizer_config.json as ``AutoTokenizer`` reads them."""
+        ...
+
+
+def write_tokenizer(folder: Path, spec: dict[str, Any], model_max_length: int) -> None:
+    """Write the two files. The class name is one that transformers 4 and 5 both know."""
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "split_special_tokens": True,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": model_max_length,
+    }
+    (folder / "tokenizer.json").write_text(json_text(spec), encoding="utf-8", newline="\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n"
+    )
+
+
+def json_text(spec: dict[str, Any]) -> str:
+    """tokenizer.json's text: one form, so that equal tokenizers have equal fingerprints."""
+    return json.dumps(spec, ensure_ascii=False, indent=1)
+
+
+def fingerprint_of(spec: dict[str, Any]) -> str:
+    """The short name of a tokenizer.json."""
+    return hashlib.sha256(json_text(spec).encode("utf-8")).hexdigest()[:16]

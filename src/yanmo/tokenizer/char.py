@@ -1,0 +1,177 @@
+"""Characters as tokens, bytes for the rest: the tokenizer of a novel.
+
+Ids: 0 is end-of-text, 1-256 are the bytes 0x00-0xFF, then the characters of the training text, the most
+frequent first. A character outside the vocabulary is written as its UTF-8 bytes, so nothing is lost.
+On disk it is a BPE without merges and with byte fallback, which the ``tokenizers`` library and so every
+Hugging Face client reads; here a lookup table by code point does the same a hundred times faster.
+"""
+
+import codecs
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yanmo.errors import TokenizerError
+from yanmo.tokenizer.base import END_OF_TEXT, Ids, fingerprint_of, write_tokenizer
+
+FIRST_BYTE = 1
+FIRST_CHARACTER = FIRST_BYTE + 256
+CODE_POINTS = 0x110000
+
+CharacterCounts = npt.NDArray[np.int64]
+"""How often each code point occurs, shape (CODE_POINTS,)."""
+
+
+class CharTokenizer:
+    """One token per character of ``characters``, byte tokens for all others."""
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self._characters = list(characters)
+        self._bytes = [bytes([value]) for value in range(256)]
+        self._bytes = [b"", *self._bytes, *(c.encode() for c in self._characters)]
+        self._ids = np.full(CODE_POINTS, -1, dtype=np.int64)
+        self._ids[[ord(c) for c in self._characters]] = np.arange(FIRST_CHARACTER, len(self._bytes))
+        self._spec = _tokenizer_json(self._characters)
+        self._fingerprint = fingerprint_of(self._spec)
+
+    @classmethod
+    def train(cls, counts: CharacterCounts, vocab_size: int = 0) -> "CharTokenizer":
+        """The vocabulary of a text from its character counts; ``vocab_size`` > 0 limits it."""
+        found = np.flatnonzero(counts)
+        by_frequency = found[np.argsort(-counts[found], kind="stable")]
+        if vocab_size:
+            if vocab_size < FIRST_CHARACTER:
+                raise TokenizerError(
+                    f"tokenizer.vocab_size={vocab_size} has no room for the 256 bytes and end-of-text",
+                    where="[tokenizer]",
+                    mend=f"choose at least {FIRST_CHARACTER}, or 0 for no limit",
+                )
+            by_frequency = by_frequency[: vocab_size - FIRST_CHARACTER]
+        return cls(chr(code) for code in by_frequency.tolist())
+
+    @classmethod
+    def from_json(cls, spec: dict[str, Any], where: Path) -> "CharTokenizer":
+        """The tokenizer in a tokenizer.json of ours."""
+        try:
+            vocabulary = spec["model"]["vocab"]
+            tokenizer = cls(sorted(vocabulary, key=vocabulary.get)[FIRST_CHARACTER:])
+        except (KeyError, TypeError, AttributeError):
+            tokenizer = None
+        if tokenizer is None or tokenizer._spec != spec:
+            raise TokenizerError(
+                "this tokenizer.json is not a character vocabulary made by yanmo",
+                where=str(where),
+                mend="use a model folder written by yanmo",
+            )
+        return tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """256 bytes, end-of-text, and the characters."""
+        return len(self._bytes)
+
+    @property
+    def end_of_text(self) -> int:
+        """0."""
+        return 0
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of tokenizer.json's content."""
+        return self._fingerprint
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text, shape (number of tokens,)."""
+        code_points = code_points_of(text)
+        ids = self._ids[code_points]
+        unknown = np.flatnonzero(ids < 0)
+        if not len(unknown):
+            return ids
+        pieces, start = [], 0
+        for position in unknown.tolist():
+            pieces.append(ids[start:position])
+            raw = np.frombuffer(text[position].encode(), dtype=np.uint8)
+            pieces.append(raw.astype(np.int64) + FIRST_BYTE)
+            start = position + 1
+        return np.concatenate([*pieces, ids[start:]])
+
+    def decode(self, ids: Ids | list[int]) -> str:
+        """Text of ids; bytes that form no character become �."""
+        return b"".join(self._bytes[token] for token in ids).decode("utf-8", "replace")
+
+    def stream(self) -> "CharStream":
+        """A decoder for ids that arrive one by one."""
+        return CharStream(self._bytes)
+
+    def save(self, folder: Path, model_max_length: int) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        write_tokenizer(folder, self._spec, model_max_length)
+
+
+class CharStream:
+    """Holds the bytes of an unfinished character back."""
+
+    def __init__(self, token_bytes: list[bytes]) -> None:
+        self._bytes = token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The characters that ``token`` completes."""
+        return self._decoder.decode(self._bytes[token])
+
+    def flush(self) -> str:
+        """� for an unfinished character, else nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+def count_characters(text: str, counts: CharacterCounts | None = None) -> CharacterCounts:
+    """Add the characters of ``text`` to ``counts``."""
+    if counts is None:
+        counts = np.zeros(CODE_POINTS, dtype=np.int64)
+    code_points, times = np.unique(code_points_of(text), return_counts=True)
+    counts[code_points] += times
+    return counts
+
+
+def code_points_of(text: str) -> npt.NDArray[np.uint32]:
+    """A text's code points; a lone surrogate is no character and raises ``UnicodeEncodeError``."""
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
+def _tokenizer_json(characters: list[str]) -> dict[str, Any]:
+    tokens = [END_OF_TEXT, *(f"<0x{value:02X}>" for value in range(256)), *characters]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": 0,
+                "content": END_OF_TEXT,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+        ],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": {token: number for number, token in enumerate(tokens)},
+            "merges": [],
+        },
+    }

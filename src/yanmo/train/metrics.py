@@ -1,0 +1,83 @@
+"""What a run says about itself: metrics.jsonl always, TensorBoard where it is installed.
+
+One flat JSON object a line (DESIGN's schema 1). When a run resumes, the rows of steps that are done
+again move to metrics.superseded.jsonl, so the file reads as if the run had never stopped.
+"""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from yanmo.storage import write_atomic
+
+METRICS = "metrics.jsonl"
+SUPERSEDED = "metrics.superseded.jsonl"
+
+
+class Metrics:
+    """Appends rows; ``is_main`` False (any rank but 0) writes nothing."""
+
+    def __init__(self, folder: Path, is_main: bool = True) -> None:
+        self._path = folder / METRICS
+        self._is_main = is_main
+        self._board: Any = None
+        if is_main and importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(folder / "tensorboard")  # type: ignore[no-untyped-call]
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append a row; numbers of a step also go to TensorBoard."""
+        if not self._is_main:
+            return
+        line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line.encode("utf-8"))
+        finally:
+            os.close(descriptor)
+        if self._board is not None and "step" in fields:
+            for name, value in fields.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{event}/{name}", value, fields["step"])
+
+    def close(self) -> None:
+        """Flush what TensorBoard still holds."""
+        if self._board is not None:
+            self._board.close()
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Move rows beyond ``step``, and a torn last line, to metrics.superseded.jsonl."""
+    path = folder / METRICS
+    if not path.is_file():
+        return
+    kept, superseded = [], []
+    for line in path.read_bytes().split(b"\n"):
+        if line:
+            (kept if _is_up_to(line, step) else superseded).append(line + b"\n")
+    if superseded:
+        with open(folder / SUPERSEDED, "ab") as file:
+            file.writelines(superseded)
+        write_atomic(path, b"".join(kept))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run, a torn last line left out."""
+    rows = []
+    for line in (folder / METRICS).read_text(encoding="utf-8").split("\n"):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def _is_up_to(line: bytes, step: int) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return row.get("event") != "end" and int(row.get("step", 0)) <= step

@@ -1,0 +1,76 @@
+"""The learning rate as a pure function of (step, plan).
+
+A *plan* says from which step on the run aims at which last step (its horizon). A run of ``max_steps``
+has one entry. A run of ``minutes`` aims by measured speed; the loop may aim anew at an evaluation, and
+the new entry continues from the progress already made, so the rate never jumps.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from yanmo.config import OptimConfig
+
+
+@dataclass(frozen=True)
+class Aim:
+    """From ``from_step`` on, at ``progress`` (0 to 1) of the run, aim at ``horizon`` steps."""
+
+    from_step: int
+    progress: float
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The aims of a run, oldest first."""
+
+    aims: tuple[Aim, ...]
+
+    @classmethod
+    def first(cls, horizon: int) -> "Plan":
+        """The plan of a run that has not begun."""
+        return cls((Aim(0, 0.0, horizon),))
+
+    @property
+    def horizon(self) -> int:
+        """The step at which the run ends, as far as is known."""
+        return self.aims[-1].horizon
+
+    def progress_at(self, step: int) -> float:
+        """How much of the run is done before ``step``, 0 to 1."""
+        aim = next(aim for aim in reversed(self.aims) if aim.from_step <= step)
+        steps = aim.horizon - aim.from_step
+        share = (step - aim.from_step) / steps if steps > 0 else 1.0
+        return min(aim.progress + (1 - aim.progress) * share, 1.0)
+
+    def aimed_anew(self, step: int, horizon: int) -> "Plan":
+        """The plan that from ``step`` on aims at ``horizon``."""
+        return Plan((*self.aims, Aim(step, self.progress_at(step), max(horizon, step))))
+
+    def as_json(self) -> dict[str, Any]:
+        """For plan.json."""
+        return {"aims": [asdict(aim) for aim in self.aims]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Plan":
+        """From plan.json."""
+        return cls(tuple(Aim(**aim) for aim in value["aims"]))
+
+
+def learning_rate_at(step: int, plan: Plan, optim: OptimConfig) -> float:
+    """Linear warm-up, then a cosine from learning_rate to min_lr (Loshchilov & Hutter 2017).
+
+    Args:
+        step: steps already done; the first update has step 0.
+        plan: how far that is.
+        optim: learning_rate, min_lr (None: a tenth of it) and warmup_steps (None: none).
+    """
+    peak = optim.learning_rate
+    lowest = peak / 10 if optim.min_lr is None else optim.min_lr
+    warmup = optim.warmup_steps or 0
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    done = plan.progress_at(warmup) if warmup < plan.horizon else 1.0
+    share = (plan.progress_at(step) - done) / (1 - done) if done < 1 else 1.0
+    return lowest + (peak - lowest) * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))

@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM: finish the step, save, and leave; a second signal leaves at once."""
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignal:
+    """Remembers that a signal came; ``number`` is None until then."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        try:
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._arrived)
+        except ValueError:  # not the main thread: whoever runs us there keeps the signals
+            pass
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None:
+            os._exit(128 + number)
+        self.number = number

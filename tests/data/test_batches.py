@@ -1,0 +1,92 @@
+"""Every token is a target exactly once an epoch, whoever computes it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yanmo.data.batches import IGNORED, Batches, permute, validation_batches
+
+
+class Row:
+    """Tokens 0, 1, 2, …: a token's value is its place."""
+
+    def __init__(self, length: int) -> None:
+        self._values = np.arange(length, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        return self._values[positions]
+
+
+def targets_of_epochs(batches: Batches, batch_size: int, epochs: int, ranks: int) -> list[list[int]]:
+    """The targets of each epoch, gathered over ranks that each ask for their own rows."""
+    windows = batches.windows_per_epoch
+    seen: list[list[int]] = [[] for _ in range(epochs + 2)]
+    for step in range(-(-epochs * windows // batch_size)):
+        for rank in range(ranks):
+            rows = range(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
+            batch = batches.at(step, rows)
+            for row, targets in zip(rows, batch.targets.tolist(), strict=True):
+                seen[(step * batch_size + row) // windows] += [t for t in targets if t != IGNORED]
+    return seen[:epochs]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_every_token_is_a_target_exactly_once_per_epoch(ranks: int) -> None:
+    """Exhaustive for small sizes."""
+    for length in range(2, 40):
+        for block_size in range(1, min(length, 9)):
+            batches = Batches(Row(length), block_size, 4, seed=length)  # type: ignore[arg-type]
+            for epoch in targets_of_epochs(batches, 4, 2, ranks):
+                assert sorted(epoch) == list(range(length)), (length, block_size)
+
+
+def test_a_target_is_the_token_after_its_input() -> None:
+    batches = Batches(Row(100), 7, 5, seed=3)  # type: ignore[arg-type]
+    for step in range(10):
+        batch = batches.at(step)
+        real = batch.targets != IGNORED
+        assert np.array_equal(((batch.inputs + 1) % 100)[real], batch.targets[real])
+        assert real.sum() == batches.targets_in(step)
+
+
+def test_a_batch_depends_on_seed_and_step_only() -> None:
+    def ids(seed: int, step: int) -> list[int]:
+        return Batches(Row(1000), 8, 4, seed).at(step).inputs.ravel().tolist()  # type: ignore[arg-type]
+
+    assert ids(1, 17) == ids(1, 17)
+    assert ids(1, 17) != ids(2, 17)
+    assert ids(1, 17) != ids(1, 18)
+
+
+def test_epochs_differ_in_order_and_offset() -> None:
+    batches = Batches(Row(64), 8, 8, seed=0)  # type: ignore[arg-type]
+    first, second = batches.at(0).inputs, batches.at(1).inputs
+    assert sorted(first[:, 0].tolist()) != sorted(second[:, 0].tolist())
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**31), st.integers(0, 50))
+def test_the_order_is_a_permutation_of_any_size(size: int, seed: int, epoch: int) -> None:
+    assert sorted(permute(np.arange(size), size, seed, epoch).tolist()) == list(range(size))
+
+
+def test_the_order_looks_random() -> None:
+    order = permute(np.arange(10_000), 10_000, 1337, 0)
+    assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.05
+    neighbours = np.abs(np.diff(order))
+    assert 3000 < neighbours.mean() < 3700  # a random order's mean distance is a third of the size
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 40])
+def test_validation_covers_every_token_once_after_end_of_text(length: int) -> None:
+    targets, inputs = [], []
+    for batch in validation_batches(Row(length), 4, 2, end_of_text=999):  # type: ignore[arg-type]
+        assert batch.inputs.shape[1] == 4
+        real = batch.targets != IGNORED
+        targets += batch.targets[real].tolist()
+        inputs += batch.inputs[real].tolist()
+    assert targets == list(range(length))
+    assert inputs == [999, *range(length - 1)]

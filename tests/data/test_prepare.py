@@ -1,0 +1,172 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import invented_text
+from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.data.prepare import (
+    Prepared,
+    cut_document,
+    default_val_fraction,
+    pieces_of,
+    plan_split,
+    prepare,
+)
+from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for
+from yanmo.errors import DataError
+from yanmo.log import Voice
+from yanmo.tokenizer import CharTokenizer
+from yanmo.tokenizer.char import count_characters
+
+
+def prepared(path: Path, voice: Voice, block_size: int = 16, val_fraction: float | None = None) -> Prepared:
+    corpus, data = CorpusConfig(path=(str(path),)), DataConfig(val_fraction=val_fraction)
+    return prepare(corpus, TokenizerConfig(), data, block_size, voice)
+
+
+def text_of(part: Tokens, tokenizer: CharTokenizer) -> str:
+    return tokenizer.decode(part.slice(0, len(part)))
+
+
+def test_a_novel_is_split_near_its_end_at_a_paragraph_a_window_apart(novel: Path, voice: Voice) -> None:
+    done = prepared(novel, voice, val_fraction=0.1)
+    text = novel.read_text(encoding="utf-8")
+    train, val = text_of(done.shards.train, done.tokenizer), text_of(done.shards.val, done.tokenizer)
+    assert text.startswith(train) and train.endswith("\n")
+    assert text.endswith(val) and text[-len(val) - 1] == "\n"
+    left_out = done.shards.manifest["split"]["characters_left_out_between"]
+    assert len(text) - len(train) - len(val) == left_out >= 16
+    assert 0.05 < len(val) / len(text) <= 0.1
+
+
+def test_the_manifest_adds_up(novel: Path, voice: Voice) -> None:
+    shards = prepared(novel, voice).shards
+    manifest = shards.manifest
+    splits = manifest["splits"]
+    total = splits["train"]["characters"] + splits["val"]["characters"]
+    assert total + manifest["split"]["characters_left_out_between"] == manifest["counts"]["characters"]
+    assert splits["train"]["tokens"] == len(shards.train)
+    assert splits["train"]["tokens"] == splits["train"]["characters"] + splits["train"]["documents"]
+    assert manifest["dtype"] == "<u2"
+
+
+def test_many_documents_are_held_out_whole_and_duplicates_together(tmp_path: Path, voice: Voice) -> None:
+    folder = tmp_path / "poems"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number:03}.txt").write_text(f"第{number % 150}首\n" + "山水" * 20, encoding="utf-8")
+    done = prepared(folder, voice, val_fraction=0.1)
+    sides = []
+    for part in (done.shards.train, done.shards.val):
+        ids = part.slice(0, len(part))
+        ends = np.flatnonzero(ids == done.tokenizer.end_of_text)
+        assert len(ends) == len(part.starts)
+        documents = np.split(ids, ends + 1)[:-1]
+        sides.append(Counter(done.tokenizer.decode(document) for document in documents))
+    train, val = sides
+    assert not set(train) & set(val)
+    assert (train + val).total() == 200
+    assert 0.08 < val.total() / 200 < 0.16
+
+
+def test_equal_documents_that_are_cut_are_cut_alike(tmp_path: Path, voice: Voice) -> None:
+    folder = tmp_path / "twice"
+    folder.mkdir()
+    text = invented_text(4000)
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    done = prepared(folder, voice, val_fraction=0.1)
+    train = text_of(done.shards.train, done.tokenizer)
+    val = text_of(done.shards.val, done.tokenizer)
+    ending = val[: len(val) // 2]
+    assert val == ending * 2
+    assert ending not in train
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([f"{n:02x}" for n in range(40)]), st.integers(1, 5000)), min_size=1),
+    st.sampled_from([0.005, 0.05, 0.2]),
+)
+@settings(max_examples=200)
+def test_the_split_holds_out_about_its_share(sizes: list[tuple[str, int]], share: float) -> None:
+    sizes = list(dict(sizes).items())
+    total = sum(n for _, n in sizes)
+    split = plan_split(sizes, share)
+    held_out = sum(n for name, n in sizes if name in split.held_out) + sum(split.cuts.values())
+    assert held_out <= 1.5 * share * total + 1
+    assert held_out >= 0.95 * share * total - len(sizes)
+    assert not split.held_out & split.cuts.keys()
+    assert all(dict(sizes)[name] <= share * total / 2 for name in split.held_out)
+
+
+def test_a_text_without_paragraphs_is_cut_all_the_same() -> None:
+    before, after = cut_document("字" * 1000, 100, gap=20)
+    assert (len(before), len(after)) == (880, 100)
+
+
+@pytest.mark.parametrize(("characters", "share"), [(1000, 0.05), (1_000_000, 0.05), (5_000_000, 0.02), (10**9, 0.005)])
+def test_the_default_share(characters: int, share: float) -> None:
+    assert default_val_fraction(characters) == pytest.approx(share)
+
+
+def test_a_text_shorter_than_a_window_is_a_clear_error(tmp_path: Path, voice: Voice) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("太短了。", encoding="utf-8")
+    with pytest.raises(DataError, match=r"shorter than one window: \d+ training tokens .* block_size=16"):
+        prepared(path, voice)
+
+
+@given(st.text(max_size=300), st.integers(1, 50))
+@settings(max_examples=200)
+def test_tokens_of_pieces_are_tokens_of_the_whole(text: str, size: int) -> None:
+    tokenizer = CharTokenizer.train(count_characters("的一是不了人我在有他这"))
+    pieces = [tokenizer.encode(piece) for piece in pieces_of(text, size)]
+    assert np.concatenate([np.zeros(0, int), *pieces]).tolist() == tokenizer.encode(text).tolist()
+
+
+def test_a_second_time_nothing_is_made_again(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepared(novel, voice)
+    monkeypatch.setattr("yanmo.data.prepare.read_documents", lambda *a, **k: pytest.fail("read again"))
+    again = prepared(novel, voice)
+    assert again.shards.manifest == first.shards.manifest
+
+
+def test_shards_of_any_size_hold_the_same_row(tmp_path: Path) -> None:
+    ids = np.arange(1000) % 300
+    for shard_tokens in (1000, 7, 333):
+        folder = tmp_path / str(shard_tokens)
+        folder.mkdir()
+        writer = ShardWriter(folder, "train", 300, shard_tokens)
+        for start in range(0, 1000, 90):
+            writer.begin_document()
+            writer.write(ids[start : start + 90], 90)
+        done = writer.close()
+        assert len(done["files"]) == -(-1000 // shard_tokens)
+        row = Tokens([folder / f for f in done["files"]], "<u2", folder / "train.starts.bin")
+        assert np.array_equal(row.slice(0, 1000), ids)
+        assert row.starts.tolist() == list(range(0, 1000, 90))
+        places = np.array([[999, 0], [500, 332]])
+        assert np.array_equal(row.at(places), ids[places])
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(256, "<u2"), (65536, "<u2"), (65537, "<u4"), (100277, "<u4")])
+def test_ids_never_wrap(vocab_size: int, dtype: str, tmp_path: Path) -> None:
+    assert dtype_for(vocab_size).str == dtype
+    writer = ShardWriter(tmp_path, "train", vocab_size)
+    writer.begin_document()
+    writer.write(np.array([vocab_size - 1]), 1)
+    with pytest.raises(DataError, match=f"token id {vocab_size} does not fit"):
+        writer.write(np.array([vocab_size]), 1)
+    files = [tmp_path / name for name in writer.close()["files"]]
+    assert Tokens(files, dtype, tmp_path / "train.starts.bin").slice(0, 1).tolist() == [vocab_size - 1]
+
+
+def test_shards_of_another_tokenizer_are_refused(novel: Path, voice: Voice, tmp_path: Path) -> None:
+    done = prepared(novel, voice)
+    folder = next((tmp_path / "cache" / "shards").iterdir())
+    with pytest.raises(DataError, match="belong to tokenizer"):
+        ShardSet(folder, done.shards.manifest["corpus"], "another")

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+
+from yanmo.config import ModelConfig
+from yanmo.model.gpt import GPT, Cache, GPTConfig, count_parameters
+
+SMALL = GPTConfig(vocab_size=50, n_layer=2, n_head=2, n_embd=16, block_size=12)
+KINDS = ["sdpa", "matmul"]
+
+
+def small_model(kind: str = "sdpa", config: GPTConfig = SMALL) -> GPT:
+    model = GPT(config)
+    model.initialise(0)
+    with torch.no_grad():  # larger weights, so that a mistake shows
+        for parameter in model.parameters():
+            parameter.mul_(5 if parameter.dim() >= 2 else 1)
+    model.use_attention(kind)  # type: ignore[arg-type]
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameters"),
+    [
+        ((13317, 10, 12, 768, 1024), 81_894_144),
+        ((21128, 12, 12, 768, 1024), 102_068_736),
+        ((50257, 12, 12, 768, 1024), 124_439_808),
+        ((65, 6, 6, 384, 256), 10_770_816),
+        ((322, 6, 6, 384, 256), 10_869_504),
+    ],
+)
+def test_golden_parameter_counts(shape: tuple[int, ...], parameters: int) -> None:
+    assert count_parameters(GPTConfig(*shape)) == parameters
+
+
+def test_the_shape_comes_from_recipe_and_tokenizer() -> None:
+    assert GPTConfig.of(ModelConfig(n_layer=3), vocab_size=77).vocab_size == 77
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_future_tokens_cannot_change_past_logits(kind: str) -> None:
+    model, ids = small_model(kind), torch.randint(50, (2, 12))
+    before = model(ids)
+    for place in range(1, 12):
+        changed = ids.clone()
+        changed[:, place:] = (changed[:, place:] + 1) % 50
+        after = model(changed)
+        assert torch.equal(before[:, :place], after[:, :place])
+        assert not torch.equal(before[:, place], after[:, place])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cuts", [[12], [1] * 12, [5, 7], [3, 1, 4, 4]])
+def test_cached_equals_uncached(kind: str, cuts: list[int]) -> None:
+    model, ids = small_model(kind), torch.randint(50, (3, 12))
+    cache, parts = Cache(SMALL, 3, like=model.tokens.weight), []
+    with torch.no_grad():
+        for piece in ids.split(cuts, dim=1):
+            parts.append(model(piece, cache))
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(ids), atol=1e-5, rtol=1e-5)
+    assert cache.length == 12
+
+
+def test_both_kinds_of_attention_agree_and_so_do_their_gradients() -> None:
+    ids, gradients, losses = torch.randint(50, (2, 12)), [], []
+    for kind in KINDS:
+        model = small_model(kind)
+        loss = model.loss(ids, ids)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))  # type: ignore[union-attr]
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
+
+
+def test_an_untrained_model_is_uniform() -> None:
+    model = GPT(SMALL)
+    model.initialise(0)
+    ids = torch.randint(50, (8, 12))
+    assert float(model.loss(ids, ids)) / ids.numel() == pytest.approx(math.log(50), abs=0.1)
+
+
+def test_initialisation_is_gpt2s_and_follows_its_seed() -> None:
+    config = GPTConfig(vocab_size=500, n_layer=8, n_head=2, n_embd=64, block_size=64)
+    one, two, other = GPT(config), GPT(config), GPT(config)
+    one.initialise(1)
+    two.initialise(1)
+    other.initialise(2)
+    assert torch.equal(one.tokens.weight, two.tokens.weight)
+    assert not torch.equal(one.tokens.weight, other.tokens.weight)
+    assert float(one.tokens.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(one.blocks[0].mlp.up.weight.std()) == pytest.approx(0.02, rel=0.05)  # type: ignore[union-attr]
+    scaled = 0.02 / math.sqrt(2 * 8)
+    assert float(one.blocks[3].attention.out.weight.std()) == pytest.approx(scaled, rel=0.05)  # type: ignore[union-attr]
+    assert float(one.blocks[0].norm_1.weight.mean()) == 1  # type: ignore[union-attr]
+
+
+def test_dropout_acts_in_training_only() -> None:
+    config = GPTConfig(vocab_size=50, n_layer=2, n_head=2, n_embd=16, block_size=12, dropout=0.5)
+    for kind in KINDS:
+        model, ids = small_model(kind, config), torch.randint(50, (1, 12))
+        assert torch.equal(model(ids), model(ids))
+        model.train()
+        assert not torch.equal(model(ids), model(ids))
+
+
+def test_more_tokens_than_the_window_are_refused() -> None:
+    with pytest.raises(ValueError, match="13 tokens do not fit a window of 12"):
+        small_model()(torch.zeros(1, 13, dtype=torch.long))
+
+
+def test_ignored_targets_count_for_nothing() -> None:
+    model, ids = small_model(), torch.randint(50, (2, 12))
+    targets = ids.clone()
+    targets[1] = -1
+    torch.testing.assert_close(model.loss(ids, targets), model.loss(ids[:1], ids[:1]))
+
+
+def test_one_batch_overfits() -> None:
+    torch.manual_seed(0)
+    model, ids = GPT(SMALL), torch.randint(50, (2, 13))
+    model.initialise(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = model.loss(ids[:, :-1], ids[:, 1:]) / 24
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss) < 0.05

@@ -1,0 +1,117 @@
+"""The command line as a person meets it, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+from yanmo.cli import default_folder, split_arguments
+
+HEAVY = ("torch", "numpy", "pydantic", "transformers", "tokenizers", "safetensors")
+
+
+def yanmo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, "-m", "yanmo", *arguments],
+        capture_output=True, encoding="utf-8", env=environment, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom yanmo.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for verb in ("quickstart", "train", "generate", "env"):
+        assert verb in done.stdout
+
+
+def test_train_then_write_then_train_again(novel: Path) -> None:
+    trained = yanmo("train", "novel.txt", "--json", *TINY)
+    assert trained.returncode == 0, trained.stderr
+    result = json.loads(trained.stdout)
+    assert result["run"] == os.path.join("runs", "novel")
+    assert result["step"] == 12
+    assert "bits/char" in trained.stderr
+    assert "Next:" in trained.stderr
+    written = yanmo("generate", "runs/novel", "-p", "江湖", "--max-new-tokens", "5", "--seed", "3")
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.startswith("江湖")
+    assert 1 < len(written.stdout.strip()) <= 2 + 5
+    again = yanmo("generate", "runs/novel", "-p", "江湖", "--max-new-tokens", "5", "--seed", "3")
+    assert again.stdout == written.stdout
+    several = yanmo("generate", "-p", "江湖", "--num-samples", "3", "--json")
+    assert len(json.loads(several.stdout)["samples"]) == 3
+    finished = yanmo("train", "novel.txt", *TINY)
+    assert finished.returncode == 0
+    assert "is finished (12 steps)" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["train"], 2, ["no text is named", "yanmo train novel.txt"]),
+        (["train", "none.txt"], 3, ["there is no such file or folder", "none.txt"]),
+        (["train", "empty.txt"], 3, ["the file is empty", "empty.txt"]),
+        (["train", "image.txt"], 3, ["binary", "image.txt"]),
+        (["train", "short.txt"], 3, ["shorter than one window", "block_size=128"]),
+        (["train", "novel.txt", "train.max_step=3"], 2, ["unknown setting", "train.max_steps"]),
+        (["train", "novel.txt", "lr=3"], 2, ["unknown setting 'lr'", "optim.learning_rate"]),
+        (["train", "novel.txt", "model.n_head=3"], 2, ["n_embd=256", "n_head=3"]),
+        (["train", "novel.txt", "train.max_steps=5", "optim.warmup_steps=5"], 2, ["warmup_steps=5"]),
+        (["train", "novel.txt", "train.device=cuda:9"], 2, ["cuda:9", "there are: cpu"]),
+        (["train", "none.toml"], 2, ["the recipe cannot be read", "none.toml"]),
+        (["generate"], 2, ["there is no run yet", "yanmo train"]),
+        (["generate", "nowhere"], 2, ["nowhere is no run or model folder"]),
+    ],
+)
+def test_mistakes_are_answered_without_a_traceback(
+    novel: Path, arguments: list[str], code: int, said: list[str]
+) -> None:
+    Path("empty.txt").write_bytes(b"")
+    Path("image.txt").write_bytes(b"\x89PNG\x00\x00")
+    Path("short.txt").write_text("短", encoding="utf-8")
+    done = yanmo(*arguments)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "where:" in done.stderr and "mend:" in done.stderr
+    for words in said:
+        assert words in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_prompt_longer_than_the_window_is_answered_clearly(novel: Path) -> None:
+    assert yanmo("train", "novel.txt", *TINY).returncode == 0
+    done = yanmo("generate", "runs/novel", "-p", "江湖" * 20)
+    assert done.returncode == 2
+    assert "the prompt has 40 tokens, the model looks back on 16" in done.stderr
+    assert yanmo("generate", "runs/novel", "--top-p", "3").returncode == 2
+    assert yanmo("generate", "runs/novel", "-p", "龘\udc80").returncode == 3
+
+
+def test_env_prints_what_a_bug_report_needs() -> None:
+    found = json.loads(yanmo("env", "--json").stdout)
+    assert {"yanmo", "python", "torch", "numpy", "devices", "threads", "cache"} <= set(found)
+    assert "torch" in yanmo("env").stdout
+
+
+def test_a_dry_run_prints_a_recipe_and_trains_nothing(novel: Path) -> None:
+    done = yanmo("train", "novel.txt", "--dry-run", "model.n_layer=3")
+    assert done.returncode == 0
+    assert "n_layer = 3  # Transformer blocks." in done.stdout
+    assert not Path("runs").exists()
+
+
+def test_what_exists_is_a_text_and_the_rest_are_settings(tmp_path: Path) -> None:
+    (tmp_path / "a=b.txt").write_text("", encoding="utf-8")
+    assert split_arguments(["./x.txt", "a=b.txt", "train.seed=1"]) == (["x.txt", "a=b.txt"], ["train.seed=1"])
+    assert default_folder("books/小说.txt") == Path("runs/小说")
+    assert default_folder("yanmo:demo") == Path("runs/demo")

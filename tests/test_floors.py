@@ -1,0 +1,108 @@
+"""The plan of the house: a file imports only lower floors and named siblings."""
+
+import ast
+from pathlib import Path
+
+import yanmo
+
+ROOT = Path(yanmo.__file__).parent
+
+FLOORS = {
+    "errors": 0, "config": 0, "log": 0, "storage": 0,
+    "text.documents": 1, "text.demo": 1, "text.demo_lexicon": 1,
+    "tokenizer": 2, "tokenizer.base": 2, "tokenizer.char": 2,
+    "data.shards": 3, "data.prepare": 3, "data.batches": 3, "model.gpt": 3, "model.names": 3,
+    "generate": 4, "evaluate": 4,
+    "train.distributed": 4, "train.optim": 4, "train.schedule": 4, "train.metrics": 4,
+    "train.step": 4, "train.signals": 4,
+    "environment": 5, "checkpoint": 5, "train.plan": 5,
+    "train.trainer": 6,
+    "cli": 8, "__main__": 9,
+}  # fmt: skip
+SIBLINGS = {
+    "config": {"errors"},
+    "storage": {"errors"},
+    "text.documents": {"text.demo"},
+    "text.demo": {"text.demo_lexicon"},
+    "tokenizer": {"tokenizer.base", "tokenizer.char"},
+    "tokenizer.char": {"tokenizer.base"},
+    "data.prepare": {"data.shards"},
+    "data.batches": {"data.shards"},
+    "model.names": {"model.gpt"},
+    "train.step": {"train.distributed"},
+}
+WITHOUT_TORCH = {name for name, floor in FLOORS.items() if floor <= 2} | {"data.shards", "data.prepare"}
+FOLDERS_UPWARD = ["text", "tokenizer", "data", "model", "train"]
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def modules() -> dict[str, Path]:
+    found = {module_name(path): path for path in ROOT.rglob("*.py")}
+    return {name: path for name, path in found.items() if path.read_text(encoding="utf-8").count("\n") > 1}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module a file names in an import, lazy ones included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    own = {name.removeprefix("yanmo.") for name in imports_of(path) if name.startswith("yanmo.")}
+    return own & set(FLOORS)
+
+
+def test_every_file_has_a_floor() -> None:
+    assert set(modules()) == set(FLOORS)
+
+
+def test_imports_go_down_or_to_named_siblings() -> None:
+    for name, path in modules().items():
+        for other in own_imports(path) - {name}:
+            lower = FLOORS[other] < FLOORS[name]
+            assert lower or other in SIBLINGS.get(name, set()), f"{name} imports {other}"
+
+
+def test_no_folder_imports_a_folder_above_it() -> None:
+    for name, path in modules().items():
+        folder = name.partition(".")[0]
+        if folder in FOLDERS_UPWARD:
+            for other in own_imports(path):
+                above = other.partition(".")[0]
+                if above in FOLDERS_UPWARD:
+                    assert FOLDERS_UPWARD.index(above) <= FOLDERS_UPWARD.index(folder), f"{name} → {other}"
+
+
+def test_the_lower_floors_never_import_torch() -> None:
+    for name in WITHOUT_TORCH:
+        assert not any(i.split(".")[0] == "torch" for i in imports_of(modules()[name])), name
+
+
+def test_nothing_unsafe_is_called() -> None:
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in {"eval", "exec", "torch.load", "pickle.load", "pickle.loads"}, name
+        assert "trust_remote_code" not in path.read_text(encoding="utf-8"), name
+
+
+def test_every_open_names_its_encoding_or_is_binary() -> None:
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                arguments = ast.unparse(node)
+                if called == "open" or called.endswith((".read_text", ".write_text")):
+                    binary = called == "open" and any(mode in arguments for mode in ("'rb'", "'wb'", "b'"))
+                    assert "encoding=" in arguments or binary, f"{name}: {arguments}"

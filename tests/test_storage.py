@@ -1,0 +1,160 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from yanmo import storage
+from yanmo.errors import BusyError, CheckpointError, StorageError
+
+
+def fill(folder: Path) -> None:
+    (folder / "a.bin").write_bytes(b"a" * 1000)
+    (folder / "inner").mkdir()
+    (folder / "inner" / "b.json").write_text("{}", encoding="utf-8")
+
+
+def test_a_committed_folder_is_whole(tmp_path: Path) -> None:
+    storage.commit_folder(tmp_path / "x", fill)
+    storage.verify_folder(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("name", ["a.bin", "inner/b.json", "MANIFEST.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "append", "delete"])
+def test_any_damage_is_found_and_the_file_named(tmp_path: Path, name: str, damage: str) -> None:
+    storage.commit_folder(tmp_path / "x", fill)
+    path = tmp_path / "x" / name
+    data = path.read_bytes()
+    if damage == "delete":
+        path.unlink()
+    else:
+        flipped = bytes([data[0] ^ 1]) + data[1:]
+        path.write_bytes({"flip": flipped, "truncate": data[:-1], "append": data + b"x"}[damage])
+    with pytest.raises(CheckpointError) as caught:
+        storage.verify_folder(tmp_path / "x")
+    assert name in caught.value.what
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever flush of a commit fails, the folder does not exist and no leftover does."""
+    real, calls = storage.sync_file, 0
+
+    def failing(path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fail_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path)
+
+    monkeypatch.setattr(storage, "sync_file", failing)
+    for fail_at in (1, 2):
+        calls = 0
+        with pytest.raises(StorageError, match="No space left on device") as caught:
+            storage.commit_folder(tmp_path / "x", fill)
+        assert caught.value.exit_code == 74
+        assert "MB free" in caught.value.where
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_files_reach_the_disk_before_the_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    real_file, real_folder, real_rename = storage.sync_file, storage.sync_folder, os.rename
+    monkeypatch.setattr(storage, "sync_file", lambda p: (done.append(f"file {p.name}"), real_file(p)))
+    monkeypatch.setattr(
+        storage, "sync_folder", lambda p: (done.append(f"folder {p.name[:5]}"), real_folder(p))
+    )
+    monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), real_rename(a, b)))
+    storage.commit_folder(tmp_path / "x", fill)
+    rename = done.index("rename")
+    assert {"file a.bin", "file b.json"} <= set(done[:rename])
+    assert done[rename - 1].startswith("folder")
+    assert done[rename + 1 :] == [f"folder {tmp_path.name[:5]}"]
+
+
+def test_writing_replaces_a_file_in_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    storage.write_atomic(path, "旧")
+
+    def failing(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(StorageError):
+        storage.write_atomic(path, "新")
+    assert path.read_text(encoding="utf-8") == "旧"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_link_is_replaced_and_a_copy_serves_where_links_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name, encoding="utf-8")
+    storage.point(tmp_path / "model", tmp_path / "one")
+    storage.point(tmp_path / "model", tmp_path / "two")
+    assert (tmp_path / "model").is_symlink()
+    assert (tmp_path / "model" / "f").read_text(encoding="utf-8") == "two"
+
+    def refused(self: Path, target: str, target_is_directory: bool = False) -> None:
+        raise OSError(errno.EPERM, "links are refused")
+
+    (tmp_path / "model").unlink()
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    for name in ("one", "two"):
+        storage.point(tmp_path / "model", tmp_path / name)
+        assert (tmp_path / "model" / "f").read_text(encoding="utf-8") == name
+    assert not (tmp_path / "model").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "one", "two"]
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows opens no folders."""
+
+    def refused(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EACCES, "no folders here")
+
+    monkeypatch.setattr(os, "open", refused)
+    storage.sync_folder(tmp_path)
+
+
+def test_one_process_owns_a_run_and_its_death_frees_it(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from yanmo.storage import RunLock\n"
+        f"with RunLock(Path({str(tmp_path)!r})): print('mine', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == "mine\n"
+        with pytest.raises(BusyError) as caught, storage.RunLock(tmp_path):
+            pass
+        assert f"process {owner.pid}" in caught.value.what
+        assert caught.value.exit_code == 75
+        owner.kill()
+    with storage.RunLock(tmp_path):
+        pass
+
+
+def test_the_cache_makes_a_thing_once_and_again_when_damaged(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def counted(folder: Path) -> None:
+        made.append(folder)
+        fill(folder)
+
+    first = storage.cached("station", "key", counted)
+    assert storage.cached("station", "key", counted) == first
+    assert len(made) == 1
+    (first / "a.bin").write_bytes(b"")
+    storage.verify_folder(storage.cached("station", "key", counted))
+    assert len(made) == 2
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / f"{storage.TEMPORARY}step-1").mkdir()
+    (tmp_path / f"{storage.TEMPORARY}f").write_bytes(b"")
+    (tmp_path / "step-1").mkdir()
+    storage.remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]

@@ -1,0 +1,130 @@
+"""SIGKILL at random moments, half of them inside a save: each resumed run is bit-identical.
+
+A fork server that has imported torch once starts each run; the children are killed for good.
+"""
+
+import io
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import tiny_recipe
+from tests.train.test_trainer import losses, weights
+from yanmo import storage
+from yanmo.checkpoint import newest_first
+from yanmo.log import Voice
+from yanmo.train.metrics import METRICS
+from yanmo.train.trainer import train
+
+STEPS = 24
+PRIMITIVES = ("sync_file", "sync_folder", "write_json", "sha256_of", "remove_folder", "point")
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["yanmo.train.trainer", "torch.utils.tensorboard", "tests.train.test_kill"])
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+
+
+def child(novel: str, folder: str, die_at: int | None, precision: str) -> None:
+    """Train; with ``die_at``, die by SIGKILL at that many storage calls after the first checkpoint began."""
+    if die_at is not None:
+        _die_inside_a_save(die_at)
+    more = (
+        f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1", f"train.precision={precision}",
+    )  # fmt: skip
+    train(tiny_recipe(novel, more=more), Path(folder), Voice(io.StringIO()))
+
+
+def _die_inside_a_save(die_at: int) -> None:
+    from yanmo.train import trainer
+
+    calls, saving = 0, False
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            nonlocal calls
+            calls += saving
+            if calls == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+
+        return call
+
+    for name in PRIMITIVES:
+        setattr(storage, name, counted(getattr(storage, name)))
+    real_save = trainer.save_now
+
+    def save(*arguments: object) -> None:
+        nonlocal saving
+        saving = True
+        real_save(*arguments)  # type: ignore[arg-type]
+        saving = False
+
+    trainer.save_now = save  # type: ignore[assignment]
+
+
+def run_child(novel: Path, folder: Path, precision: str, die_at: int | None = None) -> int | None:
+    process = CONTEXT.Process(target=child, args=(str(novel), str(folder), die_at, precision))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def kill_at_random(novel: Path, folder: Path, precision: str, rng: random.Random) -> None:
+    """Kill a run some moment after a random row of its metrics appeared."""
+    process = CONTEXT.Process(target=child, args=(str(novel), str(folder), None, precision))
+    process.start()
+    rows, deadline = rng.randrange(2, STEPS), time.monotonic() + 60
+    while process.is_alive() and time.monotonic() < deadline:
+        path = folder / METRICS
+        if path.exists() and path.read_bytes().count(b"\n") >= rows:
+            break
+        time.sleep(0.0005)
+    time.sleep(rng.random() * 0.01)
+    process.kill()
+    process.join()
+
+
+def kill_matrix(novel: Path, kills: int, seed: int, precision: str) -> None:
+    rng = random.Random(seed)
+    assert run_child(novel, Path("whole"), precision) == 0
+    for number in range(kills):
+        folder = Path(f"killed-{number}")
+        if number % 2:
+            kill_at_random(novel, folder, precision, rng)
+        else:
+            assert run_child(novel, folder, precision, die_at=rng.randrange(1, 90)) == -signal.SIGKILL
+        for checkpoint in newest_first(folder):
+            storage.verify_folder(checkpoint)
+        assert run_child(novel, folder, precision) == 0
+        assert losses(folder) == losses(Path("whole")), f"kill {number}"
+        assert weights(folder) == weights(Path("whole")), f"kill {number}"
+        assert not [p for p in folder.rglob(f"{storage.TEMPORARY}*")]
+
+
+def test_four_kills_are_bit_identical(novel: Path) -> None:
+    kill_matrix(novel, kills=4, seed=random.randrange(10**6), precision="float32")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_twenty_kills_are_bit_identical(novel: Path, precision: str) -> None:
+    kill_matrix(novel, kills=10, seed=random.randrange(10**6), precision=precision)
+
+
+@pytest.mark.long
+def test_every_point_inside_a_save_is_survived(novel: Path) -> None:
+    """Die at each storage call of the first two checkpoints in turn."""
+    assert run_child(novel, Path("whole"), "float32") == 0
+    for point in range(1, 50, 2):
+        folder = Path(f"point-{point}")
+        assert run_child(novel, folder, "float32", die_at=point) == -signal.SIGKILL
+        assert run_child(novel, folder, "float32") == 0
+        assert losses(folder) == losses(Path("whole")), f"point {point}"
+        assert weights(folder) == weights(Path("whole")), f"point {point}"

@@ -1,0 +1,76 @@
+import torch
+
+from yanmo.config import OptimConfig
+from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+
+CONFIG = GPTConfig(30, 2, 2, 8, 8)
+OPTIM = OptimConfig(learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95)
+
+
+def model_with_gradients(seed: int = 0) -> GPT:
+    model = GPT(CONFIG)
+    model.initialise(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def test_norms_and_biases_do_not_decay_and_everything_else_does() -> None:
+    model = model_with_gradients()
+    optimizer = build_optimizer(model, OPTIM)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (not name.endswith("bias") and "norm" not in name), name
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_a_step_equals_the_definition_of_adamw() -> None:
+    """Loshchilov & Hutter 2019, algorithm 2, in float64."""
+    model = model_with_gradients()
+    before = {name: p.detach().double() for name, p in model.named_parameters()}
+    optimizer = build_optimizer(model, OPTIM)
+    set_learning_rate(optimizer, 0.003)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        gradient = parameter.grad.double()
+        m, v = 0.1 * gradient, 0.05 * gradient**2
+        decay = 0.1 if parameter.dim() >= 2 else 0.0
+        update = (m / 0.1) / ((v / 0.05).sqrt() + 1e-8) + decay * before[name]
+        torch.testing.assert_close(parameter.double(), before[name] - 0.003 * update, atol=1e-6, rtol=1e-5)
+
+
+def test_steps_equal_torchs_plain_adamw() -> None:
+    ours, theirs = model_with_gradients(), model_with_gradients()
+    optimizer = build_optimizer(ours, OPTIM)
+    matrices = [p for p in theirs.parameters() if p.dim() >= 2]
+    rest = [p for p in theirs.parameters() if p.dim() < 2]
+    reference = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
+        lr=0.01, betas=(0.9, 0.95), foreach=False,
+    )  # fmt: skip
+    for _ in range(5):
+        optimizer.step()
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_the_state_survives_a_round_trip_bit_for_bit() -> None:
+    one = model_with_gradients()
+    first = build_optimizer(one, OPTIM)
+    first.step()
+    two = model_with_gradients()
+    two.load_state_dict(one.state_dict())
+    second = build_optimizer(two, OPTIM)
+    load_optimizer_tensors(two, second, {k: v.clone() for k, v in optimizer_tensors(one, first).items()})
+    for _ in range(3):
+        first.step()
+        second.step()
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+    state = optimizer_tensors(two, second)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in optimizer_tensors(one, first).items())
+    assert len(state) == 3 * len(list(one.parameters()))

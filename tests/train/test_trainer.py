@@ -1,0 +1,338 @@
+"""A run from an empty folder to a model, interrupted in every way there is."""
+
+import errno
+import io
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import invented_text, tiny_recipe
+from yanmo import storage
+from yanmo.checkpoint import find_model_folder, load_training, newest_first, step_of
+from yanmo.errors import BusyError, CheckpointError, ConfigError, DivergedError, StorageError, Stopped
+from yanmo.log import Voice
+from yanmo.train import trainer
+from yanmo.train.metrics import read_metrics
+from yanmo.train.schedule import Plan
+from yanmo.train.step import StepResult
+from yanmo.train.trainer import train
+
+RUN = Path("runs/novel")
+
+
+def losses(folder: Path) -> dict[int, str]:
+    rows = [row for row in read_metrics(folder) if row["event"] == "train"]
+    assert len({row["step"] for row in rows}) == len(rows), "a step stands twice"
+    return {row["step"]: row["loss_hex"] for row in rows}
+
+
+def weights(folder: Path) -> bytes:
+    return (next(newest_first(folder)) / "model.safetensors").read_bytes()
+
+
+class StopAt:
+    """Sends a signal while the given step is computed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+        real = trainer.training_step
+
+        def stepping(model, optimizer, batches, at, *rest):  # type: ignore[no-untyped-def]
+            if at == step:
+                monkeypatch.setattr(trainer, "training_step", real)
+                signal.raise_signal(number)
+            return real(model, optimizer, batches, at, *rest)
+
+        monkeypatch.setattr(trainer, "training_step", stepping)
+
+
+def test_a_run_leaves_what_the_design_promises(novel: Path, voice: Voice) -> None:
+    result = train(tiny_recipe(novel), RUN, voice)
+    assert result.progress.step == 12
+    for name in ("recipe.toml", "plan.json", "corpus.json", "metrics.jsonl", "samples", "checkpoints", "model"):
+        assert (RUN / name).exists(), name
+    assert [step_of(folder) for folder in newest_first(RUN)][:2] == [12, 8]
+    best = f"step-{result.progress.best_step:08d}"
+    assert (RUN / "model").resolve().name == best
+    assert not [p for p in RUN.rglob("*") if p.name.startswith(storage.TEMPORARY)]
+    for folder in newest_first(RUN):
+        storage.verify_folder(folder)
+    assert (RUN / "samples" / "step-00000012.txt").read_text(encoding="utf-8").strip()
+
+
+def test_metrics_are_complete_rows(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel), RUN, voice)
+    rows = read_metrics(RUN)
+    events = [row["event"] for row in rows]
+    assert events[0] == "start" and events[-1] == "end"
+    assert rows[0]["schema"] == 1
+    assert rows[0]["uniform_bits_per_char"] > rows[0]["unigram_bits_per_char"] > 0
+    steps = [row for row in rows if row["event"] == "train"]
+    assert [row["step"] for row in steps] == list(range(1, 13))
+    assert set(steps[0]) == {
+        "event", "step", "loss", "loss_hex", "lr", "grad_norm", "tokens", "tokens_per_s", "elapsed_s",
+    }  # fmt: skip
+    assert float.fromhex(steps[0]["loss_hex"]) == steps[0]["loss"]
+    evaluations = [row for row in rows if row["event"] == "eval"]
+    assert [row["step"] for row in evaluations] == [4, 8, 12]
+    assert set(evaluations[0]) == {"event", "step", "val_loss", "val_bits_per_char", "val_perplexity"}
+
+
+def test_the_loss_falls(novel: Path, voice: Voice) -> None:
+    result = train(tiny_recipe(novel, more=("train.max_steps=60", "train.eval_interval=60")), RUN, voice)
+    assert result.progress.val_bits_per_char is not None
+    assert result.progress.val_bits_per_char < result.lines.uniform - 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["sdpa", "matmul"])
+def test_resume_equals_never_stopped(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, precision: str, attention: str
+) -> None:
+    more = (f"train.precision={precision}", f"train.attention={attention}", "model.dropout=0.1")
+    train(tiny_recipe(novel, more=more), Path("whole"), voice)
+    for step in (0, 5, 8):
+        StopAt(monkeypatch, step)
+        with pytest.raises(Stopped) as caught:
+            train(tiny_recipe(novel, more=more), Path("stopped"), voice)
+        assert caught.value.exit_code == 143
+        assert step_of(next(newest_first(Path("stopped")))) == step + 1
+    train(tiny_recipe(novel, more=more), Path("stopped"), voice)
+    assert losses(Path("stopped")) == losses(Path("whole"))
+    assert weights(Path("stopped")) == weights(Path("whole"))
+    evaluations = [
+        [row["val_loss"] for row in read_metrics(Path(run)) if row["event"] == "eval"]
+        for run in ("whole", "stopped")
+    ]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_ctrl_c_is_answered_with_130(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    StopAt(monkeypatch, 3, signal.SIGINT)
+    with pytest.raises(Stopped) as caught:
+        train(tiny_recipe(novel), RUN, voice)
+    assert caught.value.exit_code == 130
+    assert "the same command goes on" in caught.value.mend
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_same_command_on_a_finished_run_prints_its_result(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(tiny_recipe(novel), RUN, voice)
+    monkeypatch.setattr(trainer, "training_step", lambda *_: pytest.fail("trained again"))
+    again = train(tiny_recipe(novel), RUN, voice)
+    assert again.progress == first.progress
+
+
+def test_another_recipe_is_refused_with_its_changed_keys(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel), RUN, voice)
+    with pytest.raises(ConfigError) as caught:
+        train(tiny_recipe(novel, more=("model.n_layer=1", "optim.learning_rate=0.5")), RUN, voice)
+    assert "model.n_layer: 2 in the run, 1 asked" in caught.value.what
+    assert "optim.learning_rate: 0.002 in the run, 0.5 asked" in caught.value.what
+    assert "--out" in caught.value.mend
+
+
+def test_a_corpus_that_changed_is_refused(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    StopAt(monkeypatch, 4)
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel), RUN, voice)
+    novel.write_text(invented_text(6000, seed=1), encoding="utf-8")
+    with pytest.raises(ConfigError, match="the corpus is not the one this run was made with"):
+        train(tiny_recipe(novel), RUN, voice)
+
+
+def test_a_folder_in_use_is_refused(novel: Path, voice: Voice) -> None:
+    with storage.RunLock(RUN), pytest.raises(BusyError, match="is being trained by process"):
+        train(tiny_recipe(novel), RUN, voice)
+
+
+def test_a_folder_that_is_no_run_is_refused(novel: Path, voice: Voice, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the folder is not a run: it holds"):
+        train(tiny_recipe(novel), tmp_path, voice)
+
+
+@pytest.mark.parametrize("damaged", ["model.safetensors", "training/state.safetensors", "MANIFEST.json"])
+def test_a_damaged_newest_checkpoint_is_passed_over_loudly(
+    novel: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    heard = io.StringIO()
+    train(tiny_recipe(novel), Path("whole"), Voice(io.StringIO()))
+    StopAt(monkeypatch, 9)
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel), RUN, Voice(io.StringIO()))
+    newest = next(newest_first(RUN))
+    path = newest / damaged
+    path.write_bytes(path.read_bytes()[:-7])
+    train(tiny_recipe(novel), RUN, Voice(heard))
+    assert f"{newest.name} is passed over: " in heard.getvalue()
+    assert Path(damaged).name in heard.getvalue()
+    assert losses(RUN) == losses(Path("whole"))
+    assert weights(RUN) == weights(Path("whole"))
+
+
+def test_when_no_checkpoint_is_whole_the_run_says_so(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StopAt(monkeypatch, 5)
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel), RUN, voice)
+    for folder in newest_first(RUN):
+        (folder / "MANIFEST.json").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint is whole"):
+        train(tiny_recipe(novel), RUN, voice)
+
+
+def test_a_full_disk_ends_the_run_and_earlier_checkpoints_stay_whole(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_recipe(novel), Path("whole"), voice)
+    real, saves = storage.sync_file, 0
+
+    def failing(path: Path) -> None:
+        nonlocal saves
+        saves += path.name == "state.safetensors"
+        if saves == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "sync_file", failing)
+        with pytest.raises(StorageError, match="saving step-00000008 failed: No space left") as caught:
+            train(tiny_recipe(novel), RUN, voice)
+    assert caught.value.exit_code == 74
+    assert [step_of(folder) for folder in newest_first(RUN)] == [4]
+    storage.verify_folder(next(newest_first(RUN)))
+    train(tiny_recipe(novel), RUN, voice)
+    assert losses(RUN) == losses(Path("whole"))
+    assert weights(RUN) == weights(Path("whole"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_run_stops_and_saves_nothing_of_it(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    real = trainer.training_step
+
+    def diverging(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
+        return StepResult(value, 1.0) if step == 6 else real(model, optimizer, batches, step, *rest)
+
+    monkeypatch.setattr(trainer, "training_step", diverging)
+    with pytest.raises(DivergedError) as caught:
+        train(tiny_recipe(novel), RUN, voice)
+    assert caught.value.exit_code == 5
+    assert "at step 7" in caught.value.what
+    assert "step-00000004" in caught.value.where
+    assert [step_of(folder) for folder in newest_first(RUN)] == [4]
+
+
+def test_a_weight_that_is_not_finite_is_never_saved(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.training_step
+
+    def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
+        result = real(model, optimizer, batches, step, *rest)
+        if step == 5:
+            with torch.no_grad():
+                model.norm.bias[0] = float("nan")
+        return StepResult(1.0, 1.0) if step > 5 else result
+
+    monkeypatch.setattr(trainer, "training_step", poisoning)
+    with pytest.raises(DivergedError, match=r"norm.bias is not finite at step 8"):
+        train(tiny_recipe(novel), RUN, voice)
+    assert [step_of(folder) for folder in newest_first(RUN)] == [4]
+
+
+def test_old_checkpoints_go_and_the_best_stays(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([5.0, 3.0, 4.0, 4.5, 4.6, 4.7])
+    real = trainer.evaluate
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda *a: trainer.replace(real(*a), loss=next(values))
+    )
+    more = ("train.max_steps=12", "train.eval_interval=2", "train.checkpoint_interval=2", "train.keep_last=2")
+    result = train(tiny_recipe(novel, more=more), RUN, voice)
+    assert [step_of(folder) for folder in newest_first(RUN)] == [12, 10, 4]
+    assert result.progress.best_step == 4
+    assert (RUN / "model").resolve().name == "step-00000004"
+
+
+def test_free_settings_may_change_on_resume(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StopAt(monkeypatch, 5)
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel), RUN, voice)
+    train(tiny_recipe(novel, more=("train.eval_interval=3", "train.log_interval=2")), RUN, voice)
+    assert [row["step"] for row in read_metrics(RUN) if row["event"] == "eval"] == [4, 9, 12]
+
+
+def test_a_run_of_minutes_follows_its_recorded_plan(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart the aims recorded before it are kept, so the same steps have the same rates."""
+    more = ("train.minutes=0.2", "train.max_steps=40", "train.eval_interval=5", "train.checkpoint_interval=20")
+    real = trainer.aim_anew
+
+    def short(run, metrics):  # type: ignore[no-untyped-def]
+        run.clock_start -= 2  # each evaluation seems to take two seconds
+        real(run, metrics)
+
+    monkeypatch.setattr(trainer, "aim_anew", short)
+    train(tiny_recipe(novel, more=more), RUN, voice)
+    plan = Plan.from_json(storage.read_json(RUN / "plan.json"))
+    assert len(plan.aims) > 1
+    before = losses(RUN), weights(RUN)
+    for folder in list(newest_first(RUN)):  # as if killed before the first checkpoint
+        storage.remove_folder(folder)
+    monkeypatch.setattr(trainer, "aim_anew", real)
+    train(tiny_recipe(novel, more=more), RUN, voice)
+    assert (losses(RUN), weights(RUN)) == before
+    assert Plan.from_json(storage.read_json(RUN / "plan.json")) == plan
+    rates = [row["lr"] for row in read_metrics(RUN) if row["event"] == "train"]
+    assert rates[-1] == pytest.approx(2e-4, rel=0.2)
+
+
+def test_a_resolved_recipe_can_be_run_again(novel: Path, voice: Voice) -> None:
+    from yanmo.config import load_recipe
+
+    train(tiny_recipe(novel), RUN, voice)
+    train(load_recipe(RUN / "recipe.toml"), Path("again"), voice)
+    assert losses(Path("again")) == losses(RUN)
+    assert weights(Path("again")) == weights(RUN)
+
+
+def test_progress_survives_its_checkpoint(novel: Path, voice: Voice) -> None:
+    result = train(tiny_recipe(novel), RUN, voice)
+    progress, tensors, environment = load_training(next(newest_first(RUN)))
+    assert progress == result.progress
+    assert progress.tokens == sum(1 for _ in range(12)) * 8 * 16 - _wrapped(RUN)
+    assert tensors and environment["torch"] == torch.__version__
+
+
+def _wrapped(folder: Path) -> int:
+    rows = [row for row in read_metrics(folder) if row["event"] == "train"]
+    return 12 * 8 * 16 - int(rows[-1]["tokens"])
+
+
+def test_run_names_lead_to_a_model_folder(novel: Path, voice: Voice) -> None:
+    with pytest.raises(ConfigError, match="there is no run yet"):
+        find_model_folder(None)
+    train(tiny_recipe(novel), RUN, voice)
+    best = (RUN / "model").resolve()
+    assert find_model_folder(None) == find_model_folder(RUN) == find_model_folder(RUN / "model") == best
+    checkpoint = next(newest_first(RUN))
+    assert find_model_folder(checkpoint) == checkpoint.resolve()
+    with pytest.raises(ConfigError, match="is no run or model folder"):
+        find_model_folder(Path("nowhere"))
+
+
+def test_every_json_in_a_run_is_json(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel), RUN, voice)
+    for path in RUN.rglob("*.json"):
+        json.loads(path.read_text(encoding="utf-8"))
