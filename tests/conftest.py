@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 from yanmo.config import Recipe, load_recipe
 from yanmo.log import Voice
@@ -15,6 +16,9 @@ TINY = (
     "train.eval_interval=4", "train.checkpoint_interval=4", "train.device=cpu", "train.threads=1",
     "train.precision=float32", "train.attention=matmul", "sample.max_new_tokens=8",
 )  # fmt: skip
+
+
+torch.set_num_threads(1)  # tiny models; and two cores may run two tests
 
 
 @pytest.fixture(autouse=True)

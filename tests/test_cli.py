@@ -66,7 +66,11 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
         (["train", "novel.txt", "train.max_step=3"], 2, ["unknown setting", "train.max_steps"]),
         (["train", "novel.txt", "lr=3"], 2, ["unknown setting 'lr'", "optim.learning_rate"]),
         (["train", "novel.txt", "model.n_head=3"], 2, ["n_embd=256", "n_head=3"]),
-        (["train", "novel.txt", "train.max_steps=5", "optim.warmup_steps=5"], 2, ["warmup_steps=5"]),
+        (
+            ["train", "novel.txt", "train.max_steps=5", "optim.warmup_steps=5"],
+            2,
+            ["warmup_steps=5"],
+        ),
         (["train", "novel.txt", "train.device=cuda:9"], 2, ["cuda:9", "there are: cpu"]),
         (["train", "none.toml"], 2, ["the recipe cannot be read", "none.toml"]),
         (["generate"], 2, ["there is no run yet", "yanmo train"]),
@@ -112,6 +116,9 @@ def test_a_dry_run_prints_a_recipe_and_trains_nothing(novel: Path) -> None:
 
 def test_what_exists_is_a_text_and_the_rest_are_settings(tmp_path: Path) -> None:
     (tmp_path / "a=b.txt").write_text("", encoding="utf-8")
-    assert split_arguments(["./x.txt", "a=b.txt", "train.seed=1"]) == (["x.txt", "a=b.txt"], ["train.seed=1"])
+    assert split_arguments(["./x.txt", "a=b.txt", "train.seed=1"]) == (
+        ["x.txt", "a=b.txt"],
+        ["train.seed=1"],
+    )
     assert default_folder("books/小说.txt") == Path("runs/小说")
     assert default_folder("yanmo:demo") == Path("runs/demo")

@@ -25,7 +25,9 @@ def test_every_setting_says_what_it_does() -> None:
 
 
 def test_a_recipe_survives_writing_and_reading(tmp_path: Path) -> None:
-    recipe = load_recipe(None, ['corpus.path=["小说 \\"1\\".txt"]', "train.max_steps=7", "sample.prompt=萧\x7f"])
+    recipe = load_recipe(
+        None, ['corpus.path=["小说 \\"1\\".txt"]', "train.max_steps=7", "sample.prompt=萧\x7f"]
+    )
     recipe = decide(recipe, {"train.device": "cpu", "train.max_steps": 99})
     path = tmp_path / "recipe.toml"
     path.write_text(to_toml(recipe), encoding="utf-8")
@@ -41,12 +43,20 @@ def test_only_open_settings_are_decided() -> None:
 @pytest.mark.parametrize(
     ("override", "what", "mend"),
     [
-        ("train.max_step=200", "unknown setting 'train.max_step'", "did you mean 'train.max_steps'?"),
+        (
+            "train.max_step=200",
+            "unknown setting 'train.max_step'",
+            "did you mean 'train.max_steps'?",
+        ),
         ("optim.lr=1", "unknown setting 'optim.lr'", "in yanmo it is called optim.learning_rate"),
         ("n_ctx=512", "unknown setting 'n_ctx'", "in yanmo it is called model.block_size"),
         ("block_size=512", "unknown setting 'block_size'", "did you mean 'model.block_size'?"),
         ("trian.seed=1", "unknown setting 'trian.seed'", "did you mean 'train.seed'?"),
-        ("model.n_layer=-1", "model.n_layer=-1: input should be greater than 0", "Transformer blocks"),
+        (
+            "model.n_layer=-1",
+            "model.n_layer=-1: input should be greater than 0",
+            "Transformer blocks",
+        ),
         ("model.family=rnn", "model.family='rnn'", "GPT2LMHeadModel"),
         ("train.batch_size=many", "train.batch_size='many'", "Sequences per optimizer step"),
     ],
@@ -65,14 +75,23 @@ def test_all_names_of_peers_lead_to_settings() -> None:
 @pytest.mark.parametrize(
     ("overrides", "what"),
     [
-        (["model.n_embd=100", "model.n_head=3"], "model.n_embd=100 cannot be shared out among model.n_head=3"),
-        (["optim.warmup_steps=50", "train.max_steps=50"], "optim.warmup_steps=50 leaves nothing of"),
-        (["train.batch_size=10", "train.micro_batch_size=4"], "train.micro_batch_size=4 does not divide"),
+        (
+            ["model.n_embd=100", "model.n_head=3"],
+            "model.n_embd=100 cannot be shared out among model.n_head=3",
+        ),
+        (
+            ["optim.warmup_steps=50", "train.max_steps=50"],
+            "optim.warmup_steps=50 leaves nothing of",
+        ),
+        (
+            ["train.batch_size=10", "train.micro_batch_size=4"],
+            "train.micro_batch_size=4 does not divide",
+        ),
         (["optim.min_lr=1.0"], "optim.min_lr=1.0 is above optim.learning_rate"),
     ],
 )
 def test_impossible_relations_are_refused_with_both_values(overrides: list[str], what: str) -> None:
-    with pytest.raises(ConfigError, match="") as caught:
+    with pytest.raises(ConfigError) as caught:
         load_recipe(None, overrides)
     assert caught.value.what.startswith(what)
 

@@ -46,7 +46,10 @@ def test_reference_lines_are_what_counting_gives(tmp_path: Path, voice: Voice) -
     """Against the definition, written out with dictionaries."""
     path = tmp_path / "x.txt"
     rng = np.random.default_rng(0)
-    path.write_text("".join(rng.choice(list("甲乙丙丁\n"), 3000, p=[0.5, 0.2, 0.15, 0.1, 0.05])), encoding="utf-8")
+    path.write_text(
+        "".join(rng.choice(list("甲乙丙丁\n"), 3000, p=[0.5, 0.2, 0.15, 0.1, 0.05])),
+        encoding="utf-8",
+    )
     done = prepare(CorpusConfig(path=(str(path),)), TokenizerConfig(), DataConfig(val_fraction=0.1), 8, voice)
     lines = reference_lines(done.shards, done.tokenizer.vocab_size, 0)
     train = done.shards.train.slice(0, len(done.shards.train)).tolist()

@@ -31,7 +31,10 @@ SIBLINGS = {
     "model.names": {"model.gpt"},
     "train.step": {"train.distributed"},
 }
-WITHOUT_TORCH = {name for name, floor in FLOORS.items() if floor <= 2} | {"data.shards", "data.prepare"}
+WITHOUT_TORCH = {name for name, floor in FLOORS.items() if floor <= 2} | {
+    "data.shards",
+    "data.prepare",
+}
 FOLDERS_UPWARD = ["text", "tokenizer", "data", "model", "train"]
 
 
@@ -93,7 +96,13 @@ def test_nothing_unsafe_is_called() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in {"eval", "exec", "torch.load", "pickle.load", "pickle.loads"}, name
+                assert called not in {
+                    "eval",
+                    "exec",
+                    "torch.load",
+                    "pickle.load",
+                    "pickle.loads",
+                }, name
         assert "trust_remote_code" not in path.read_text(encoding="utf-8"), name
 
 

@@ -32,7 +32,7 @@ def test_any_damage_is_found_and_the_file_named(tmp_path: Path, name: str, damag
         path.unlink()
     else:
         flipped = bytes([data[0] ^ 1]) + data[1:]
-        path.write_bytes({"flip": flipped, "truncate": data[:-1], "append": data + b"x"}[damage])
+        path.write_bytes({"flip": flipped, "truncate": data[:-9], "append": data + b"x"}[damage])
     with pytest.raises(CheckpointError) as caught:
         storage.verify_folder(tmp_path / "x")
     assert name in caught.value.what

@@ -48,6 +48,9 @@ def main() -> None:
     except YanmoError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; nothing is lost, the same command begins again", file=sys.stderr)
+        sys.exit(130)
     except UnicodeEncodeError as error:
         print(f"the text holds half a character (a lone surrogate): {error.reason}", file=sys.stderr)
         sys.exit(3)
@@ -108,7 +111,8 @@ def train(
 @app.command()
 def generate(
     run: Annotated[
-        Path | None, typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]")
+        Path | None,
+        typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]"),
     ] = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="What to continue.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Tokens to write.")] = None,
@@ -222,13 +226,23 @@ def next_commands(result: "Result", prompt: str | None) -> str:
     """Three commands that lead on, with real paths."""
     folder, yanmo = str(result.folder), command_name()
     write = ["generate", folder, "--num-samples", "3"] + (["-p", prompt] if prompt else [])
-    longer = ["train", f"{folder}/recipe.toml", "train.minutes=30", "--out", f"{folder}-30min"]
+    longer = ["train", f"{folder}/recipe.toml", longer_setting(result), "--out", f"{folder}-longer"]
     commands = [
         ("write more", [*yanmo, *write]),
         ("train longer", [*yanmo, *longer]),
         ("see the curves", [*board_command(), "--logdir", folder]),
     ]
     return "Next:\n" + "\n".join(f"  {name:<15} {shlex.join(words)}" for name, words in commands)
+
+
+def longer_setting(result: "Result") -> str:
+    """Three times the length of a run, as a setting."""
+    from yanmo.config import load_recipe
+
+    train = load_recipe(result.folder / "recipe.toml").train
+    if train.max_steps is not None:
+        return f"train.max_steps={3 * train.max_steps}"
+    return f"train.minutes={3 * (train.minutes or 10):g}"
 
 
 def command_name() -> list[str]:

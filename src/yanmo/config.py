@@ -329,7 +329,7 @@ def _validate(values: dict[str, Any], where: str) -> Recipe:
 
 
 def _suggest(name: str) -> str:
-    """"did you mean" for a name that is not ours, or an empty string."""
+    """ "did you mean" for a name that is not ours, or an empty string."""
     key = name.rpartition(".")[2]
     known = dict(settings())
     if key in PEER_NAMES:

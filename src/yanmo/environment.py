@@ -11,7 +11,15 @@ import torch
 from yanmo import storage
 from yanmo.train.distributed import device_names
 
-PACKAGES = ("numpy", "tokenizers", "safetensors", "pydantic", "typer", "transformers", "tensorboard")
+PACKAGES = (
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "pydantic",
+    "typer",
+    "transformers",
+    "tensorboard",
+)
 
 
 def environment() -> dict[str, str]:
@@ -38,7 +46,7 @@ def describe_environment() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "devices": ", ".join(device_names()),
-        "bfloat16 on the CPU": str(torch.backends.mkldnn.is_available() and _cpu_has_bfloat16()),
+        "bfloat16 on the CPU": str(_cpu_has_bfloat16()),
         "cache": str(storage.cache_root().resolve()),
         "folder": os.getcwd(),
         "free disk": f"{storage.free_megabytes(storage.cache_root().resolve()):,} MB",

@@ -11,11 +11,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from yanmo.data.batches import validation_batches
 from yanmo.data.shards import Ids, ShardSet, Tokens
 from yanmo.model.gpt import GPT
+
+Probabilities = npt.NDArray[np.float64]
 
 COUNTED_TOKENS = 1 << 24
 """The reference lines count at most so many training tokens."""
@@ -82,13 +85,13 @@ def reference_lines(shards: ShardSet, vocab_size: int, end_of_text: int) -> Refe
     )
 
 
-def _unigram(train: Ids, vocab_size: int) -> np.ndarray:
+def _unigram(train: Ids, vocab_size: int) -> Probabilities:
     counts = np.bincount(train, minlength=vocab_size)
     types = np.count_nonzero(counts)
-    return (counts + types / vocab_size) / (len(train) + types)
+    return np.asarray((counts + types / vocab_size) / (len(train) + types))
 
 
-def _bigram(train: Ids, text: Ids, unigram: np.ndarray, end_of_text: int) -> np.ndarray:
+def _bigram(train: Ids, text: Ids, unigram: Probabilities, end_of_text: int) -> Probabilities:
     """The probability of each token of ``text`` after the one before it."""
     V = len(unigram)
     pairs, times = np.unique(_pairs(train, V, end_of_text), return_counts=True)
@@ -100,7 +103,7 @@ def _bigram(train: Ids, text: Ids, unigram: np.ndarray, end_of_text: int) -> np.
     context = wanted // V
     # a context never seen has no types: the unigram decides alone
     weight = np.maximum(types[context], 1)
-    return (together + weight * unigram[text]) / (seen[context] + weight)
+    return np.asarray((together + weight * unigram[text]) / (seen[context] + weight))
 
 
 def _pairs(tokens: Ids, vocab_size: int, end_of_text: int) -> Ids:

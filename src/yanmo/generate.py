@@ -20,9 +20,7 @@ from yanmo.model.gpt import GPT, Cache
 from yanmo.tokenizer import Tokenizer
 
 
-def write(
-    model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig
-) -> Iterator[tuple[int, str]]:
+def write(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
 
     Raises:
@@ -88,7 +86,8 @@ def generate(
 
 def step(model: GPT, cache: Cache, ids: Tensor) -> Tensor:
     """Logits (B, V) of the token that follows ``ids`` (B, T), which continue the cache."""
-    return model(ids, cache)[:, -1]
+    logits: Tensor = model(ids, cache)  # (B, T, V)
+    return logits[:, -1]
 
 
 def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generator]) -> list[int]:

@@ -6,7 +6,10 @@ The voice speaks on standard error, so that standard output holds results and no
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 PLAIN_SECONDS = 5.0
 """Without a terminal a live line is printed at most once in so many seconds."""
@@ -32,7 +35,7 @@ class Voice:
         self._is_main = is_main
         self._clock = clock
         self._last_plain = float("-inf")
-        self._live = None  # rich's Live, while a live line stands
+        self._live: Live | None = None  # while a live line stands
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print a line that stays."""

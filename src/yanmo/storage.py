@@ -135,7 +135,8 @@ def verify_folder(folder: Path) -> None:
             raise CheckpointError(f"{name} is missing", where=str(folder))
         if path.stat().st_size != expected["bytes"]:
             raise CheckpointError(
-                f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}", where=str(folder)
+                f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}",
+                where=str(folder),
             )
         if sha256_of(path) != expected["sha256"]:
             raise CheckpointError(f"{name} is damaged (sha256 differs)", where=str(folder))
@@ -234,7 +235,7 @@ class RunLock:
     def __enter__(self) -> "RunLock":
         with disk_errors("making the run folder", self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "a+b")  # noqa: SIM115 - held until __exit__
+            self._file = open(self._path, "a+b")
         try:
             _lock(self._file)
         except OSError as error:

@@ -35,7 +35,10 @@ def text_of(part: Tokens, tokenizer: CharTokenizer) -> str:
 def test_a_novel_is_split_near_its_end_at_a_paragraph_a_window_apart(novel: Path, voice: Voice) -> None:
     done = prepared(novel, voice, val_fraction=0.1)
     text = novel.read_text(encoding="utf-8")
-    train, val = text_of(done.shards.train, done.tokenizer), text_of(done.shards.val, done.tokenizer)
+    train, val = (
+        text_of(done.shards.train, done.tokenizer),
+        text_of(done.shards.val, done.tokenizer),
+    )
     assert text.startswith(train) and train.endswith("\n")
     assert text.endswith(val) and text[-len(val) - 1] == "\n"
     left_out = done.shards.manifest["split"]["characters_left_out_between"]
@@ -88,7 +91,10 @@ def test_equal_documents_that_are_cut_are_cut_alike(tmp_path: Path, voice: Voice
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([f"{n:02x}" for n in range(40)]), st.integers(1, 5000)), min_size=1),
+    st.lists(
+        st.tuples(st.sampled_from([f"{n:02x}" for n in range(40)]), st.integers(1, 5000)),
+        min_size=1,
+    ),
     st.sampled_from([0.005, 0.05, 0.2]),
 )
 @settings(max_examples=200)
@@ -108,7 +114,9 @@ def test_a_text_without_paragraphs_is_cut_all_the_same() -> None:
     assert (len(before), len(after)) == (880, 100)
 
 
-@pytest.mark.parametrize(("characters", "share"), [(1000, 0.05), (1_000_000, 0.05), (5_000_000, 0.02), (10**9, 0.005)])
+@pytest.mark.parametrize(
+    ("characters", "share"), [(1000, 0.05), (1_000_000, 0.05), (5_000_000, 0.02), (10**9, 0.005)]
+)
 def test_the_default_share(characters: int, share: float) -> None:
     assert default_val_fraction(characters) == pytest.approx(share)
 
@@ -116,7 +124,7 @@ def test_the_default_share(characters: int, share: float) -> None:
 def test_a_text_shorter_than_a_window_is_a_clear_error(tmp_path: Path, voice: Voice) -> None:
     path = tmp_path / "short.txt"
     path.write_text("太短了。", encoding="utf-8")
-    with pytest.raises(DataError, match=r"shorter than one window: \d+ training tokens .* block_size=16"):
+    with pytest.raises(DataError, match=r"shorter than one window: \d+ training tokens .*block_size=16"):
         prepared(path, voice)
 
 
@@ -128,7 +136,9 @@ def test_tokens_of_pieces_are_tokens_of_the_whole(text: str, size: int) -> None:
     assert np.concatenate([np.zeros(0, int), *pieces]).tolist() == tokenizer.encode(text).tolist()
 
 
-def test_a_second_time_nothing_is_made_again(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_time_nothing_is_made_again(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = prepared(novel, voice)
     monkeypatch.setattr("yanmo.data.prepare.read_documents", lambda *a, **k: pytest.fail("read again"))
     again = prepared(novel, voice)
@@ -153,7 +163,9 @@ def test_shards_of_any_size_hold_the_same_row(tmp_path: Path) -> None:
         assert np.array_equal(row.at(places), ids[places])
 
 
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(256, "<u2"), (65536, "<u2"), (65537, "<u4"), (100277, "<u4")])
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"), [(256, "<u2"), (65536, "<u2"), (65537, "<u4"), (100277, "<u4")]
+)
 def test_ids_never_wrap(vocab_size: int, dtype: str, tmp_path: Path) -> None:
     assert dtype_for(vocab_size).str == dtype
     writer = ShardWriter(tmp_path, "train", vocab_size)

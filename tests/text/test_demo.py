@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from tests.text.demo_parser import parses
 
+from tests.text.demo_parser import parses
 from yanmo.text.demo import (
     PROMPTS,
     STORY_COUNT,
@@ -72,9 +72,7 @@ def test_quotes_open_and_close_in_turn(corpus: list[Story]) -> None:
 
 def test_the_text_is_chinese_with_full_width_punctuation(corpus: list[Story]) -> None:
     allowed = re.compile(r"[\u4e00-\u9fff，。！？：；“”《》…\n]+")
-    clumsy = re.compile(
-        r"[，：；][，。！？：；”]|。[，。！？：；]|[！？][，。：；]|“”|^\s|\s$|\n\n"
-    )
+    clumsy = re.compile(r"[，：；][，。！？：；”]|。[，。！？：；]|[！？][，。：；]|“”|^\s|\s$|\n\n")
     for told in corpus:
         assert allowed.fullmatch(told.text), told.text
         assert not clumsy.search(told.text), told.text
@@ -130,8 +128,7 @@ def test_two_characters_share_neither_surname_nor_given_name(corpus: list[Story]
 def test_nobody_is_given_a_pronoun_of_the_wrong_gender() -> None:
     """她 is said only where some woman is present, 他 only where some man is."""
     pronoun = {
-        pool: ["".join(map(str, entry["ta"])) for entry in grammar()[pool]]
-        for pool in ("given", "boss")
+        pool: ["".join(map(str, entry["ta"])) for entry in grammar()[pool]] for pool in ("given", "boss")
     }
     for told in stories(1000, seed=5):
         present = {

@@ -50,7 +50,8 @@ def test_a_file_that_is_no_text_is_a_clear_error(tmp_path: Path, data: bytes, wh
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("none.txt", "there is no such file or folder"), ("book.pdf", ".pdf files are not read")]
+    ("name", "what"),
+    [("none.txt", "there is no such file or folder"), ("book.pdf", ".pdf files are not read")],
 )
 def test_a_path_that_cannot_be_read_is_a_clear_error(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "book.pdf").write_bytes(b"%PDF")

@@ -12,7 +12,9 @@ from yanmo.tokenizer.char import FIRST_CHARACTER, CharTokenizer, count_character
 
 SAMPLE = "萧炎大喝一声：“斗气！”……——《天地》 abc\n\t<|endoftext|><0x41>"
 TOKENIZER = CharTokenizer.train(count_characters(SAMPLE))
-MIXED = st.text(st.sampled_from(SAMPLE + "龘😀𠮷\x00\ufeff\u2028\x85") | st.characters(exclude_categories=["Cs"]))
+MIXED = st.text(
+    st.sampled_from(SAMPLE + "龘😀𠮷\x00\ufeff\u2028\x85") | st.characters(exclude_categories=["Cs"])
+)
 
 
 @given(MIXED)
@@ -95,7 +97,16 @@ def test_transformers_opens_it_and_gives_our_ids(tmp_path: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.eos_token_id == TOKENIZER.end_of_text
     assert len(theirs) == TOKENIZER.vocab_size
-    for text in [SAMPLE, "龘😀𠮷\x00\ufeff\u2028", "  两个 空格  ", "", "\n\n", "e\u0301 é", "<|endoftext|>", "🏳️‍🌈"]:
+    for text in [
+        SAMPLE,
+        "龘😀𠮷\x00\ufeff\u2028",
+        "  两个 空格  ",
+        "",
+        "\n\n",
+        "e\u0301 é",
+        "<|endoftext|>",
+        "🏳️‍🌈",
+    ]:
         ids = TOKENIZER.encode(text).tolist()
         assert theirs(text)["input_ids"] == ids, text
         assert theirs.decode(ids) == text

@@ -105,7 +105,7 @@ def kill_matrix(novel: Path, kills: int, seed: int, precision: str) -> None:
         assert run_child(novel, folder, precision) == 0
         assert losses(folder) == losses(Path("whole")), f"kill {number}"
         assert weights(folder) == weights(Path("whole")), f"kill {number}"
-        assert not [p for p in folder.rglob(f"{storage.TEMPORARY}*")]
+        assert not list(folder.rglob(f"{storage.TEMPORARY}*"))
 
 
 def test_four_kills_are_bit_identical(novel: Path) -> None:

@@ -20,7 +20,11 @@ def test_only_rank_0_writes(tmp_path: Path) -> None:
 
 
 def test_rewinding_moves_later_rows_and_a_torn_line_and_loses_none(tmp_path: Path) -> None:
-    rows = [{"event": "start"}, *({"event": "train", "step": s} for s in range(1, 6)), {"event": "end", "step": 5}]
+    rows = [
+        {"event": "start"},
+        *({"event": "train", "step": s} for s in range(1, 6)),
+        {"event": "end", "step": 5},
+    ]
     lines = [json.dumps(row).encode() + b"\n" for row in rows]
     (tmp_path / METRICS).write_bytes(b"".join(lines) + b'{"event": "tra')
     rewind(tmp_path, 3)

@@ -2,7 +2,12 @@ import torch
 
 from yanmo.config import OptimConfig
 from yanmo.model.gpt import GPT, GPTConfig
-from yanmo.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from yanmo.train.optim import (
+    build_optimizer,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_learning_rate,
+)
 
 CONFIG = GPTConfig(30, 2, 2, 8, 8)
 OPTIM = OptimConfig(learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95)

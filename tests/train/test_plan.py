@@ -12,7 +12,9 @@ SMALL = GPTConfig(50, 1, 1, 8, 8)
 
 def test_the_micro_batch_divides_the_batch() -> None:
     for batch, block in ((32, 128), (12, 64), (7, 1024), (30, 512)):
-        recipe = load_recipe(None, [f"train.batch_size={batch}", f"model.block_size={block}", "train.device=cpu"])
+        recipe = load_recipe(
+            None, [f"train.batch_size={batch}", f"model.block_size={block}", "train.device=cpu"]
+        )
         micro = decide_device(recipe)["train.micro_batch_size"]
         assert batch % micro == 0
         assert micro * block <= max(4096, block)
@@ -21,7 +23,12 @@ def test_the_micro_batch_divides_the_batch() -> None:
 def test_the_fastest_arithmetic_and_attention_win() -> None:
     """The clock says what each candidate took: four rounds of two readings each, in order."""
     recipe = load_recipe(None, ["train.device=cpu"])
-    took = {("float32", "sdpa"): 4.0, ("float32", "matmul"): 3.0, ("bfloat16", "sdpa"): 1.0, ("bfloat16", "matmul"): 2.0}
+    took = {
+        ("float32", "sdpa"): 4.0,
+        ("float32", "matmul"): 3.0,
+        ("bfloat16", "sdpa"): 1.0,
+        ("bfloat16", "matmul"): 2.0,
+    }
     order = [took[c] for c in candidates(recipe, torch.device("cpu"))]
     readings = [t for seconds in order for _ in range(4) for t in (0.0, seconds)] + [0.0, 0.5]
     decisions, speed = measure(recipe, SMALL, clock=iter(readings).__next__)
@@ -32,7 +39,10 @@ def test_the_fastest_arithmetic_and_attention_win() -> None:
 def test_what_was_asked_for_is_not_measured() -> None:
     recipe = load_recipe(None, ["train.precision=float32", "train.attention=matmul"])
     assert list(candidates(recipe, torch.device("cpu"))) == [("float32", "matmul")]
-    assert list(candidates(Recipe(), torch.device("cuda"))) == [("float32", "sdpa"), ("bfloat16", "sdpa")]
+    assert list(candidates(Recipe(), torch.device("cuda"))) == [
+        ("float32", "sdpa"),
+        ("bfloat16", "sdpa"),
+    ]
 
 
 def test_a_run_of_minutes_aims_by_its_speed() -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from yanmo.config import OptimConfig
 from yanmo.data.batches import Batches
 from yanmo.model.gpt import GPT, GPTConfig
 from yanmo.train.distributed import World
 from yanmo.train.optim import build_optimizer
 from yanmo.train.step import StepSettings, accumulate_gradient, noise_seed, training_step
-from yanmo.config import OptimConfig
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,14 @@ import torch
 from tests.conftest import invented_text, tiny_recipe
 from yanmo import storage
 from yanmo.checkpoint import find_model_folder, load_training, newest_first, step_of
-from yanmo.errors import BusyError, CheckpointError, ConfigError, DivergedError, StorageError, Stopped
+from yanmo.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    Stopped,
+    StorageError,
+)
 from yanmo.log import Voice
 from yanmo.train import trainer
 from yanmo.train.metrics import read_metrics
@@ -51,7 +58,15 @@ class StopAt:
 def test_a_run_leaves_what_the_design_promises(novel: Path, voice: Voice) -> None:
     result = train(tiny_recipe(novel), RUN, voice)
     assert result.progress.step == 12
-    for name in ("recipe.toml", "plan.json", "corpus.json", "metrics.jsonl", "samples", "checkpoints", "model"):
+    for name in (
+        "recipe.toml",
+        "plan.json",
+        "corpus.json",
+        "metrics.jsonl",
+        "samples",
+        "checkpoints",
+        "model",
+    ):
         assert (RUN / name).exists(), name
     assert [step_of(folder) for folder in newest_first(RUN)][:2] == [12, 8]
     best = f"step-{result.progress.best_step:08d}"
@@ -77,7 +92,13 @@ def test_metrics_are_complete_rows(novel: Path, voice: Voice) -> None:
     assert float.fromhex(steps[0]["loss_hex"]) == steps[0]["loss"]
     evaluations = [row for row in rows if row["event"] == "eval"]
     assert [row["step"] for row in evaluations] == [4, 8, 12]
-    assert set(evaluations[0]) == {"event", "step", "val_loss", "val_bits_per_char", "val_perplexity"}
+    assert set(evaluations[0]) == {
+        "event",
+        "step",
+        "val_loss",
+        "val_bits_per_char",
+        "val_perplexity",
+    }
 
 
 def test_the_loss_falls(novel: Path, voice: Voice) -> None:
@@ -242,7 +263,23 @@ def test_a_weight_that_is_not_finite_is_never_saved(
         return StepResult(1.0, 1.0) if step > 5 else result
 
     monkeypatch.setattr(trainer, "training_step", poisoning)
-    with pytest.raises(DivergedError, match=r"norm.bias is not finite at step 8"):
+    with pytest.raises(DivergedError, match="validation loss nan at step 8"):
+        train(tiny_recipe(novel), RUN, voice)
+    assert [step_of(folder) for folder in newest_first(RUN)] == [4]
+
+
+def test_an_optimizer_value_that_is_not_finite_is_never_saved(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.training_step
+
+    def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
+        result = real(model, optimizer, batches, step, *rest)
+        optimizer.state[model.norm.bias]["exp_avg"][0] = float("inf") if step == 7 else 0.0
+        return result
+
+    monkeypatch.setattr(trainer, "training_step", poisoning)
+    with pytest.raises(DivergedError, match=r"norm\.bias/exp_avg is not finite at step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
@@ -252,10 +289,13 @@ def test_old_checkpoints_go_and_the_best_stays(
 ) -> None:
     values = iter([5.0, 3.0, 4.0, 4.5, 4.6, 4.7])
     real = trainer.evaluate
-    monkeypatch.setattr(
-        trainer, "evaluate", lambda *a: trainer.replace(real(*a), loss=next(values))
+    monkeypatch.setattr(trainer, "evaluate", lambda *a: trainer.replace(real(*a), loss=next(values)))
+    more = (
+        "train.max_steps=12",
+        "train.eval_interval=2",
+        "train.checkpoint_interval=2",
+        "train.keep_last=2",
     )
-    more = ("train.max_steps=12", "train.eval_interval=2", "train.checkpoint_interval=2", "train.keep_last=2")
     result = train(tiny_recipe(novel, more=more), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [12, 10, 4]
     assert result.progress.best_step == 4
@@ -276,7 +316,12 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a restart the aims recorded before it are kept, so the same steps have the same rates."""
-    more = ("train.minutes=0.2", "train.max_steps=40", "train.eval_interval=5", "train.checkpoint_interval=20")
+    more = (
+        "train.minutes=0.2",
+        "train.max_steps=40",
+        "train.eval_interval=5",
+        "train.checkpoint_interval=20",
+    )
     real = trainer.aim_anew
 
     def short(run, metrics):  # type: ignore[no-untyped-def]

@@ -70,9 +70,7 @@ class Batches:
         return self._batch_size * self._block_size - last * surplus
 
 
-def validation_batches(
-    tokens: Tokens, block_size: int, batch_size: int, end_of_text: int
-) -> Iterator[Batch]:
+def validation_batches(tokens: Tokens, block_size: int, batch_size: int, end_of_text: int) -> Iterator[Batch]:
     """All validation tokens as targets once, in non-overlapping windows and a short last one.
 
     The first token is predicted from end-of-text, which stands before every text.

@@ -144,7 +144,9 @@ def _survey(corpus: CorpusConfig, tokenizer: TokenizerConfig, content: str, voic
             sizes.append([content_hash(document.text), len(document.text)])
         if not sizes:
             raise DataError(
-                "no document could be read", where=", ".join(corpus.path), mend="see the reasons above"
+                "no document could be read",
+                where=", ".join(corpus.path),
+                mend="see the reasons above",
             )
         CharTokenizer.train(characters, tokenizer.vocab_size).save(folder, 1 << 30)
         storage.write_json(folder / "documents.json", sizes)
@@ -217,9 +219,7 @@ def content_hash(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
 
 
-def _documents(
-    corpus: CorpusConfig, counts: CorpusCounts, doing: str, voice: Voice
-) -> Iterator[Document]:
+def _documents(corpus: CorpusConfig, counts: CorpusCounts, doing: str, voice: Voice) -> Iterator[Document]:
     with Progress(voice, doing, corpus_bytes(corpus.path)) as progress:
         yield from read_documents(corpus.path, corpus.encoding, counts, progress.advance)
 

@@ -31,9 +31,7 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
 class ShardWriter:
     """Writes the documents of one split, in order."""
 
-    def __init__(
-        self, folder: Path, split: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS
-    ) -> None:
+    def __init__(self, folder: Path, split: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS) -> None:
         self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
         self._dtype, self._vocab_size = dtype_for(vocab_size), vocab_size
         self._files: list[str] = []

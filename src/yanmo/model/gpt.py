@@ -36,9 +36,7 @@ class GPTConfig:
     @classmethod
     def of(cls, model: ModelConfig, vocab_size: int) -> "GPTConfig":
         """From the settings of a recipe and the vocabulary of its tokenizer."""
-        return cls(
-            vocab_size, model.n_layer, model.n_head, model.n_embd, model.block_size, model.dropout
-        )
+        return cls(vocab_size, model.n_layer, model.n_head, model.n_embd, model.block_size, model.dropout)
 
 
 class Cache:
@@ -131,7 +129,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layer: int, cache: Cache | None) -> Tensor:
         x = x + self.attention(self.norm_1(x), layer, cache)
-        return x + self.mlp(self.norm_2(x))
+        y: Tensor = self.mlp(self.norm_2(x))
+        return x + y  # (B, T, C)
 
 
 class GPT(nn.Module):
@@ -171,7 +170,7 @@ class GPT(nn.Module):
     def use_attention(self, kind: Literal["sdpa", "matmul"]) -> None:
         """Choose how attention is computed; the result is the same up to rounding."""
         for block in self.blocks:
-            block.attention.kind = kind  # type: ignore[union-attr, assignment]
+            block.attention.kind = kind  # type: ignore[union-attr]
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -116,10 +116,7 @@ def grammar() -> dict[str, tuple[Entry, ...]]:
     """Every pool of the lexicon with its templates compiled."""
     return {
         pool: tuple(
-            {
-                form: compile_template(text, f"{pool}.{index}.{form}".rstrip("."))
-                for form, text in row.items()
-            }
+            {form: compile_template(text, f"{pool}.{index}.{form}".rstrip(".")) for form, text in row.items()}
             for index, row in enumerate(rows)
         )
         for pool, rows in POOLS.items()

@@ -42,9 +42,7 @@ def _plot(*paragraphs: str) -> Row:
 
 
 PEOPLE = {
-    "family": _words(
-        "沈 陆 顾 柳 韩 秦 温 程 贺 裴 宋 谢 罗 孟 邱 方 许 冯 卫 姚 曹 薛 杜 范 汪 戴 吕 蒋"
-    ),
+    "family": _words("沈 陆 顾 柳 韩 秦 温 程 贺 裴 宋 谢 罗 孟 邱 方 许 冯 卫 姚 曹 薛 杜 范 汪 戴 吕 蒋"),
     "given": _table(
         "ta peer child",
         """

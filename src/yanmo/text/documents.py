@@ -46,7 +46,9 @@ class CorpusCounts:
 
     def as_json(self) -> dict[str, Any]:
         """Plain dictionaries, for a manifest."""
-        return {key: dict(value) if isinstance(value, Counter) else value for key, value in vars(self).items()}
+        return {
+            key: dict(value) if isinstance(value, Counter) else value for key, value in vars(self).items()
+        }
 
 
 def read_documents(
@@ -85,9 +87,7 @@ def find_files(path: Path) -> list[Path]:
     if not path.is_file():
         raise DataError("there is no such file or folder", where=str(path), mend="check the path")
     if path.suffix.lower() not in TEXT_SUFFIXES:
-        raise DataError(
-            f"{path.suffix} files are not read", where=str(path), mend="give plain text (.txt)"
-        )
+        raise DataError(f"{path.suffix} files are not read", where=str(path), mend="give plain text (.txt)")
     return [path]
 
 
@@ -157,7 +157,9 @@ def _file_documents(
             reason = str(error)
         except LookupError as error:
             raise DataError(
-                f"no encoding is called '{encoding}'", where="corpus.encoding", mend="gb18030, big5, utf-8…"
+                f"no encoding is called '{encoding}'",
+                where="corpus.encoding",
+                mend="gb18030, big5, utf-8…",
             ) from error
         if not reason and not text.strip():
             reason = "empty"

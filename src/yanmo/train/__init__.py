@@ -1,0 +1,1 @@
+"""Floors 4-6: from a prepared text to checkpoints."""

@@ -76,9 +76,7 @@ def device_names() -> list[str]:
     return names
 
 
-def autocast_for(
-    device: torch.device, precision: str | None
-) -> Callable[[], AbstractContextManager[None]]:
+def autocast_for(device: torch.device, precision: str | None) -> Callable[[], AbstractContextManager[None]]:
     """The context in which forward passes run: bfloat16 where asked, nothing otherwise."""
     if precision == "bfloat16":
         return lambda: torch.autocast(device.type, dtype=torch.bfloat16)

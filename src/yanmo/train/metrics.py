@@ -17,16 +17,16 @@ SUPERSEDED = "metrics.superseded.jsonl"
 
 
 class Metrics:
-    """Appends rows; ``is_main`` False (any rank but 0) writes nothing."""
+    """Appends rows; ``is_main`` False (any rank but 0) writes nothing, ``step`` is where the run stands."""
 
-    def __init__(self, folder: Path, is_main: bool = True) -> None:
+    def __init__(self, folder: Path, is_main: bool = True, step: int = 0) -> None:
         self._path = folder / METRICS
         self._is_main = is_main
         self._board: Any = None
         if is_main and importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(folder / "tensorboard")  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
     def write(self, event: str, **fields: Any) -> None:
         """Append a row; numbers of a step also go to TensorBoard."""
@@ -54,7 +54,8 @@ def rewind(folder: Path, step: int) -> None:
     path = folder / METRICS
     if not path.is_file():
         return
-    kept, superseded = [], []
+    kept: list[bytes] = []
+    superseded: list[bytes] = []
     for line in path.read_bytes().split(b"\n"):
         if line:
             (kept if _is_up_to(line, step) else superseded).append(line + b"\n")

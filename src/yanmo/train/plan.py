@@ -130,8 +130,8 @@ def _time_pass(
         start = clock()
         with autocast():
             loss = model.loss(ids, ids) / ids.numel()
-        loss.backward()
-        float(loss)  # waits for the device
+        torch.autograd.backward(loss)
+        float(loss.detach())  # waits for the device
         seconds.append(clock() - start)
     return statistics.median(seconds[1:])
 

@@ -70,7 +70,7 @@ def accumulate_gradient(
         targets = torch.from_numpy(batch.targets).to(world.device, non_blocking=True)
         with settings.autocast():
             loss = model.loss(inputs, targets) / count
-        loss.backward()
+        torch.autograd.backward(loss)
         total += loss.detach()
     world.sum_gradients(model.parameters())
     return world.sum(total)

@@ -115,7 +115,7 @@ class Run:
     def characters_per_token(self) -> float:
         """Of the training text; turns nats per token into bits per character."""
         part = self.prepared.shards.manifest["splits"]["train"]
-        return max(part["characters"], 1) / part["tokens"]
+        return float(max(part["characters"], 1) / part["tokens"])
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before a restart included."""
@@ -129,13 +129,14 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
         YanmoError: see ``errors.py``; the run folder is whole after each of them.
     """
     check_folder(folder)
-    with storage.RunLock(folder), StopSignal() as stop:
+    with storage.RunLock(folder):
         storage.remove_leftovers(folder)
         storage.remove_leftovers(folder / "checkpoints")
         run = open_run(recipe, folder, voice)
         restore(run)
         if run.progress.step < run.plan.horizon:
-            run_loop(run, stop)
+            with StopSignal() as stop:
+                run_loop(run, stop)
         else:
             voice.say(f"{folder} is finished ({run.progress.step:,} steps)")
         openings = tuple(openings_of(run.prepared, 3))
@@ -193,7 +194,10 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     measured, speed = measure(recipe, config)
     voice.settle()
     horizon, length = decide_length(recipe, speed, len(prepared.shards.val))
-    opening = {"sample.prompt": openings_of(prepared, 1)[0], "data.val_fraction": prepared.val_fraction}
+    opening = {
+        "sample.prompt": openings_of(prepared, 1)[0],
+        "data.val_fraction": prepared.val_fraction,
+    }
     recipe = decide(recipe, measured | length | opening)
     plan = Plan.first(horizon)
     storage.write_json(folder / "corpus.json", prepared.shards.manifest)
@@ -324,7 +328,7 @@ def run_loop(run: Run, stop: StopSignal) -> None:
         Stopped: a signal came; the run is saved at its current step.
         DivergedError: loss or gradient is not finite; nothing of that step was kept.
     """
-    train, metrics = run.recipe.train, Metrics(run.folder, run.world.is_main)
+    train, metrics = run.recipe.train, Metrics(run.folder, run.world.is_main, run.progress.step)
     shards, settings = run.prepared.shards, run.settings
     batches = Batches(shards.train, run.model.config.block_size, train.batch_size, train.seed)
     run.model.use_attention(train.attention or "sdpa")
@@ -336,7 +340,7 @@ def run_loop(run: Run, stop: StopSignal) -> None:
         rate = learning_rate_at(step, run.plan, run.recipe.optim)
         set_learning_rate(run.optimizer, rate)
         result = training_step(run.model, run.optimizer, batches, step, settings, run.world)
-        require_finite(run, result)
+        require_finite(run, step + 1, loss=result.loss, gradient_norm=result.grad_norm)
         run.progress = replace(
             run.progress, step=step + 1, tokens=run.progress.tokens + batches.targets_in(step),
             elapsed_s=run.elapsed(),
@@ -378,13 +382,14 @@ def begin(run: Run, metrics: Metrics) -> None:
     run.voice.say(f"lines  bits per character of the held-out text: {shown}")
 
 
-def require_finite(run: Run, result: StepResult) -> None:
+def require_finite(run: Run, step: int, **values: float) -> None:
     """Stop before a number that is not finite can be saved."""
-    if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+    if all(math.isfinite(value) for value in values.values()):
         return
     newest = next(newest_first(run.folder), None)
+    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
     raise DivergedError(
-        f"loss {result.loss}, gradient norm {result.grad_norm} at step {run.progress.step + 1}",
+        f"{said} at step {step}",
         where=f"{run.folder} (the last checkpoint, {newest.name if newest else 'none'}, is sound)",
         mend=f"lower optim.learning_rate={run.recipe.optim.learning_rate} or set train.precision=float32,"
         " in a new folder (--out)",
@@ -420,6 +425,7 @@ def evaluate_now(run: Run, metrics: Metrics) -> bool:
         run.recipe.train.micro_batch_size or 1, run.autocast,
     )  # fmt: skip
     progress, step = run.progress, run.progress.step
+    require_finite(run, step, validation_loss=found.loss)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
     run.progress = replace(progress, val_loss=found.loss, val_bits_per_char=found.bits_per_char)
     if improved:

@@ -1,0 +1,43 @@
+# yanmo: `make quickstart` trains and writes, `make test` checks. Python 3.11 and make are all it takes.
+#   make quickstart CORPUS=novel.txt     your own text
+#   TORCH_INDEX=URL                      where torch comes from (the README's CPU line sets it)
+#   PYTHON=python3.12  VENV=DIR          another interpreter, another environment
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: quickstart test test-long check docs clean
+
+quickstart: $(VENV)/installed-track
+	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+test-long: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m long
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/make_settings.py
+
+clean:
+	rm -rf $(VENV) .yanmo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# torch first and alone: left to float, pip takes gigabytes of CUDA packages on every Linux.
+$(VENV)/installed-torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	touch $@
+
+$(VENV)/installed-%: pyproject.toml constraints.txt $(VENV)/installed-torch
+	$(PIP) --constraint constraints.txt --editable ".[$*]"
+	touch $@
+
+.SECONDARY: $(VENV)/installed-torch

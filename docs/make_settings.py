@@ -1,0 +1,33 @@
+"""Writes docs/settings.md from the docstrings in ``yanmo/config.py``: ``make docs``."""
+
+from pathlib import Path
+
+from yanmo.config import SECTIONS, Recipe
+
+HEAD = """# Settings
+
+Every key of a recipe. On the command line they are written `section.key=value` after the positional
+arguments; in a recipe they stand in TOML under their section. *Decided* means: left out, it is chosen
+by rule or measurement when the run folder is made, and written into the run's `recipe.toml`.
+
+This page is made from `src/yanmo/config.py` by `make docs`.
+"""
+
+
+def page() -> str:
+    lines = [HEAD]
+    for section in SECTIONS:
+        values = getattr(Recipe(), section)
+        lines += [f"## [{section}]", "", (type(values).__doc__ or "").strip().replace("``", "`"), ""]
+        lines += ["| key | default | |", "|---|---|---|"]
+        for key, field in type(values).model_fields.items():
+            value = getattr(values, key)
+            default = "*decided*" if value is None else f"`{value}`"
+            text = " ".join((field.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | {default} | {text} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("settings.md").write_text(page(), encoding="utf-8", newline="\n")

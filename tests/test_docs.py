@@ -1,0 +1,81 @@
+"""What the pages say is true: their commands run, both languages say the same."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    return [line for block in blocks(page, "sh") for line in block.splitlines() if line]
+
+
+def test_both_readmes_have_the_same_commands_and_headings() -> None:
+    assert commands(README) == commands(CHINESE)
+    assert blocks(README, "python") == blocks(CHINESE, "python")
+    levels = [
+        [len(mark) for mark in re.findall(r"^(#+) ", page.read_text(encoding="utf-8"), re.MULTILINE)]
+        for page in (README, CHINESE)
+    ]
+    assert levels[0] == levels[1]
+
+
+def test_every_make_command_has_its_target() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = [
+        c.split()[1] for page in (README, ROOT / "CONTRIBUTING.md") for c in commands(page) if c[:4] == "make"
+    ]
+    assert named and set(named) <= targets
+
+
+def test_the_readmes_commands_run(novel: Path) -> None:
+    """Every yanmo command, made small, in order; then the Python lines."""
+    lines = [line for line in commands(README) if line.startswith("yanmo ")]
+    assert len(lines) >= 3
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words[0] == "train":
+            words += [*TINY, "train.max_steps=4", "train.eval_interval=2"]
+        done = subprocess.run(
+            [sys.executable, "-m", "yanmo", *words], capture_output=True, encoding="utf-8", check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    for block in blocks(README, "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", block], capture_output=True, encoding="utf-8", check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_quickstart_runs_with_a_text_of_ones_own(novel: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "yanmo", "quickstart", "novel.txt", *TINY, "train.max_steps=4"],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("【") == 3
+    assert "generate runs/novel" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(p.name for p in ROOT.glob("*.md")), "docs/results.md", "docs/settings.md"]
+)
+def test_pages_name_no_path_of_a_machine_and_link_to_files_that_exist(page: str) -> None:
+    path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"/(home|root|work|tmp|Users)/", text)
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (path.parent / target).exists(), target
