@@ -12,10 +12,11 @@ FLOORS = {
     "text.documents": 1, "text.demo": 1, "text.demo_lexicon": 1,
     "tokenizer": 2, "tokenizer.base": 2, "tokenizer.char": 2,
     "data.shards": 3, "data.prepare": 3, "data.batches": 3, "model.gpt": 3, "model.names": 3,
+    "environment": 3,
     "generate": 4, "evaluate": 4,
     "train.distributed": 4, "train.optim": 4, "train.schedule": 4, "train.metrics": 4,
     "train.step": 4, "train.signals": 4,
-    "environment": 5, "checkpoint": 5, "train.plan": 5,
+    "checkpoint": 5, "train.plan": 5,
     "train.trainer": 6,
     "cli": 8, "__main__": 9,
 }  # fmt: skip

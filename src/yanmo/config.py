@@ -81,7 +81,7 @@ class ModelConfig(Section):
 class OptimConfig(Section):
     """AdamW and its learning rate (``train/optim.py``, ``train/schedule.py``)."""
 
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 1e-3
     """The peak, reached after the warm-up."""
     min_lr: Rate | None = None
     """Where the cosine ends. Decided: a tenth of learning_rate."""
@@ -114,7 +114,7 @@ class TrainConfig(Section):
     deterministic: bool = False
     """Ask torch for deterministic algorithms: needed for bit-identical resume on a GPU. On a CPU
     runs are bit-identical without it."""
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = 8
     """Sequences per optimizer step, over all ranks."""
     micro_batch_size: PositiveInt | None = None
     """Sequences per forward pass; must divide batch_size. Decided: about 4,096 tokens on a CPU,

@@ -9,7 +9,6 @@ import sys
 import torch
 
 from yanmo import storage
-from yanmo.train.distributed import device_names
 
 PACKAGES = (
     "numpy",
@@ -30,6 +29,17 @@ def environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def device_names() -> list[str]:
+    """Every device torch can use here: ``cpu``, ``cuda``, ``cuda:0``, …"""
+    names = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        assert kind is not None
+        count = torch.accelerator.device_count()
+        names += [kind.type, *(f"{kind.type}:{number}" for number in range(count))]
+    return names
 
 
 def describe_environment() -> dict[str, str]:

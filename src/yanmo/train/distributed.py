@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from yanmo.environment import device_names
 from yanmo.errors import DeviceError
 
 
@@ -63,17 +64,6 @@ def find_device(name: str | None) -> torch.device:
     if device.index is not None and f"{device.type}:{device.index}" not in device_names():
         raise DeviceError(f"device '{name}' is not there", where="train.device", mend=mend)
     return device
-
-
-def device_names() -> list[str]:
-    """Every device torch can use here: ``cpu``, ``cuda``, ``cuda:0``, …"""
-    names = ["cpu"]
-    if torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator()
-        assert kind is not None
-        count = torch.accelerator.device_count()
-        names += [kind.type, *(f"{kind.type}:{number}" for number in range(count))]
-    return names
 
 
 def autocast_for(device: torch.device, precision: str | None) -> Callable[[], AbstractContextManager[None]]:

@@ -41,7 +41,7 @@ from yanmo.generate import write_all
 from yanmo.log import Voice, span
 from yanmo.model.gpt import GPT, GPTConfig, count_parameters
 from yanmo.train.distributed import World, autocast_for, find_device
-from yanmo.train.metrics import Metrics, rewind
+from yanmo.train.metrics import Metrics, read_metrics, rewind
 from yanmo.train.optim import (
     build_optimizer,
     load_optimizer_tensors,
@@ -138,6 +138,7 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
             with StopSignal() as stop:
                 run_loop(run, stop)
         else:
+            finish(run)
             voice.say(f"{folder} is finished ({run.progress.step:,} steps)")
         openings = tuple(openings_of(run.prepared, 3))
         return Result(folder, run.progress, run.plan.horizon, run.lines, openings)
@@ -283,9 +284,10 @@ def restore(run: Run) -> None:
     load_optimizer_tensors(run.model, run.optimizer, tensors)
     run.progress = progress
     run.clock_start = time.monotonic() - progress.elapsed_s
-    rewind(run.folder, progress.step)
+    point_to_best(run, checkpoint)
     if progress.step >= run.plan.horizon:
         return
+    rewind(run.folder, progress.step)
     run.voice.say(f"resuming {run.folder} at step {progress.step:,} of {run.plan.horizon:,}")
     now = environment()
     for name in before:
@@ -351,6 +353,7 @@ def run_loop(run: Run, stop: StopSignal) -> None:
         if last or step % (train.eval_interval or 1) == 0:
             improved = evaluate_now(run, metrics)
             aim_anew(run, metrics)
+            logged = (step, time.monotonic())  # speed is that of training
             last = step >= run.plan.horizon  # time may be up
             if improved or last or step % (train.checkpoint_interval or 1) == 0:
                 save_now(run, metrics)
@@ -366,9 +369,17 @@ def run_loop(run: Run, stop: StopSignal) -> None:
                 stop.number, f"stopped by a signal at step {step:,}, and saved",
                 where=str(run.folder), mend="the same command goes on from here",
             )  # fmt: skip
-    metrics.write("end", step=run.progress.step, elapsed_s=run.progress.elapsed_s)
     metrics.close()
+    finish(run)
     run.voice.settle()
+
+
+def finish(run: Run) -> None:
+    """The last row of the metrics, unless it stands there already."""
+    if run.world.is_main and read_metrics(run.folder)[-1]["event"] != "end":
+        metrics = Metrics(run.folder, step=run.progress.step)
+        metrics.write("end", step=run.progress.step, elapsed_s=round(run.progress.elapsed_s, 3))
+        metrics.close()
 
 
 def begin(run: Run, metrics: Metrics) -> None:
@@ -493,7 +504,14 @@ def save_now(run: Run, metrics: Metrics) -> None:
         run.folder, run.progress, run.model, run.prepared.tokenizer,
         optimizer_tensors(run.model, run.optimizer), environment(),
     )  # fmt: skip
-    best = run.folder / "checkpoints" / f"step-{run.progress.best_step or run.progress.step:08d}"
-    storage.point(run.folder / "model", best if best.exists() else checkpoint)
+    point_to_best(run, checkpoint)
     rotate(run.folder, run.recipe.train.keep_last, run.progress.best_step)
     metrics.write("checkpoint", step=step_of(checkpoint))
+
+
+def point_to_best(run: Run, checkpoint: Path) -> None:
+    """Let ``model`` lead to the best checkpoint, or to the one at hand."""
+    if not run.world.is_main:
+        return
+    best = checkpoint.with_name(f"step-{run.progress.best_step or 0:08d}")
+    storage.point(run.folder / "model", best if best.exists() else checkpoint)
