@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
-from yanmo.cli import default_folder, split_arguments
+from yanmo.cli import as_command, default_folder, names_a_recipe, short_path, split_arguments
 
 HEAVY = ("torch", "numpy", "pydantic", "transformers", "tokenizers", "safetensors")
 
 
-def yanmo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+def yanmo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | variables
     return subprocess.run(
         [sys.executable, "-m", "yanmo", *arguments],
         capture_output=True, encoding="utf-8", env=environment, timeout=120, check=False,
@@ -65,6 +65,7 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
         (["train", "short.txt"], 3, ["shorter than one window", "block_size=128"]),
         (["train", "novel.txt", "train.max_step=3"], 2, ["unknown setting", "train.max_steps"]),
         (["train", "novel.txt", "lr=3"], 2, ["unknown setting 'lr'", "optim.learning_rate"]),
+        (["train", "demo", "train.max_step=3"], 2, ["unknown setting", "where: command line"]),
         (["train", "novel.txt", "model.n_head=3"], 2, ["n_embd=256", "n_head=3"]),
         (
             ["train", "novel.txt", "train.max_steps=5", "optim.warmup_steps=5"],
@@ -98,7 +99,9 @@ def test_a_prompt_longer_than_the_window_is_answered_clearly(novel: Path) -> Non
     assert done.returncode == 2
     assert "the prompt has 40 tokens, the model looks back on 16" in done.stderr
     assert yanmo("generate", "runs/novel", "--top-p", "3").returncode == 2
-    assert yanmo("generate", "runs/novel", "-p", "龘\udc80").returncode == 3
+    broken = yanmo("generate", "runs/novel", "-p", "龘\udc80")
+    assert broken.returncode == 2
+    assert "the prompt holds half a character" in broken.stderr
 
 
 def test_env_prints_what_a_bug_report_needs() -> None:
@@ -122,3 +125,28 @@ def test_what_exists_is_a_text_and_the_rest_are_settings(tmp_path: Path) -> None
     )
     assert default_folder("books/小说.txt") == Path("runs/小说")
     assert default_folder("yanmo:demo") == Path("runs/demo")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gbk", "ascii"])
+def test_chinese_is_written_whatever_the_consoles_code_page(novel: Path, encoding: str) -> None:
+    done = yanmo("--help", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "研墨" in done.stdout
+
+
+def test_a_text_wins_over_a_recipe_of_its_name(novel: Path) -> None:
+    Path("demo").write_text("字" * 500, encoding="utf-8")
+    assert names_a_recipe("nanogpt_cpu") and not names_a_recipe("demo")
+    assert 'path = ["demo"]' in yanmo("train", "demo", "--dry-run").stdout
+
+
+def test_next_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert as_command(["yanmo", "-p", "江 湖"]) == "yanmo -p '江 湖'"
+    monkeypatch.setattr("yanmo.cli.os.name", "nt")
+    assert as_command(["yanmo", "runs\\novel", "-p", "江 湖"]) == 'yanmo runs\\novel -p "江 湖"'
+
+    def another_drive(path: str) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("yanmo.cli.os.path.relpath", another_drive)
+    assert short_path("D:\\venv\\yanmo.exe") == "D:\\venv\\yanmo.exe"

@@ -77,5 +77,6 @@ def test_pages_name_no_path_of_a_machine_and_link_to_files_that_exist(page: str)
     path = ROOT / page
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"/(home|root|work|tmp|Users)/", text)
+    assert "@@" not in text
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (path.parent / target).exists(), target

@@ -8,7 +8,7 @@ import torch
 
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.prepare import prepare
-from yanmo.evaluate import Evaluation, evaluate, reference_lines
+from yanmo.evaluate import Evaluation, ReferenceLines, evaluate, reference_lines
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT, GPTConfig
 
@@ -79,3 +79,12 @@ def test_the_demo_corpus_has_a_floor_below_its_bigram_line(voice: Voice) -> None
 
 def test_perplexity_of_a_hopeless_model_is_still_a_number() -> None:
     assert math.isfinite(Evaluation(10_000.0, 1.0).perplexity)
+
+
+def test_a_model_is_placed_among_the_lines_in_words() -> None:
+    lines = ReferenceLines(uniform=12.0, unigram=9.0, bigram=6.0)
+    assert "above the unigram line of 9.00" in lines.standing(9.5)
+    assert "between the unigram line of 9.00 and the bigram line of 6.00" in lines.standing(7)
+    assert lines.standing(5) == "below the bigram line of 6.00"
+    known = ReferenceLines(12.0, 9.0, 6.0, floor=0.5)
+    assert known.standing(0.75) == "0.25 above the floor of 0.50"

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,25 +39,51 @@ def test_any_damage_is_found_and_the_file_named(tmp_path: Path, name: str, damag
     assert name in caught.value.what
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever flush of a commit fails, the folder does not exist and no leftover does."""
-    real, calls = storage.sync_file, 0
+@pytest.mark.parametrize("name", ["sync_file", "sync_folder", "write_json", "sha256_of"])
+def test_a_full_disk_leaves_nothing_half_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever step of a commit fails, the folder does not exist and no leftover does."""
+    real, calls, fail_at = getattr(storage, name), 0, 0
 
-    def failing(path: Path) -> None:
+    def failing(*arguments: object) -> object:
         nonlocal calls
         calls += 1
         if calls == fail_at:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path)
+        return real(*arguments)
 
-    monkeypatch.setattr(storage, "sync_file", failing)
-    for fail_at in (1, 2):
+    monkeypatch.setattr(storage, name, failing)
+    storage.commit_folder(tmp_path / "counted", fill)
+    shutil.rmtree(tmp_path / "counted")
+    last = calls - (name == "sync_folder")  # the last flush comes after the folder is committed
+    for fail_at in range(1, last + 1):
         calls = 0
         with pytest.raises(StorageError, match="No space left on device") as caught:
             storage.commit_folder(tmp_path / "x", fill)
         assert caught.value.exit_code == 74
         assert "MB free" in caught.value.where
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_replaced_where_links_cannot_be_renamed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to replace a folder's link; a leftover of a killed process is no obstacle."""
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name, encoding="utf-8")
+
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "no")
+
+    storage.point(tmp_path / "model", tmp_path / "one")
+    monkeypatch.setattr(os, "replace", refused)
+    for name in ("two", "three"):
+        (tmp_path / f"{storage.TEMPORARY}model-{os.getpid()}").symlink_to("one")
+        storage.point(tmp_path / "model", tmp_path / name)
+        assert (tmp_path / "model" / "f").read_text(encoding="utf-8") == name
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "one", "three", "two"]
 
 
 def test_files_reach_the_disk_before_the_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,17 +150,17 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path: Path, monkeypatch
 
 def test_one_process_owns_a_run_and_its_death_frees_it(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from yanmo.storage import RunLock\n"
-        f"with RunLock(Path({str(tmp_path)!r})): print('mine', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from yanmo.storage import FileLock\n"
+        f"with FileLock(Path({str(tmp_path / 'run.lock')!r})): print('mine', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None and owner.stdout.readline() == "mine\n"
-        with pytest.raises(BusyError) as caught, storage.RunLock(tmp_path):
+        with pytest.raises(BusyError) as caught, storage.FileLock(tmp_path / "run.lock"):
             pass
         assert f"process {owner.pid}" in caught.value.what
         assert caught.value.exit_code == 75
         owner.kill()
-    with storage.RunLock(tmp_path):
+    with storage.FileLock(tmp_path / "run.lock"):
         pass
 
 
@@ -156,5 +183,6 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / f"{storage.TEMPORARY}step-1").mkdir()
     (tmp_path / f"{storage.TEMPORARY}f").write_bytes(b"")
     (tmp_path / "step-1").mkdir()
+    (tmp_path / f"{storage.TEMPORARY}model").symlink_to("step-1")
     storage.remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["step-1"]

@@ -6,6 +6,7 @@ folder beside the weights for the optimizer and the counters. It is committed wh
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,9 @@ from yanmo.model.names import (
 )
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 
+SCHEMA = 1
 PREFIX = "step-"
+_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ def save_checkpoint(
     weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
     for name, tensor in (*weights.items(), *optimizer_tensors.items()):
         if not torch.isfinite(tensor).all():
-            raise DivergedError(f"{name} is not finite at step {progress.step}", where=str(run))
+            raise DivergedError(
+                f"{name} is not finite after step {progress.step}",
+                where=str(run),
+                mend="lower optim.learning_rate, in a new folder (--out); the last checkpoint is sound",
+            )
     end_of_text = tokenizer.end_of_text
 
     def fill(folder: Path) -> None:
@@ -76,7 +83,7 @@ def save_checkpoint(
         _save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
         _write_text_json(
             folder / "training" / "state.json",
-            {"schema": 1, "progress": asdict(progress), "environment": environment},
+            {"schema": SCHEMA, "progress": asdict(progress), "environment": environment},
         )
 
     target = run / "checkpoints" / f"{PREFIX}{progress.step:08d}"
@@ -89,6 +96,12 @@ def save_checkpoint(
 def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, str]]:
     """Progress, optimizer tensors and environment of a checkpoint."""
     state = storage.read_json(folder / "training" / "state.json")
+    if state.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"its training state has schema {state.get('schema')}, this yanmo reads {SCHEMA}",
+            where=str(folder),
+            mend="resume it with the yanmo that made it",
+        )
     tensors = _load_tensors(folder / "training" / "state.safetensors")
     return Progress(**state["progress"]), tensors, state["environment"]
 
@@ -140,7 +153,7 @@ def load_model_and_tokenizer(folder: Path) -> tuple[GPT, Tokenizer]:
 
 def newest_first(run: Path) -> Iterator[Path]:
     """The checkpoints of a run, the newest first, by step."""
-    folders = (run / "checkpoints").glob(f"{PREFIX}[0-9]*")
+    folders = [f for f in (run / "checkpoints").glob(f"{PREFIX}*") if _NAME.fullmatch(f.name)]
     yield from sorted(folders, key=step_of, reverse=True)
 
 
@@ -149,10 +162,14 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def rotate(run: Path, keep_last: int, best_step: int | None) -> None:
-    """Delete checkpoints but the newest ``keep_last`` and the best."""
-    for folder in list(newest_first(run))[keep_last:]:
-        if step_of(folder) != best_step:
+def rotate(run: Path, step: int, keep_last: int, best_step: int | None) -> None:
+    """Delete checkpoints but the newest ``keep_last`` up to ``step`` and the best.
+
+    Later ones are damaged ones that the run fell back from: they go too.
+    """
+    kept = [folder for folder in newest_first(run) if step_of(folder) <= step][:keep_last]
+    for folder in newest_first(run):
+        if folder not in kept and step_of(folder) != best_step:
             storage.remove_folder(folder)
 
 

@@ -4,9 +4,11 @@ Every setting of a recipe is given as ``section.key=value`` after the positional
 for what is not in a recipe. Results go to standard output, everything else to standard error.
 """
 
+import io
 import json
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +45,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 
 def main() -> None:
     """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # Chinese text whatever the console's code page
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
     except YanmoError as error:
@@ -51,9 +56,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; nothing is lost, the same command begins again", file=sys.stderr)
         sys.exit(130)
-    except UnicodeEncodeError as error:
-        print(f"the text holds half a character (a lone surrogate): {error.reason}", file=sys.stderr)
-        sys.exit(3)
 
 
 @app.command()
@@ -70,7 +72,7 @@ def quickstart(arguments: Settings = None) -> None:
     voice = Voice()
     result = train_run(recipe, default_folder(texts[0] if texts else "demo"), voice)
     voice.say(summary(result))
-    prompts = demo_prompts() if not texts else [p for p in result.openings if p]
+    prompts = demo_prompts() if not texts else [p for p in result.openings if p] or [""]
     for prompt in prompts:
         print(f"\n【{prompt}】")
         write_to_stdout(result.folder, {"prompt": prompt, "max_new_tokens": 150})
@@ -89,7 +91,7 @@ def train(
     from yanmo.log import Voice
 
     texts, settings = split_arguments(arguments or [])
-    source = recipe_path(texts[0]) if len(texts) == 1 and not Path(texts[0]).is_dir() else None
+    source = recipe_path(texts[0]) if len(texts) == 1 and names_a_recipe(texts[0]) else None
     if texts and source is None:
         settings = [f"corpus.path={json.dumps(texts, ensure_ascii=False)}", *settings]
     recipe = load_recipe(source, settings)
@@ -158,6 +160,11 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     return [text if ":" in text else Path(text).as_posix() for text in texts], settings
 
 
+def names_a_recipe(name: str) -> bool:
+    """A .toml file, or a word that no file here is called."""
+    return name.endswith(".toml") or not Path(name).exists()
+
+
 def default_folder(name: str) -> Path:
     """``runs/<stem>``."""
     return Path("runs") / (Path(name.rpartition(":")[2]).stem or "run")
@@ -199,8 +206,10 @@ def recorded_recipe(model_folder: Path) -> "Recipe":
     """The recipe of the run that a model folder belongs to, or the defaults."""
     from yanmo.config import Recipe, load_recipe
 
-    path = model_folder.parents[1] / "recipe.toml"
-    return load_recipe(path) if path.is_file() else Recipe()
+    for folder in model_folder.parents[:2]:  # a checkpoint, or `model` where it is a copy
+        if (folder / "recipe.toml").is_file():
+            return load_recipe(folder / "recipe.toml")
+    return Recipe()
 
 
 def demo_prompts() -> list[str]:
@@ -232,7 +241,7 @@ def next_commands(result: "Result", prompt: str | None) -> str:
         ("train longer", [*yanmo, *longer]),
         ("see the curves", [*board_command(), "--logdir", folder]),
     ]
-    return "Next:\n" + "\n".join(f"  {name:<15} {shlex.join(words)}" for name, words in commands)
+    return "Next:\n" + "\n".join(f"  {name:<15} {as_command(words)}" for name, words in commands)
 
 
 def longer_setting(result: "Result") -> str:
@@ -249,12 +258,25 @@ def command_name() -> list[str]:
     """How yanmo was called, so that printed commands can be pasted."""
     called = Path(sys.argv[0])
     if called.name != "yanmo":
-        return [os.path.relpath(sys.executable), "-m", "yanmo"]
+        return [short_path(sys.executable), "-m", "yanmo"]
     on_path = any(Path(p) == called.parent for p in os.environ.get("PATH", "").split(os.pathsep))
-    return ["yanmo"] if on_path else [os.path.relpath(called)]
+    return ["yanmo"] if on_path else [short_path(str(called))]
 
 
 def board_command() -> list[str]:
     """TensorBoard beside yanmo."""
-    beside = Path(sys.executable).parent / "tensorboard"
-    return [os.path.relpath(beside)] if beside.exists() else ["tensorboard"]
+    beside = Path(sys.executable).with_name("tensorboard" + Path(sys.executable).suffix)
+    return [short_path(str(beside))] if beside.exists() else ["tensorboard"]
+
+
+def short_path(path: str) -> str:
+    """A path as seen from here, where that is possible and shorter."""
+    try:
+        return min(os.path.relpath(path), path, key=len)
+    except ValueError:  # another drive
+        return path
+
+
+def as_command(words: list[str]) -> str:
+    """Words as they are typed in this system's shell."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -12,7 +12,7 @@ said by its section.
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from yanmo.errors import ConfigError
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 53)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -100,7 +101,7 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """The run: how long, on what, and what it keeps (``train/``)."""
 
-    seed: NonNegativeInt = 1337
+    seed: Seed = 1337
     """Everything random in a run follows from it."""
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`, `mps`. Decided: the first accelerator there is, else `cpu`."""
@@ -148,7 +149,7 @@ class SampleConfig(Section):
     """Choose among the k likeliest tokens only; 0: all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Choose among the likeliest tokens that together have this probability; 1: all."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Same seed, same text (on the same machine)."""
 
 
@@ -168,8 +169,14 @@ class Recipe(Section):
 
 SECTIONS = tuple(name for name in Recipe.model_fields if name != "decided")
 
-FREE_ON_RESUME = ("train.log_interval", "train.eval_interval", "train.checkpoint_interval")
-"""Beside these, ``train.keep_last`` and all of [sample] may change when a run goes on."""
+FREE_ON_RESUME = (
+    "train.log_interval",
+    "train.eval_interval",
+    "train.checkpoint_interval",
+    "train.keep_last",
+    "sample.",
+)
+"""Keys, and a whole section, that may change when a run goes on."""
 
 PEER_NAMES = {
     "n_ctx": "model.block_size",
@@ -223,12 +230,13 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         ConfigError: unknown key, value of the wrong kind, or settings that contradict each other.
     """
-    where = str(source) if source else "command line"
     values = _read_toml(source) if source else {}
+    typed = set()
     for override in overrides:
         section, key, value = _parse_override(override)
         values.setdefault(section, {})[key] = value
-    recipe = _validate(values, where)
+        typed.add(f"{section}.{key}")
+    recipe = _validate(values, str(source), typed)
     check_relations(recipe)
     return recipe
 
@@ -311,12 +319,13 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
         return section, key, value
 
 
-def _validate(values: dict[str, Any], where: str) -> Recipe:
+def _validate(values: dict[str, Any], where: str, typed: Collection[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(str(part) for part in problem["loc"][:2])
+        where = "command line" if name in typed else where
         if problem["type"] == "extra_forbidden":
             raise ConfigError(
                 f"unknown setting '{name}'", where=where, mend=_suggest(name) or _sections()
@@ -356,8 +365,9 @@ def _sections() -> str:
 
 def settings() -> Iterator[tuple[str, str]]:
     """Every setting as (``section.key``, what it says about itself), in order."""
+    defaults = Recipe()
     for section in SECTIONS:
-        fields = type(getattr(Recipe(), section)).model_fields
+        fields = type(getattr(defaults, section)).model_fields
         for key, field in fields.items():
             yield f"{section}.{key}", " ".join((field.description or "").split())
 
@@ -395,7 +405,7 @@ def differences(asked: Recipe, recorded: Recipe) -> list[str]:
         ours, theirs = get(asked, name), get(recorded, name)
         if ours == theirs or (ours is None and name in recorded.decided):
             continue
-        if name in FREE_ON_RESUME or name.startswith("sample.") or name == "train.keep_last":
+        if name.startswith(FREE_ON_RESUME):
             continue
         changed.append(f"{name}: {_toml(theirs)} in the run, {_toml(ours)} asked")
     return changed

@@ -28,6 +28,7 @@ def environment() -> dict[str, str]:
         "torch": str(torch.__version__),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
 
 

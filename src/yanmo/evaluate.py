@@ -47,6 +47,16 @@ class ReferenceLines:
     bigram: float
     floor: float | None = None
 
+    def standing(self, bits: float) -> str:
+        """Where a model of so many bits per character stands among the lines, in words."""
+        if self.floor is not None and bits < self.bigram:
+            return f"{bits - self.floor:.2f} above the floor of {self.floor:.2f}"
+        if bits < self.bigram:
+            return f"below the bigram line of {self.bigram:.2f}"
+        if bits < self.unigram:
+            return f"between the unigram line of {self.unigram:.2f} and the bigram line of {self.bigram:.2f}"
+        return f"above the unigram line of {self.unigram:.2f}: it does not know the characters yet"
+
 
 @torch.no_grad()
 def evaluate(

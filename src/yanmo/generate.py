@@ -19,6 +19,9 @@ from yanmo.errors import ConfigError
 from yanmo.model.gpt import GPT, Cache
 from yanmo.tokenizer import Tokenizer
 
+MIN_TEMPERATURE = 1e-4
+"""Below this the likeliest token always wins, and smaller divisors overflow."""
+
 
 def write(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
@@ -47,7 +50,14 @@ def write_all(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfi
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, block_size: int) -> list[int]:
     """Ids of a prompt; an empty one is the beginning of a document."""
-    ids = tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text]
+    try:
+        ids = tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text]
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            "the prompt holds half a character (a lone surrogate)",
+            where=f"character {error.start + 1} of the prompt",
+            mend="type it again, or set the terminal to UTF-8",
+        ) from error
     if len(ids) > block_size:
         raise ConfigError(
             f"the prompt has {len(ids)} tokens, the model looks back on {block_size}",
@@ -94,7 +104,7 @@ def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generato
     """One token per row of logits (B, V): greedy at temperature 0, else top-k, then top-p, then chance."""
     if config.temperature == 0:
         return logits.argmax(dim=-1).tolist()
-    logits = logits.float().cpu() / config.temperature
+    logits = logits.float().cpu() / max(config.temperature, MIN_TEMPERATURE)
     logits = keep_top_k(logits, config.top_k)
     logits = keep_top_p(logits, config.top_p)
     rows = zip(logits.softmax(dim=-1), generators, strict=True)

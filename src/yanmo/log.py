@@ -62,13 +62,25 @@ class Voice:
             self._live.stop()
             self._live = None
 
+    def __enter__(self) -> "Voice":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.settle()
+
     def _show(self, text: str) -> None:
         from rich.live import Live
         from rich.text import Text
 
         line = Text(text, no_wrap=True, overflow="ellipsis")
         if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
         self._live.update(line, refresh=True)
 
@@ -76,15 +88,14 @@ class Voice:
 class Progress:
     """A live line for work whose size is known: how far, and how long still."""
 
-    def __init__(self, voice: Voice, what: str, total: int, unit: str = "MB") -> None:
+    def __init__(self, voice: Voice, what: str, total: float) -> None:
         self._voice = voice
         self._what = what
         self._total = max(total, 1)
-        self._unit = unit
-        self._done = 0
+        self._done = 0.0
         self._start = time.monotonic()
 
-    def advance(self, amount: int) -> None:
+    def advance(self, amount: float) -> None:
         """Count ``amount`` more of the total and show it."""
         self._done += amount
         share = min(self._done / self._total, 1.0)

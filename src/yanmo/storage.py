@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +20,6 @@ from yanmo.errors import BusyError, CheckpointError, StorageError
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
-CHUNK = 1 << 20
 
 
 # -- writing ----------------------------------------------------------------------------------
@@ -34,7 +34,8 @@ def disk_errors(doing: str, where: Path) -> Iterator[None]:
         raise StorageError(
             f"{doing} failed: {error.strerror or error}",
             where=f"{where} ({free_megabytes(where)} MB free)",
-            mend="free some space or choose another folder with --out; what was saved before is whole",
+            mend="check free space and permissions, or choose another folder (--out, or YANMO_CACHE"
+            " for the cache); what was saved before is whole",
         ) from error
 
 
@@ -104,6 +105,7 @@ def commit_folder(target: Path, fill: Callable[[Path], None]) -> None:
     temporary = target.with_name(f"{TEMPORARY}{target.name}-{os.getpid()}")
     with disk_errors(f"saving {target.name}", target.parent):
         try:
+            remove_path(temporary)
             temporary.mkdir(parents=True)
             fill(temporary)
             files = sorted(path for path in temporary.rglob("*") if path.is_file())
@@ -125,52 +127,59 @@ def verify_folder(folder: Path) -> None:
     Raises:
         CheckpointError: naming the first file that is missing, torn or changed.
     """
+    mend = "restore the file from a copy, or delete the folder"
     try:
-        files = read_json(folder / MANIFEST)["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError("its MANIFEST.json is missing or torn", where=str(folder)) from error
-    for name, expected in files.items():
+        expected = {
+            name: (entry["bytes"], entry["sha256"])
+            for name, entry in read_json(folder / MANIFEST)["files"].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), mend) from error
+    for name, (size, digest) in expected.items():
         path = folder / name
         if not path.is_file():
-            raise CheckpointError(f"{name} is missing", where=str(folder))
-        if path.stat().st_size != expected["bytes"]:
-            raise CheckpointError(
-                f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}",
-                where=str(folder),
-            )
-        if sha256_of(path) != expected["sha256"]:
-            raise CheckpointError(f"{name} is damaged (sha256 differs)", where=str(folder))
+            raise CheckpointError(f"{name} is missing", str(folder), mend)
+        if path.stat().st_size != size:
+            raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), mend)
+        if sha256_of(path) != digest:
+            raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), mend)
 
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder; it stops existing under its own name at once."""
     trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
+    remove_path(trash)
     with contextlib.suppress(OSError):
         os.rename(folder, trash)
-        shutil.rmtree(trash, ignore_errors=True)
+        remove_path(trash)
+
+
+def remove_path(path: Path) -> None:
+    """Delete a file, a link (not what it leads to) or a folder, if it is there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what an interrupted write left behind in ``folder`` (its owner holds the lock)."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove_path(path)
 
 
 def point(link: Path, target: Path) -> None:
     """Make ``link`` lead to ``target``, atomically; a copy where links are refused."""
     temporary = link.with_name(f"{TEMPORARY}{link.name}-{os.getpid()}")
+    remove_path(temporary)
     try:
         temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
         os.replace(temporary, link)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        remove_path(temporary)
         with disk_errors(f"copying {target.name} to {link.name}", link.parent):
             shutil.copytree(target, temporary)
-            if link.exists():
-                remove_folder(link)
+            remove_folder(link)
             os.rename(temporary, link)
     sync_folder(link.parent)
 
@@ -208,63 +217,78 @@ def cache_root() -> Path:
 def cached(station: str, key: str, fill: Callable[[Path], None]) -> Path:
     """The folder ``.yanmo/<station>/<key>``, made by ``fill`` unless it is there and whole."""
     folder = cache_root() / station / key
-    if folder.exists():
-        try:
-            verify_folder(folder)
-            return folder
-        except CheckpointError:
-            remove_folder(folder)
-    try:
+    with FileLock(folder.parent / "lock", wait=True):  # two processes never make the same thing twice
+        remove_leftovers(folder.parent)
+        if folder.exists():
+            try:
+                verify_folder(folder)
+                return folder
+            except CheckpointError:
+                remove_folder(folder)
         commit_folder(folder, fill)
-    except StorageError:
-        if not folder.exists():  # else another process made the same folder first
-            raise
     return folder
 
 
 # -- the lock ---------------------------------------------------------------------------------
 
 
-class RunLock:
-    """Only one process at a time owns a run folder; the system frees the lock when it dies."""
+class FileLock:
+    """Held by one process at a time; the system frees it when that process dies.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "run.lock"
+    Raises on entering:
+        BusyError: another process holds it, and ``wait`` is False.
+    """
+
+    def __init__(self, path: Path, wait: bool = False) -> None:
+        self._path = path
+        self._wait = wait
         self._file: BinaryIO | None = None
 
-    def __enter__(self) -> "RunLock":
-        with disk_errors("making the run folder", self._path.parent):
+    def __enter__(self) -> "FileLock":
+        with disk_errors("making a folder", self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "a+b")
-        try:
-            _lock(self._file)
-        except OSError as error:
-            self._file.seek(0)
-            owner = self._file.read().decode("utf-8", "replace").strip() or "another process"
-            self._file.close()
-            raise BusyError(
-                f"this run is being trained by {owner}",
-                where=str(self._path.parent),
-                mend="wait for it, stop it, or train into another folder with --out",
-            ) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()}".encode())
-        self._file.flush()
+            while not _try_lock(self._file):
+                if not self._wait:
+                    raise self._busy()
+                time.sleep(0.2)
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()}".encode())
+            self._file.flush()
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._file is not None:
             self._file.close()
 
+    def _busy(self) -> BusyError:
+        assert self._file is not None
+        self._file.seek(0)
+        owner = self._file.read().decode("utf-8", "replace").strip() or "another process"
+        self._file.close()
+        return BusyError(
+            f"the folder is in use by {owner}",
+            where=str(self._path.parent),
+            mend="wait for it, stop it, or train into another folder with --out",
+        )
+
 
 if os.name == "nt":  # pragma: no cover - Windows
     import msvcrt
 
-    def _lock(file: BinaryIO) -> None:
+    def _try_lock(file: BinaryIO) -> bool:
         file.seek(1 << 30)  # a byte far behind the text, which stays readable
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except PermissionError:
+            return False
+        return True
 else:
     import fcntl
 
-    def _lock(file: BinaryIO) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _try_lock(file: BinaryIO) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

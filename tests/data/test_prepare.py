@@ -19,6 +19,7 @@ from yanmo.data.prepare import (
 from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for
 from yanmo.errors import DataError
 from yanmo.log import Voice
+from yanmo.text.documents import Document
 from yanmo.tokenizer import CharTokenizer
 from yanmo.tokenizer.char import count_characters
 
@@ -91,22 +92,28 @@ def test_equal_documents_that_are_cut_are_cut_alike(tmp_path: Path, voice: Voice
 
 
 @given(
-    st.lists(
-        st.tuples(st.sampled_from([f"{n:02x}" for n in range(40)]), st.integers(1, 5000)),
-        min_size=1,
-    ),
+    st.lists(st.tuples(st.sampled_from([f"{n:02x}" for n in range(40)]), st.integers(1, 5000)), min_size=1),
     st.sampled_from([0.005, 0.05, 0.2]),
+    st.integers(1, 3),
 )
-@settings(max_examples=200)
-def test_the_split_holds_out_about_its_share(sizes: list[tuple[str, int]], share: float) -> None:
-    sizes = list(dict(sizes).items())
-    total = sum(n for _, n in sizes)
-    split = plan_split(sizes, share)
-    held_out = sum(n for name, n in sizes if name in split.held_out) + sum(split.cuts.values())
-    assert held_out <= 1.5 * share * total + 1
-    assert held_out >= 0.95 * share * total - len(sizes)
+@settings(max_examples=300)
+def test_the_split_holds_out_about_its_share(sizes: list[tuple[str, int]], share: float, copies: int) -> None:
+    lengths = dict(sizes)
+    total = sum(lengths.values()) * copies
+    split = plan_split(list(lengths.items()) * copies, share)
+    held_out = sum(lengths[name] for name in split.held_out) + sum(split.cuts.values())
+    assert held_out * copies <= 1.5 * share * total + len(lengths) * copies
+    assert held_out * copies >= 0.95 * share * total - len(lengths) * copies
     assert not split.held_out & split.cuts.keys()
-    assert all(dict(sizes)[name] <= share * total / 2 for name in split.held_out)
+    assert all(lengths[name] * copies <= share * total / 2 for name in split.held_out)
+    assert all(cut <= lengths[name] / 2 for name, cut in split.cuts.items())
+
+
+def test_as_few_documents_are_cut_as_it_takes() -> None:
+    sizes = [(f"{n:02}", 1500 + n) for n in range(20)]
+    split = plan_split(sizes, 0.05)
+    assert list(split.cuts) == ["19", "18"]
+    assert sum(split.cuts.values()) == pytest.approx(0.05 * sum(n for _, n in sizes), rel=0.02)
 
 
 def test_a_text_without_paragraphs_is_cut_all_the_same() -> None:
@@ -132,8 +139,28 @@ def test_a_text_shorter_than_a_window_is_a_clear_error(tmp_path: Path, voice: Vo
 @settings(max_examples=200)
 def test_tokens_of_pieces_are_tokens_of_the_whole(text: str, size: int) -> None:
     tokenizer = CharTokenizer.train(count_characters("的一是不了人我在有他这"))
-    pieces = [tokenizer.encode(piece) for piece in pieces_of(text, size)]
-    assert np.concatenate([np.zeros(0, int), *pieces]).tolist() == tokenizer.encode(text).tolist()
+    pieces = list(pieces_of(Document(text, "x", {"size": 100}), size))
+    encoded = [np.zeros(0, int), *(tokenizer.encode(piece) for piece, _ in pieces)]
+    assert np.concatenate(encoded).tolist() == tokenizer.encode(text).tolist()
+    assert sum(share for _, share in pieces) == pytest.approx(100 if text else 0)
+
+
+def test_openings_are_words_of_the_held_out_text_that_fit_the_window(novel: Path, voice: Voice) -> None:
+    done = prepared(novel, voice, val_fraction=0.2)
+    held_out = text_of(done.shards.val, done.tokenizer)
+    openings = done.openings(3, max_tokens=16)
+    assert len(openings) == 3 and all(openings)
+    assert all(opening in held_out and len(opening) <= 12 for opening in openings)
+    assert all(len(opening) <= 4 for opening in done.openings(3, max_tokens=4))
+
+
+def test_a_folder_of_nothing_usable_says_why(tmp_path: Path, voice: Voice) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"\x00\x00")
+    with pytest.raises(DataError, match="none of 1 documents could be used") as caught:
+        prepared(folder, voice)
+    assert "a.txt: not readable text: binary" in caught.value.mend
 
 
 def test_a_second_time_nothing_is_made_again(
@@ -179,6 +206,6 @@ def test_ids_never_wrap(vocab_size: int, dtype: str, tmp_path: Path) -> None:
 
 def test_shards_of_another_tokenizer_are_refused(novel: Path, voice: Voice, tmp_path: Path) -> None:
     done = prepared(novel, voice)
-    folder = next((tmp_path / "cache" / "shards").iterdir())
+    folder = next((tmp_path / "cache" / "shards").glob("*/manifest.json")).parent
     with pytest.raises(DataError, match="belong to tokenizer"):
         ShardSet(folder, done.shards.manifest["corpus"], "another")

@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_recipe
-from tests.train.test_trainer import losses, weights
+from tests.train.test_trainer import losses, weights, without_times
 from yanmo import storage
 from yanmo.checkpoint import newest_first
 from yanmo.log import Voice
@@ -23,7 +24,7 @@ from yanmo.train.metrics import METRICS
 from yanmo.train.trainer import train
 
 STEPS = 24
-PRIMITIVES = ("sync_file", "sync_folder", "write_json", "sha256_of", "remove_folder", "point")
+PRIMITIVES = ("sync_file", "sync_folder", "write_json", "sha256_of", "remove_folder", "remove_path", "point")
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["yanmo.train.trainer", "torch.utils.tensorboard", "tests.train.test_kill"])
 
@@ -31,19 +32,19 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this sys
 
 
 def child(novel: str, folder: str, die_at: int | None, precision: str) -> None:
-    """Train; with ``die_at``, die by SIGKILL at that many storage calls after the first checkpoint began."""
+    """Train; with ``die_at``, die by SIGKILL at that storage call: inside saves, or, negative, in set-up."""
     if die_at is not None:
-        _die_inside_a_save(die_at)
+        _die_at(abs(die_at), in_save=die_at > 0)
     more = (
         f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1", f"train.precision={precision}",
     )  # fmt: skip
     train(tiny_recipe(novel, more=more), Path(folder), Voice(io.StringIO()))
 
 
-def _die_inside_a_save(die_at: int) -> None:
+def _die_at(die_at: int, in_save: bool) -> None:
     from yanmo.train import trainer
 
-    calls, saving = 0, False
+    calls, saving = 0, not in_save
 
     def counted(real: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object) -> object:
@@ -57,13 +58,14 @@ def _die_inside_a_save(die_at: int) -> None:
 
     for name in PRIMITIVES:
         setattr(storage, name, counted(getattr(storage, name)))
+    os.replace, os.rename = counted(os.replace), counted(os.rename)  # type: ignore[assignment]
     real_save = trainer.save_now
 
     def save(*arguments: object) -> None:
         nonlocal saving
         saving = True
         real_save(*arguments)  # type: ignore[arg-type]
-        saving = False
+        saving = not in_save
 
     trainer.save_now = save  # type: ignore[assignment]
 
@@ -80,15 +82,22 @@ def kill_at_random(novel: Path, folder: Path, precision: str, rng: random.Random
     """Kill a run some moment after a random row of its metrics appeared."""
     process = CONTEXT.Process(target=child, args=(str(novel), str(folder), None, precision))
     process.start()
-    rows, deadline = rng.randrange(2, STEPS), time.monotonic() + 60
+    rows, deadline = rng.randrange(1, STEPS - 4), time.monotonic() + 60
     while process.is_alive() and time.monotonic() < deadline:
         path = folder / METRICS
         if path.exists() and path.read_bytes().count(b"\n") >= rows:
             break
         time.sleep(0.0005)
-    time.sleep(rng.random() * 0.01)
+    time.sleep(rng.random() * 0.005)
     process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL, "the run ended before it was killed"
+
+
+def assert_equal_to_whole(folder: Path, said: str) -> None:
+    assert losses(folder) == losses(Path("whole")), said
+    assert weights(folder) == weights(Path("whole")), said
+    assert without_times(folder) == without_times(Path("whole")), said
 
 
 def kill_matrix(novel: Path, kills: int, seed: int, precision: str) -> None:
@@ -103,8 +112,7 @@ def kill_matrix(novel: Path, kills: int, seed: int, precision: str) -> None:
         for checkpoint in newest_first(folder):
             storage.verify_folder(checkpoint)
         assert run_child(novel, folder, precision) == 0
-        assert losses(folder) == losses(Path("whole")), f"kill {number}"
-        assert weights(folder) == weights(Path("whole")), f"kill {number}"
+        assert_equal_to_whole(folder, f"seed {seed}, kill {number}")
         assert not list(folder.rglob(f"{storage.TEMPORARY}*"))
 
 
@@ -126,5 +134,16 @@ def test_every_point_inside_a_save_is_survived(novel: Path) -> None:
         folder = Path(f"point-{point}")
         assert run_child(novel, folder, "float32", die_at=point) == -signal.SIGKILL
         assert run_child(novel, folder, "float32") == 0
-        assert losses(folder) == losses(Path("whole")), f"point {point}"
-        assert weights(folder) == weights(Path("whole")), f"point {point}"
+        assert_equal_to_whole(folder, f"point {point}")
+
+
+@pytest.mark.long
+def test_every_point_of_the_set_up_is_survived(novel: Path) -> None:
+    """Die at each storage call from the first on: reading, tokenising, and writing the recipe."""
+    assert run_child(novel, Path("whole"), "float32") == 0
+    for point in range(1, 40, 3):
+        shutil.rmtree(os.environ["YANMO_CACHE"])
+        folder = Path(f"early-{point}")
+        assert run_child(novel, folder, "float32", die_at=-point) == -signal.SIGKILL
+        assert run_child(novel, folder, "float32") == 0
+        assert_equal_to_whole(folder, f"point {point}")

@@ -5,10 +5,9 @@ from yanmo.train.metrics import METRICS, SUPERSEDED, Metrics, read_metrics, rewi
 
 
 def test_rows_are_flat_json_lines(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path)
-    metrics.write("train", step=1, loss=0.5)
-    metrics.write("eval", step=1, note="第一\u2028行")
-    metrics.close()
+    with Metrics(tmp_path) as metrics:
+        metrics.write("train", step=1, loss=0.5)
+        metrics.write("eval", step=1, note="第一\u2028行")
     lines = (tmp_path / METRICS).read_bytes().split(b"\n")
     assert len(lines) == 3
     assert [json.loads(line)["event"] for line in lines[:2]] == ["train", "eval"]
@@ -40,7 +39,6 @@ def test_a_reader_passes_over_a_torn_last_line(tmp_path: Path) -> None:
 
 
 def test_numbers_also_go_to_tensorboard(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path)
-    metrics.write("train", step=1, loss=0.5)
-    metrics.close()
+    with Metrics(tmp_path) as metrics:
+        metrics.write("train", step=1, loss=0.5)
     assert list((tmp_path / "tensorboard").iterdir())

@@ -12,6 +12,8 @@ import torch
 from tests.conftest import invented_text, tiny_recipe
 from yanmo import storage
 from yanmo.checkpoint import find_model_folder, load_training, newest_first, step_of
+from yanmo.data.batches import Batches
+from yanmo.data.prepare import prepare
 from yanmo.errors import (
     BusyError,
     CheckpointError,
@@ -38,6 +40,12 @@ def losses(folder: Path) -> dict[int, str]:
 
 def weights(folder: Path) -> bytes:
     return (next(newest_first(folder)) / "model.safetensors").read_bytes()
+
+
+def without_times(folder: Path) -> list[dict[str, object]]:
+    """The metrics, but for times and for notes that a run was resumed."""
+    rows = [row for row in read_metrics(folder) if row["event"] != "resume"]
+    return [{k: v for k, v in row.items() if k not in ("elapsed_s", "tokens_per_s")} for row in rows]
 
 
 class StopAt:
@@ -179,7 +187,7 @@ def test_a_corpus_that_changed_is_refused(novel: Path, voice: Voice, monkeypatch
 
 
 def test_a_folder_in_use_is_refused(novel: Path, voice: Voice) -> None:
-    with storage.RunLock(RUN), pytest.raises(BusyError, match="is being trained by process"):
+    with storage.FileLock(RUN / "run.lock"), pytest.raises(BusyError, match="in use by process"):
         train(tiny_recipe(novel), RUN, voice)
 
 
@@ -257,7 +265,7 @@ def test_a_diverged_run_stops_and_saves_nothing_of_it(
     with pytest.raises(DivergedError) as caught:
         train(tiny_recipe(novel), RUN, voice)
     assert caught.value.exit_code == 5
-    assert "at step 7" in caught.value.what
+    assert caught.value.what == f"loss {value}, gradient norm 1.0 after step 6"
     assert "step-00000004" in caught.value.where
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
@@ -275,7 +283,7 @@ def test_a_weight_that_is_not_finite_is_never_saved(
         return StepResult(1.0, 1.0) if step > 5 else result
 
     monkeypatch.setattr(trainer, "training_step", poisoning)
-    with pytest.raises(DivergedError, match="validation loss nan at step 8"):
+    with pytest.raises(DivergedError, match="validation loss nan after step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
@@ -291,7 +299,7 @@ def test_an_optimizer_value_that_is_not_finite_is_never_saved(
         return result
 
     monkeypatch.setattr(trainer, "training_step", poisoning)
-    with pytest.raises(DivergedError, match=r"norm\.bias/exp_avg is not finite at step 8"):
+    with pytest.raises(DivergedError, match=r"norm\.bias/exp_avg is not finite after step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
@@ -345,11 +353,13 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
     plan = Plan.from_json(storage.read_json(RUN / "plan.json"))
     assert len(plan.aims) > 1
     before = losses(RUN), weights(RUN)
+    rows = without_times(RUN)
     for folder in list(newest_first(RUN)):  # as if killed before the first checkpoint
         storage.remove_folder(folder)
     monkeypatch.setattr(trainer, "aim_anew", real)
     train(tiny_recipe(novel, more=more), RUN, voice)
     assert (losses(RUN), weights(RUN)) == before
+    assert without_times(RUN) == rows
     assert Plan.from_json(storage.read_json(RUN / "plan.json")) == plan
     rates = [row["lr"] for row in read_metrics(RUN) if row["event"] == "train"]
     assert rates[-1] == pytest.approx(1e-4, rel=0.2)
@@ -365,16 +375,61 @@ def test_a_resolved_recipe_can_be_run_again(novel: Path, voice: Voice) -> None:
 
 
 def test_progress_survives_its_checkpoint(novel: Path, voice: Voice) -> None:
-    result = train(tiny_recipe(novel), RUN, voice)
+    recipe = tiny_recipe(novel)
+    result = train(recipe, RUN, voice)
     progress, tensors, environment = load_training(next(newest_first(RUN)))
     assert progress == result.progress
-    assert progress.tokens == sum(1 for _ in range(12)) * 8 * 16 - _wrapped(RUN)
+    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, 16, voice)
+    batches = Batches(prepared.shards.train, 16, 8, recipe.train.seed)
+    assert progress.tokens == sum(batches.targets_in(step) for step in range(12))
     assert tensors and environment["torch"] == torch.__version__
 
 
-def _wrapped(folder: Path) -> int:
-    rows = [row for row in read_metrics(folder) if row["event"] == "train"]
-    return 12 * 8 * 16 - int(rows[-1]["tokens"])
+def test_a_checkpoint_of_another_schema_is_refused(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel), RUN, voice)
+    path = next(newest_first(RUN)) / "training" / "state.json"
+    storage.write_json(path, storage.read_json(path) | {"schema": 99})
+    with pytest.raises(CheckpointError, match="schema 99, this yanmo reads 1"):
+        load_training(path.parents[1])
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_training(novel: Path, voice: Voice) -> None:
+    with pytest.raises(ConfigError, match="the prompt has 20 tokens, the model looks back on 16"):
+        train(tiny_recipe(novel, more=(f"sample.prompt={'江湖' * 10}",)), RUN, voice)
+    train(tiny_recipe(novel, more=("model.block_size=4",)), Path("narrow"), voice)
+
+
+def test_a_warm_up_longer_than_a_run_of_minutes_is_refused(novel: Path, voice: Voice) -> None:
+    with pytest.raises(ConfigError, match="warmup_steps=10000000 leaves nothing of about"):
+        more = ("train.minutes=0.01", "optim.warmup_steps=10000000", "train.max_steps=20000000")
+        train(tiny_recipe(novel, more=more), RUN, voice)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "corpus.json"])
+def test_a_run_without_its_records_says_so(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    train(tiny_recipe(novel), RUN, voice)
+    (RUN / name).write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"the run's {name} is missing or torn"):
+        train(tiny_recipe(novel), RUN, voice)
+
+
+def test_checkpoints_passed_over_do_not_push_whole_ones_out(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StopAt(monkeypatch, 9)
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, voice)
+    newest = next(newest_first(RUN))
+    (newest / "model.safetensors").write_bytes(b"")
+    (RUN / "checkpoints" / "step-00000004 copy").mkdir()  # somebody's own
+    StopAt(monkeypatch, 8)
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, voice)
+    assert step_of(next(newest_first(RUN))) == 9
+    for folder in newest_first(RUN):
+        storage.verify_folder(folder)
 
 
 def test_run_names_lead_to_a_model_folder(novel: Path, voice: Voice) -> None:

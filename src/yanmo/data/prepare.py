@@ -8,6 +8,7 @@ Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,16 +25,20 @@ from yanmo.log import Progress, Voice
 from yanmo.text.documents import (
     CorpusCounts,
     Document,
-    corpus_bytes,
     corpus_fingerprint,
+    corpus_size,
     read_documents,
 )
 from yanmo.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 from yanmo.tokenizer.char import CODE_POINTS, count_characters
 
+VERSION = 1
+"""Part of every cache key: raise it when the same text would give other shards."""
 PIECE = 1 << 18
 """Characters encoded at a time: at most 1 MB of UTF-8. Characters may be cut anywhere."""
 HELD_OUT_CHARACTERS = 100_000
+OPENING_CHARACTERS = 12
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,20 @@ class Prepared:
     tokenizer: Tokenizer
     shards: ShardSet
     val_fraction: float
+
+    def openings(self, count: int, max_tokens: int) -> list[str]:
+        """The first words of ``count`` lines, spread over the validation text, for samples to continue."""
+        tokens, found = self.shards.val, []
+        for number in range(count):
+            start = number * len(tokens) // count
+            lines = self.tokenizer.decode(tokens.slice(start, start + 1000)).split("\n")
+            whole = [line.strip() for line in (lines[1:] if number and len(lines) > 1 else lines)]
+            opening = max([line for line in whole if line][:3], key=len, default="")
+            opening = opening[:OPENING_CHARACTERS].rstrip()
+            while len(self.tokenizer.encode(opening)) > max_tokens:
+                opening = opening[:-1]
+            found.append(opening)
+        return found
 
 
 def prepare(
@@ -64,7 +83,7 @@ def prepare(
     model = load_tokenizer(survey)
     sizes = _read_sizes(survey)
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
-    key = storage.fingerprint([content, model.fingerprint, val_fraction, block_size])
+    key = storage.fingerprint([VERSION, content, model.fingerprint, val_fraction, block_size])
 
     def fill(folder: Path) -> None:
         split = plan_split(sizes, val_fraction)
@@ -97,7 +116,7 @@ def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float) -> Split:
 
     Documents go to validation in the order of their hash until the share is reached. One (with all its
     copies) that is larger than half the share is never taken whole; if the share is not reached, the
-    ends of those large documents are cut off, each in proportion to its size.
+    ends of the largest documents are cut off, at most half of each, of as few as it takes.
 
     Args:
         sizes: (content hash, characters) of every document, in any order.
@@ -109,14 +128,16 @@ def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float) -> Split:
     held_out: set[str] = set()
     missing = share
     for name in sorted(length):
-        if missing > 0 and length[name] * copies[name] <= share / 2:
+        size = length[name] * copies[name]
+        if missing > 0 and size <= share / 2:
             held_out.add(name)
-            missing -= length[name] * copies[name]
-    if missing < share / 100:  # small documents filled it
-        return Split(frozenset(held_out), {})
-    large = {name: n for name, n in length.items() if name not in held_out}
-    total = sum(n * copies[name] for name, n in large.items())
-    cuts = {name: int(missing * n / total) for name, n in large.items()}
+            missing -= size
+    cuts: dict[str, int] = {}
+    for name in sorted(length.keys() - held_out, key=lambda name: (-length[name], name)):
+        if missing <= share / 100:
+            break
+        cuts[name] = min(math.ceil(missing / copies[name]), length[name] // 2)
+        missing -= cuts[name] * copies[name]
     return Split(frozenset(held_out), {name: cut for name, cut in cuts.items() if cut})
 
 
@@ -138,20 +159,27 @@ def _survey(corpus: CorpusConfig, tokenizer: TokenizerConfig, content: str, voic
 
     def fill(folder: Path) -> None:
         characters = np.zeros(CODE_POINTS, dtype=np.int64)
-        sizes = []
-        for document in _documents(corpus, CorpusCounts(), "reading", voice):
-            count_characters(document.text, characters)
-            sizes.append([content_hash(document.text), len(document.text)])
+        sizes, counts = [], CorpusCounts()
+        with Progress(voice, "reading", corpus_size(corpus.path)) as progress:
+            for document in read_documents(corpus.path, corpus.encoding, counts):
+                for piece, size in pieces_of(document):
+                    count_characters(piece, characters)
+                    progress.advance(size)
+                sizes.append([content_hash(document.text), len(document.text)])
+        for dropped in counts.dropped[:SHOWN]:
+            voice.warn(f"dropped {dropped}")
+        if len(counts.dropped) > SHOWN:
+            voice.warn(f"dropped {len(counts.dropped):,} files in all; corpus.json names them")
         if not sizes:
             raise DataError(
-                "no document could be read",
+                f"none of {counts.documents_read} documents could be used",
                 where=", ".join(corpus.path),
-                mend="see the reasons above",
+                mend=f"the first: {counts.dropped[0]}",
             )
         CharTokenizer.train(characters, tokenizer.vocab_size).save(folder, 1 << 30)
         storage.write_json(folder / "documents.json", sizes)
 
-    key = storage.fingerprint([content, tokenizer.model_dump()])
+    key = storage.fingerprint([VERSION, content, tokenizer.model_dump()])
     return storage.cached("tokenizers", key, fill)
 
 
@@ -169,25 +197,19 @@ def _write_shards(
     voice: Voice,
 ) -> None:
     """Second pass: every document to its side, in order."""
-    train = ShardWriter(folder, "train", tokenizer.vocab_size)
-    val = ShardWriter(folder, "val", tokenizer.vocab_size)
+    writers = {side: ShardWriter(folder, side, tokenizer.vocab_size) for side in ("train", "val")}
     counts, left_out, floor_bits = CorpusCounts(), 0, 0.0
-    for document in _documents(corpus, counts, "tokenising", voice):
-        name = content_hash(document.text)
-        if name in split.held_out:
-            _write_document(val, document.text, tokenizer)
-            floor_bits += document.meta.get("bits", float("nan"))
-        elif name in split.cuts:
-            before, after = cut_document(document.text, split.cuts[name], gap)
-            left_out += len(document.text) - len(before) - len(after)
-            _write_document(train, before, tokenizer)
-            _write_document(val, after, tokenizer)
-            floor_bits = float("nan")
-        else:
-            _write_document(train, document.text, tokenizer)
-    for reason, number in counts.documents_dropped.items():
-        voice.warn(f"{number} documents dropped: {reason}")
-    splits = {"train": train.close(), "val": val.close()}
+    with Progress(voice, "tokenising", corpus_size(corpus.path)) as progress:
+        for document in read_documents(corpus.path, corpus.encoding, counts):
+            parts = assign(document, split, gap)
+            left_out += len(document.text) - sum(len(part.text) for _, part in parts)
+            for side, part in parts:
+                _write_document(writers[side], part, tokenizer, progress)
+            if any(side == "val" for side, _ in parts):
+                floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
+    if left_out:
+        voice.say(f"{left_out:,} characters between training and held-out text are left out")
+    splits = {side: writer.close() for side, writer in writers.items()}
     more: dict[str, Any] = {
         "counts": counts.as_json(),
         "split": {
@@ -196,32 +218,51 @@ def _write_shards(
             "characters_left_out_between": left_out,
         },
     }
-    if floor_bits == floor_bits:  # every held-out document knows its own code length
+    if math.isfinite(floor_bits):  # every held-out document knows its own code length
         more["val_floor_bits"] = floor_bits
     write_manifest(folder, content, tokenizer.fingerprint, tokenizer.vocab_size, splits, more)
 
 
-def _write_document(writer: ShardWriter, text: str, tokenizer: Tokenizer) -> None:
+def assign(document: Document, split: Split, gap: int) -> list[tuple[str, Document]]:
+    """The side a document belongs to, or its two parts with theirs; an empty part is none."""
+    name = content_hash(document.text)
+    if name in split.held_out:
+        return [("val", document)]
+    if name not in split.cuts:
+        return [("train", document)]
+    before, after = cut_document(document.text, split.cuts[name], gap)
+    share = document.meta["size"] / len(document.text)
+    return [
+        (side, Document(text, document.id, {"size": share * len(text)}))
+        for side, text in (("train", before), ("val", after))
+        if text
+    ]
+
+
+def _write_document(
+    writer: ShardWriter, document: Document, tokenizer: Tokenizer, progress: Progress
+) -> None:
     writer.begin_document()
-    for piece in pieces_of(text):
+    for piece, size in pieces_of(document):
         writer.write(tokenizer.encode(piece), characters=len(piece))
+        progress.advance(size)
     writer.write(np.array([tokenizer.end_of_text], dtype=np.int64), characters=0)
 
 
-def pieces_of(text: str, size: int = PIECE) -> Iterator[str]:
-    """A text in pieces; their tokens one after the other are the tokens of the whole."""
-    for start in range(0, len(text), size):
-        yield text[start : start + size]
+def pieces_of(document: Document, length: int = PIECE) -> Iterator[tuple[str, float]]:
+    """A document in pieces, each with its share of the document's size.
+
+    Their tokens one after the other are the tokens of the whole.
+    """
+    text, size = document.text, document.meta.get("size", 0)
+    for start in range(0, len(text), length):
+        piece = text[start : start + length]
+        yield piece, size * len(piece) / len(text)
 
 
 def content_hash(text: str) -> str:
     """A name for a text's content."""
     return hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
-
-
-def _documents(corpus: CorpusConfig, counts: CorpusCounts, doing: str, voice: Voice) -> Iterator[Document]:
-    with Progress(voice, doing, corpus_bytes(corpus.path)) as progress:
-        yield from read_documents(corpus.path, corpus.encoding, counts, progress.advance)
 
 
 def _check_long_enough(shards: ShardSet, block_size: int) -> None:

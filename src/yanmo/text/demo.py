@@ -24,6 +24,7 @@ find exactly one derivation each), so the probability of a text is the product o
 that mean is the entropy of the corpus, the floor under the loss.
 """
 
+import hashlib
 import math
 import random
 import re
@@ -193,6 +194,12 @@ def story(rng: random.Random) -> Story:
     telling.write((Mention(START, ""),))
     text = "".join(telling.pieces)
     return Story(text, tuple(telling.choices), math.fsum(telling.surprises))
+
+
+def fingerprint() -> str:
+    """A name for the corpus: it changes with the words, and with how stories are told."""
+    told = "".join(story.text for story in stories(count=20))
+    return hashlib.sha256(f"{STORY_COUNT}{POOLS!r}{told}".encode()).hexdigest()
 
 
 def stories(count: int = STORY_COUNT, seed: int = 0) -> Iterator[Story]:

@@ -39,10 +39,19 @@ class World:
         return value
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Every gradient summed over all ranks."""
+        """Every gradient summed over all ranks; one without rows adds zeros."""
         for parameter in parameters:
-            if parameter.grad is not None:
-                self.sum(parameter.grad)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            self.sum(parameter.grad)
+
+    def largest(self, value: int) -> int:
+        """The largest ``value`` of any rank: what all of them go by."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, device=self.device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return int(shared)
 
 
 def find_device(name: str | None) -> torch.device:
@@ -59,9 +68,7 @@ def find_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"'{name}' is no device", where="train.device", mend=mend) from error
-    if str(device) not in device_names() and device.type not in device_names():
-        raise DeviceError(f"device '{name}' is not there", where="train.device", mend=mend)
-    if device.index is not None and f"{device.type}:{device.index}" not in device_names():
+    if str(device) not in device_names():
         raise DeviceError(f"device '{name}' is not there", where="train.device", mend=mend)
     return device
 

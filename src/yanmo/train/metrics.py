@@ -6,11 +6,10 @@ again move to metrics.superseded.jsonl, so the file reads as if the run had neve
 
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from yanmo.storage import write_atomic
+from yanmo.storage import disk_errors, sync_file, write_atomic
 
 METRICS = "metrics.jsonl"
 SUPERSEDED = "metrics.superseded.jsonl"
@@ -33,24 +32,29 @@ class Metrics:
         if not self._is_main:
             return
         line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, line.encode("utf-8"))
-        finally:
-            os.close(descriptor)
+        with disk_errors("writing metrics", self._path.parent), open(self._path, "ab", buffering=0) as file:
+            file.write(line.encode("utf-8"))
         if self._board is not None and "step" in fields:
             for name, value in fields.items():
                 if isinstance(value, float):
                     self._board.add_scalar(f"{event}/{name}", value, fields["step"])
 
-    def close(self) -> None:
+    def flush(self) -> None:
+        """Force the rows to the disk, before a checkpoint that comes after them."""
+        if self._is_main and self._path.exists():
+            sync_file(self._path)
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
         """Flush what TensorBoard still holds."""
         if self._board is not None:
             self._board.close()
 
 
 def rewind(folder: Path, step: int) -> None:
-    """Move rows beyond ``step``, and a torn last line, to metrics.superseded.jsonl."""
+    """Move rows beyond ``step`` (-1: all), and a torn last line, to metrics.superseded.jsonl."""
     path = folder / METRICS
     if not path.is_file():
         return
@@ -60,15 +64,16 @@ def rewind(folder: Path, step: int) -> None:
         if line:
             (kept if _is_up_to(line, step) else superseded).append(line + b"\n")
     if superseded:
-        with open(folder / SUPERSEDED, "ab") as file:
+        with disk_errors("writing metrics", folder), open(folder / SUPERSEDED, "ab") as file:
             file.writelines(superseded)
         write_atomic(path, b"".join(kept))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run, a torn last line left out."""
-    rows = []
-    for line in (folder / METRICS).read_text(encoding="utf-8").split("\n"):
+    rows: list[dict[str, Any]] = []
+    path = folder / METRICS
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:

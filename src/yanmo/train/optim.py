@@ -51,6 +51,6 @@ def load_optimizer_tensors(model: GPT, optimizer: torch.optim.Optimizer, tensors
                 raise CheckpointError(
                     f"the optimizer's {key} of {name} is missing or misshapen",
                     where="training/state.safetensors",
+                    mend="the checkpoint belongs to another model; train into another folder",
                 )
-            device = torch.device("cpu") if key == "step" and not parameter.is_cuda else parameter.device
-            optimizer.state[parameter][key] = tensor.to(device)
+            optimizer.state[parameter][key] = tensor.to(parameter.device)

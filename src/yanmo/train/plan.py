@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from yanmo.config import Recipe
+from yanmo.data.prepare import Prepared
+from yanmo.errors import ConfigError
 from yanmo.model.gpt import GPT, GPTConfig, count_parameters
 from yanmo.train.distributed import autocast_for, find_device
 from yanmo.train.optim import build_optimizer
@@ -105,6 +107,13 @@ def decide_length(recipe: Recipe, speed: Speed, val_tokens: int) -> tuple[int, d
         training = max(minutes * 60 - evaluating, minutes * 60 / 2)
         horizons.append(max(int(training / speed.seconds_per_step), 1))
     horizon = min(horizons)
+    warmup = recipe.optim.warmup_steps
+    if warmup is not None and warmup >= horizon:
+        raise ConfigError(
+            f"optim.warmup_steps={warmup} leaves nothing of about {horizon} steps",
+            where="[optim]",
+            mend="choose fewer warm-up steps, or a longer run",
+        )
     evaluation = max(math.ceil(horizon / EVALUATIONS), 1)
     decisions |= {
         "train.eval_interval": evaluation,
@@ -113,6 +122,21 @@ def decide_length(recipe: Recipe, speed: Speed, val_tokens: int) -> tuple[int, d
         "optim.min_lr": recipe.optim.learning_rate / 10,
     }
     return horizon, decisions
+
+
+def introduction(recipe: Recipe, prepared: Prepared, config: GPTConfig, horizon: int) -> list[str]:
+    """What will be trained on what, in three lines."""
+    split, train = prepared.shards.manifest["splits"], recipe.train
+    passes = horizon * train.batch_size * config.block_size / len(prepared.shards.train)
+    return [
+        f"text   {split['train']['characters'] + split['val']['characters']:,} characters,"
+        f" {len(prepared.shards.train):,} training tokens, {len(prepared.shards.val):,} held out",
+        f"model  {recipe.model.family}, {count_parameters(config):,} parameters:"
+        f" {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide,"
+        f" window {config.block_size}, vocabulary {config.vocab_size:,}",
+        f"plan   about {horizon:,} steps of {train.batch_size} windows ({passes:.1f} passes) on"
+        f" {train.device}, {train.precision}, {train.attention} attention, {train.threads} threads",
+    ]
 
 
 def _time_pass(

@@ -37,6 +37,14 @@ class Plan:
         """The step at which the run ends, as far as is known."""
         return self.aims[-1].horizon
 
+    def horizon_before(self, step: int) -> int:
+        """The horizon that was in force when the update to ``step`` was done."""
+        return next(aim.horizon for aim in reversed(self.aims) if aim.from_step < max(step, 1))
+
+    def aim_at(self, step: int) -> Aim | None:
+        """The aim taken at ``step``, if one was."""
+        return next((aim for aim in self.aims if aim.from_step == step > 0), None)
+
     def progress_at(self, step: int) -> float:
         """How much of the run is done before ``step``, 0 to 1."""
         aim = next(aim for aim in reversed(self.aims) if aim.from_step <= step)

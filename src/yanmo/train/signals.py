@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM: finish the step, save, and leave; a second signal leaves at once."""
 
-import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
@@ -34,5 +33,5 @@ class StopSignal:
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:
-            os._exit(128 + number)
+            raise SystemExit(128 + number)
         self.number = number
