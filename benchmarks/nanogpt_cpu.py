@@ -34,7 +34,7 @@ def random_batches(model: GPT, tokens: Tokens, batches: int = 20, batch_size: in
 
 def main(text: str, settings: list[str]) -> None:
     recipe = load_recipe(recipe_path("nanogpt_cpu"), [f"corpus.path={json.dumps([text])}", *settings])
-    folder, voice = Path("runs") / "nanogpt_cpu", Voice()
+    folder, voice = Path("runs") / f"nanogpt_cpu-{recipe.train.seed}", Voice()
     result = train(recipe, folder, voice)
     model = load_model(next(newest_first(folder))).eval()
     prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
