@@ -43,6 +43,9 @@ Settings = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
+QUICKSTART_TOKENS = 300
+
+
 def main() -> None:
     """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):  # Chinese text whatever the console's code page
@@ -73,9 +76,9 @@ def quickstart(arguments: Settings = None) -> None:
     result = train_run(recipe, default_folder(texts[0] if texts else "demo"), voice)
     voice.say(summary(result))
     prompts = demo_prompts() if not texts else [p for p in result.openings if p] or [""]
-    for prompt in prompts:
-        print(f"\n【{prompt}】")
-        write_to_stdout(result.folder, {"prompt": prompt, "max_new_tokens": 150})
+    for number, prompt in enumerate(prompts, start=1):
+        print("\n" + heading(number, len(prompts)), end="")
+        write_to_stdout(result.folder, {"prompt": prompt, "max_new_tokens": QUICKSTART_TOKENS})
     voice.say("\n" + next_commands(result, prompts[0]))
 
 
