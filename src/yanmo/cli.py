@@ -36,7 +36,7 @@ Settings = Annotated[
     typer.Argument(
         metavar="[TEXT…|RECIPE] [section.key=value…]",
         help="Text files or folders, or one recipe (.toml, or the bare name of one of ours); then any"
-        " settings, such as train.minutes=30 model.n_layer=6. docs/settings.md lists them all.",
+        " settings, such as train.minutes=30 model.n_layer=6. `yanmo train TEXT --dry-run` prints them all.",
         show_default=False,
     ),
 ]
@@ -86,7 +86,9 @@ def quickstart(arguments: Settings = None) -> None:
 def train(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/NAME]")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the recipe and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the recipe, every setting with its meaning, and stop.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model on TEXT, or as a RECIPE says. The same command again resumes."""

@@ -31,8 +31,9 @@ CONTEXT.set_forkserver_preload(["yanmo.train.trainer", "torch.utils.tensorboard"
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 
-def child(novel: str, folder: str, die_at: int | None, precision: str) -> None:
+def child(novel: str, folder: str, die_at: int | None, precision: str, cache: str) -> None:
     """Train; with ``die_at``, die by SIGKILL at that storage call: inside saves, or, negative, in set-up."""
+    os.environ["YANMO_CACHE"] = cache  # the fork server has the environment of an earlier test
     if die_at is not None:
         _die_at(abs(die_at), in_save=die_at > 0)
     more = (
@@ -71,7 +72,9 @@ def _die_at(die_at: int, in_save: bool) -> None:
 
 
 def run_child(novel: Path, folder: Path, precision: str, die_at: int | None = None) -> int | None:
-    process = CONTEXT.Process(target=child, args=(str(novel), str(folder), die_at, precision))
+    process = CONTEXT.Process(
+        target=child, args=(str(novel), str(folder), die_at, precision, os.environ["YANMO_CACHE"])
+    )
     process.start()
     process.join(120)
     assert process.exitcode is not None
@@ -80,7 +83,9 @@ def run_child(novel: Path, folder: Path, precision: str, die_at: int | None = No
 
 def kill_at_random(novel: Path, folder: Path, precision: str, rng: random.Random) -> None:
     """Kill a run some moment after a random row of its metrics appeared."""
-    process = CONTEXT.Process(target=child, args=(str(novel), str(folder), None, precision))
+    process = CONTEXT.Process(
+        target=child, args=(str(novel), str(folder), None, precision, os.environ["YANMO_CACHE"])
+    )
     process.start()
     rows, deadline = rng.randrange(1, STEPS - 4), time.monotonic() + 60
     while process.is_alive() and time.monotonic() < deadline:
@@ -142,7 +147,7 @@ def test_every_point_of_the_set_up_is_survived(novel: Path) -> None:
     """Die at each storage call from the first on: reading, tokenising, and writing the recipe."""
     assert run_child(novel, Path("whole"), "float32") == 0
     for point in range(1, 40, 3):
-        shutil.rmtree(os.environ["YANMO_CACHE"])
+        shutil.rmtree(os.environ["YANMO_CACHE"], ignore_errors=True)
         folder = Path(f"early-{point}")
         assert run_child(novel, folder, "float32", die_at=-point) == -signal.SIGKILL
         assert run_child(novel, folder, "float32") == 0
