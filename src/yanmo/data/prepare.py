@@ -80,18 +80,18 @@ def prepare(
         raise DataError("no corpus is named", where="corpus.path", mend="yanmo train novel.txt")
     content = corpus_fingerprint(corpus.path, corpus.encoding)
     survey = _survey(corpus, tokenizer, content, voice)
-    model = load_tokenizer(survey)
+    trained = load_tokenizer(survey)
     sizes = _read_sizes(survey)
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
-    key = storage.fingerprint([VERSION, content, model.fingerprint, val_fraction, block_size])
+    key = storage.fingerprint([VERSION, content, trained.fingerprint, val_fraction, block_size])
 
     def fill(folder: Path) -> None:
         split = plan_split(sizes, val_fraction)
-        _write_shards(folder, corpus, content, model, split, block_size, voice)
+        _write_shards(folder, corpus, content, trained, split, block_size, voice)
 
-    shards = ShardSet(storage.cached("shards", key, fill), content, model.fingerprint)
+    shards = ShardSet(storage.cached("shards", key, fill), content, trained.fingerprint)
     _check_long_enough(shards, block_size)
-    return Prepared(model, shards, val_fraction)
+    return Prepared(trained, shards, val_fraction)
 
 
 def default_val_fraction(characters: int) -> float:
