@@ -1,52 +1,50 @@
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from yanmo.config import CorpusConfig
 from yanmo.errors import DataError
-from yanmo.text.documents import CorpusCounts, corpus_fingerprint, decode, read_documents
+from yanmo.text import documents
+from yanmo.text.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
 
-TEXT = "天地玄黄，宇宙洪荒。\n“喆镕㐂”——他说……\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "encoding"),
-    [
-        (TEXT.encode("utf-8"), "utf-8"),
-        (b"\xef\xbb\xbf" + TEXT.encode("utf-8"), "utf-8-sig"),
-        (TEXT.encode("gb18030"), "gb18030"),
-        (TEXT.encode("utf-16"), "utf-16"),
-    ],
-)
-def test_text_is_decoded_on_evidence(data: bytes, encoding: str) -> None:
-    assert decode(data) == (TEXT, encoding)
+NOVEL = "《书》\r\n\r\n第一回　开端\r\n话说天下。\r\n第二回\r\n\r\n分久必合。\x00\r\n"
 
 
-def test_a_named_encoding_is_used() -> None:
-    assert decode("諸葛亮".encode("big5"), "big5") == ("諸葛亮", "big5")
-    assert decode("諸葛亮".encode("utf-16-le"), "utf-16-le") == ("諸葛亮", "utf-16-le")
-    assert decode(b"\xef\xbb\xbf" + "字".encode(), "utf-8") == ("字", "utf-8")
+def read(*paths: Path | str, counts: CorpusCounts | None = None, **how: str | bool) -> list[Document]:
+    corpus = CorpusConfig(path=tuple(map(str, paths)), **how)  # type: ignore[arg-type]
+    counts = counts or CorpusCounts()
+    found = list(read_documents(corpus, counts))
+    assert counts.documents_read == counts.documents_kept + counts.documents_dropped.total()
+    assert counts.documents_kept == len(found)
+    assert counts.characters == sum(len(d.text) for d in found)
+    json.dumps(counts.as_json())
+    return found
 
 
-def test_what_decodes_into_private_use_characters_is_refused() -> None:
-    big5 = "話說天下大勢，分久必合，合久必分。週末七國分爭，併入於秦。".encode("big5") * 50
-    with pytest.raises(ValueError, match="read as gb18030, .* are control or private-use characters"):
-        decode(big5)
+def fingerprint(path: Path, **how: str | bool) -> str:
+    return corpus_fingerprint(CorpusConfig(path=(str(path),), **how))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("data", "what"),
+    ("name", "data", "what"),
     [
-        (b"", "the file is empty"),
-        (b" \n\n ", "the file is empty"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "binary (it contains NUL bytes)"),
-        (b"\xff\xfd\x80\x80", "not utf-8 at byte 0; not gb18030 at byte 0"),
+        ("x.txt", b"", "the file is empty"),
+        ("x.txt", b" \n\n ", "the file is empty"),
+        ("x.txt", b"\x00\x01", "the file is not readable text: binary (it contains NUL bytes)"),
+        ("x.json", b"", "the file is empty"),
+        ("x.json", b"[]", "the file is empty"),
+        ("x.json", b"\xff\xff", "not utf-8 at byte 0"),
+        ("x.jsonl", b"\n\n", "the file is empty"),
     ],
 )
-def test_a_file_that_is_no_text_is_a_clear_error(tmp_path: Path, data: bytes, what: str) -> None:
-    path = tmp_path / "x.txt"
+def test_a_file_that_is_no_text_is_a_clear_error(tmp_path: Path, name: str, data: bytes, what: str) -> None:
+    path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(DataError) as caught:
-        list(read_documents([str(path)]))
+        read(path)
     assert what in caught.value.what
     assert caught.value.where == str(path)
     assert caught.value.mend
@@ -54,65 +52,209 @@ def test_a_file_that_is_no_text_is_a_clear_error(tmp_path: Path, data: bytes, wh
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("none.txt", "there is no such file or folder"), ("book.pdf", ".pdf files are not read")],
+    [
+        ("none.txt", "there is no such file or folder"),
+        ("book.pdf", ".pdf files are not read"),
+        ("none*", "no .txt, .json or .jsonl file matches"),
+        ("*.pdf", "no .txt, .json or .jsonl file matches"),
+        ("", "the folder has no .txt, .json or .jsonl file"),
+    ],
 )
 def test_a_path_that_cannot_be_read_is_a_clear_error(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "book.pdf").write_bytes(b"%PDF")
     with pytest.raises(DataError, match=what):
-        list(read_documents([str(tmp_path / name)]))
+        read(tmp_path / name)
 
 
-def test_an_unknown_encoding_is_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["gbkk", "hex", "a\x00b"])
+def test_an_unknown_encoding_is_a_clear_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "x.txt").write_text("字", encoding="utf-8")
-    with pytest.raises(DataError, match="no encoding is called 'gbkk'"):
-        list(read_documents([str(tmp_path / "x.txt")], encoding="gbkk"))
+    with pytest.raises(DataError, match=f"no encoding is called '{name}'"):
+        read(tmp_path / "x.txt", encoding=name)
 
 
-def test_a_folder_without_texts_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no .txt file"):
-        list(read_documents([str(tmp_path)]))
+def test_a_named_encoding_is_used(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("吾輩は猫である", encoding="shift_jis")
+    assert read(tmp_path / "x.txt", encoding="shift_jis")[0].text == "吾輩は猫である"
 
 
 def test_in_a_folder_every_file_is_kept_or_counted_under_its_reason(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    (tmp_path / "a.txt").write_text("甲\r\n乙\r丙\n", encoding="utf-8", newline="")
-    (tmp_path / "b" / "c.txt").write_bytes("丁".encode("gb18030"))
+    (tmp_path / "a.txt").write_text("甲\r\n乙\x01\r丙\n", encoding="utf-8", newline="")
+    (tmp_path / "b" / "c.txt").write_bytes("丁丁".encode("gb18030"))
+    (tmp_path / "b" / "d.json").write_text('["戊", " ", 3]', encoding="utf-16")
+    (tmp_path / "b" / "e.jsonl").write_text('{"text": "己\\r"}\n{"id": 1}\n{\n', encoding="utf-8")
+    (tmp_path / "broken.json").write_text('["庚", "辛', encoding="utf-8")
     (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "fields.jsonl").write_text('{"id": 1}\n{"text": "壬"}', encoding="utf-8")
     (tmp_path / "image.txt").write_bytes(b"\x00\x01")
     (tmp_path / "cover.jpg").write_bytes(b"\xff\xd8")
     counts = CorpusCounts()
-    documents = list(read_documents([str(tmp_path)], counts=counts))
-    assert [(d.id, d.text) for d in documents] == [("a.txt", "甲\n乙\n丙\n"), ("b/c.txt", "丁")]
-    assert counts.documents_read == counts.documents_kept + counts.documents_dropped.total() == 4
-    assert counts.documents_dropped == {"empty": 1, "undecodable": 1}
+    found = read(tmp_path, counts=counts)
+    assert [(d.id, d.text) for d in found] == [
+        ("a.txt", "甲\n乙\n丙\n"),
+        ("b/c.txt", "丁丁"),
+        ("b/d.json#1", "戊"),
+        ("b/e.jsonl#1", "己\n"),
+        ("broken.json#1", "庚"),
+    ]
+    assert counts.documents_dropped == {
+        "empty": 2,
+        "undecodable": 1,
+        "neither text nor object": 1,
+        "broken JSON": 2,
+        "no field 'text'": 2,
+    }
     assert counts.dropped == [
+        f"{tmp_path / 'b' / 'd.json'}#2: empty",
+        f"{tmp_path / 'b' / 'd.json'}#3: neither text nor object: a number",
+        f"{tmp_path / 'b' / 'e.jsonl'}:2: no field 'text'; there is 'id'",
+        f"{tmp_path / 'b' / 'e.jsonl'}:3:2: broken JSON: Expecting property name enclosed in double quotes",
+        f"{tmp_path / 'broken.json'}:1:7: broken JSON at line 1, column 7: Unterminated string starting at",
         f"{tmp_path / 'empty.txt'}: empty",
+        f"{tmp_path / 'fields.jsonl'}:1: the first record has no field 'text'; it has 'id'",
         f"{tmp_path / 'image.txt'}: not readable text: binary (it contains NUL bytes)",
     ]
     assert counts.files_passed_over == {".jpg": 1}
-    assert counts.characters == sum(len(d.text) for d in documents)
-    assert counts.bytes == sum(p.stat().st_size for p in tmp_path.rglob("*.txt"))
-    assert counts.line_ends_changed == 2
-    assert counts.encodings == {"utf-8": 1, "gb18030": 1}
+    assert counts.files == 8
+    assert counts.bytes == sum(p.stat().st_size for p in tmp_path.rglob("*.[tj]*") if p.suffix != ".jpg")
+    assert counts.line_ends_changed == 3
+    assert counts.control_characters_removed == 1
+    assert counts.encodings == {"utf-8": 3, "gb18030": 1, "utf-16": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "place"),
+    [("x.json", '["甲",\n"乙', ":2:1"), ("x.json", '[{"a": 1}]', "#1"), ("x.jsonl", '\n{"a": 1}', ":2")],
+)
+def test_an_unusable_file_that_is_named_itself_is_an_error(
+    tmp_path: Path, name: str, data: str, place: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(data, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.where == f"{path}{place}"
+    assert caught.value.mend
+
+
+def test_so_many_dropped_are_named_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "NAMED", 3)
+    (tmp_path / "x.jsonl").write_text("3\n" * 10, encoding="utf-8")
+    counts = CorpusCounts()
+    assert read(tmp_path / "x.jsonl", counts=counts) == []
+    assert len(counts.dropped) == 3
+    assert counts.documents_dropped.total() == 10
+
+
+def test_chapters_are_documents_and_joined_they_are_the_text(tmp_path: Path) -> None:
+    (tmp_path / "novel.txt").write_text(NOVEL, encoding="utf-8", newline="")
+    whole = read(tmp_path / "novel.txt")
+    chapters = read(tmp_path / "novel.txt", split_chapters=True)
+    assert [d.id for d in whole] == ["novel.txt"]
+    assert [d.id for d in chapters] == ["novel.txt#1", "novel.txt#2", "novel.txt#3"]
+    assert [d.text for d in chapters] == [
+        "《书》\n\n",
+        "第一回　开端\n话说天下。\n",
+        "第二回\n\n分久必合。\n",
+    ]
+    assert "".join(d.text for d in chapters) == whole[0].text
+    (tmp_path / "novel.json").write_text(json.dumps(["字", NOVEL]), encoding="utf-8")
+    found = read(tmp_path / "novel.json", split_chapters=True)
+    assert [d.id for d in found] == ["novel.json#1", *(f"novel.json#2#{n}" for n in (1, 2, 3))]
+
+
+def test_sizes_add_up_to_the_size_of_the_corpus(tmp_path: Path) -> None:
+    records = [{"text": NOVEL}, {"text": "字" * 99, "id": 1}]
+    (tmp_path / "a.txt").write_text(NOVEL, encoding="gb18030", newline="")
+    (tmp_path / "b.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+    (tmp_path / "c.jsonl").write_text("\n\n".join(map(json.dumps, records)), encoding="utf-8")
+    for split in (True, False):
+        found = read(tmp_path, split_chapters=split)
+        assert sum(d.meta["size"] for d in found) == pytest.approx(corpus_size([str(tmp_path)]))
+        assert all(d.meta["size"] > 0 for d in found)
+
+
+def test_a_glob_means_the_files_that_match_it(tmp_path: Path) -> None:
+    for name in ("b/1.txt", "a/2.txt", "a/deep/3.txt", "a/4.jpg", "runs/n/5.txt", "[x].txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    (tmp_path / "a" / "5.txt").write_bytes(b"\x00\x01")
+    (tmp_path / "runs" / "n" / "run.lock").write_bytes(b"")
+    counts = CorpusCounts()
+    assert [d.text for d in read(tmp_path / "*/*", counts=counts)] == ["a/2.txt", "a/deep/3.txt", "b/1.txt"]
+    assert counts.documents_dropped == {"undecodable": 1}
+    assert counts.files_passed_over == {".jpg": 1}
+    assert [d.text for d in read(tmp_path / "**/[1-3].txt")] == ["a/2.txt", "a/deep/3.txt", "b/1.txt"]
+    assert [d.id for d in read(tmp_path / "[x].txt")] == ["[x].txt"]  # a file with such a name is itself
 
 
 def test_the_fingerprint_follows_content_not_names(tmp_path: Path) -> None:
-    first, second = tmp_path / "1.txt", tmp_path / "2.txt"
-    first.write_text("甲", encoding="utf-8")
-    second.write_text("甲", encoding="utf-8")
-    same = corpus_fingerprint([str(first)], "auto")
-    assert corpus_fingerprint([str(second)], "auto") == same
-    assert corpus_fingerprint([str(first)], "gb18030") != same
+    first, second, third = tmp_path / "1.txt", tmp_path / "2.txt", tmp_path / "1.json"
+    for path in (first, second, third):
+        path.write_text("甲", encoding="utf-8")
+    same = fingerprint(first)
+    assert fingerprint(second) == same
+    others = {
+        same,
+        fingerprint(third),
+        fingerprint(first, encoding="gb18030"),
+        fingerprint(first, text_field="body"),
+        fingerprint(first, split_chapters=True),
+    }
     second.write_text("乙", encoding="utf-8")
-    assert corpus_fingerprint([str(second)], "auto") != same
+    assert len(others | {fingerprint(second)}) == 6
+
+
+def test_the_fingerprint_follows_the_rules_of_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "1.txt").write_text("甲", encoding="utf-8")
+    before = fingerprint(tmp_path)
+    monkeypatch.setattr(documents, "VERSION", documents.VERSION + 1)
+    assert fingerprint(tmp_path) != before
+
+
+@given(texts=st.lists(st.text()), ascii_only=st.booleans(), by_line=st.booleans())
+def test_texts_written_as_json_are_read_back(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], ascii_only: bool, by_line: bool
+) -> None:
+    path = tmp_path_factory.mktemp("json") / ("x.jsonl" if by_line else "x.json")
+    path.write_text(as_json([*texts, "end"], ascii_only, by_line), encoding="utf-8", newline="")
+    counts = CorpusCounts()
+    found = read(path, counts=counts)
+    expected = [clean(text) for text in [*texts, "end"]]
+    kept = [text for text in expected if text.strip()]
+    assert [d.text for d in found] == kept
+    assert counts.documents_dropped == (
+        {"empty": len(expected) - len(kept)} if len(expected) > len(kept) else {}
+    )
+    removed = sum(len(text.replace("\r\n", "\n")) for text in texts) + 3 - sum(map(len, expected))
+    assert counts.control_characters_removed == removed
+
+
+def as_json(texts: list[str], ascii_only: bool, by_line: bool) -> str:
+    if by_line:
+        return "".join(json.dumps({"text": text}, ensure_ascii=ascii_only) + "\n" for text in texts)
+    return json.dumps(texts, ensure_ascii=ascii_only)
+
+
+def clean(text: str) -> str:
+    """Without what is illegal, said again in another way."""
+    unified = text.replace("\r\n", "\n").replace("\r", "\n")
+    illegal = {*range(0x20), *range(0x7F, 0xA0), 0xFEFF, 0xFFFE, 0xFFFF, *range(0xD800, 0xE000)} - {9, 10}
+    return "".join(c for c in unified if ord(c) not in illegal)
 
 
 def test_the_demo_corpus_is_a_corpus() -> None:
     counts = CorpusCounts()
-    documents = list(read_documents(["yanmo:demo"], counts=counts))
-    assert counts.documents_kept == len(documents) > 1000
-    assert all(d.meta["bits"] > 0 for d in documents)
+    found = read("yanmo:demo", counts=counts)
+    assert counts.documents_kept == len(found) > 1000
+    assert all(d.meta["bits"] > 0 for d in found)
     assert 2.7e6 < counts.bytes < 3.3e6
+    assert sum(d.meta["size"] for d in found) == corpus_size(["yanmo:demo"])
 
 
 def test_a_folder_is_read_without_runs_and_hidden_folders(tmp_path: Path) -> None:
@@ -120,4 +262,4 @@ def test_a_folder_is_read_without_runs_and_hidden_folders(tmp_path: Path) -> Non
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "a.TXT").write_text("字", encoding="utf-8")
     (tmp_path / "runs" / "novel" / "run.lock").write_bytes(b"")
-    assert [d.id for d in read_documents([str(tmp_path)])] == ["卷一/a.TXT"]
+    assert [d.id for d in read(tmp_path)] == ["卷一/a.TXT"]
