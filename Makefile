@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-long check docs clean
+.PHONY: quickstart test test-long test-compile check docs clean
 
 quickstart: $(VENV)/installed-track
 	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
@@ -18,6 +18,9 @@ test: $(VENV)/installed-dev
 
 test-long: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m long
+
+test-compile: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m compiler
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

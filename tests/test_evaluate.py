@@ -11,6 +11,9 @@ from yanmo.data.prepare import prepare
 from yanmo.evaluate import Evaluation, ReferenceLines, evaluate, reference_lines
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.train.distributed import World
+
+ALONE = World(torch.device("cpu"))
 
 
 def test_an_untrained_model_stands_at_the_uniform_line(novel: Path, voice: Voice) -> None:
@@ -19,7 +22,7 @@ def test_an_untrained_model_stands_at_the_uniform_line(novel: Path, voice: Voice
     model = GPT(GPTConfig(V, 1, 1, 8, 16))
     torch.nn.init.zeros_(model.tokens.weight)
     characters = done.shards.manifest["splits"]["val"]["characters"]
-    found = evaluate(model, done.shards.val, characters, 0, 4, nullcontext)
+    found = evaluate(model, done.shards.val, characters, 0, 4, nullcontext, ALONE)
     lines = reference_lines(done.shards, V, 0)
     assert found.loss == pytest.approx(math.log(V), rel=1e-5)
     assert found.bits_per_char == pytest.approx(lines.uniform, rel=1e-5)
@@ -29,7 +32,7 @@ def test_an_untrained_model_stands_at_the_uniform_line(novel: Path, voice: Voice
 def test_evaluation_leaves_the_model_in_training(novel: Path, voice: Voice) -> None:
     done = prepare(CorpusConfig(path=(str(novel),)), TokenizerConfig(), DataConfig(), 16, voice)
     model = GPT(GPTConfig(done.tokenizer.vocab_size, 1, 1, 8, 16, dropout=0.5)).train()
-    losses = {evaluate(model, done.shards.val, 10, 0, 4, nullcontext).loss for _ in range(2)}
+    losses = {evaluate(model, done.shards.val, 10, 0, 4, nullcontext, ALONE).loss for _ in range(2)}
     assert len(losses) == 1
     assert model.training
 
@@ -38,7 +41,7 @@ def test_the_batch_size_of_an_evaluation_does_not_matter(novel: Path, voice: Voi
     done = prepare(CorpusConfig(path=(str(novel),)), TokenizerConfig(), DataConfig(), 16, voice)
     model = GPT(GPTConfig(done.tokenizer.vocab_size, 1, 1, 8, 16))
     model.initialise(0)
-    one, five = (evaluate(model, done.shards.val, 10, 0, n, nullcontext).loss for n in (1, 5))
+    one, five = (evaluate(model, done.shards.val, 10, 0, n, nullcontext, ALONE).loss for n in (1, 5))
     assert one == pytest.approx(five, rel=1e-6)
 
 

@@ -7,7 +7,7 @@ folder beside the weights for the optimizer and the counters. It is committed wh
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from yanmo import storage
+from yanmo.config import Recipe, load_recipe
 from yanmo.errors import CheckpointError, ConfigError, DivergedError
-from yanmo.model.gpt import GPT
+from yanmo.model.gpt import GPT, GPTConfig
 from yanmo.model.names import (
     from_config_json,
     from_hugging_face,
@@ -45,6 +46,9 @@ class Progress:
     best_step: int | None = None
     best_val_loss: float | None = None
     best_val_bits_per_char: float | None = None
+    loss_scale: float = 1.0
+    good_steps: int = 0
+    """Steps since loss_scale changed; both matter in float16 only."""
 
 
 def save_checkpoint(
@@ -86,7 +90,7 @@ def save_checkpoint(
             {"schema": SCHEMA, "progress": asdict(progress), "environment": environment},
         )
 
-    target = run / "checkpoints" / f"{PREFIX}{progress.step:08d}"
+    target = checkpoint_folder(run, progress.step)
     if target.exists():  # a damaged one that resume fell back from
         storage.remove_folder(target)
     storage.commit_folder(target, fill)
@@ -106,11 +110,11 @@ def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, 
     return Progress(**state["progress"]), tensors, state["environment"]
 
 
-def load_model(folder: Path) -> GPT:
-    """The model in a Hugging Face folder, float32 on the CPU.
+def load_shape(folder: Path) -> GPTConfig:
+    """The shape of the model in a Hugging Face folder.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the model is of another family.
+        CheckpointError: there is no config.json, or it is that of another family.
     """
     try:
         values = storage.read_json(folder / "config.json")
@@ -118,7 +122,16 @@ def load_model(folder: Path) -> GPT:
         raise CheckpointError(
             "there is no readable config.json", where=str(folder), mend="give a model folder"
         ) from error
-    config = from_config_json(values, str(folder))
+    return from_config_json(values, str(folder))
+
+
+def load_model(folder: Path) -> GPT:
+    """The model in a Hugging Face folder, float32 on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the model is of another family.
+    """
+    config = load_shape(folder)
     tensors = _load_tensors(folder / "model.safetensors")
     with torch.device("meta"):
         model = GPT(config)
@@ -157,19 +170,25 @@ def newest_first(run: Path) -> Iterator[Path]:
     yield from sorted(folders, key=step_of, reverse=True)
 
 
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"{PREFIX}{step:08d}"
+
+
 def step_of(checkpoint: Path) -> int:
     """The step in a checkpoint's name."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def rotate(run: Path, step: int, keep_last: int, best_step: int | None) -> None:
-    """Delete checkpoints but the newest ``keep_last`` up to ``step`` and the best.
+def rotate(run: Path, step: int, keep_last: int, is_kept: Callable[[int], bool]) -> None:
+    """Delete checkpoints but the newest ``keep_last`` up to ``step`` and those of steps that ``is_kept``.
 
     Later ones are damaged ones that the run fell back from: they go too.
     """
-    kept = [folder for folder in newest_first(run) if step_of(folder) <= step][:keep_last]
+    whole = [folder for folder in newest_first(run) if step_of(folder) <= step]
+    kept = whole[:keep_last] + [folder for folder in whole if is_kept(step_of(folder))]
     for folder in newest_first(run):
-        if folder not in kept and step_of(folder) != best_step:
+        if folder not in kept:
             storage.remove_folder(folder)
 
 
@@ -193,6 +212,14 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
             return folder.resolve()
     missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is no run or model folder"
     raise ConfigError(f"{path} {missing}", where="RUN", mend="give a folder that yanmo train wrote")
+
+
+def recorded_recipe(model_folder: Path) -> Recipe | None:
+    """The recipe of the run that a model folder belongs to, if it belongs to one."""
+    for folder in model_folder.parents[:2]:  # a checkpoint, or `model` where it is a copy
+        if (folder / "recipe.toml").is_file():
+            return load_recipe(folder / "recipe.toml")
+    return None
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -35,8 +35,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[TEXT…|RECIPE] [section.key=value…]",
-        help="Text files or folders, or one recipe (.toml, or the bare name of one of ours); then any"
-        " settings, such as train.minutes=30 model.n_layer=6. `yanmo train TEXT --dry-run` prints them all.",
+        help="Texts (.txt, .json, .jsonl, folders), or one recipe (.toml, or the bare name of one of ours)"
+        " and texts for it; then any settings, such as train.minutes=30 model.n_layer=6."
+        " `yanmo train TEXT --dry-run` prints them all.",
         show_default=False,
     ),
 ]
@@ -54,11 +55,23 @@ def main() -> None:
     try:
         app()
     except YanmoError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+        if os.environ.get("RANK", "0") == "0" or not error.is_shared:
+            print(error, file=sys.stderr)
+        leave(error.exit_code)
     except KeyboardInterrupt:
         print("stopped; nothing is lost, the same command begins again", file=sys.stderr)
-        sys.exit(130)
+        leave(130)
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 0)
+
+
+def leave(code: int) -> None:
+    """End the process; a rank at once, for threads of torch.distributed may hang Python's own end."""
+    if "RANK" not in os.environ:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @app.command()
@@ -86,33 +99,92 @@ def quickstart(arguments: Settings = None) -> None:
 def train(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/NAME]")] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that share each batch, one a device. [default: the devices named]"
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the recipe, every setting with its meaning, and stop.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model on TEXT, or as a RECIPE says. The same command again resumes."""
-    from yanmo.config import load_recipe, recipe_path, to_toml
+    """Train a model on TEXT, or as a RECIPE says. The same command again resumes; a greater
+    train.max_steps, epochs or minutes goes on for longer."""
+    from yanmo.config import to_toml
     from yanmo.log import Voice
 
-    texts, settings = split_arguments(arguments or [])
-    source = recipe_path(texts[0]) if len(texts) == 1 and names_a_recipe(texts[0]) else None
-    if texts and source is None:
-        settings = [f"corpus.path={json.dumps(texts, ensure_ascii=False)}", *settings]
-    recipe = load_recipe(source, settings)
-    if not recipe.corpus.path:
-        raise ConfigError("no text is named", where="yanmo train", mend="yanmo train novel.txt")
+    recipe, name = read_recipe(arguments or [])
     if dry_run:
         print(to_toml(recipe))
         return
+    folder = out or default_folder(name)
+    if "RANK" in os.environ:  # this is one of several processes
+        from yanmo.train.launch import follow_launcher
+
+        follow_launcher()
+    elif (processes := nproc or devices_named(recipe, folder)) > 1:
+        from yanmo.train.launch import launch
+
+        script = ["-m", "yanmo"] if os.name == "nt" else sys.argv[:1]
+        launch(processes, [*script, *sys.argv[1:]])
+        return
     from yanmo.train.trainer import train as train_run
 
-    voice = Voice()
-    result = train_run(recipe, out or default_folder(texts[0] if texts else recipe.corpus.path[0]), voice)
+    voice = Voice(is_main=os.environ.get("RANK", "0") == "0")
+    result = train_run(recipe, folder, voice)
+    if not voice.is_main:
+        return
     if as_json:
         print(json.dumps(result.as_json(), ensure_ascii=False))
     voice.say(summary(result))
     voice.say("\n" + next_commands(result, None))
+
+
+@app.command()
+def plan(
+    arguments: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
+    from yanmo.log import Voice
+    from yanmo.train.distributed import find_world
+    from yanmo.train.plan import Text, describe, forecast
+    from yanmo.train.run import prepare_run
+
+    recipe, _ = read_recipe(arguments or [])
+    world = find_world(recipe.train.device, recipe.train.batch_size)
+    recipe, prepared, config = prepare_run(recipe, world, Voice())
+    found = forecast(recipe, config, Text.of(prepared.shards), free_bytes=free_bytes())
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join(describe(recipe, config, found)))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]"),
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="A text to measure on (repeat for more). [default: the run's held-out text]"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens between windows; fewer: more context for each. [default: half]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model: loss, perplexity, bits per character, beside the reference lines."""
+    from yanmo.assess import assess
+    from yanmo.log import Voice
+
+    found = assess(run, tuple(corpus or ()), stride, Voice())
+    print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
 @app.command()
@@ -165,9 +237,42 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     return [text if ":" in text else Path(text).as_posix() for text in texts], settings
 
 
+def read_recipe(arguments: list[str]) -> tuple["Recipe", str]:
+    """The recipe that the arguments of `train` and `plan` mean, and the name its run folder gets."""
+    from yanmo.config import load_recipe, recipe_path
+
+    texts, settings = split_arguments(arguments)
+    source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None
+    named = texts[1:] if source else texts
+    if named:
+        settings = [f"corpus.path={json.dumps(named, ensure_ascii=False)}", *settings]
+    recipe = load_recipe(source, settings)
+    if not recipe.corpus.path:
+        raise ConfigError("no text is named", where="yanmo train", mend="yanmo train novel.txt")
+    return recipe, texts[0] if texts else recipe.corpus.path[0]
+
+
 def names_a_recipe(name: str) -> bool:
     """A .toml file, or a word that no file here is called."""
     return name.endswith(".toml") or not Path(name).exists()
+
+
+def devices_named(recipe: "Recipe", folder: Path) -> int:
+    """How many devices `train.device` names, in the recipe or in that of the run it resumes."""
+    from yanmo.config import load_recipe
+
+    recorded = folder / "recipe.toml"
+    device = recipe.train.device
+    if device is None and recorded.is_file():
+        device = load_recipe(recorded).train.device
+    return len((device or "").split(","))
+
+
+def free_bytes() -> int:
+    """Room on the disk of the current folder."""
+    import shutil
+
+    return shutil.disk_usage(".").free
 
 
 def default_folder(name: str) -> Path:
@@ -240,7 +345,7 @@ def next_commands(result: "Result", prompt: str | None) -> str:
     """Three commands that lead on, with real paths."""
     folder, yanmo = str(result.folder), command_name()
     write = ["generate", folder, "--num-samples", "3"] + (["-p", prompt] if prompt else [])
-    longer = ["train", f"{folder}/recipe.toml", longer_setting(result), "--out", f"{folder}-longer"]
+    longer = ["train", f"{folder}/recipe.toml", longer_setting(result), "--out", folder]
     commands = [
         ("write more", [*yanmo, *write]),
         ("train longer", [*yanmo, *longer]),
@@ -254,6 +359,8 @@ def longer_setting(result: "Result") -> str:
     from yanmo.config import load_recipe
 
     train = load_recipe(result.folder / "recipe.toml").train
+    if train.epochs is not None:
+        return f"train.epochs={3 * train.epochs:g}"
     if train.max_steps is not None:
         return f"train.max_steps={3 * train.max_steps}"
     return f"train.minutes={3 * (train.minutes or 10):g}"

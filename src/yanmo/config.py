@@ -37,21 +37,38 @@ class CorpusConfig(Section):
     """Where the text comes from (``text/documents.py``)."""
 
     path: tuple[str, ...] = ()
-    """Text files and folders of them; `yanmo:demo` is the embedded demo corpus. The positional
-    arguments of `yanmo train` set it."""
+    """Files (.txt, .json, .jsonl), folders and globs of them; `yanmo:demo` is the embedded demo corpus. The
+    positional arguments of `yanmo train` set it."""
+    text_field: str = "text"
+    """Which field of a JSON object is the text."""
     encoding: str = "auto"
-    """`auto` tries UTF-8 (with or without BOM), then GB18030; any name Python knows, such as
-    `big5`, is used as given."""
+    """`auto` finds UTF-8, UTF-16, GB18030 and Big5; any name Python knows, such as `shift_jis`, is
+    used as given."""
+    split_chapters: bool = False
+    """Let each chapter (a line 第N章, 回, 節 or 卷) be a document of its own."""
 
 
 class TokenizerConfig(Section):
     """How text becomes tokens (``tokenizer/``)."""
 
-    kind: Literal["char"] = "char"
-    """`char`: one token for each character of the corpus, 256 byte tokens for all others."""
+    kind: Literal["char", "wordpiece"] | None = None
+    """`char`: one token for each character of the corpus, 256 byte tokens for all others, nothing is
+    lost. `wordpiece`: a BERT vocab.txt, split as GPT2-Chinese does. Decided: `wordpiece` where path
+    leads to a vocab.txt, the kind of a tokenizer.json where it leads to one, else `char`."""
+    path: str | None = None
+    """A vocab.txt, or a tokenizer.json, or a folder with one of them. Decided, when model.init is
+    given: that folder."""
     vocab_size: NonNegativeInt = 0
-    """Upper limit of the vocabulary; characters beyond it, the rarest, are written as bytes.
+    """Upper limit of a `char` vocabulary; characters beyond it, the rarest, are written as bytes.
     0: no limit."""
+    newline_token: str = ""
+    """`wordpiece`: the entry of vocab.txt that stands for a line end, such as `[SEP]`; without one,
+    line ends are lost."""
+    start_token: str = ""
+    """`wordpiece`: the entry put before every document, such as `[MASK]`."""
+    end_token: str = ""
+    """`wordpiece`: the entry put behind every document, `[SEP]` if none is named; `[CLS]` in
+    GPT2-Chinese."""
 
 
 class DataConfig(Section):
@@ -60,6 +77,12 @@ class DataConfig(Section):
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """Share of the characters held out for validation. Decided: 100,000 characters, but at least
     0.5% and at most 5% of the text."""
+    packing: Literal["offset", "stride"] | None = None
+    """`offset`: an epoch reads every token once, in windows that begin elsewhere each epoch. `stride`:
+    windows begin every `stride` tokens and overlap. Decided: `stride` if that is given, else `offset`."""
+    stride: PositiveInt | None = None
+    """Tokens from the beginning of one window to the next. Decided, when packing is `stride`: half of
+    model.block_size."""
 
 
 class ModelConfig(Section):
@@ -77,6 +100,9 @@ class ModelConfig(Section):
     """Tokens the model can look back on (the context window)."""
     dropout: Share = 0.0
     """Share of activations dropped in training; useful where a small text is passed over often."""
+    init: str | None = None
+    """Begin from the weights in a folder: a run, a checkpoint, or any Hugging Face GPT-2. The shape
+    comes from there too."""
 
 
 class OptimConfig(Section):
@@ -85,7 +111,10 @@ class OptimConfig(Section):
     learning_rate: Rate = 1e-3
     """The peak, reached after the warm-up."""
     min_lr: Rate | None = None
-    """Where the cosine ends. Decided: a tenth of learning_rate."""
+    """Where the schedule ends. Decided: a tenth of learning_rate."""
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    """How the rate falls after the warm-up: along a cosine, a line, or (`wsd`) not at all until the
+    last fifth of the run and then along a line."""
     warmup_steps: NonNegativeInt | None = None
     """Steps of linear warm-up. Decided: a twentieth of the run, at most 200."""
     weight_decay: Rate = 0.1
@@ -104,10 +133,14 @@ class TrainConfig(Section):
     seed: Seed = 1337
     """Everything random in a run follows from it."""
     device: str | None = None
-    """`cpu`, `cuda`, `cuda:1`, `mps`. Decided: the first accelerator there is, else `cpu`."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Arithmetic of the forward and backward pass (autocast); weights are float32 always.
-    Decided: measured."""
+    """`cpu`, `cuda`, `cuda:1`, `mps`; `cuda:0,1` trains on both. Decided: the first accelerator there
+    is, else `cpu`."""
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    """Arithmetic of the forward and backward pass (autocast); weights are float32 always. `float16`
+    scales the loss, for GPUs without bfloat16. Decided: the faster of float32 and bfloat16, measured."""
+    compile: bool = False
+    """Let torch.compile fuse the model: some minutes of preparation, then faster steps. Needs a C++
+    compiler on a CPU."""
     attention: Literal["sdpa", "matmul"] | None = None
     """torch's fused attention, or two plain matrix products. Decided: measured."""
     threads: PositiveInt | None = None
@@ -121,9 +154,12 @@ class TrainConfig(Section):
     """Sequences per forward pass; must divide batch_size. Decided: about 4,096 tokens on a CPU,
     16,384 elsewhere."""
     max_steps: PositiveInt | None = None
-    """Stop after so many optimizer steps."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    """Stop after so much training time. Decided, when max_steps is not given either: 10."""
+    """Stop after so many optimizer steps; the first of max_steps, epochs and minutes that is reached
+    ends the run. A larger value of any of them later lengthens it."""
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Stop after reading all windows so many times."""
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Stop after so much training time. Decided, when max_steps and epochs are not given either: 10."""
     log_interval: PositiveInt = 10
     """Steps between two lines of the log."""
     eval_interval: PositiveInt | None = None
@@ -132,6 +168,8 @@ class TrainConfig(Section):
     """Steps between two checkpoints. Decided: eval_interval."""
     keep_last: PositiveInt = 2
     """How many of the newest checkpoints are kept, beside the best."""
+    save_every_epoch: bool = False
+    """Keep a checkpoint of every epoch (epochs/1, epochs/2, …) and the last one (final)."""
 
 
 class SampleConfig(Section):
@@ -149,6 +187,16 @@ class SampleConfig(Section):
     """Choose among the k likeliest tokens only; 0: all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Choose among the likeliest tokens that together have this probability; 1: all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Choose among tokens at least this share as likely as the likeliest; 0: all."""
+    repetition_penalty: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    """Make tokens that stand in the window already less likely; 1: no, 1.1 to 1.3 is usual."""
+    no_repeat_ngram: NonNegativeInt = 0
+    """Never write the same n tokens in a row twice; 0: no such rule."""
+    banned: tuple[str, ...] = ()
+    """Texts that are never written."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a sample; they are not part of it."""
     seed: Seed = 0
     """Same seed, same text (on the same machine)."""
 
@@ -174,9 +222,16 @@ FREE_ON_RESUME = (
     "train.eval_interval",
     "train.checkpoint_interval",
     "train.keep_last",
+    "train.save_every_epoch",
     "sample.",
 )
 """Keys, and a whole section, that may change when a run goes on."""
+
+MICRO_BATCH = "train.micro_batch_size"
+"""Out of memory halves it and records it as decided, whatever was asked."""
+
+LENGTHS = ("train.max_steps", "train.epochs", "train.minutes")
+"""Keys that may grow: the run goes on for longer."""
 
 PEER_NAMES = {
     "n_ctx": "model.block_size",
@@ -202,6 +257,19 @@ PEER_NAMES = {
     "num_warmup_steps": "optim.warmup_steps",
     "max_grad_norm": "optim.grad_clip",
     "max_iters": "train.max_steps",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "lr_scheduler_type": "optim.schedule",
+    "init_from": "model.init",
+    "pretrained_model": "model.init",
+    "vocab": "tokenizer.path",
+    "vocab_file": "tokenizer.path",
+    "tokenizer_path": "tokenizer.path",
+    "raw_data_path": "corpus.path",
+    "no_repeat_ngram_size": "sample.no_repeat_ngram",
+    "bad_words": "sample.banned",
+    "stop_strings": "sample.stop",
+    "context_size": "model.block_size",
     "max_train_steps": "train.max_steps",
     "num_train_steps": "train.max_steps",
     "per_device_train_batch_size": "train.micro_batch_size",
@@ -262,7 +330,7 @@ def check_relations(recipe: Recipe) -> None:
     Raises:
         ConfigError: with both values.
     """
-    model, optim, train = recipe.model, recipe.optim, recipe.train
+    model, optim, train, data = recipe.model, recipe.optim, recipe.train, recipe.data
     if model.n_embd % model.n_head:
         raise ConfigError(
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
@@ -281,6 +349,19 @@ def check_relations(recipe: Recipe) -> None:
             f"optim.warmup_steps={optim.warmup_steps} leaves nothing of train.max_steps={train.max_steps}",
             where="[optim]",
             mend="choose fewer warm-up steps, or leave them out",
+        )
+    if data.stride and data.packing == "offset":
+        raise ConfigError(
+            f"data.stride={data.stride} means nothing with data.packing=offset",
+            where="[data]",
+            mend="leave packing out, or stride",
+        )
+    if data.stride and data.stride > model.block_size:
+        raise ConfigError(
+            f"data.stride={data.stride} is larger than model.block_size={model.block_size}:"
+            " the text between two windows would never be read",
+            where="[data]",
+            mend=f"choose at most {model.block_size}",
         )
     if optim.min_lr is not None and optim.min_lr > optim.learning_rate:
         raise ConfigError(
@@ -393,32 +474,46 @@ def with_values(recipe: Recipe, values: dict[str, Any], where: str = "options") 
 
 def decide(recipe: Recipe, decisions: dict[str, Any]) -> Recipe:
     """The recipe with those of ``decisions`` filled in that nobody asked for, and recorded as decided."""
-    taken = {name: value for name, value in decisions.items() if get(recipe, name) is None}
+    taken = {name: v for name, v in decisions.items() if get(recipe, name) is None and v is not None}
     decided = with_values(recipe, taken, "decisions")
     return decided.model_copy(update={"decided": (*recipe.decided, *taken)})
 
 
 def differences(asked: Recipe, recorded: Recipe) -> list[str]:
-    """Keys in which ``asked`` is another recipe than the one a run was made with, with both values."""
-    changed = []
+    """Keys in which ``asked`` is another recipe than the one a run was made with, with both values.
+
+    Not among them: what may change on resume, a longer run, and what was decided for lack of an answer.
+    """
+    changed, given = [], given_keys(asked)
     for name, _ in settings():
         ours, theirs = get(asked, name), get(recorded, name)
-        if ours == theirs or (ours is None and name in recorded.decided):
+        if ours == theirs or name.startswith(FREE_ON_RESUME) or name in lengthened(asked, recorded):
             continue
-        if name.startswith(FREE_ON_RESUME):
+        if name in recorded.decided and (ours is None or name not in given or name == MICRO_BATCH):
             continue
         changed.append(f"{name}: {_toml(theirs)} in the run, {_toml(ours)} asked")
     return changed
 
 
+def lengthened(asked: Recipe, recorded: Recipe) -> dict[str, Any]:
+    """The lengths that are asked to be larger than recorded."""
+    return {
+        name: get(asked, name)
+        for name in LENGTHS
+        if get(asked, name) is not None and get(recorded, name) is not None
+        and get(asked, name) > get(recorded, name)
+    }  # fmt: skip
+
+
+def given_keys(recipe: Recipe) -> set[str]:
+    """The keys somebody wrote down, in a file or on the command line."""
+    return {f"{section}.{key}" for section in SECTIONS for key in getattr(recipe, section).model_fields_set}
+
+
 def resumed(asked: Recipe, recorded: Recipe) -> Recipe:
     """The recorded recipe with those free keys that were asked for now."""
-    given = {
-        f"{section}.{key}": getattr(getattr(asked, section), key)
-        for section in SECTIONS
-        for key in getattr(asked, section).model_fields_set
-    }
-    return with_values(recorded, {name: v for name, v in given.items() if v is not None}, "resume")
+    free = [name for name in given_keys(asked) if name.startswith(FREE_ON_RESUME)]
+    return with_values(recorded, {n: get(asked, n) for n in free if get(asked, n) is not None}, "resume")
 
 
 def to_toml(recipe: Recipe) -> str:

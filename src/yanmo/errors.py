@@ -20,6 +20,8 @@ class YanmoError(Exception):
     """Base of all errors a user can meet: ``what`` happened, ``where``, and the ``mend``."""
 
     exit_code = 1
+    is_shared = False
+    """Whether all ranks of a run meet it together, so that one of them says it."""
 
     def __init__(self, what: str, where: str = "", mend: str = "") -> None:
         super().__init__(what)
@@ -66,6 +68,7 @@ class DivergedError(YanmoError):
     """Training produced a number that is not finite; nothing of it was saved."""
 
     exit_code = 5
+    is_shared = True
 
 
 class StorageError(YanmoError):
@@ -82,6 +85,8 @@ class BusyError(YanmoError):
 
 class Stopped(YanmoError):
     """A signal asked the run to stop; it was saved and can be resumed."""
+
+    is_shared = True
 
     def __init__(self, signal_number: int, what: str, where: str = "", mend: str = "") -> None:
         super().__init__(what, where, mend)

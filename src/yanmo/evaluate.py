@@ -8,15 +8,17 @@ measured on the validation tokens, as the model is.
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from yanmo.data.batches import validation_batches
+from yanmo.data.batches import sliding_batches, validation_batches
 from yanmo.data.shards import Ids, ShardSet, Tokens
 from yanmo.model.gpt import GPT
+from yanmo.train.distributed import World
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -66,32 +68,66 @@ def evaluate(
     end_of_text: int,
     batch_size: int,
     autocast: Callable[[], AbstractContextManager[None]],
+    world: World,
 ) -> Evaluation:
-    """The model's loss on all of ``tokens``, in non-overlapping windows of its block size."""
+    """The model's loss on all of ``tokens``, in non-overlapping windows of its block size.
+
+    Ranks take turns with the batches; all get the same result.
+    """
     device, training, nats = model.tokens.weight.device, model.training, 0.0
     model.eval()
-    for batch in validation_batches(tokens, model.config.block_size, batch_size, end_of_text):
+    batches = validation_batches(tokens, model.config.block_size, batch_size, end_of_text)
+    for batch in islice(batches, world.rank, None, world.size):
         inputs = torch.from_numpy(batch.inputs).to(device)
         targets = torch.from_numpy(batch.targets).to(device)
         with autocast():
             nats += float(model.loss(inputs, targets))
     model.train(training)
+    if world.size > 1:
+        nats = float(world.sum(torch.tensor(nats, dtype=torch.float64, device=device)))
+    return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
+
+
+@torch.no_grad()
+def evaluate_sliding(
+    model: GPT, tokens: Ids, characters: int, stride: int, end_of_text: int, batch_size: int = 8
+) -> Evaluation:
+    """The model's loss on ``tokens`` (N,), each predicted from as much text as the window holds, or nearly.
+
+    Args:
+        model: in float32, as it was saved.
+        tokens: of the whole text.
+        characters: of the original text.
+        stride: tokens between windows; with 1 each token sees a full window before it.
+        end_of_text: what stands before the first token.
+        batch_size: windows at a time.
+    """
+    device, nats = model.tokens.weight.device, 0.0
+    model.eval()
+    for batch in sliding_batches(tokens, model.config.block_size, stride, batch_size, end_of_text):
+        inputs = torch.from_numpy(batch.inputs).to(device)
+        nats += float(model.loss(inputs, torch.from_numpy(batch.targets).to(device)))
     return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
 
 
 def reference_lines(shards: ShardSet, vocab_size: int, end_of_text: int) -> ReferenceLines:
-    """Uniform, unigram and bigram lines (interpolated Witten-Bell: Bell, Witten & Cleary 1990)."""
-    train = shards.train.slice(0, COUNTED_TOKENS)
+    """The lines of a run: counted on its training tokens, measured on its held-out ones."""
     val = shards.val.slice(0, len(shards.val))
     characters = max(shards.manifest["splits"]["val"]["characters"], 1)
-    unigram = _unigram(train, vocab_size)  # (V,)
-    bigram = _bigram(train, val, unigram, end_of_text)  # (number of validation tokens,)
+    lines = lines_for(shards.train, val, characters, vocab_size, end_of_text)
     floor_bits = shards.manifest.get("val_floor_bits")
+    return replace(lines, floor=floor_bits / characters) if floor_bits is not None else lines
+
+
+def lines_for(train: Tokens, text: Ids, characters: int, vocab_size: int, end_of_text: int) -> ReferenceLines:
+    """Uniform, unigram and bigram lines (interpolated Witten-Bell: Bell, Witten & Cleary 1990)."""
+    counted = train.slice(0, COUNTED_TOKENS)
+    unigram = _unigram(counted, vocab_size)  # (V,)
+    bigram = _bigram(counted, text, unigram, end_of_text)  # (number of tokens of the text,)
     return ReferenceLines(
-        uniform=math.log2(vocab_size) * len(val) / characters,
-        unigram=float(-np.log2(unigram[val]).sum()) / characters,
+        uniform=math.log2(vocab_size) * len(text) / characters,
+        unigram=float(-np.log2(unigram[text]).sum()) / characters,
         bigram=float(-np.log2(bigram).sum()) / characters,
-        floor=floor_bits / characters if floor_bits is not None else None,
     )
 
 

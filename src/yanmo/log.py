@@ -32,14 +32,14 @@ class Voice:
         self._console = Console(
             file=stream or sys.stderr, highlight=False, markup=False, soft_wrap=True, emoji=False
         )
-        self._is_main = is_main
+        self.is_main = is_main
         self._clock = clock
         self._last_plain = float("-inf")
         self._live: Live | None = None  # while a live line stands
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print a line that stays."""
-        if self._is_main:
+        if self.is_main:
             self._console.print(text, style=style if self._console.is_terminal else None)
 
     def warn(self, text: str) -> None:
@@ -48,7 +48,7 @@ class Voice:
 
     def live(self, text: str) -> None:
         """Replace the live line; without a terminal print it now and then."""
-        if not self._is_main:
+        if not self.is_main:
             return
         if self._console.is_terminal:
             self._show(text)

@@ -171,7 +171,9 @@ def remove_leftovers(folder: Path) -> None:
 def point(link: Path, target: Path) -> None:
     """Make ``link`` lead to ``target``, atomically; a copy where links are refused."""
     temporary = link.with_name(f"{TEMPORARY}{link.name}-{os.getpid()}")
-    remove_path(temporary)
+    with disk_errors(f"making {link.name}", link.parent):
+        link.parent.mkdir(exist_ok=True)
+        remove_path(temporary)
     try:
         temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
         os.replace(temporary, link)

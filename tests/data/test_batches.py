@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yanmo.data.batches import IGNORED, Batches, permute, validation_batches
+from yanmo.data.batches import IGNORED, Batches, permute, sliding_batches, validation_batches, windows_in
 
 
 class Row:
@@ -90,3 +90,48 @@ def test_validation_covers_every_token_once_after_end_of_text(length: int) -> No
         inputs += batch.inputs[real].tolist()
     assert targets == list(range(length))
     assert inputs == [999, *range(length - 1)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_windows_with_a_stride_overlap_and_cover_the_whole_text(ranks: int) -> None:
+    """Exhaustive for small sizes: each window once an epoch, every token but the first a target."""
+    for length in range(3, 30):
+        for block_size in range(1, min(length - 1, 8)):
+            for stride in range(1, block_size + 1):
+                row = Row(length)
+                batches = Batches(row, block_size, 4, seed=length, stride=stride)  # type: ignore[arg-type]
+                for epoch in targets_of_epochs(batches, 4, 2, ranks):
+                    last = length - block_size - 1
+                    starts = [*range(0, last, stride), last]
+                    expected = [s + 1 + i for s in starts for i in range(block_size)]
+                    assert sorted(epoch) == sorted(expected), (length, block_size, stride)
+                    assert set(epoch) == set(range(1, length))
+                assert batches.windows_per_epoch == len(starts)
+
+
+def test_epochs_are_counted_by_windows() -> None:
+    batches = Batches(Row(100), 10, 4, seed=0, stride=5)  # type: ignore[arg-type]
+    assert batches.windows_per_epoch == 19
+    assert [batches.epochs_after(step) for step in (0, 4, 5, 9, 10)] == [0, 0, 1, 1, 2]
+    assert batches.targets_in(3) == 40
+
+
+def test_seed_0s_stride_shows_each_token_twice() -> None:
+    """512 of 1024: 15 epochs are about 30 passes."""
+    assert windows_in(10_000_000, 1024, 512) * 1024 / 10_000_000 == pytest.approx(2, rel=1e-3)
+
+
+def test_sliding_windows_count_every_token_once_after_enough_context() -> None:
+    for length in range(1, 40):
+        for block_size in range(1, 9):
+            for stride in range(1, block_size + 1):
+                tokens = np.arange(1, length + 1)
+                counted: list[int] = []
+                for batch in sliding_batches(tokens, block_size, stride, 3, end_of_text=0):
+                    for inputs, targets in zip(batch.inputs, batch.targets, strict=True):
+                        for place, target in enumerate(targets):
+                            if target != IGNORED:
+                                counted.append(int(target))
+                                assert inputs[place] == target - 1
+                                assert place >= min(block_size - stride, target - 1)
+                assert sorted(counted) == list(range(1, length + 1)), (length, block_size, stride)

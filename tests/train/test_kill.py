@@ -9,13 +9,18 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.conftest import tiny_recipe
+from tests.train.test_distributed import command, needs_proc, ranks_of, run
+from tests.train.test_memory import overflow_at
 from tests.train.test_trainer import losses, weights, without_times
 from yanmo import storage
 from yanmo.checkpoint import newest_first
@@ -24,6 +29,20 @@ from yanmo.train.metrics import METRICS
 from yanmo.train.trainer import train
 
 STEPS = 24
+KINDS = {
+    "float32": (),
+    "bfloat16": ("train.precision=bfloat16",),
+    "float16": ("train.precision=float16",),
+    "accumulation": ("train.micro_batch_size=2", "train.batch_size=16"),
+    "stride": ("data.stride=5", "optim.schedule=wsd"),
+    "epochs": (
+        "train.batch_size=64", "train.micro_batch_size=32", "train.epochs=4", "train.max_steps=1000",
+        "train.save_every_epoch=true", "optim.schedule=linear",
+    ),
+}  # fmt: skip
+"""What a run may be made of; each must survive being killed."""
+OVERFLOWS = {3, 11, 12, 20}
+"""Steps at which a float16 gradient is made to overflow."""
 PRIMITIVES = ("sync_file", "sync_folder", "write_json", "sha256_of", "remove_folder", "remove_path", "point")
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["yanmo.train.trainer", "torch.utils.tensorboard", "tests.train.test_kill"])
@@ -31,14 +50,14 @@ CONTEXT.set_forkserver_preload(["yanmo.train.trainer", "torch.utils.tensorboard"
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 
-def child(novel: str, folder: str, die_at: int | None, precision: str, cache: str) -> None:
+def child(novel: str, folder: str, die_at: int | None, kind: str, cache: str) -> None:
     """Train; with ``die_at``, die by SIGKILL at that storage call: inside saves, or, negative, in set-up."""
     os.environ["YANMO_CACHE"] = cache  # the fork server has the environment of an earlier test
     if die_at is not None:
         _die_at(abs(die_at), in_save=die_at > 0)
-    more = (
-        f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1", f"train.precision={precision}",
-    )  # fmt: skip
+    if kind == "float16":
+        overflow_at(cast("pytest.MonkeyPatch", SimpleNamespace(setattr=setattr)), OVERFLOWS)
+    more = (f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1", *KINDS[kind])
     train(tiny_recipe(novel, more=more), Path(folder), Voice(io.StringIO()))
 
 
@@ -71,9 +90,9 @@ def _die_at(die_at: int, in_save: bool) -> None:
     trainer.save_now = save  # type: ignore[assignment]
 
 
-def run_child(novel: Path, folder: Path, precision: str, die_at: int | None = None) -> int | None:
+def run_child(novel: Path, folder: Path, kind: str, die_at: int | None = None) -> int | None:
     process = CONTEXT.Process(
-        target=child, args=(str(novel), str(folder), die_at, precision, os.environ["YANMO_CACHE"])
+        target=child, args=(str(novel), str(folder), die_at, kind, os.environ["YANMO_CACHE"])
     )
     process.start()
     process.join(120)
@@ -81,22 +100,27 @@ def run_child(novel: Path, folder: Path, precision: str, die_at: int | None = No
     return process.exitcode
 
 
-def kill_at_random(novel: Path, folder: Path, precision: str, rng: random.Random) -> None:
+def kill_at_random(novel: Path, folder: Path, kind: str, rng: random.Random) -> None:
     """Kill a run some moment after a random row of its metrics appeared."""
     process = CONTEXT.Process(
-        target=child, args=(str(novel), str(folder), None, precision, os.environ["YANMO_CACHE"])
+        target=child, args=(str(novel), str(folder), None, kind, os.environ["YANMO_CACHE"])
     )
     process.start()
-    rows, deadline = rng.randrange(1, STEPS - 4), time.monotonic() + 60
-    while process.is_alive() and time.monotonic() < deadline:
-        path = folder / METRICS
-        if path.exists() and path.read_bytes().count(b"\n") >= rows:
-            break
-        time.sleep(0.0005)
+    wait_for_rows(folder, rng.randrange(1, STEPS - 4), process.is_alive)
     time.sleep(rng.random() * 0.005)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL, "the run ended before it was killed"
+
+
+def wait_for_rows(folder: Path, rows: int, is_alive: Callable[[], bool]) -> None:
+    """Until a run has written so many rows of metrics."""
+    deadline = time.monotonic() + 60
+    while is_alive() and time.monotonic() < deadline:
+        path = folder / METRICS
+        if path.exists() and path.read_bytes().count(b"\n") >= rows:
+            return
+        time.sleep(0.0005)
 
 
 def assert_equal_to_whole(folder: Path, said: str) -> None:
@@ -105,30 +129,49 @@ def assert_equal_to_whole(folder: Path, said: str) -> None:
     assert without_times(folder) == without_times(Path("whole")), said
 
 
-def kill_matrix(novel: Path, kills: int, seed: int, precision: str) -> None:
+def kill_matrix(novel: Path, kills: int, seed: int, kind: str) -> None:
     rng = random.Random(seed)
-    assert run_child(novel, Path("whole"), precision) == 0
+    assert run_child(novel, Path("whole"), kind) == 0
     for number in range(kills):
         folder = Path(f"killed-{number}")
         if number % 2:
-            kill_at_random(novel, folder, precision, rng)
+            kill_at_random(novel, folder, kind, rng)
         else:
-            assert run_child(novel, folder, precision, die_at=rng.randrange(1, 90)) == -signal.SIGKILL
+            assert run_child(novel, folder, kind, die_at=rng.randrange(1, 90)) == -signal.SIGKILL
         for checkpoint in newest_first(folder):
             storage.verify_folder(checkpoint)
-        assert run_child(novel, folder, precision) == 0
+        assert run_child(novel, folder, kind) == 0
         assert_equal_to_whole(folder, f"seed {seed}, kill {number}")
         assert not list(folder.rglob(f"{storage.TEMPORARY}*"))
 
 
 def test_four_kills_are_bit_identical(novel: Path) -> None:
-    kill_matrix(novel, kills=4, seed=random.randrange(10**6), precision="float32")
+    kill_matrix(novel, kills=4, seed=random.randrange(10**6), kind="float32")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_twenty_kills_are_bit_identical(novel: Path, precision: str) -> None:
-    kill_matrix(novel, kills=10, seed=random.randrange(10**6), precision=precision)
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_kills_of_each_kind_are_bit_identical(novel: Path, kind: str) -> None:
+    kill_matrix(novel, kills=10, seed=random.randrange(10**6), kind=kind)
+
+
+@pytest.mark.long
+@needs_proc
+def test_ten_kills_of_two_ranks_are_bit_identical(novel: Path) -> None:
+    """A rank, now this one, now that one, dies at a random moment; the launcher ends the other."""
+    seed = random.randrange(10**6)
+    rng = random.Random(seed)
+    more = (f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1")
+    assert run(2, "whole", *more).returncode == 0
+    for number in range(10):
+        folder = Path(f"killed-{number}")
+        process = subprocess.Popen(command(2, str(folder), *more), stderr=subprocess.DEVNULL)
+        wait_for_rows(folder, rng.randrange(1, STEPS - 4), lambda: process.poll() is None)  # noqa: B023
+        time.sleep(rng.random() * 0.005)
+        os.kill(ranks_of(process)[number % 2], signal.SIGKILL)
+        assert process.wait(timeout=60) == 128 + signal.SIGKILL, f"seed {seed}, kill {number}"
+        assert run(2, str(folder), *more).returncode == 0
+        assert_equal_to_whole(folder, f"seed {seed}, kill {number}")
 
 
 @pytest.mark.long

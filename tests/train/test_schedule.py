@@ -51,3 +51,21 @@ def test_a_plan_survives_its_file() -> None:
     plan = Plan.first(100).aimed_anew(10, 80).aimed_anew(30, 130)
     assert Plan.from_json(plan.as_json()) == plan
     assert plan.horizon == 130
+
+
+def test_a_line_falls_as_gpt2_chinese_has_it() -> None:
+    optim = OptimConfig(learning_rate=1.0, min_lr=0.0, warmup_steps=10, schedule="linear")
+    rates = [learning_rate_at(step, Plan.first(110), optim) for step in range(111)]
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[85] == pytest.approx(0.25)
+    assert rates[110] == 0.0
+
+
+def test_wsd_is_level_until_its_last_fifth() -> None:
+    optim = OptimConfig(learning_rate=1.0, min_lr=0.1, warmup_steps=10, schedule="wsd")
+    rates = [learning_rate_at(step, Plan.first(110), optim) for step in range(111)]
+    assert rates[9] < 1.0
+    assert set(rates[10:90]) == {1.0}
+    assert rates[100] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)

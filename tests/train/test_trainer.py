@@ -23,7 +23,7 @@ from yanmo.errors import (
     StorageError,
 )
 from yanmo.log import Voice
-from yanmo.train import trainer
+from yanmo.train import memory, trainer
 from yanmo.train.metrics import read_metrics
 from yanmo.train.schedule import Plan
 from yanmo.train.step import StepResult
@@ -52,15 +52,15 @@ class StopAt:
     """Sends a signal while the given step is computed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-        real = trainer.training_step
+        real = memory.training_step
 
         def stepping(model, optimizer, batches, at, *rest):  # type: ignore[no-untyped-def]
             if at == step:
-                monkeypatch.setattr(trainer, "training_step", real)
+                monkeypatch.setattr(memory, "training_step", real)
                 signal.raise_signal(number)
             return real(model, optimizer, batches, at, *rest)
 
-        monkeypatch.setattr(trainer, "training_step", stepping)
+        monkeypatch.setattr(memory, "training_step", stepping)
 
 
 def test_a_run_leaves_what_the_design_promises(novel: Path, voice: Voice) -> None:
@@ -151,7 +151,7 @@ def test_the_same_command_on_a_finished_run_prints_its_result(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train(tiny_recipe(novel), RUN, voice)
-    monkeypatch.setattr(trainer, "training_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(memory, "training_step", lambda *_: pytest.fail("trained again"))
     metrics = (RUN / "metrics.jsonl").read_bytes()
     again = train(tiny_recipe(novel), RUN, voice)
     assert again.progress == first.progress
@@ -256,12 +256,12 @@ def test_a_full_disk_ends_the_run_and_earlier_checkpoints_stay_whole(
 def test_a_diverged_run_stops_and_saves_nothing_of_it(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    real = trainer.training_step
+    real = memory.training_step
 
     def diverging(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
-        return StepResult(value, 1.0) if step == 6 else real(model, optimizer, batches, step, *rest)
+        return StepResult(value, 1.0, False) if step == 6 else real(model, optimizer, batches, step, *rest)
 
-    monkeypatch.setattr(trainer, "training_step", diverging)
+    monkeypatch.setattr(memory, "training_step", diverging)
     with pytest.raises(DivergedError) as caught:
         train(tiny_recipe(novel), RUN, voice)
     assert caught.value.exit_code == 5
@@ -273,16 +273,16 @@ def test_a_diverged_run_stops_and_saves_nothing_of_it(
 def test_a_weight_that_is_not_finite_is_never_saved(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trainer.training_step
+    real = memory.training_step
 
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         result = real(model, optimizer, batches, step, *rest)
         if step == 5:
             with torch.no_grad():
-                model.norm.bias[0] = float("nan")
-        return StepResult(1.0, 1.0) if step > 5 else result
+                model.model.norm.bias[0] = float("nan")
+        return StepResult(1.0, 1.0, True) if step > 5 else result
 
-    monkeypatch.setattr(trainer, "training_step", poisoning)
+    monkeypatch.setattr(memory, "training_step", poisoning)
     with pytest.raises(DivergedError, match="validation loss nan after step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
@@ -291,14 +291,14 @@ def test_a_weight_that_is_not_finite_is_never_saved(
 def test_an_optimizer_value_that_is_not_finite_is_never_saved(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trainer.training_step
+    real = memory.training_step
 
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         result = real(model, optimizer, batches, step, *rest)
-        optimizer.state[model.norm.bias]["exp_avg"][0] = float("inf") if step == 7 else 0.0
+        optimizer.state[model.model.norm.bias]["exp_avg"][0] = float("inf") if step == 7 else 0.0
         return result
 
-    monkeypatch.setattr(trainer, "training_step", poisoning)
+    monkeypatch.setattr(memory, "training_step", poisoning)
     with pytest.raises(DivergedError, match=r"norm\.bias/exp_avg is not finite after step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]

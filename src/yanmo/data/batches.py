@@ -1,9 +1,11 @@
 """The batch of a step: a pure function of (data, seed, step).
 
 An epoch is a ring. Its tokens, from a random offset on, are laid out as windows of ``block_size``
-that wrap around, so that every token is a target exactly once; the windows come in a random order
-that is computed and never stored (a Feistel permutation). Nothing depends on ranks, workers or
-restarts: a rank takes its rows of the same global batch.
+that wrap around, so that every token is a target exactly once. With a ``stride`` it is a row instead:
+windows begin every ``stride`` tokens, overlap, and the last ends with the last token, so a token is a
+target about block_size / stride times. The windows come in a random order that is computed and never
+stored (a Feistel permutation). Nothing depends on ranks, workers or restarts: a rank takes its rows of
+the same global batch.
 """
 
 from collections.abc import Iterator
@@ -32,26 +34,32 @@ class Batch:
 
 
 class Batches:
-    """The training batches of a run."""
+    """The training batches of a run; ``stride`` None: every token once an epoch."""
 
-    def __init__(self, tokens: Tokens, block_size: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, tokens: Tokens, block_size: int, batch_size: int, seed: int, stride: int | None = None
+    ) -> None:
         self._tokens = tokens
         self._block_size = block_size
         self._batch_size = batch_size
         self._seed = seed
-        self.windows_per_epoch = -(-len(tokens) // block_size)
+        self._stride = stride
+        self.windows_per_epoch = windows_in(len(tokens), block_size, stride)
 
     def at(self, step: int, rows: range | None = None) -> Batch:
         """Rows of the global batch of ``step``; all of them by default."""
         rows = rows if rows is not None else range(self._batch_size)
         sample = step * self._batch_size + np.asarray(rows, dtype=np.int64)  # (B,)
         epoch, place = np.divmod(sample, self.windows_per_epoch)  # (B,)
-        window, offset = np.empty_like(place), np.empty_like(place)
+        window, offset = np.empty_like(place), np.zeros_like(place)
         for number in np.unique(epoch):  # a batch may reach over the end of an epoch
             here = epoch == number
             window[here] = permute(place[here], self.windows_per_epoch, self._seed, int(number))
-            offset[here] = _random(self._seed, int(number), 0) % len(self._tokens)
-        first = window * self._block_size  # (B,)
+            if self._stride is None:
+                offset[here] = _random(self._seed, int(number), 0) % len(self._tokens)
+        first = window * (self._stride or self._block_size)  # (B,)
+        if self._stride is not None:
+            first = np.minimum(first, len(self._tokens) - self._block_size - 1)
         index = first[:, None] + np.arange(self._block_size + 1)  # (B, T + 1)
         ids = self._tokens.at((offset[:, None] + index) % len(self._tokens))  # (B, T + 1)
         targets = np.where(index[:, 1:] <= len(self._tokens), ids[:, 1:], IGNORED)  # (B, T)
@@ -59,6 +67,8 @@ class Batches:
 
     def targets_in(self, step: int) -> int:
         """How many targets the global batch of ``step`` has."""
+        if self._stride is not None:
+            return self._batch_size * self._block_size
         sample = step * self._batch_size + np.arange(self._batch_size)
         epoch, place = np.divmod(sample, self.windows_per_epoch)
         surplus = self.windows_per_epoch * self._block_size - len(self._tokens)
@@ -68,6 +78,17 @@ class Batches:
             for e in np.unique(epoch)
         )  # fmt: skip
         return self._batch_size * self._block_size - last * surplus
+
+    def epochs_after(self, steps: int) -> int:
+        """How many epochs are complete after so many steps."""
+        return steps * self._batch_size // self.windows_per_epoch
+
+
+def windows_in(tokens: int, block_size: int, stride: int | None) -> int:
+    """The windows of an epoch."""
+    if stride is None:
+        return -(-tokens // block_size)
+    return max(-(-(tokens - block_size - 1) // stride), 0) + 1
 
 
 def validation_batches(tokens: Tokens, block_size: int, batch_size: int, end_of_text: int) -> Iterator[Batch]:
@@ -82,6 +103,26 @@ def validation_batches(tokens: Tokens, block_size: int, batch_size: int, end_of_
         inputs = tokens.at(np.clip(index - 1, 0, len(tokens) - 1))
         inputs[index == 0] = end_of_text
         yield Batch(inputs, np.where(index < len(tokens), targets, IGNORED))
+
+
+def sliding_batches(
+    tokens: Ids, block_size: int, stride: int, batch_size: int, end_of_text: int
+) -> Iterator[Batch]:
+    """All ``tokens`` (N,) as targets once, each after at least block_size - stride others where there are.
+
+    Windows begin every ``stride`` tokens, and count only what the window before did not.
+    """
+    row = np.concatenate([[end_of_text], tokens])  # what stands before each token
+    last = max(len(tokens) - block_size, 0)
+    starts = np.unique(np.minimum(np.arange(0, last + stride, stride), last))
+    done = np.concatenate([[0], starts[:-1] + block_size])  # targets that earlier windows have counted
+    for first in range(0, len(starts), batch_size):
+        here = slice(first, first + batch_size)
+        index = starts[here, None] + np.arange(block_size)  # (B, T)
+        inside = index < len(tokens)
+        place = np.minimum(index, len(tokens) - 1)
+        counted = inside & (index >= done[here, None])
+        yield Batch(row[place], np.where(counted, tokens[place], IGNORED))
 
 
 def permute(places: Ids, size: int, seed: int, epoch: int) -> Ids:

@@ -10,7 +10,7 @@ Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,14 @@ from yanmo.text.documents import (
     corpus_size,
     read_documents,
 )
-from yanmo.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
+from yanmo.tokenizer import CharTokenizer, Tokenizer, find_tokenizer, load_tokenizer
 from yanmo.tokenizer.char import CODE_POINTS, count_characters
+from yanmo.tokenizer.lost import Lost, describe
 
 VERSION = 1
 """Part of every cache key: raise it when the same text would give other shards."""
 PIECE = 1 << 18
-"""Characters encoded at a time: at most 1 MB of UTF-8. Characters may be cut anywhere."""
+"""Characters encoded at a time: at most 1 MB of UTF-8."""
 HELD_OUT_CHARACTERS = 100_000
 OPENING_CHARACTERS = 12
 SHOWN = 5
@@ -48,6 +49,11 @@ class Prepared:
     tokenizer: Tokenizer
     shards: ShardSet
     val_fraction: float
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the vocabulary lost something of this text."""
+        return bool(self.shards.manifest.get("lost", {}).get("total"))
 
     def openings(self, count: int, max_tokens: int) -> list[str]:
         """The first words of ``count`` lines, spread over the validation text, for samples to continue."""
@@ -78,9 +84,10 @@ def prepare(
     """
     if not corpus.path:
         raise DataError("no corpus is named", where="corpus.path", mend="yanmo train novel.txt")
-    content = corpus_fingerprint(corpus.path, corpus.encoding)
-    survey = _survey(corpus, tokenizer, content, voice)
-    trained = load_tokenizer(survey)
+    content = corpus_fingerprint(corpus)
+    found = find_tokenizer(tokenizer)
+    survey = _survey(corpus, tokenizer if found is None else None, content, voice)
+    trained = found or load_tokenizer(survey)
     sizes = _read_sizes(survey)
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
     key = storage.fingerprint([VERSION, content, trained.fingerprint, val_fraction, block_size])
@@ -91,7 +98,10 @@ def prepare(
 
     shards = ShardSet(storage.cached("shards", key, fill), content, trained.fingerprint)
     _check_long_enough(shards, block_size)
-    return Prepared(trained, shards, val_fraction)
+    prepared = Prepared(trained, shards, val_fraction)
+    if prepared.is_lossy:
+        voice.warn(f"{describe(shards.manifest['lost'])}; bits per character are lossy")
+    return prepared
 
 
 def default_val_fraction(characters: int) -> float:
@@ -154,32 +164,38 @@ def cut_document(text: str, val_characters: int, gap: int) -> tuple[str, str]:
 # -- the two passes ---------------------------------------------------------------------------
 
 
-def _survey(corpus: CorpusConfig, tokenizer: TokenizerConfig, content: str, voice: Voice) -> Path:
-    """First pass: a folder with the tokenizer and with every document's hash and size."""
+def _survey(corpus: CorpusConfig, tokenizer: TokenizerConfig | None, content: str, voice: Voice) -> Path:
+    """First pass: a folder with every document's hash and size, and the tokenizer if one is to be made."""
 
     def fill(folder: Path) -> None:
         characters = np.zeros(CODE_POINTS, dtype=np.int64)
         sizes, counts = [], CorpusCounts()
         with Progress(voice, "reading", corpus_size(corpus.path)) as progress:
-            for document in read_documents(corpus.path, corpus.encoding, counts):
-                for piece, size in pieces_of(document):
-                    count_characters(piece, characters)
-                    progress.advance(size)
+            for document in read_documents(corpus, counts):
+                for start in range(0, len(document.text), PIECE):
+                    piece = document.text[start : start + PIECE]
+                    if tokenizer is not None:
+                        count_characters(piece, characters)
+                    progress.advance(_share(document, piece))
                 sizes.append([content_hash(document.text), len(document.text)])
         for dropped in counts.dropped[:SHOWN]:
             voice.warn(f"dropped {dropped}")
-        if len(counts.dropped) > SHOWN:
-            voice.warn(f"dropped {len(counts.dropped):,} files in all; corpus.json names them")
+        dropped_in_all = counts.documents_dropped.total()
+        if dropped_in_all > SHOWN:
+            voice.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
+        if counts.control_characters_removed:
+            voice.say(f"{counts.control_characters_removed:,} control characters removed")
         if not sizes:
             raise DataError(
                 f"none of {counts.documents_read} documents could be used",
                 where=", ".join(corpus.path),
                 mend=f"the first: {counts.dropped[0]}",
             )
-        CharTokenizer.train(characters, tokenizer.vocab_size).save(folder, 1 << 30)
+        if tokenizer is not None:
+            CharTokenizer.train(characters, tokenizer.vocab_size).save(folder, 1 << 30)
         storage.write_json(folder / "documents.json", sizes)
 
-    key = storage.fingerprint([VERSION, content, tokenizer.model_dump()])
+    key = storage.fingerprint([VERSION, content, tokenizer.vocab_size if tokenizer is not None else "sizes"])
     return storage.cached("tokenizers", key, fill)
 
 
@@ -199,12 +215,13 @@ def _write_shards(
     """Second pass: every document to its side, in order."""
     writers = {side: ShardWriter(folder, side, tokenizer.vocab_size) for side in ("train", "val")}
     counts, left_out, floor_bits = CorpusCounts(), 0, 0.0
+    lost = None if tokenizer.lossless else Lost(tokenizer)
     with Progress(voice, "tokenising", corpus_size(corpus.path)) as progress:
-        for document in read_documents(corpus.path, corpus.encoding, counts):
+        for document in read_documents(corpus, counts):
             parts = assign(document, split, gap)
             left_out += len(document.text) - sum(len(part.text) for _, part in parts)
             for side, part in parts:
-                _write_document(writers[side], part, tokenizer, progress)
+                _write_document(writers[side], part, tokenizer, lost, progress)
             if any(side == "val" for side, _ in parts):
                 floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
     if left_out:
@@ -220,6 +237,8 @@ def _write_shards(
     }
     if math.isfinite(floor_bits):  # every held-out document knows its own code length
         more["val_floor_bits"] = floor_bits
+    if lost is not None:
+        more["lost"] = lost.as_json()
     write_manifest(folder, content, tokenizer.fingerprint, tokenizer.vocab_size, splits, more)
 
 
@@ -240,24 +259,22 @@ def assign(document: Document, split: Split, gap: int) -> list[tuple[str, Docume
 
 
 def _write_document(
-    writer: ShardWriter, document: Document, tokenizer: Tokenizer, progress: Progress
+    writer: ShardWriter, document: Document, tokenizer: Tokenizer, lost: Lost | None, progress: Progress
 ) -> None:
     writer.begin_document()
-    for piece, size in pieces_of(document):
-        writer.write(tokenizer.encode(piece), characters=len(piece))
-        progress.advance(size)
+    writer.write(np.array(tokenizer.document_start, dtype=np.int64), characters=0)
+    for piece in tokenizer.pieces(document.text, PIECE):
+        ids = tokenizer.encode(piece)
+        writer.write(ids, characters=len(piece))
+        if lost is not None:
+            lost.count(piece, ids)
+        progress.advance(_share(document, piece))
     writer.write(np.array([tokenizer.end_of_text], dtype=np.int64), characters=0)
 
 
-def pieces_of(document: Document, length: int = PIECE) -> Iterator[tuple[str, float]]:
-    """A document in pieces, each with its share of the document's size.
-
-    Their tokens one after the other are the tokens of the whole.
-    """
-    text, size = document.text, document.meta.get("size", 0)
-    for start in range(0, len(text), length):
-        piece = text[start : start + length]
-        yield piece, size * len(piece) / len(text)
+def _share(document: Document, piece: str) -> float:
+    """A piece's share of its document's size."""
+    return float(document.meta.get("size", 0) * len(piece) / len(document.text))
 
 
 def content_hash(text: str) -> str:

@@ -62,6 +62,8 @@ def from_hugging_face(tensors: dict[str, Tensor], ours: list[str], where: str) -
     found = {}
     for name in ours:
         theirs, transposed = hugging_face_name(name)
+        if theirs not in tensors:  # saved from GPT2Model, without the head
+            theirs = theirs.removeprefix("transformer.")
         if theirs not in tensors:
             raise CheckpointError(f"the weights lack {theirs}", where=where, mend="is it a GPT-2?")
         found[name] = tensors[theirs].t().contiguous() if transposed else tensors[theirs]

@@ -6,6 +6,7 @@ them is ``tokenizer/__init__.py``'s job.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,12 @@ class TextStream(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text ↔ ids. ``decode(encode(s)) == s`` for every string of Unicode scalar values."""
+    """Text ↔ ids. ``decode(encode(s)) == s`` for every string of Unicode scalar values, if ``lossless``."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether no text loses anything; False only for vocabularies that others made."""
+        ...
 
     @property
     def vocab_size(self) -> int:
@@ -42,20 +48,34 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def document_start(self) -> tuple[int, ...]:
+        """The ids that stand before every document; mostly none."""
+        ...
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Ids that stand for no text and are never written: [UNK], [PAD] and their like."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """A short name of tokenizer.json's content."""
         ...
 
-    def encode(self, text: str) -> Ids:
-        """The ids of a text; text that looks like a special token stays text."""
+    def encode(self, text: str, special: bool = False) -> Ids:
+        """The ids of a text; text that looks like a special token stays text, unless ``special``."""
         ...
 
     def decode(self, ids: Ids | list[int]) -> str:
-        """The text of ids; end-of-text is left out."""
+        """The text of ids; special tokens are left out."""
         ...
 
     def stream(self) -> TextStream:
-        """A decoder for ids that arrive one by one."""
+        """A decoder for ids that arrive one by one; push those of a prompt first, if there is one."""
+        ...
+
+    def pieces(self, text: str, length: int) -> Iterator[str]:
+        """``text`` in pieces of about ``length`` characters whose ids, joined, are those of the whole."""
         ...
 
     def save(self, folder: Path, model_max_length: int) -> None:
@@ -63,8 +83,13 @@ class Tokenizer(Protocol):
         ...
 
 
-def write_tokenizer(folder: Path, spec: dict[str, Any], model_max_length: int) -> None:
-    """Write the two files. The class name is one that transformers 4 and 5 both know."""
+def write_tokenizer(
+    folder: Path, spec: dict[str, Any], model_max_length: int, more: dict[str, Any] | None = None
+) -> None:
+    """Write the two files. The class name is one that transformers 4 and 5 both know.
+
+    ``more`` are keys of tokenizer_config.json beside or instead of the usual ones.
+    """
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -72,6 +97,7 @@ def write_tokenizer(folder: Path, spec: dict[str, Any], model_max_length: int) -
         "split_special_tokens": True,
         "clean_up_tokenization_spaces": False,
         "model_max_length": model_max_length,
+        **(more or {}),
     }
     (folder / "tokenizer.json").write_text(json_text(spec), encoding="utf-8", newline="\n")
     (folder / "tokenizer_config.json").write_text(

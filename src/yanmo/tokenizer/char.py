@@ -7,7 +7,7 @@ Hugging Face client reads; here a lookup table by code point does the same a hun
 """
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +74,36 @@ class CharTokenizer:
         return len(self._bytes)
 
     @property
+    def lossless(self) -> bool:
+        """True: what is no character of the vocabulary is written as bytes."""
+        return True
+
+    @property
     def end_of_text(self) -> int:
         """0."""
         return 0
+
+    @property
+    def document_start(self) -> tuple[int, ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Nothing: every id is text or its end."""
+        return ()
 
     @property
     def fingerprint(self) -> str:
         """A short name of tokenizer.json's content."""
         return self._fingerprint
 
-    def encode(self, text: str) -> Ids:
-        """Ids of a text, shape (number of tokens,)."""
+    def encode(self, text: str, special: bool = False) -> Ids:
+        """Ids of a text, shape (number of tokens,); with ``special``, ``<|endoftext|>`` is its token."""
+        if special and END_OF_TEXT in text:
+            pieces = [self.encode(piece) for piece in text.split(END_OF_TEXT)]
+            end = np.zeros(1, dtype=np.int64)
+            return np.concatenate([pieces[0], *(part for piece in pieces[1:] for part in (end, piece))])
         code_points = code_points_of(text)
         ids = self._ids[code_points]
         unknown = np.flatnonzero(ids < 0)
@@ -105,6 +124,11 @@ class CharTokenizer:
     def stream(self) -> "CharStream":
         """A decoder for ids that arrive one by one."""
         return CharStream(self._bytes)
+
+    def pieces(self, text: str, length: int) -> Iterator[str]:
+        """``text`` in pieces of ``length`` characters: it may be cut anywhere."""
+        for start in range(0, len(text), length):
+            yield text[start : start + length]
 
     def save(self, folder: Path, model_max_length: int) -> None:
         """Write tokenizer.json and tokenizer_config.json."""

@@ -1,18 +1,29 @@
-"""Ranks and devices: who computes which rows, and where.
+"""Ranks and devices: who computes which rows, where, and how ranks agree.
 
 The loop asks a :class:`World` for its rows and for sums over all ranks, and never counts ranks itself.
-One process is a world of size 1.
+One process is a world of size 1. Several are started by ``train/launch.py`` or by torchrun; each finds
+its rank in the environment, and they connect when the first has prepared everything.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 from yanmo.environment import device_names
-from yanmo.errors import DeviceError
+from yanmo.errors import ConfigError, DeviceError
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others in a step: a checkpoint may be written meanwhile."""
+SET_UP = timedelta(days=7)
+"""How long the other ranks wait while the first reads and tokenises."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +49,6 @@ class World:
             torch.distributed.all_reduce(value)
         return value
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Every gradient summed over all ranks; one without rows adds zeros."""
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            self.sum(parameter.grad)
-
     def largest(self, value: int) -> int:
         """The largest ``value`` of any rank: what all of them go by."""
         if self.size == 1:
@@ -52,6 +56,99 @@ class World:
         shared = torch.tensor(value, device=self.device)
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
         return int(shared)
+
+    def share_gradients(self, module: nn.Module) -> nn.Module:
+        """``module``, whose gradients become the mean over all ranks (Li et al. 2020, torch's DDP)."""
+        return DistributedDataParallel(module) if self.size > 1 else module
+
+    def hold_back(self, module: nn.Module) -> AbstractContextManager[None]:
+        """A context in which gradients stay on their rank and add up."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+
+def find_world(device: str | None, batch_size: int) -> World:
+    """This process's place, from the environment that torchrun sets; alone without one.
+
+    Raises:
+        DeviceError: there is no such device, or not one for each rank.
+        ConfigError: more ranks than rows in a batch.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if size > batch_size:
+        raise ConfigError(
+            f"{size} processes cannot share train.batch_size={batch_size}",
+            where="--nproc",
+            mend=f"use at most {batch_size} processes, or a larger batch",
+        )
+    local = int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0
+    return World(device_for(device, local, size), rank, size)
+
+
+def device_for(name: str | None, local_rank: int, size: int) -> torch.device:
+    """The device of one rank of this machine."""
+    named = split_devices(name)
+    if len(named) == 1 or size == 1:
+        device = find_device(named[0])
+        if size == 1 or device.type == "cpu" or device.index is not None:
+            return device
+        return find_device(f"{device.type}:{local_rank}")
+    if local_rank >= len(named):
+        raise DeviceError(
+            f"process {local_rank + 1} has no device in {name}",
+            where="train.device",
+            mend="name one for each",
+        )
+    return find_device(named[local_rank])
+
+
+def split_devices(name: str | None) -> list[str | None]:
+    """``"cuda:0,1"`` → ``["cuda:0", "cuda:1"]``."""
+    if name is None:
+        return [None]
+    kind, _, numbers = name.partition(":")
+    return [f"{kind}:{number.strip()}" for number in numbers.split(",")] if numbers else [kind]
+
+
+class Meeting:
+    """Where the ranks of a run find each other; alone, everything here is at once done.
+
+    The first rank prepares while the others wait, without a connection that could time out; then all
+    connect, and can sum. On leaving they part.
+    """
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._store: Any = None
+
+    def __enter__(self) -> "Meeting":
+        if self.size > 1:
+            self._store, _, _ = next(rendezvous("env://", timeout=SET_UP))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The others do this block after the first rank has done it."""
+        if self.rank > 0:
+            self._store.wait(["yanmo/ready"], SET_UP)
+        yield
+        if self.size > 1 and self.rank == 0:
+            self._store.set("yanmo/ready", "1")
+
+    def connect(self, device: torch.device) -> None:
+        """Wait for all ranks; from here on they can sum."""
+        if self.size == 1:
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        torch.distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=self._store, rank=self.rank, world_size=self.size, timeout=TIMEOUT,
+        )  # fmt: skip
 
 
 def find_device(name: str | None) -> torch.device:
@@ -74,7 +171,8 @@ def find_device(name: str | None) -> torch.device:
 
 
 def autocast_for(device: torch.device, precision: str | None) -> Callable[[], AbstractContextManager[None]]:
-    """The context in which forward passes run: bfloat16 where asked, nothing otherwise."""
-    if precision == "bfloat16":
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext
+    """The context in which forward passes run: bfloat16 or float16 where asked, nothing otherwise."""
+    if precision in (None, "float32"):
+        return nullcontext
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
+    return lambda: torch.autocast(device.type, dtype=dtype)

@@ -2,6 +2,7 @@
 
     open_run     a new folder: prepare the text, decide, write the recipe — or the recorded one
     restore      weights, optimizer and counters of the newest whole checkpoint, if there is one
+    lengthen     a later end, if one is asked for
 
 In: a recipe and a folder whose lock is held. Out: a :class:`Run`, ready for the loop of ``trainer.py``.
 """
@@ -17,8 +18,24 @@ from typing import Any
 import torch
 
 from yanmo import storage
-from yanmo.checkpoint import Progress, load_model, load_training, newest_first
-from yanmo.config import Recipe, decide, differences, load_recipe, resumed, to_toml
+from yanmo.checkpoint import (
+    Progress,
+    find_model_folder,
+    load_model,
+    load_shape,
+    load_training,
+    newest_first,
+)
+from yanmo.config import (
+    Recipe,
+    decide,
+    differences,
+    lengthened,
+    load_recipe,
+    resumed,
+    to_toml,
+    with_values,
+)
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.environment import environment
 from yanmo.errors import CheckpointError, ConfigError
@@ -26,12 +43,25 @@ from yanmo.evaluate import ReferenceLines, reference_lines
 from yanmo.generate import encode_prompt
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT, GPTConfig
-from yanmo.train.distributed import World, autocast_for, find_device
+from yanmo.tokenizer import Tokenizer, kind_of
+from yanmo.train.decide import (
+    adopt_shape,
+    decide_device,
+    decide_length,
+    decide_packing,
+    measure,
+    require_compiler,
+    step_limit,
+)
+from yanmo.train.distributed import World, autocast_for, find_world
 from yanmo.train.metrics import rewind
 from yanmo.train.optim import build_optimizer, load_optimizer_tensors
-from yanmo.train.plan import decide_device, decide_length, introduction, measure
-from yanmo.train.schedule import Plan
+from yanmo.train.plan import Text, describe, forecast
+from yanmo.train.schedule import Aim, Plan
 from yanmo.train.step import StepSettings
+
+FIRST_LOSS_SCALE = 65536.0
+"""Where float16 begins; it is too much at first, and soon halved to what fits."""
 
 OWN_FILES = ("run.lock", "recipe.toml", "plan.json", "corpus.json")
 """What a run folder may hold before its recipe is written."""
@@ -71,6 +101,11 @@ class Run:
         )
 
     @property
+    def step_limit(self) -> int | None:
+        """The last step that max_steps and epochs allow."""
+        return step_limit(self.recipe, len(self.prepared.shards.train))
+
+    @property
     def characters_per_token(self) -> float:
         """Of the training text; turns nats per token into bits per character."""
         part = self.prepared.shards.manifest["splits"]["train"]
@@ -102,8 +137,8 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     """The run in ``folder``: made now, or as recorded there."""
     recorded = folder / "recipe.toml"
     if recorded.exists():
-        recipe = _recorded_recipe(asked, recorded, folder)
-        world = World(find_device(recipe.train.device))
+        recipe = _recorded_recipe(asked, recorded, folder, voice.is_main)
+        world = find_world(recipe.train.device, recipe.train.batch_size)
         _configure_torch(recipe)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
         _require_same_corpus(prepared, read_record(folder / "corpus.json"), folder)
@@ -113,40 +148,75 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     vocab_size = prepared.tokenizer.vocab_size
     encode_prompt(prepared.tokenizer, recipe.sample.prompt or "", recipe.model.block_size)  # it fits
     lines = reference_lines(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
-    model = GPT(GPTConfig.of(recipe.model, vocab_size))
-    model.initialise(recipe.train.seed)
+    model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
+    progress = Progress(loss_scale=FIRST_LOSS_SCALE if recipe.train.precision == "float16" else 1.0)
     return Run(
-        folder, recipe, prepared, lines, world, voice, model.to(world.device),
-        build_optimizer(model, recipe.optim), plan, Progress(), time.monotonic(),
+        folder, recipe, prepared, lines, world, voice, model,
+        build_optimizer(model, recipe.optim), plan, progress, time.monotonic(),
     )  # fmt: skip
 
 
 def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepared, Plan, World]:
     """Prepare the text, take every decision, and write them down; recipe.toml last."""
-    recipe = decide(asked, decide_device(asked))
-    world = World(torch.device(recipe.train.device or "cpu"))
+    world = find_world(asked.train.device, asked.train.batch_size)
+    recipe, prepared, config = prepare_run(asked, world, voice)
     _configure_torch(recipe)
-    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
-    config = GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
     voice.live("measuring what is fastest here")
-    measured, speed = measure(recipe, config)
+    measured, speed = measure(recipe, config, world.device)
     voice.settle()
-    horizon, length = decide_length(recipe, speed, len(prepared.shards.val))
-    opening = {
-        "sample.prompt": prepared.openings(1, config.block_size)[0],
-        "data.val_fraction": prepared.val_fraction,
-    }
+    text = Text.of(prepared.shards)
+    horizon, length = decide_length(recipe, speed, text.train_tokens, text.val_tokens)
+    opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, measured | length | opening)
+    free = storage.free_megabytes(folder) << 20
+    for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
+        voice.say(line)
+    if world.size > 1:
+        voice.say(f"ranks  {world.size} processes share each batch")
     plan = Plan.first(horizon)
-    storage.write_json(folder / "corpus.json", prepared.shards.manifest)
+    storage.write_json(folder / "corpus.json", prepared.shards.manifest | _origin(recipe))
     storage.write_json(folder / "plan.json", plan.as_json())
     storage.write_atomic(folder / "recipe.toml", to_toml(recipe))
-    for line in introduction(recipe, prepared, config, horizon):
-        voice.say(line)
     return recipe, prepared, plan, world
 
 
-def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path) -> Recipe:
+def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prepared, GPTConfig]:
+    """The text made ready, and the recipe with all that is decided by rule.
+
+    Raises:
+        ConfigError: the vocabulary is not that of the weights to begin from.
+    """
+    recipe = adopt_shape(asked)
+    require_compiler(recipe, world.device)
+    recipe = decide(recipe, decide_device(recipe, world) | decide_packing(recipe))
+    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+    recipe = decide(
+        recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
+    )
+    if recipe.model.init:
+        require_same_vocabulary(prepared.tokenizer, find_model_folder(Path(recipe.model.init)))
+    return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
+
+
+def require_same_vocabulary(tokenizer: Tokenizer, weights: Path) -> None:
+    """Weights know their tokens by number: another vocabulary would make noise of them."""
+    expected = load_shape(weights).vocab_size
+    if tokenizer.vocab_size != expected:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the weights know {expected}",
+            where=f"model.init={weights}",
+            mend="use the tokenizer that belongs to the weights: tokenizer.path=FOLDER or vocab.txt",
+        )
+
+
+def _origin(recipe: Recipe) -> dict[str, Any]:
+    """What tells the weights a run begins from apart from others."""
+    if recipe.model.init is None:
+        return {}
+    return {"init": storage.sha256_of(find_model_folder(Path(recipe.model.init)) / "model.safetensors")}
+
+
+def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path, is_main: bool) -> Recipe:
     recipe = load_recipe(recorded)
     changed = differences(asked, recipe)
     if changed:
@@ -156,7 +226,7 @@ def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path) -> Recipe:
             mend="give the same settings to resume it, or train into another folder with --out",
         )
     again = resumed(asked, recipe)
-    if again != recipe:
+    if again != recipe and is_main:
         storage.write_atomic(recorded, to_toml(again))
     return again
 
@@ -193,14 +263,31 @@ def _configure_torch(recipe: Recipe) -> None:
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     if recipe.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(recipe.train.deterministic)
+    # compiled code adds gradients of the embedding in no fixed order otherwise
+    torch.use_deterministic_algorithms(recipe.train.deterministic or recipe.train.compile)
+
+
+def begin_anew(run: Run) -> None:
+    """Weights of a run without checkpoints: drawn from the seed, or those of ``model.init``."""
+    if run.recipe.model.init is None:
+        run.model.initialise(run.recipe.train.seed)
+        return
+    if _origin(run.recipe)["init"] != read_record(run.folder / "corpus.json").get("init"):
+        raise ConfigError(
+            "the weights to begin from have changed since the run was made",
+            where=f"model.init={run.recipe.model.init}",
+            mend="train into another folder with --out",
+        )
+    run.model.load_state_dict(load_model(find_model_folder(Path(run.recipe.model.init))).state_dict())
 
 
 def restore(run: Run) -> None:
     """Put back the newest whole checkpoint; say loudly what had to be passed over."""
     checkpoint = newest_whole(run.folder, run.voice)
     if checkpoint is None:
-        rewind(run.folder, -1)
+        begin_anew(run)
+        if run.world.is_main:
+            rewind(run.folder, -1)
         return
     weights = load_model(checkpoint).state_dict()
     run.model.load_state_dict(weights)
@@ -209,16 +296,55 @@ def restore(run: Run) -> None:
     run.progress = progress
     run.clock_start = time.monotonic() - progress.elapsed_s
     point_to_best(run, checkpoint)
-    if progress.step >= run.plan.horizon:
-        return
-    rewind(run.folder, progress.step)
-    run.voice.say(f"resuming {run.folder} at step {progress.step:,} of {run.plan.horizon:,}")
     now = environment()
     for name in before:
         if before[name] != now.get(name):
             run.voice.warn(
                 f"{name} was {before[name]}, is {now.get(name)}: the last bits of results may differ"
             )
+
+
+def lengthen(run: Run, asked: Recipe) -> None:
+    """Aim at a later end if more steps, epochs or minutes are asked for than the run was made with.
+
+    From here on the rate is that of a run of the new length. The plan is written before the recipe: a
+    crash between them leaves a run of which the same can be asked again.
+    """
+    greater = lengthened(asked, run.recipe)
+    if not greater:
+        return
+    step, before = run.progress.step, run.plan.horizon
+    longer = with_values(run.recipe, greater, "a longer run")
+    horizon = later_horizon(longer, run)
+    aim = Aim(step, step / horizon, horizon)
+    if run.plan.aims[-1] != aim:
+        run.plan = Plan((*(a for a in run.plan.aims if a.from_step < step), aim))
+    run.recipe = longer
+    if run.world.is_main:
+        storage.write_json(run.folder / "plan.json", run.plan.as_json())
+        storage.write_atomic(run.folder / "recipe.toml", to_toml(longer))
+    run.voice.say(f"the run of {before:,} steps goes on to step {horizon:,}")
+
+
+def later_horizon(longer: Recipe, run: Run) -> int:
+    """The step at which a run of the lengths in ``longer`` ends."""
+    step, elapsed = run.progress.step, run.progress.elapsed_s
+    limit = step_limit(longer, len(run.prepared.shards.train))
+    horizons = [] if limit is None else [limit]
+    if longer.train.minutes is not None:
+        seconds_per_step = elapsed / step if step else (run.recipe.train.minutes or 1) * 60 / run.plan.horizon
+        fitting = (longer.train.minutes * 60 - elapsed) / seconds_per_step
+        horizons.append(step + max(int(fitting), 1))
+    return min(horizons)
+
+
+def resume_metrics(run: Run) -> None:
+    """Rows of steps that are to be done again are superseded."""
+    if not 0 < run.progress.step < run.plan.horizon:
+        return
+    if run.world.is_main:
+        rewind(run.folder, run.progress.step)
+    run.voice.say(f"resuming {run.folder} at step {run.progress.step:,} of {run.plan.horizon:,}")
 
 
 def newest_whole(folder: Path, voice: Voice) -> Path | None:

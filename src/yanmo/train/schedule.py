@@ -7,9 +7,12 @@ the new entry continues from the progress already made, so the rate never jumps.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from yanmo.config import OptimConfig
+
+DECAY_SHARE = 0.2
+"""The last part of a ``wsd`` run, in which the rate falls."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,12 @@ class Plan:
 
 
 def learning_rate_at(step: int, plan: Plan, optim: OptimConfig) -> float:
-    """Linear warm-up, then a cosine from learning_rate to min_lr (Loshchilov & Hutter 2017).
+    """Linear warm-up, then from learning_rate to min_lr as ``optim.schedule`` says.
 
     Args:
         step: steps already done; the first update has step 0.
         plan: how far that is.
-        optim: learning_rate, min_lr (None: a tenth of it) and warmup_steps (None: none).
+        optim: learning_rate, min_lr (None: a tenth of it), warmup_steps (None: none) and schedule.
     """
     peak = optim.learning_rate
     lowest = peak / 10 if optim.min_lr is None else optim.min_lr
@@ -81,4 +84,16 @@ def learning_rate_at(step: int, plan: Plan, optim: OptimConfig) -> float:
         return peak * (step + 1) / (warmup + 1)
     done = plan.progress_at(warmup) if warmup < plan.horizon else 1.0
     share = (plan.progress_at(step) - done) / (1 - done) if done < 1 else 1.0
-    return lowest + (peak - lowest) * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+    return lowest + (peak - lowest) * height_at(min(max(share, 0.0), 1.0), optim.schedule)
+
+
+def height_at(share: float, schedule: Literal["cosine", "linear", "wsd"]) -> float:
+    """How high the rate stands between min_lr (0) and its peak (1), after ``share`` of the way.
+
+    Cosine: Loshchilov & Hutter 2017. Warm-up, stable, decay: Hu et al. 2024 (MiniCPM).
+    """
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * share))
+    if schedule == "linear":
+        return 1 - share
+    return min((1 - share) / DECAY_SHARE, 1.0)

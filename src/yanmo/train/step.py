@@ -1,4 +1,4 @@
-"""One forward-backward-update. ``plan`` measures it, the trainer runs it.
+"""One forward-backward-update. ``decide`` measures it, the trainer runs it.
 
 The gradient of a step is that of the mean loss over all targets of the global batch, however it is cut
 into micro-batches and ranks. Dropout's noise is seeded by (seed, step, micro-batch, rank), so a step
@@ -6,15 +6,18 @@ never depends on what was computed before it.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yanmo.data.batches import Batches
 from yanmo.model.gpt import GPT
 from yanmo.train.distributed import World
+
+GROWTH_STEPS = 2000
+"""Steps without overflow after which the loss is scaled twice as much."""
 
 
 @dataclass(frozen=True)
@@ -29,50 +32,96 @@ class StepSettings:
 
 
 @dataclass(frozen=True)
+class LossScale:
+    """float16 cannot hold small gradients, so the loss is multiplied by ``factor``, a power of two.
+
+    An overflow halves it, and that step updates nothing; many good steps double it (Micikevicius et
+    al. 2018, "Mixed Precision Training").
+    """
+
+    factor: float = 1.0
+    good_steps: int = 0
+
+    def after(self, overflowed: bool) -> "LossScale":
+        """The scale of the next step."""
+        if overflowed:
+            return LossScale(self.factor / 2)
+        if self.good_steps + 1 == GROWTH_STEPS:
+            return LossScale(self.factor * 2)
+        return replace(self, good_steps=self.good_steps + 1)
+
+
+@dataclass(frozen=True)
 class StepResult:
     """Loss (nats per token over the global batch) and the norm of the whole gradient before clipping."""
 
     loss: float
     grad_norm: float
+    updated: bool
+
+
+class Loss(nn.Module):
+    """The model's loss as a module of its own, which compile and DDP can wrap."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        return self.model.loss(ids, targets)
 
 
 def training_step(
-    model: GPT,
+    loss_of: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     step: int,
     settings: StepSettings,
     world: World,
+    scale: float = 1.0,
 ) -> StepResult:
     """Accumulate the gradient of batch ``step`` and update, unless loss or gradient is not finite."""
-    loss = accumulate_gradient(model, batches, step, settings, world)
-    max_norm = settings.grad_clip or float("inf")
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-    result = StepResult(float(loss), float(norm))
-    if torch.isfinite(loss) and torch.isfinite(norm):
+    loss = accumulate_gradient(loss_of, batches, step, settings, world, scale)
+    parameters = list(loss_of.parameters())
+    for parameter in parameters if scale != 1 else []:
+        assert parameter.grad is not None
+        parameter.grad.div_(scale)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or float("inf"))
+    finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
+    if finite:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return result
+    return StepResult(float(loss), float(norm), finite)
 
 
 def accumulate_gradient(
-    model: GPT, batches: Batches, step: int, settings: StepSettings, world: World
+    loss_of: nn.Module,
+    batches: Batches,
+    step: int,
+    settings: StepSettings,
+    world: World,
+    scale: float = 1.0,
 ) -> Tensor:
-    """Leave the gradient of the whole global batch in ``.grad``; gives its loss, on every rank."""
+    """Leave ``scale`` times the gradient of the whole global batch in ``.grad``; gives its loss.
+
+    Both are the same on every rank: gradients travel during the last backward pass.
+    """
     total = torch.zeros((), device=world.device)
     count = batches.targets_in(step)
     rows = world.rows(settings.batch_size)
-    for micro, first in enumerate(range(rows.start, rows.stop, settings.micro_batch_size)):
+    starts = range(rows.start, rows.stop, settings.micro_batch_size)
+    for micro, first in enumerate(starts):
         micro_rows = range(first, min(first + settings.micro_batch_size, rows.stop))
         torch.manual_seed(noise_seed(settings.seed, step, micro, world.rank))
         batch = batches.at(step, micro_rows)
         inputs = torch.from_numpy(batch.inputs).to(world.device, non_blocking=True)  # (B, T)
         targets = torch.from_numpy(batch.targets).to(world.device, non_blocking=True)
-        with settings.autocast():
-            loss = model.loss(inputs, targets) / count
-        torch.autograd.backward(loss)
+        last = first == starts[-1]
+        with nullcontext() if last else world.hold_back(loss_of):
+            with settings.autocast():
+                loss = loss_of(inputs, targets) / count
+            torch.autograd.backward(loss * (scale * world.size))  # ranks' gradients are averaged
         total += loss.detach()
-    world.sum_gradients(model.parameters())
     return world.sum(total)
 
 

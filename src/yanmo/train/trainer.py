@@ -1,9 +1,9 @@
 """Training: from an open run to a model that writes.
 
     train(recipe, folder)
-      open_run, restore    in ``run.py``
-      run_loop             step, log, evaluate, save
-      Result               where the run stands
+      open_run, restore, lengthen    in ``run.py``
+      run_loop                       step, log, evaluate, save
+      Result                         where the run stands
 
 Everything a step needs is a function of the recipe, the data, the seed and the step's number; so what
 a checkpoint holds is weights, optimizer and counters, and nothing else.
@@ -11,12 +11,16 @@ a checkpoint holds is weights, optimizer and counters, and nothing else.
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from yanmo import storage
-from yanmo.checkpoint import Progress, newest_first, rotate, save_checkpoint
+from yanmo.checkpoint import Progress, checkpoint_folder, newest_first, rotate, save_checkpoint
 from yanmo.config import Recipe
 from yanmo.data.batches import Batches
 from yanmo.environment import environment
@@ -24,12 +28,14 @@ from yanmo.errors import DivergedError, Stopped
 from yanmo.evaluate import ReferenceLines, evaluate
 from yanmo.generate import write_all
 from yanmo.log import Voice, span
+from yanmo.train.distributed import Meeting
+from yanmo.train.memory import fit_micro_batch, step_in_memory
 from yanmo.train.metrics import Metrics, read_metrics
 from yanmo.train.optim import optimizer_tensors, set_learning_rate
-from yanmo.train.run import Run, check_folder, open_run, point_to_best, restore
+from yanmo.train.run import Run, check_folder, lengthen, open_run, point_to_best, restore, resume_metrics
 from yanmo.train.schedule import learning_rate_at
 from yanmo.train.signals import StopSignal
-from yanmo.train.step import StepResult, training_step
+from yanmo.train.step import Loss, LossScale, StepResult
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,13 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
     Raises:
         YanmoError: see ``errors.py``; the run folder is whole after each of them.
     """
-    check_folder(folder)
-    with storage.FileLock(folder / "run.lock"), voice:
-        for place in (folder, folder / "checkpoints", folder / "samples"):
-            storage.remove_leftovers(place)
-        run = open_run(recipe, folder, voice)
-        restore(run)
+    with Meeting() as ranks, hold(folder, ranks.rank), voice:
+        with ranks.main_first():
+            run = open_run(recipe, folder, voice)
+            restore(run)
+            lengthen(run, recipe)
+            resume_metrics(run)
+        ranks.connect(run.world.device)
         if run.progress.step < run.plan.horizon:
             with Metrics(folder, run.world.is_main, run.progress.step) as metrics, StopSignal() as stop:
                 run_loop(run, metrics, stop)
@@ -84,6 +91,19 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
         return Result(folder, run.progress, run.plan.horizon, run.lines, openings)
 
 
+@contextmanager
+def hold(folder: Path, rank: int) -> Iterator[None]:
+    """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it."""
+    if rank > 0:
+        yield
+        return
+    check_folder(folder)
+    with storage.FileLock(folder / "run.lock"):
+        for place in (folder, folder / "checkpoints", folder / "samples", folder / "epochs"):
+            storage.remove_leftovers(place)
+        yield
+
+
 def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
     """Train until the plan's horizon or a signal.
 
@@ -91,25 +111,25 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
         Stopped: a signal came; the run is saved at its current step.
         DivergedError: loss or gradient is not finite; nothing of that step was kept.
     """
-    train, model = run.recipe.train, run.model
-    batches = Batches(run.prepared.shards.train, model.config.block_size, train.batch_size, train.seed)
-    model.use_attention(train.attention or "sdpa")
-    model.train()
+    train, batches = run.recipe.train, batches_of(run)
+    loss_of = loss_module(run)
+    fit_micro_batch(run, loss_of, batches, metrics)
     begin(run, metrics)
     logged = Logged(run.progress.step, time.monotonic())
     while run.progress.step < run.plan.horizon:
         rate = learning_rate_at(run.progress.step, run.plan, run.recipe.optim)
         set_learning_rate(run.optimizer, rate)
-        result = training_step(model, run.optimizer, batches, run.progress.step, run.settings, run.world)
-        require_finite(run, loss=result.loss, gradient_norm=result.grad_norm)
+        result = step_in_memory(run, loss_of, batches, metrics)
+        judge(run, result, metrics)
         advance(run, batches)
         stopping = run.world.largest(stop.number or 0)
         if run.due(train.log_interval):
             logged = log_step(run, metrics, result, rate, logged)
         improved = run.due(train.eval_interval) and evaluate_now(run, metrics)
         at_end = run.progress.step >= run.plan.horizon
-        if improved or run.due(train.checkpoint_interval) or at_end or stopping:
-            save_now(run, metrics)
+        epoch_ends = train.save_every_epoch and ends_epoch(batches, run.progress.step)
+        if improved or run.due(train.checkpoint_interval) or epoch_ends or at_end or stopping:
+            save_now(run, metrics, batches)
         if run.due(train.eval_interval) or run.due(train.checkpoint_interval):
             logged = Logged(run.progress.step, time.monotonic())  # speed is that of training
         if stopping and not at_end:
@@ -121,6 +141,43 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
             )
 
 
+def batches_of(run: Run) -> Batches:
+    """The training batches."""
+    train, data = run.recipe.train, run.recipe.data
+    stride = data.stride if data.packing == "stride" else None
+    block_size = run.model.config.block_size
+    return Batches(run.prepared.shards.train, block_size, train.batch_size, train.seed, stride)
+
+
+def loss_module(run: Run) -> nn.Module:
+    """The model's loss, shared among ranks and compiled where asked."""
+    run.model.use_attention(run.recipe.train.attention or "sdpa")
+    run.model.train()
+    module = run.world.share_gradients(Loss(run.model))
+    if run.recipe.train.compile:
+        module.compile()
+    return module
+
+
+def judge(run: Run, result: StepResult, metrics: Metrics) -> None:
+    """Stop at a number that is not finite; only a float16 gradient may overflow, which halves its scale."""
+    if run.recipe.train.precision != "float16":
+        require_finite(run, loss=result.loss, gradient_norm=result.grad_norm)
+        return
+    require_finite(run, loss=result.loss)
+    scale = LossScale(run.progress.loss_scale, run.progress.good_steps).after(not result.updated)
+    if not result.updated:
+        metrics.write("health", step=run.progress.step + 1, overflow=True, loss_scale=scale.factor)
+    if scale.factor < 1:
+        require_finite(run, gradient_norm=result.grad_norm)
+    run.progress = replace(run.progress, loss_scale=scale.factor, good_steps=scale.good_steps)
+
+
+def ends_epoch(batches: Batches, step: int) -> bool:
+    """Whether the update to ``step`` completed an epoch."""
+    return batches.epochs_after(step) > batches.epochs_after(step - 1)
+
+
 def advance(run: Run, batches: Batches) -> None:
     """Count the step that was just done."""
     progress = run.progress
@@ -129,9 +186,13 @@ def advance(run: Run, batches: Batches) -> None:
 
 
 def finish(run: Run) -> None:
-    """The last row of the metrics, unless it stands there already."""
+    """The last row of the metrics, unless it stands there already; ``final`` where it is asked for."""
+    if not run.world.is_main:
+        return
+    if run.recipe.train.save_every_epoch:
+        storage.point(run.folder / "final", checkpoint_folder(run.folder, run.progress.step))
     rows = read_metrics(run.folder)
-    if run.world.is_main and not (rows and rows[-1]["event"] == "end"):
+    if not (rows and rows[-1]["event"] == "end"):
         with Metrics(run.folder, step=run.progress.step) as metrics:
             metrics.write("end", step=run.progress.step, elapsed_s=round(run.progress.elapsed_s, 3))
 
@@ -142,6 +203,8 @@ def begin(run: Run, metrics: Metrics) -> None:
         metrics.write("resume", step=run.progress.step)
         return
     lines = {f"{name}_bits_per_char": value for name, value in asdict(run.lines).items()}
+    if run.prepared.is_lossy:
+        lines["lossy"] = True
     metrics.write("start", schema=1, **{name: v for name, v in lines.items() if v is not None})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in asdict(run.lines).items() if value)
     run.voice.say(f"lines  bits per character of the held-out text: {shown}")
@@ -168,8 +231,8 @@ def log_step(run: Run, metrics: Metrics, result: StepResult, rate: float, logged
     speed = tokens / max(now - logged.at, 1e-9)
     metrics.write(
         "train", step=step, loss=result.loss, loss_hex=result.loss.hex(), lr=rate,
-        grad_norm=result.grad_norm, tokens=run.progress.tokens, tokens_per_s=round(speed, 1),
-        elapsed_s=round(run.progress.elapsed_s, 3),
+        grad_norm=result.grad_norm if result.updated else None, tokens=run.progress.tokens,
+        tokens_per_s=round(speed, 1), elapsed_s=round(run.progress.elapsed_s, 3),
     )  # fmt: skip
     bits = result.loss / math.log(2) / run.characters_per_token
     left = run.progress.elapsed_s / step * (run.plan.horizon - step)
@@ -185,7 +248,7 @@ def evaluate_now(run: Run, metrics: Metrics) -> bool:
     part, tokenizer = run.prepared.shards.manifest["splits"]["val"], run.prepared.tokenizer
     found = evaluate(
         run.model, run.prepared.shards.val, part["characters"], tokenizer.end_of_text,
-        run.recipe.train.micro_batch_size or 1, run.autocast,
+        run.recipe.train.micro_batch_size or 1, run.autocast, run.world,
     )  # fmt: skip
     progress, step = run.progress, run.progress.step
     require_finite(run, validation_loss=found.loss)
@@ -210,14 +273,15 @@ def evaluate_now(run: Run, metrics: Metrics) -> bool:
 
 
 def write_sample(run: Run) -> None:
-    """One sample, on the console and in samples/."""
+    """One sample, on the console and in samples/, by the first rank."""
+    if not run.world.is_main:
+        return
     config = run.recipe.sample.model_copy(update={"num_samples": 1})
     prompt = config.prompt or ""
     run.model.eval()
     text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config)[0]
     run.model.train()
-    if run.world.is_main:
-        storage.write_atomic(run.folder / "samples" / f"step-{run.progress.step:08d}.txt", text + "\n")
+    storage.write_atomic(run.folder / "samples" / f"step-{run.progress.step:08d}.txt", text + "\n")
     run.voice.say("  │ " + text.replace("\n", "\n  │ "), style="cyan")
 
 
@@ -232,7 +296,7 @@ def aim_anew(run: Run, metrics: Metrics) -> None:
     if run.plan.aims[-1].from_step < step:
         elapsed = run.elapsed()
         fitting = max(int((train.minutes * 60 - elapsed) / (elapsed / step)), 0)
-        horizon = run.world.largest(min(step + fitting, train.max_steps or step + fitting))
+        horizon = run.world.largest(min(step + fitting, run.step_limit or step + fitting))
         run.plan = run.plan.aimed_anew(step, horizon)
         if run.world.is_main:
             storage.write_json(run.folder / "plan.json", run.plan.as_json())
@@ -240,7 +304,7 @@ def aim_anew(run: Run, metrics: Metrics) -> None:
         metrics.write("plan", step=step, horizon=aim.horizon)
 
 
-def save_now(run: Run, metrics: Metrics) -> None:
+def save_now(run: Run, metrics: Metrics, batches: Batches) -> None:
     """Commit a checkpoint, let ``model`` point to the best, delete what is too old."""
     if not run.world.is_main:
         return
@@ -252,4 +316,11 @@ def save_now(run: Run, metrics: Metrics) -> None:
         optimizer_tensors(run.model, run.optimizer), environment(),
     )  # fmt: skip
     point_to_best(run, checkpoint)
-    rotate(run.folder, run.progress.step, run.recipe.train.keep_last, run.progress.best_step)
+    every_epoch = run.recipe.train.save_every_epoch
+    if every_epoch and ends_epoch(batches, run.progress.step):
+        storage.point(run.folder / "epochs" / str(batches.epochs_after(run.progress.step)), checkpoint)
+
+    def is_kept(step: int) -> bool:
+        return step == run.progress.best_step or (every_epoch and ends_epoch(batches, step))
+
+    rotate(run.folder, run.progress.step, run.recipe.train.keep_last, is_kept)

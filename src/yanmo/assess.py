@@ -1,0 +1,143 @@
+"""``yanmo evaluate``: a finished model on a text, beside the lines that counting reaches.
+
+In: a run (or any model folder) and texts; without texts, the run's own held-out part. Out: an
+:class:`Assessment`. Each token is predicted from a window that slides over the text, so none stands at
+the beginning of a context but the first.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer, recorded_recipe
+from yanmo.config import CorpusConfig, Recipe
+from yanmo.data.prepare import Prepared, prepare
+from yanmo.data.shards import Ids
+from yanmo.errors import ConfigError, DataError
+from yanmo.evaluate import Evaluation, ReferenceLines, evaluate_sliding, lines_for
+from yanmo.log import Voice
+from yanmo.text.documents import corpus_fingerprint, read_documents
+from yanmo.tokenizer import Tokenizer
+from yanmo.tokenizer.lost import Lost
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A model on a text."""
+
+    model: str
+    text: str
+    tokens: int
+    characters: int
+    stride: int
+    evaluation: Evaluation
+    reference: ReferenceLines | None
+    """None where the text the model was trained on is not at hand."""
+    lossy: bool
+    """The vocabulary loses characters: bits per character cannot be compared with others."""
+    trained_on_it: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        values = {key: value for key, value in vars(self).items() if key not in ("evaluation", "reference")}
+        return {
+            **values,
+            "loss": self.evaluation.loss,
+            "perplexity": self.evaluation.perplexity,
+            "bits_per_char": self.evaluation.bits_per_char,
+            "reference_bits_per_char": asdict(self.reference) if self.reference else None,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found, lossy = self.evaluation, " (lossy: not to be compared)" if self.lossy else ""
+        said = [
+            f"model  {self.model}",
+            f"text   {self.text}: {self.characters:,} characters, {self.tokens:,} tokens",
+            f"loss   {found.loss:.4f} nats per token, perplexity {found.perplexity:.2f},"
+            f" {found.bits_per_char:.4f} bits per character{lossy}",
+        ]
+        if self.reference:
+            shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
+            said.append(f"lines  {shown}: {self.reference.standing(found.bits_per_char)}")
+        else:
+            said.append("lines  none: the text this model was trained on is not at hand")
+        if self.trained_on_it:
+            said.append("warning: the model was trained on this text; that says nothing about new ones")
+        return said
+
+
+def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice: Voice) -> Assessment:
+    """Measure the model of ``run`` on ``corpus``, or on the run's held-out text.
+
+    Args:
+        run: run, checkpoint or model folder; None: the newest run.
+        corpus: files and folders.
+        stride: tokens between windows; None: half a window.
+        voice: for progress.
+
+    Raises:
+        ConfigError: there is no such model, the stride is larger than its window, or no text.
+    """
+    folder = find_model_folder(run)
+    model, tokenizer = load_model_and_tokenizer(folder)
+    window = model.config.block_size
+    if stride is not None and stride > window:
+        raise ConfigError(
+            f"--stride {stride} is larger than the model's window of {window}",
+            where="--stride",
+            mend=f"choose at most {window}",
+        )
+    stride = stride or max(window // 2, 1)
+    recipe = recorded_recipe(folder)
+    own = training_text(recipe, tokenizer, voice)
+    config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
+    if corpus:
+        ids, lost = read_tokens(config, tokenizer)
+        characters, lossy = lost.characters, bool(lost.total)
+    elif own is not None:
+        lossy = own.is_lossy
+        ids = own.shards.val.slice(0, len(own.shards.val))
+        characters = own.shards.manifest["splits"]["val"]["characters"]
+    else:
+        raise ConfigError(
+            "no text is named, and the run's own is not at hand", where=str(folder), mend="--corpus TEXT"
+        )
+    end = tokenizer.end_of_text
+    return Assessment(
+        model=str(folder),
+        text=", ".join(corpus) or "the held-out part of " + ", ".join(recipe.corpus.path if recipe else ()),
+        tokens=len(ids),
+        characters=characters,
+        stride=stride,
+        evaluation=evaluate_sliding(model, ids, characters, stride, end),
+        reference=lines_for(own.shards.train, ids, characters, tokenizer.vocab_size, end) if own else None,
+        lossy=lossy,
+        trained_on_it=bool(corpus and own and own.shards.manifest["corpus"] == corpus_fingerprint(config)),
+    )
+
+
+def training_text(recipe: Recipe | None, tokenizer: Tokenizer, voice: Voice) -> Prepared | None:
+    """The run's prepared text, from the cache or made again; None where its files are gone or changed."""
+    if recipe is None:
+        return None
+    try:
+        found = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+    except (DataError, ConfigError):
+        return None
+    return found if found.tokenizer.fingerprint == tokenizer.fingerprint else None
+
+
+def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, Lost]:
+    """A corpus as one row of tokens, each document ended, and what of its characters was lost."""
+    parts, lost = [], Lost(tokenizer)
+    for document in read_documents(corpus):
+        ids = tokenizer.encode(document.text)
+        lost.count(document.text, ids)
+        start, end = tokenizer.document_start, [tokenizer.end_of_text]
+        parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
+    if not parts:
+        raise DataError("the corpus holds no text", where=", ".join(corpus.path), mend="name another")
+    return np.concatenate(parts), lost

@@ -1,0 +1,74 @@
+"""What a vocabulary loses of a text, counted: the difference between the text and what comes back.
+
+Our own tokenizers lose nothing. An imported BERT vocabulary drops characters it does not know, case,
+accents and spaces; nobody should learn of it from what the model cannot write.
+"""
+
+import unicodedata
+from collections import Counter
+from typing import Any
+
+from yanmo.tokenizer.base import Ids, Tokenizer
+
+SHOWN = 12
+
+
+class Lost:
+    """Counts what is missing from ``decode(encode(text))``, piece by piece."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.characters = 0
+        self.spaces = 0
+        self.case = 0
+        self.unknown: Counter[str] = Counter()
+
+    def count(self, text: str, ids: Ids) -> None:
+        """Compare a text with its ids."""
+        before, after = Counter(text), Counter(self._tokenizer.decode(ids))
+        self.characters += len(text)
+        for character, times in (before - after).items():
+            if character.isspace():
+                self.spaces += times
+            elif _has_plain_form(character, after):
+                self.case += times
+            else:
+                self.unknown[character] += times
+
+    @property
+    def total(self) -> int:
+        """Characters that did not come back as they were."""
+        return self.spaces + self.case + self.unknown.total()
+
+    def as_json(self) -> dict[str, Any]:
+        """For a manifest."""
+        return {
+            "characters": self.characters,
+            "total": self.total,
+            "unknown": self.unknown.total(),
+            "unknown_characters": dict(self.unknown.most_common(SHOWN)),
+            "spaces_and_line_ends": self.spaces,
+            "case_and_accents": self.case,
+        }
+
+
+def describe(lost: dict[str, Any]) -> str:
+    """The counts of :meth:`Lost.as_json` in a sentence."""
+    names = ", ".join(f"{_shown(c)} ×{n:,}" for c, n in list(lost["unknown_characters"].items())[:6])
+    parts = [
+        f"{lost['unknown']:,} characters it does not know ({names})" if lost["unknown"] else "",
+        f"{lost['spaces_and_line_ends']:,} spaces and line ends" if lost["spaces_and_line_ends"] else "",
+        f"case or accents of {lost['case_and_accents']:,} letters" if lost["case_and_accents"] else "",
+    ]
+    said = "; ".join(part for part in parts if part)
+    return f"of {lost['characters']:,} characters the vocabulary loses {said}"
+
+
+def _has_plain_form(character: str, after: Counter[str]) -> bool:
+    """Whether it came back without its case or accents."""
+    plain = unicodedata.normalize("NFD", character).lower()
+    return plain[0] != character and plain[0] in after
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else f"U+{ord(character):04X}"

@@ -1,0 +1,297 @@
+"""A BERT vocab.txt as GPT2-Chinese uses it: the tokenizer of a thousand Chinese GPT-2s.
+
+Text is lower-cased and stripped of accents and control characters; each Chinese character, each digit
+and each punctuation mark stands alone (BERT does not isolate digits, GPT2-Chinese does); what is left
+are words, cut greedily into the longest known pieces, with ``##`` before a piece that continues a word
+(Wu et al. 2016; Devlin et al. 2019). What the vocabulary lacks becomes [UNK]: this tokenizer loses
+text, and ``tokenizer/lost.py`` counts what.
+
+The ids are those of the file's lines, so weights trained elsewhere keep their meaning. Two things are
+ours: the entry that stands for a line end is renamed to it in tokenizer.json, so that every reader
+writes real line ends; and decoding puts no spaces between Chinese characters.
+The splitting itself is done by the ``tokenizers`` library, from the tokenizer.json written here.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from yanmo.errors import TokenizerError
+from yanmo.tokenizer.base import Ids, fingerprint_of, json_text, write_tokenizer
+
+UNKNOWN = "[UNK]"
+SPECIALS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+MAX_WORD = 100
+CHUNK = 1 << 12
+"""Characters the library is given at a time; its work grows faster than the text."""
+
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
+# the characters of str.isdigit(): decimal digits, superscripts, subscripts, circled and dotted ones
+DIGITS = (
+    r"\p{Nd}²³¹⁰⁴-⁹₀-₉①-⑨⑴-⑼⒈-⒐⓪⓵-⓽⓿❶-❾➀-➈➊-➒"
+    "\u1369-\u1371\u19da\U00010a40-\U00010a43\U00010e60-\U00010e68\U00011052-\U0001105a\U0001f100-\U0001f10a"
+)
+PUNCTUATION = r"!-/:-@\[-`{-~\p{P}"
+_CUT = re.compile(rf"\n|(?=[{HAN}])")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The vocabulary entries with a part to play; an empty name is none."""
+
+    newline: str = ""
+    start: str = ""
+    end: str = "[SEP]"
+
+
+class WordPieceTokenizer:
+    """Text ↔ the line numbers of a vocab.txt."""
+
+    def __init__(self, entries: list[str], roles: Roles) -> None:
+        """``entries`` are the lines of vocab.txt.
+
+        Raises:
+            TokenizerError: an entry that is needed is missing.
+        """
+        _require(entries, (UNKNOWN, roles.end, roles.start, roles.newline))
+        self._roles = roles
+        self._entries = _written_entries(entries, roles.newline)
+        self._ids = {entry: number for number, entry in enumerate(self._entries)}
+        self._spec = _tokenizer_json(self._ids)
+        self._fingerprint = fingerprint_of({"tokenizer": self._spec, "roles": vars(roles)})
+        self._library = tokenizers.Tokenizer.from_str(json_text(self._spec))
+        specials = {entry: self._ids[entry] for entry in SPECIALS if entry in self._ids}
+        self._texts = [entry if entry not in specials else "" for entry in self._entries]
+        self._suppressed = tuple(sorted(n for entry, n in specials.items() if entry != roles.end))
+
+    @classmethod
+    def from_vocabulary(cls, path: Path, roles: Roles) -> "WordPieceTokenizer":
+        """From a vocab.txt: one entry a line, its id the line's number; the last line end may be missing.
+
+        Raises:
+            TokenizerError: the file cannot be read, or lacks an entry that is needed.
+        """
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenizerError(
+                f"the vocabulary cannot be read: {error}", where=str(path), mend="give a BERT vocab.txt"
+            ) from error
+        lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+        try:
+            return cls(lines, roles)
+        except TokenizerError as error:
+            raise TokenizerError(error.what, where=str(path), mend=error.mend) from error
+
+    @classmethod
+    def from_json(cls, spec: dict[str, Any], config: dict[str, Any], where: Path) -> "WordPieceTokenizer":
+        """From a tokenizer.json of ours and the roles in its tokenizer_config.json."""
+        try:
+            vocabulary: dict[str, int] = spec["model"]["vocab"]
+            roles = Roles(config["line_end"], config["document_start"], config["eos_token"])
+            entries = sorted(vocabulary, key=lambda entry: vocabulary[entry])
+            entries = [roles.newline if entry == "\n" else entry for entry in entries]
+            tokenizer = cls(entries, roles)
+        except (KeyError, TypeError, AttributeError):
+            tokenizer = None
+        if tokenizer is None or tokenizer._spec != spec:
+            raise TokenizerError(
+                "this WordPiece tokenizer.json was not made by yanmo",
+                where=str(where),
+                mend="name the vocab.txt it was made from: tokenizer.path=vocab.txt",
+            )
+        return tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """The lines of vocab.txt."""
+        return len(self._entries)
+
+    @property
+    def lossless(self) -> bool:
+        """False: case, spaces and characters that the vocabulary lacks are lost."""
+        return False
+
+    @property
+    def end_of_text(self) -> int:
+        """The end token's id."""
+        return self._ids[self._roles.end]
+
+    @property
+    def document_start(self) -> tuple[int, ...]:
+        """The start token's id, if there is one."""
+        return (self._ids[self._roles.start],) if self._roles.start else ()
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Every special token but the one that ends a text."""
+        return self._suppressed
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of the vocabulary and its roles."""
+        return self._fingerprint
+
+    def encode(self, text: str, special: bool = False) -> Ids:
+        """Ids of a text, shape (number of tokens,)."""
+        text.encode("utf-8")  # a lone surrogate raises here, where its place is known
+        if special and self._roles.newline:
+            text = text.replace(self._roles.newline, "\n")
+        self._library.encode_special_tokens = not special
+        chunks = list(self.pieces(text, CHUNK))
+        found = self._library.encode_batch_fast(chunks, add_special_tokens=False)
+        return np.array([token for chunk in found for token in chunk.ids], dtype=np.int64)
+
+    def decode(self, ids: Ids | list[int]) -> str:
+        """Text of ids, lower-cased; spaces stand between Latin words only."""
+        stream = self.stream()
+        return "".join(map(stream.push, ids))
+
+    def stream(self) -> "WordPieceStream":
+        """A decoder for ids that arrive one by one."""
+        return WordPieceStream(self._texts)
+
+    def pieces(self, text: str, length: int) -> Iterator[str]:
+        """``text`` cut behind line ends or before Chinese characters, where words end anyway."""
+        start = 0
+        while start < len(text):
+            end = _cut(text, start, start + length)
+            yield text[start:end]
+            start = end
+
+    def save(self, folder: Path, model_max_length: int) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        more = {
+            "eos_token": self._roles.end,
+            "bos_token": self._roles.start or self._roles.end,
+            "unk_token": UNKNOWN,
+            "line_end": self._roles.newline,
+            "document_start": self._roles.start,
+        }
+        write_tokenizer(folder, self._spec, model_max_length, more)
+
+
+class WordPieceStream:
+    """Joins pieces to words, and puts a space between two Latin ones."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+        self._before = ""
+
+    def push(self, token: int) -> str:
+        """The text of a token, after those before it."""
+        text = self._texts[token]
+        if text.startswith("##") and len(text) > 2:
+            text = text[2:]
+        elif _is_latin(self._before[-1:]) and _is_latin(text[:1]):
+            text = " " + text
+        self._before = text or self._before
+        return text
+
+    def flush(self) -> str:
+        """Nothing: every token is whole characters."""
+        return ""
+
+
+def _cut(text: str, start: int, limit: int) -> int:
+    """The last cut after ``start`` up to ``limit``, else the first one beyond it."""
+    if limit >= len(text):
+        return len(text)
+    place = max(text.rfind("\n", start, limit), start)
+    if place > start:
+        return place + 1
+    found = _CUT.search(text, limit)
+    return found.end() if found else len(text)
+
+
+def _is_latin(character: str) -> bool:
+    return "a" <= character <= "z"
+
+
+def _require(entries: list[str], needed: tuple[str, ...]) -> None:
+    known = set(entries)
+    for entry in needed:
+        if entry and entry not in known:
+            special = [e for e in entries if e[:1] == "[" and e[-1:] == "]" and not e.startswith("[unused")]
+            raise TokenizerError(
+                f"the vocabulary of {len(entries)} entries has no {entry}",
+                where="vocab.txt",
+                mend=f"its special entries are: {', '.join(special[:8]) or 'none'}; set tokenizer.end_token,"
+                " start_token and newline_token to those it has",
+            )
+
+
+def _written_entries(entries: list[str], newline: str) -> list[str]:
+    """Entries as tokenizer.json names them: of equal lines the last counts (as in BERT's own loader)."""
+    last = {entry: number for number, entry in enumerate(entries)}
+    written = [
+        entry if last[entry] == number else f"[line {number + 1} repeated at {last[entry] + 1}]"
+        for number, entry in enumerate(entries)
+    ]
+    return ["\n" if newline and entry == newline else entry for entry in written]
+
+
+def _tokenizer_json(ids: dict[str, int]) -> dict[str, Any]:
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": ids[content],
+                "content": content,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for content in sorted((s for s in SPECIALS if s in ids), key=lambda s: ids[s])
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                _replace(r"\x{FFFD}|(?![\t\n\r])\p{C}", ""),
+                {"type": "NFD"},
+                _replace(r"\p{Mn}", ""),
+                {"type": "Lowercase"},
+            ],
+        },
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                _split(r"[^\S\n]+" if "\n" in ids else r"\s+", "Removed"),
+                _split(rf"[\n{HAN}{DIGITS}{PUNCTUATION}]", "Isolated"),
+            ],
+        },
+        "post_processor": None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                _replace("^(?!##.)", " "),  # a space before each word,
+                _replace("^##(?=.)", ""),  # none before what continues one,
+                {"type": "Fuse"},
+                _replace("(?<![a-z]) | (?![a-z])", ""),  # and none but between Latin words
+            ],
+        },
+        "model": {
+            "type": "WordPiece",
+            "unk_token": UNKNOWN,
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": MAX_WORD,
+            "vocab": ids,
+        },
+    }
+
+
+def _replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+
+def _split(pattern: str, behavior: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False}

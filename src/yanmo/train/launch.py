@@ -1,0 +1,77 @@
+"""One command, several processes: torch's own launcher (torchrun), a rank for each, on this machine.
+
+If one rank dies, the others are stopped within seconds, the first cause is said, and the run can be
+resumed. A signal reaches every rank, which finish their step and save.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from yanmo.errors import YanmoError
+
+SHUTDOWN_SECONDS = 20
+"""How long ranks have to save and leave; then they are killed."""
+
+
+class RankError(YanmoError):
+    """A rank died; ``exit_code`` is its own."""
+
+
+def launch(processes: int, arguments: list[str]) -> None:
+    """Run Python with ``arguments`` in so many processes and wait for them.
+
+    Raises:
+        RankError: the first rank that failed was killed, or broke.
+        SystemExit: a rank met an error that it has said, or a signal came.
+    """
+    logging.disable(logging.CRITICAL)  # what torch's launcher would say is said below, in one line
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=f"yanmo-{os.getpid()}",
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
+        shutdown_timeout=SHUTDOWN_SECONDS, signals_to_handle="SIGTERM,SIGINT",
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)(*arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 1:  # a YanmoError: the rank has said it
+            raise SystemExit(failure.exitcode) from error
+        raise describe_failure(rank, failure) from error
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from error
+
+
+def describe_failure(rank: int, failure: ProcessFailure) -> RankError:
+    """What is said of the first rank that died; its traceback, if it had one, stands above."""
+    killed = failure.exitcode < 0
+    how = f"was killed by {failure.signal_name()}" if killed else f"ended with exit code {failure.exitcode}"
+    error = RankError(
+        f"rank {rank} {how}; the other ranks were stopped",
+        where=f"process {failure.pid}",
+        mend="the run is whole: the same command resumes it",
+    )
+    error.exit_code = 128 - failure.exitcode if killed else failure.exitcode
+    return error
+
+
+def follow_launcher(seconds: float = 1.0) -> None:
+    """In a rank: stop as by SIGTERM when the launcher is gone, so that no rank is left behind."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # whoever started it, it was no launcher of torch's
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,103 @@
+"""Out of memory is no end: the micro-batch is halved, that is written down, and the step is done again.
+
+The gradient of a step is the same, up to rounding, however it is cut; so a run goes on as if it had
+begun with the smaller micro-batch.
+"""
+
+import contextlib
+import gc
+
+import torch
+from torch import nn
+
+from yanmo import storage
+from yanmo.config import MICRO_BATCH, to_toml, with_values
+from yanmo.data.batches import Batches
+from yanmo.errors import DeviceError
+from yanmo.train.decide import largest_divisor
+from yanmo.train.metrics import Metrics
+from yanmo.train.run import Run
+from yanmo.train.step import StepResult, training_step
+
+
+def step_in_memory(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> StepResult:
+    """The next training step, with as small a micro-batch as it takes.
+
+    Raises:
+        DeviceError: not even one window fits; or, on several ranks, memory ran out in the middle of a
+            run, which then can be resumed with the smaller micro-batch.
+    """
+    while True:
+        step, scale = run.progress.step, run.progress.loss_scale
+        try:
+            return training_step(loss_of, run.optimizer, batches, step, run.settings, run.world, scale)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release(run)
+        halve_micro_batch(run, metrics)
+        if run.world.size > 1:  # the others are in the middle of this step and cannot begin it again
+            raise DeviceError(
+                f"rank {run.world.rank} ran out of memory at step {step:,}",
+                where=str(run.folder),
+                mend=f"the same command resumes with {MICRO_BATCH}={run.recipe.train.micro_batch_size}",
+            )
+
+
+def fit_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> None:
+    """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them."""
+    while run.world.size > 1:
+        failed = False
+        try:
+            with run.world.hold_back(loss_of):
+                first = run.settings.micro_batch_size
+                batch = batches.at(run.progress.step, range(first))
+                inputs = torch.from_numpy(batch.inputs).to(run.world.device)  # (B, T)
+                with run.autocast():
+                    loss = loss_of(inputs, inputs)
+                torch.autograd.backward(loss)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        release(run)
+        if not run.world.largest(failed):
+            return
+        halve_micro_batch(run, metrics)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or this machine, has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(said in str(error) for said in ("can't allocate memory", "out of memory"))
+
+
+def release(run: Run) -> None:
+    """Forget half a step."""
+    run.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    with contextlib.suppress(RuntimeError):
+        torch.accelerator.empty_cache()
+
+
+def halve_micro_batch(run: Run, metrics: Metrics) -> None:
+    """Go on with at most half as many rows at a time, and write that down first.
+
+    Raises:
+        DeviceError: it is one row already.
+    """
+    size, step = run.settings.micro_batch_size, run.progress.step
+    if size == 1:
+        raise DeviceError(
+            f"not even one window of {run.model.config.block_size} tokens fits into memory",
+            where=f"{run.world.device}, {run.folder}",
+            mend="choose a smaller model.block_size, n_embd or n_layer, or train.precision=bfloat16",
+        )
+    smaller = largest_divisor(run.recipe.train.batch_size, size // 2)
+    recipe = with_values(run.recipe, {MICRO_BATCH: smaller}, "out of memory")
+    decided = (*(name for name in recipe.decided if name != MICRO_BATCH), MICRO_BATCH)
+    run.recipe = recipe.model_copy(update={"decided": decided})
+    storage.write_atomic(run.folder / "recipe.toml", to_toml(run.recipe))
+    metrics.write("plan", step=step, micro_batch_size=smaller)
+    run.voice.warn(f"out of memory at step {step:,}: from here {smaller} windows at a time, not {size}")

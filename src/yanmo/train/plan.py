@@ -1,0 +1,200 @@
+"""What a run will be, by arithmetic, before it starts: size, passes, memory, disk, and what looks wrong.
+
+In: a recipe, the model's shape, the amount of text, the number of steps where it is known. Out: a
+:class:`Forecast` and the lines that say it. Nothing is measured here (``decide.py`` measures) and
+nothing is decided.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from yanmo.config import Recipe
+from yanmo.data.batches import windows_in
+from yanmo.data.shards import ShardSet
+from yanmo.model.gpt import GPTConfig, count_parameters
+from yanmo.train.decide import step_limit
+
+FINE_TUNING_RATE = 5e-5
+"""Up to here a learning rate is one for weights that know something already."""
+FEW_TOKENS = 1 / 20
+"""Fewer training tokens than this for each parameter: more model than the text can fill."""
+MANY_PASSES = 40
+"""So many passes over a text without dropout, and the model learns it by heart."""
+BYTES_PER_PARAMETER = 16
+"""In training: weight, gradient and AdamW's two moments, each float32."""
+SAVED_PER_PARAMETER = 12
+"""On disk: weight and the two moments."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """How much there is to read."""
+
+    characters: int
+    train_tokens: int
+    val_tokens: int
+
+    @classmethod
+    def of(cls, shards: ShardSet) -> "Text":
+        """From prepared shards."""
+        characters = sum(part["characters"] for part in shards.manifest["splits"].values())
+        return cls(characters, len(shards.train), len(shards.val))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The numbers of a run; what follows from its length is None where only the clock will tell."""
+
+    parameters: int
+    parameters_without_embeddings: int
+    """Token and position tables not counted (Kaplan et al. 2020; nanoGPT leaves out positions only)."""
+    vocabulary: int
+    text: Text
+    tokens_per_parameter: float
+    steps: int | None
+    epochs: float | None
+    passes: float | None
+    """How often each token is a target: more than epochs where windows overlap."""
+    memory_bytes: int
+    disk_bytes: int
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def forecast(
+    recipe: Recipe, config: GPTConfig, text: Text, steps: int | None = None, free_bytes: int | None = None
+) -> Forecast:
+    """All that arithmetic knows of a run.
+
+    Args:
+        recipe: with device, micro-batch and packing decided.
+        config: the model's shape.
+        text: the prepared text.
+        steps: how many; None: what max_steps and epochs say, if they do.
+        free_bytes: room on the disk of the run folder, to warn.
+    """
+    steps = steps or step_limit(recipe, text.train_tokens)
+    parameters = count_parameters(config)
+    tables = (config.vocab_size + config.block_size) * config.n_embd
+    windows = windows_in(text.train_tokens, config.block_size, recipe.data.stride)
+    samples = steps * recipe.train.batch_size if steps else None
+    found = Forecast(
+        parameters=parameters,
+        parameters_without_embeddings=parameters - tables,
+        vocabulary=config.vocab_size,
+        text=text,
+        tokens_per_parameter=text.train_tokens / parameters,
+        steps=steps,
+        epochs=samples / windows if samples else None,
+        passes=samples * config.block_size / text.train_tokens if samples else None,
+        memory_bytes=parameters * BYTES_PER_PARAMETER + activation_bytes(recipe, config),
+        disk_bytes=disk_bytes(recipe, parameters, samples / windows if samples else 0),
+        warnings=(),
+    )
+    warnings = tuple(warnings_of(recipe, found, free_bytes))
+    return Forecast(**{**vars(found), "warnings": warnings})
+
+
+def activation_bytes(recipe: Recipe, config: GPTConfig) -> int:
+    """Roughly what one micro-batch keeps for its backward pass (after Korthikanti et al. 2022).
+
+    17 values of width C for each token and layer, the attention matrices where they are not fused
+    away, and three copies of the logits in float32.
+    """
+    rows = recipe.train.micro_batch_size or 1
+    size = 4 if recipe.train.precision in (None, "float32") else 2
+    tokens = rows * config.block_size
+    layers = config.n_layer * tokens * 17 * config.n_embd * size
+    matrices = 0
+    if recipe.train.attention == "matmul":
+        matrices = config.n_layer * config.n_head * tokens * config.block_size * (size + 5)
+    return layers + matrices + tokens * config.vocab_size * 12
+
+
+def disk_bytes(recipe: Recipe, parameters: int, epochs: float) -> int:
+    """What a run folder grows to: checkpoints kept, the best, one being written, each epoch's if asked."""
+    checkpoints = recipe.train.keep_last + 2 + (int(epochs) if recipe.train.save_every_epoch else 0)
+    return checkpoints * parameters * SAVED_PER_PARAMETER
+
+
+def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iterator[str]:
+    """What experience says about these numbers, each with the way out."""
+    optim, from_scratch = recipe.optim, recipe.model.init is None
+    if from_scratch and optim.learning_rate <= FINE_TUNING_RATE:
+        yield (
+            f"optim.learning_rate={optim.learning_rate:g} is a rate for fine-tuning: from scratch a model"
+            " learns little more than how often each token occurs; 3e-4 to 1e-3 is usual"
+        )
+    if found.steps and optim.warmup_steps and optim.warmup_steps >= found.steps:
+        yield (
+            f"optim.warmup_steps={optim.warmup_steps} is longer than the run of {found.steps:,} steps:"
+            " the rate never reaches its peak"
+        )
+    if from_scratch and found.tokens_per_parameter < FEW_TOKENS:
+        yield (
+            f"{found.text.train_tokens:,} training tokens are little for {found.parameters:,} parameters"
+            f" ({found.tokens_per_parameter:.3f} each): it will learn by heart; give more text, a smaller"
+            " model, or start from weights with model.init"
+        )
+    if found.passes and found.passes > MANY_PASSES and not recipe.model.dropout:
+        yield (
+            f"{found.passes:.0f} passes over the text without dropout: watch the validation loss, or set"
+            " model.dropout=0.1"
+        )
+    if free_bytes is not None and found.disk_bytes > free_bytes:
+        yield f"the run needs about {gigabytes(found.disk_bytes)} of disk, {gigabytes(free_bytes)} are free"
+
+
+def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
+    """A forecast in lines, the recipe first."""
+    text, train = found.text, recipe.train
+    ends = [f"{found.steps:,} steps" if found.steps else "as many steps as fit"]
+    if train.minutes:
+        ends.append(f"within {train.minutes:g} minutes")
+    if found.passes and found.epochs:
+        ends.append(f"{found.epochs:.1f} epochs, {found.passes:.1f} passes over the text")
+    lines = [
+        *recipe_lines(recipe),
+        f"text   {text.characters:,} characters, {text.train_tokens:,} training tokens,"
+        f" {text.val_tokens:,} held out",
+        f"model  {recipe.model.family}, {found.parameters:,} parameters"
+        f" ({found.parameters_without_embeddings:,} without token and position tables):"
+        f" {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide,"
+        f" window {config.block_size}, vocabulary {config.vocab_size:,};"
+        f" {found.tokens_per_parameter:.2f} training tokens per parameter",
+        f"plan   {', '.join(ends)}; batches of {train.batch_size} windows on {place(recipe)}",
+        f"needs  about {gigabytes(found.memory_bytes)} of memory,"
+        f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
+    ]
+    return lines + [f"warning: {warning}" for warning in found.warnings]
+
+
+def recipe_lines(recipe: Recipe) -> Iterator[str]:
+    """Every setting that has a value, a line for each section."""
+    for section in ("corpus", "tokenizer", "data", "model", "optim", "train", "sample"):
+        values = {key: value for key, value in getattr(recipe, section) if value not in (None, "", ())}
+        yield f"[{section}] " + " ".join(f"{key}={_plain(value)}" for key, value in values.items())
+
+
+def place(recipe: Recipe) -> str:
+    """Device, arithmetic and threads, as far as they are decided."""
+    train = recipe.train
+    said = [train.device, train.precision, f"{train.attention} attention" if train.attention else None]
+    if train.threads and train.device == "cpu":
+        said.append(f"{train.threads} thread{'s' if train.threads > 1 else ''}")
+    return ", ".join(word for word in said if word)
+
+
+def gigabytes(size: int) -> str:
+    """``1.31 GB``, ``45 MB``."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ",".join(map(str, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

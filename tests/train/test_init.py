@@ -1,0 +1,69 @@
+"""Runs that begin from weights."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import invented_text, tiny_recipe
+from tests.train.test_trainer import RUN
+from yanmo.checkpoint import find_model_folder
+from yanmo.config import load_recipe
+from yanmo.errors import ConfigError
+from yanmo.log import Voice
+from yanmo.tokenizer import load_tokenizer
+from yanmo.train import memory
+from yanmo.train.metrics import read_metrics
+from yanmo.train.trainer import train
+
+
+def test_a_run_may_begin_from_weights(novel: Path, voice: Voice) -> None:
+    first = train(tiny_recipe(novel), Path("first"), voice)
+    other = Path("other.txt")
+    other.write_text(invented_text(5000, seed=9) + "龘", encoding="utf-8")
+    free = (
+        "train.max_steps=4",
+        "train.eval_interval=4",
+        "train.device=cpu",
+        "train.threads=1",
+        "train.batch_size=8",
+    )
+    asked = load_recipe(None, [f"corpus.path=['{other}']", "model.init=first", *free])
+    result = train(asked, RUN, voice)
+    recipe = load_recipe(RUN / "recipe.toml")
+    assert (recipe.model.n_layer, recipe.model.n_embd, recipe.model.block_size) == (2, 16, 16)
+    assert (
+        load_tokenizer(find_model_folder(RUN)).fingerprint
+        == load_tokenizer(find_model_folder(Path("first"))).fingerprint
+    )
+    assert losses_of(RUN)[0] < losses_of(Path("first"))[0] - 0.1
+    assert first.progress.best_val_loss is not None and result.progress.step == 4
+    assert train(asked, RUN, voice).progress.step == 4  # the same command again: finished
+
+
+def losses_of(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder) if row["event"] == "train"]
+
+
+def test_weights_that_do_not_fit_are_refused(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel), Path("first"), voice)
+    with pytest.raises(ConfigError, match=r"model.n_layer=3, but the weights have 2"):
+        train(tiny_recipe(novel, more=("model.init=first", "model.n_layer=3")), RUN, voice)
+    other = Path("other.txt")
+    other.write_text(invented_text(5000, seed=9) + "龘龖", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"the tokenizer has \d+ ids, the weights know \d+"):
+        train(tiny_recipe(other, more=("model.init=first", "tokenizer.kind=char")), RUN, voice)
+    with pytest.raises(ConfigError, match="is no run or model folder"):
+        train(tiny_recipe(novel, more=("model.init=nowhere",)), RUN, voice)
+
+
+def test_weights_that_changed_before_the_first_checkpoint_are_refused(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_recipe(novel), Path("first"), voice)
+    asked = tiny_recipe(novel, more=("model.init=first",))
+    with monkeypatch.context() as broken, pytest.raises(RuntimeError):
+        broken.setattr(memory, "training_step", lambda *_: (_ for _ in ()).throw(RuntimeError("died")))
+        train(asked, RUN, voice)
+    train(tiny_recipe(novel, more=("train.max_steps=16",)), Path("first"), voice)
+    with pytest.raises(ConfigError, match="weights to begin from have changed"):
+        train(asked, RUN, voice)

@@ -1,0 +1,117 @@
+"""How long a run is: epochs, strides, and going on for longer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import invented_text, tiny_recipe
+from tests.train.test_trainer import RUN, StopAt, losses, weights
+from yanmo import storage
+from yanmo.checkpoint import find_model_folder, newest_first, step_of
+from yanmo.config import load_recipe
+from yanmo.errors import ConfigError, Stopped
+from yanmo.log import Voice
+from yanmo.train.metrics import read_metrics
+from yanmo.train.schedule import Aim, Plan, learning_rate_at
+from yanmo.train.trainer import train
+
+
+def plan_of(folder: Path) -> Plan:
+    return Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+
+
+def test_epochs_and_strides_give_the_steps(novel: Path, voice: Voice) -> None:
+    more = ("train.epochs=1.5", "data.stride=8", "train.max_steps=100000", "train.eval_interval=500")
+    result = train(tiny_recipe(novel, more=more), RUN, voice)
+    windows = -(-(len_of_train(RUN) - 17) // 8) + 1
+    assert result.progress.step == -(-windows * 1.5 // 8)
+    assert result.progress.tokens == result.progress.step * 8 * 16
+    assert "data.packing" in load_recipe(RUN / "recipe.toml").decided
+
+
+def len_of_train(folder: Path) -> int:
+    manifest = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    return int(manifest["splits"]["train"]["tokens"])
+
+
+def test_every_epoch_is_kept_and_the_last_is_final(tmp_path: Path, voice: Voice) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text(invented_text(700), encoding="utf-8")
+    more = ("train.max_steps=1000", "train.epochs=4", "train.save_every_epoch=true", "train.keep_last=1")
+    train(tiny_recipe(path, more=more), RUN, voice)
+    epochs = [step_of((RUN / "epochs" / str(n)).resolve()) for n in (1, 2, 3, 4)]
+    windows = -(-len_of_train(RUN) // 16)
+    assert epochs == [-(-windows * n // 8) for n in (1, 2, 3, 4)]
+    assert (RUN / "final").resolve() == (RUN / "epochs" / "4").resolve()
+    for folder in (RUN / "epochs").iterdir():
+        assert folder.is_symlink()
+        storage.verify_folder(folder)
+    best = find_model_folder(RUN)
+    kept = {step_of(folder) for folder in newest_first(RUN)}
+    assert kept == {*epochs, step_of(best)}
+
+
+@pytest.mark.parametrize("setting", ["train.max_steps=24", "train.epochs=0.6"])
+def test_a_finished_run_goes_on_when_its_length_is_raised(novel: Path, voice: Voice, setting: str) -> None:
+    first = "train.max_steps=12" if "steps" in setting else "train.epochs=0.3"
+    unlimited = ("train.max_steps=1000",) if "epochs" in setting else ()
+    train(tiny_recipe(novel, more=(*unlimited, first)), RUN, voice)
+    before, end = losses(RUN), plan_of(RUN).horizon
+    result = train(tiny_recipe(novel, more=(*unlimited, setting)), RUN, voice)
+    horizon = plan_of(RUN).horizon
+    assert result.progress.step == horizon == pytest.approx(2 * end, abs=1)
+    assert {step: losses(RUN)[step] for step in before} == before
+    assert len(losses(RUN)) == horizon
+    assert [r["event"] for r in read_metrics(RUN)].count("end") == 1
+    rates = [r["lr"] for r in read_metrics(RUN) if r["event"] == "train"]
+    plan = Plan((plan_of(RUN).aims[0], Aim(end, end / horizon, horizon)))
+    assert plan_of(RUN) == plan
+    optim = load_recipe(RUN / "recipe.toml").optim
+    assert rates == [learning_rate_at(step, plan, optim) for step in range(horizon)]
+    assert load_recipe(RUN / "recipe.toml").train.max_steps == (1000 if unlimited else 24)
+
+
+def test_a_longer_run_that_is_stopped_in_between_is_the_same_run(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = tiny_recipe(novel, more=("train.max_steps=24",))
+    for folder in (Path("whole"), RUN):
+        train(tiny_recipe(novel), folder, voice)
+    train(longer, Path("whole"), voice)
+    StopAt(monkeypatch, 17)
+    with pytest.raises(Stopped):
+        train(longer, RUN, voice)
+    train(longer, RUN, voice)
+    assert losses(RUN) == losses(Path("whole"))
+    assert weights(RUN) == weights(Path("whole"))
+
+
+def test_a_crash_between_plan_and_recipe_of_a_longer_run_is_survived(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = tiny_recipe(novel, more=("train.max_steps=24",))
+    for folder in (Path("whole"), RUN):
+        train(tiny_recipe(novel), folder, voice)
+    train(longer, Path("whole"), voice)
+
+    def refuse(path: Path, data: bytes | str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        real = storage.write_json
+        broken.setattr(
+            storage, "write_json", lambda *a: (real(*a), broken.setattr(storage, "write_atomic", refuse))
+        )
+        train(longer, RUN, voice)
+    assert plan_of(RUN).horizon == 24
+    assert load_recipe(RUN / "recipe.toml").train.max_steps == 12
+    train(longer, RUN, voice)
+    assert plan_of(RUN) == plan_of(Path("whole"))
+    assert losses(RUN) == losses(Path("whole"))
+
+
+def test_a_shorter_run_is_refused(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel), RUN, voice)
+    with pytest.raises(ConfigError, match="max_steps: 12 in the run, 8 asked"):
+        train(tiny_recipe(novel, more=("train.max_steps=8",)), RUN, voice)

@@ -1,0 +1,92 @@
+"""Arithmetic before a run, and what it warns of."""
+
+import pytest
+
+from yanmo.config import Recipe, load_recipe
+from yanmo.errors import ConfigError
+from yanmo.model.gpt import GPTConfig
+from yanmo.train.plan import Text, describe, forecast
+
+TEXT = Text(characters=1_000_000, train_tokens=1_000_000, val_tokens=50_000)
+DOUPO = GPTConfig(13317, 10, 12, 768, 1024)
+
+
+def recipe(*settings: str) -> Recipe:
+    return load_recipe(
+        None,
+        [
+            "train.device=cpu",
+            "train.precision=float32",
+            "train.attention=sdpa",
+            "train.micro_batch_size=1",
+            *settings,
+        ],
+    )
+
+
+def test_the_doupo_seeds_numbers() -> None:
+    """81,894,144 parameters; 15 epochs at stride 512 of 1024 are 30 passes; 16 bytes a parameter."""
+    found = forecast(
+        recipe("data.packing=stride", "data.stride=512", "model.block_size=1024", "train.epochs=15"),
+        DOUPO, Text(5_700_000, 5_400_000, 100_000),
+    )  # fmt: skip
+    assert found.parameters == 81_894_144
+    assert found.parameters_without_embeddings == 81_894_144 - (13317 + 1024) * 768
+    assert found.steps == 19_774
+    assert found.epochs == pytest.approx(15, rel=1e-3)
+    assert found.passes == pytest.approx(30, rel=1e-3)
+    assert found.tokens_per_parameter == pytest.approx(5.4 / 81.894, rel=1e-3)
+    assert 81_894_144 * 16 < found.memory_bytes < 81_894_144 * 40
+    assert found.disk_bytes == 4 * 81_894_144 * 12
+    assert found.warnings == ()
+
+
+def test_every_epochs_checkpoint_takes_its_room() -> None:
+    settings = ("model.block_size=1024", "train.epochs=5")
+    one = forecast(recipe(*settings), DOUPO, TEXT).disk_bytes
+    all_of_them = forecast(recipe(*settings, "train.save_every_epoch=true"), DOUPO, TEXT).disk_bytes
+    assert all_of_them - one == 5 * 81_894_144 * 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "said"),
+    [
+        (("optim.learning_rate=2e-5",), GPTConfig(300, 2, 2, 64, 64), "learning_rate=2e-05 is a rate for fine-tuning"),
+        (("optim.warmup_steps=2000", "train.epochs=1"), GPTConfig(300, 2, 2, 64, 128), "longer than the run of 977 steps"),
+        ((), GPTConfig(50257, 12, 12, 768, 1024), "little for 124,439,808 parameters (0.008 each)"),
+        (("train.epochs=60",), GPTConfig(300, 2, 2, 64, 128), "60 passes over the text without dropout"),
+    ],
+)  # fmt: skip
+def test_it_warns(settings: tuple[str, ...], config: GPTConfig, said: str) -> None:
+    found = forecast(recipe(f"model.block_size={config.block_size}", *settings), config, TEXT)
+    assert len(found.warnings) == 1
+    assert said in found.warnings[0]
+
+
+def test_it_warns_of_a_disk_that_is_too_small_and_not_of_weights_to_begin_from() -> None:
+    small = GPTConfig(300, 2, 2, 64, 64)
+    assert "of disk" in forecast(recipe(), small, TEXT, free_bytes=1000).warnings[0]
+    tuned = recipe("optim.learning_rate=2e-5", "model.init=runs/x")
+    assert forecast(tuned, GPTConfig(50257, 12, 12, 768, 1024), TEXT).warnings == ()
+
+
+def test_the_lines_say_the_whole_recipe_and_name_the_convention() -> None:
+    asked = recipe("train.minutes=10")
+    said = "\n".join(describe(asked, DOUPO, forecast(asked, DOUPO, TEXT)))
+    assert "81,894,144 parameters (70,880,256 without token and position tables)" in said
+    assert "as many steps as fit, within 10 minutes" in said
+    for setting in ("learning_rate=0.001", "batch_size=8", "top_p=0.95", "schedule=cosine"):
+        assert setting in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.n_head=7", "cannot be shared out among model.n_head=7 heads"),
+        ("data.stride=129", "data.stride=129 is larger than model.block_size=128"),
+        ("train.epochs=0", "train.epochs"),
+    ],
+)
+def test_what_cannot_be_is_refused(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(None, [setting])
