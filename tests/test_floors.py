@@ -19,7 +19,7 @@ FLOORS = {
     "train.step": 4, "train.signals": 4,
     "checkpoint": 5, "train.decide": 5, "train.plan": 5,
     "train.run": 6, "train.memory": 6, "train.launch": 6, "train.trainer": 6,
-    "assess": 7,
+    "assess": 7, "chat": 7,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 SIBLINGS = {

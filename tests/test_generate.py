@@ -1,10 +1,29 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
+from yanmo import generate as module
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
-from yanmo.generate import generate, keep_top_k, keep_top_p, sample, write, write_all
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.generate import (
+    Piece,
+    Sample,
+    Text,
+    encode_prompt,
+    generate,
+    in_order,
+    save_samples,
+    write,
+    write_all,
+    write_from,
+    write_pieces,
+    write_samples,
+)
+from yanmo.model.gpt import GPT, Cache, GPTConfig
 from yanmo.tokenizer import CharTokenizer
 from yanmo.tokenizer.char import count_characters
 
@@ -19,48 +38,6 @@ def lively_model(block_size: int = 16) -> GPT:
         for parameter in model.parameters():
             parameter.mul_(15 if parameter.dim() >= 2 else 1)
     return model.eval()
-
-
-def generators(count: int, seed: int = 0) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
-
-
-def test_temperature_zero_takes_the_likeliest() -> None:
-    logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
-    assert sample(logits, SampleConfig(temperature=0), generators(2)) == [1, 0]
-
-
-def test_samples_follow_the_probabilities() -> None:
-    logits = torch.tensor([[0.1, 0.2, 0.7]]).log()
-    config = SampleConfig(temperature=1, top_p=1)
-    generator = generators(1)
-    drawn = torch.tensor([sample(logits, config, generator)[0] for _ in range(4000)])
-    shares = torch.bincount(drawn, minlength=3) / 4000
-    torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.7]), atol=0.03, rtol=0)
-
-
-def test_temperature_sharpens() -> None:
-    logits = torch.tensor([[0.2, 0.3, 0.5]]).log()
-    generator = generators(1)
-    config = SampleConfig(temperature=0.25, top_p=1)
-    drawn = [sample(logits, config, generator)[0] for _ in range(1000)]
-    expected = 0.5**4 / (0.2**4 + 0.3**4 + 0.5**4)
-    assert drawn.count(2) / 1000 == pytest.approx(expected, abs=0.05)
-
-
-def test_top_k_keeps_the_k_likeliest() -> None:
-    logits = torch.tensor([[1.0, 4.0, 3.0, 2.0]])
-    assert torch.isfinite(keep_top_k(logits, 2)).tolist() == [[False, True, True, False]]
-    assert torch.equal(keep_top_k(logits, 0), logits)
-    assert torch.equal(keep_top_k(logits, 9), logits)
-
-
-def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
-    logits = torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log()
-    assert torch.isfinite(keep_top_p(logits, 0.7)).tolist() == [[False, True, False, True]]
-    assert torch.isfinite(keep_top_p(logits, 0.81)).tolist() == [[True, True, False, True]]
-    assert torch.isfinite(keep_top_p(logits, 1e-9)).sum() == 1
-    assert torch.equal(keep_top_p(logits, 1), logits)
 
 
 def test_writing_with_the_cache_equals_writing_without() -> None:
@@ -100,33 +77,16 @@ def test_same_seed_same_text_and_samples_do_not_disturb_each_other() -> None:
     assert write_all(model, TOKENIZER, "江湖", config.model_copy(update={"seed": 6})) != one
 
 
-def test_end_of_text_ends_a_sample_and_is_not_shown() -> None:
-    class Ending(GPT):
-        def forward(self, ids, cache=None):  # type: ignore[no-untyped-def]
-            logits = torch.full((*ids.shape, TOKENIZER.vocab_size), -10.0)
-            logits[0, :, 260] = 10.0
-            if ids.size(0) > 1:
-                logits[1, :, TOKENIZER.end_of_text] = 10.0
-            if cache is not None:
-                cache.length += ids.size(1)
-            return logits
-
-    model = Ending(lively_model().config).eval()
-    config = SampleConfig(temperature=0, max_new_tokens=5, num_samples=2)
-    character = TOKENIZER.decode([260])
-    assert write_all(model, TOKENIZER, "", config) == [character * 5, ""]
-
-
 def test_what_is_streamed_is_the_text() -> None:
     model = lively_model()
     config = SampleConfig(temperature=1.5, top_p=1, max_new_tokens=40, num_samples=2)
     streamed = ["", ""]
     for number, text in write(model, TOKENIZER, "夜雨", config):
         streamed[number] += text
-    tokens = list(generate(model, TOKENIZER.encode("夜雨").tolist(), config, TOKENIZER.end_of_text))
-    for number in range(2):
-        ids = [row[number] for row in tokens if row[number] is not None]
-        assert streamed[number] == TOKENIZER.decode(ids)  # type: ignore[arg-type]
+    for sample in write_samples(model, TOKENIZER, ["夜雨"], config):
+        assert streamed[sample.number] == sample.text == TOKENIZER.decode(list(sample.tokens))
+    config = config.model_copy(update={"num_samples": 1})
+    assert "".join(write_from(model, TOKENIZER, TOKENIZER.encode("夜雨").tolist(), config)) == streamed[0]
 
 
 def test_a_prompt_longer_than_the_window_is_a_clear_error() -> None:
@@ -139,3 +99,417 @@ def test_a_prompt_longer_than_the_window_is_a_clear_error() -> None:
 def test_a_prompt_as_long_as_the_window_is_fine() -> None:
     config = SampleConfig(max_new_tokens=3, temperature=0)
     assert len(list(generate(lively_model(), [260] * 16, config, end_of_text=-1))) == 3
+
+
+# -- several prompts in one batch ---------------------------------------------------------------
+
+
+PROMPTS = [
+    "江湖夜雨十年灯，桃李春风",
+    "夜雨",
+    "",
+    "一杯酒。桃李春风一",
+    "夜雨",
+    "江湖夜雨十年灯，桃李春风一杯酒。",
+]
+"""Of 12, 2, 1, 9, 2 and 16 tokens: in a window of 16 they are full at different steps."""
+
+
+class Endless(CharTokenizer):
+    """No text of it ends."""
+
+    suppressed = (0,)
+
+
+ENDLESS = Endless(TOKENIZER._characters)
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "matmul"])
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.2, "num_samples": 3}])
+def test_a_rows_text_is_that_of_the_row_written_alone(kind: str, settings: dict[str, float]) -> None:
+    model = lively_model()
+    model.use_attention(kind)  # type: ignore[arg-type]
+    config = SampleConfig(max_new_tokens=60, top_p=1, seed=2, **settings)  # type: ignore[arg-type]
+    together = write_samples(model, ENDLESS, PROMPTS, config)
+    alone = [sample for prompt in PROMPTS for sample in write_samples(model, ENDLESS, [prompt], config)]
+    assert [sample.tokens for sample in together] == [sample.tokens for sample in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert len({sample.tokens for sample in together}) == len(together) - config.num_samples  # 夜雨 twice
+
+
+def test_a_batch_writes_what_whole_windows_predict() -> None:
+    """Against the model without any cache: each row slides by its own length."""
+    model, config = lively_model(), SampleConfig(temperature=0, max_new_tokens=40)
+    for sample in write_samples(model, ENDLESS, PROMPTS, config):
+        window = encode_prompt(TOKENIZER, sample.prompt, 16)
+        for token in sample.tokens:
+            if len(window) > 16:
+                window = window[-8:]
+            with torch.no_grad():
+                assert token == 1 + int(model(torch.tensor([window]))[0, -1, 1:].argmax())
+            window.append(token)
+
+
+def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, sizes = lively_model(), []
+    config = SampleConfig(temperature=1, top_p=1, max_new_tokens=20, num_samples=40)
+
+    class Counting(Cache):
+        def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
+            sizes.append(batch_size)
+            super().__init__(config, batch_size, like)
+
+    monkeypatch.setattr(module, "Cache", Counting)
+    forty = write_samples(model, ENDLESS, ["江湖", "夜"], config)
+    assert sizes == [32, 32, 16]
+    assert [(s.prompt, s.number) for s in forty] == [(p, n) for p in ("江湖", "夜") for n in range(40)]
+    assert len({sample.tokens for sample in forty}) == 80
+    monkeypatch.setattr(module, "MAX_ROWS", 7)
+    assert [s.tokens for s in write_samples(model, ENDLESS, ["江湖", "夜"], config)] == [
+        s.tokens for s in forty
+    ]
+
+
+class Scripted(GPT):
+    """Each token is followed by the one that follows it in one of some texts, the last one by the end."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__(GPTConfig(TOKENIZER.vocab_size, n_layer=1, n_head=1, n_embd=4, block_size=64))
+        self.next: dict[int, int] = {}
+        for text in texts:
+            ids = [*TOKENIZER.encode(text).tolist(), TOKENIZER.end_of_text]
+            self.next |= dict(zip(ids, ids[1:], strict=False))
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        assert cache is not None
+        logits = torch.full((*ids.shape, self.config.vocab_size), -20.0)
+        for row, token in enumerate(ids[:, -1].tolist()):
+            logits[row, -1, self.next[token]] = 20.0
+        cache.lengths = [length + ids.size(1) for length in cache.lengths]
+        return logits
+
+
+def test_end_of_text_ends_a_sample_and_is_not_shown() -> None:
+    model = Scripted("江湖夜雨", "十")
+    config = SampleConfig(temperature=0, max_new_tokens=9)
+    found = write_samples(model, TOKENIZER, ["十", "江"], config)
+    assert [sample.text for sample in found] == ["", "湖夜雨"]
+    assert [sample.tokens[-1] for sample in found] == [0, 0]
+    assert [len(sample.logprobs) for sample in found] == [1, 4]
+
+
+def test_a_row_that_has_ended_is_not_computed_further() -> None:
+    model = lively_model()
+    config = SampleConfig(temperature=0, max_new_tokens=12)
+    whole = write_samples(model, ENDLESS, PROMPTS, config)
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].size(0)))
+    stop = whole[1].text[3:5]  # a text that the second row writes, and perhaps others
+    stopped = write_samples(model, ENDLESS, PROMPTS, config.model_copy(update={"stop": (stop,)}))
+    for sample, full in zip(stopped, whole, strict=True):
+        assert sample.text == full.text.partition(stop)[0]
+    assert len(stopped[1].tokens) == 5 < len(stopped[0].tokens)
+    assert sum(sizes) == len(PROMPTS) + sum(len(sample.tokens) - 1 for sample in stopped)
+
+
+def test_log_probabilities_are_the_models_own_whatever_the_sampler_does() -> None:
+    model = lively_model()
+    config = SampleConfig(
+        temperature=0.5, top_k=5, repetition_penalty=1.5, no_repeat_ngram=2, max_new_tokens=10, banned=("江",)
+    )
+    (sample,) = write_samples(model, TOKENIZER, ["夜雨"], config)
+    ids = [*TOKENIZER.encode("夜雨").tolist(), *sample.tokens]
+    with torch.no_grad():
+        expected = (
+            model(torch.tensor([ids])).log_softmax(-1)[0, 1:-1].gather(1, torch.tensor(ids[2:])[:, None])
+        )
+    assert list(sample.logprobs) == pytest.approx(expected.flatten().tolist(), abs=1e-4)
+
+
+class Chinese(CharTokenizer):
+    """Writes neither bytes nor an end."""
+
+    suppressed = tuple(range(257))
+
+
+@pytest.mark.parametrize("banned", [slice(0), slice(0, 1), slice(0, 2)])
+@pytest.mark.parametrize(
+    "settings", [{}, {"repetition_penalty": 1.7}, {"no_repeat_ngram": 2, "repetition_penalty": 1.1}]
+)
+def test_greedy_writing_with_rules_is_that_of_transformers(
+    settings: dict[str, float], banned: slice, tmp_path: Path
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    from tests.model.test_hugging_face import saved_model
+
+    torch.manual_seed(0)
+    tokenizer, prompt = Chinese(TOKENIZER._characters), "桃李春风一杯酒"
+    model = saved_model(tmp_path, GPTConfig(TOKENIZER.vocab_size, 2, 2, 16, 64))
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    plain = SampleConfig(temperature=0, max_new_tokens=30)
+    text = write_all(model, tokenizer, prompt, plain)[0]
+    assert len(text) == 30
+    words = [text[banned]] if text[banned] else []
+    config = plain.model_copy(update={**settings, "banned": tuple(words)})
+    ids = torch.tensor([TOKENIZER.encode(prompt).tolist()])
+    expected = theirs.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=30,
+        pad_token_id=0,
+        suppress_tokens=list(range(257)),
+        bad_words_ids=[TOKENIZER.encode(word).tolist() for word in words] or None,
+        repetition_penalty=settings.get("repetition_penalty"),
+        no_repeat_ngram_size=settings.get("no_repeat_ngram"),
+    )[0, ids.size(1) :].tolist()
+    assert list(write_samples(model, tokenizer, [prompt], config)[0].tokens) == expected
+    assert (tokenizer.decode(expected) == text) == (config == plain)
+
+
+# -- text ---------------------------------------------------------------------------------------
+
+
+def pushed(stops: list[str], text: str, tokenizer: CharTokenizer = TOKENIZER) -> list[str]:
+    """What each token of ``text`` makes certain, and what the end does."""
+    stream = Text(tokenizer, [], stops)
+    pieces = []
+    for token in tokenizer.encode(text).tolist():
+        pieces.append(stream.push(token))
+        if stream.ended:
+            break
+    return [*pieces, stream.flush()]
+
+
+def test_what_may_begin_a_stop_text_is_held_back() -> None:
+    assert pushed(["夜雨"], "江夜雨十") == ["江", "", "", ""]
+    assert pushed(["夜雨"], "江夜十") == ["江", "", "夜十", ""]
+    assert pushed(["夜雨"], "江夜") == ["江", "", "夜"]
+    assert pushed(["夜夜雨"], "夜夜夜雨") == ["", "", "夜", "", ""]
+    assert pushed(["雨十", "夜雨十年", ""], "夜雨十年") == ["", "", "夜", ""]
+    assert pushed([], "夜雨") == ["夜", "雨", ""]
+
+
+def test_a_stop_text_may_be_written_in_bytes() -> None:
+    """龘 is no character of this vocabulary: three tokens, the first two of which are half a character."""
+    assert pushed(["龘龘"], "江龘龘夜") == ["江", "", "", "", "", "", "", ""]
+    assert pushed(["龘龘"], "龘龖") == ["", "", "", "", "", "龘龖", ""]
+    stream = Text(TOKENIZER, [], ["龘夜"])
+    half = TOKENIZER.encode("龘").tolist()[:2]
+    assert [stream.push(token) for token in half] == ["", ""]
+    assert stream.flush() == "\ufffd"
+
+
+def test_a_stop_text_ends_a_sample_and_is_not_part_of_it() -> None:
+    model = Scripted("江湖夜雨十年灯", "桃李龘风")
+    config = SampleConfig(temperature=0, max_new_tokens=20, stop=("十年", "龘风"))
+    assert write_all(model, TOKENIZER, "江", config) == ["湖夜雨"]
+    sample = write_samples(model, TOKENIZER, ["江"], config)[0]
+    assert TOKENIZER.decode(list(sample.tokens)) == "湖夜雨十年"
+    assert write_all(model, TOKENIZER, "桃", config) == ["李"]
+
+
+def test_a_stream_knows_the_prompt_it_continues() -> None:
+    class Spacing(CharTokenizer):
+        def stream(self):  # type: ignore[no-untyped-def]
+            class Stream:
+                before = 0
+
+                def push(self, token: int) -> str:
+                    text = (" " if self.before else "") + TOKENIZER.decode([token])
+                    self.before = token
+                    return text
+
+                def flush(self) -> str:
+                    return ""
+
+            return Stream()
+
+    model = Scripted("江湖夜")
+    tokenizer = Spacing(TOKENIZER._characters)
+    assert write_all(model, tokenizer, "江", SampleConfig(temperature=0)) == [" 湖 夜"]
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_document() -> None:
+    class Starting(CharTokenizer):
+        document_start = (5, 6)
+
+    assert encode_prompt(TOKENIZER, "", 16) == [0]
+    assert encode_prompt(Starting("江湖"), "", 16) == [0, 5, 6]
+    assert encode_prompt(Starting("江湖"), "江", 16) == [257]
+    end = encode_prompt(TOKENIZER, "江<|endoftext|>", 16, special=True)
+    assert end == [*TOKENIZER.encode("江").tolist(), 0]
+    assert len(encode_prompt(TOKENIZER, "江<|endoftext|>", 16)) == 14
+
+
+def test_half_a_character_in_a_prompt_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        write_samples(lively_model(), TOKENIZER, ["江", "夜\udc80"], SampleConfig())
+    assert caught.value.what == "the prompt holds half a character (a lone surrogate)"
+    assert caught.value.where == "character 2 of the prompt"
+
+
+def test_samples_are_shown_in_order_the_first_as_it_comes() -> None:
+    whole = Sample("", 0, 0, "", (), ())
+    taken: list[int] = []
+
+    def pieces() -> Iterator[Piece]:
+        for place, (number, text, end) in enumerate(
+            [(0, "a", 0), (1, "x", 0), (0, "b", 0), (1, "y", 1), (0, "c", 1)]
+        ):
+            taken.append(place)
+            yield Piece(0, number, text, whole if end else None)
+        yield Piece(1, 0, "z", whole)
+
+    shown = [(piece.text, len(taken)) for piece in in_order(pieces())]
+    assert shown == [("a", 1), ("b", 3), ("c", 5), ("x", 5), ("y", 5), ("z", 5)]
+    written = list(write_pieces(lively_model(), TOKENIZER, ["江", "夜"], SampleConfig(max_new_tokens=5)))
+    assert sorted(piece.prompt for piece in in_order(written)) == [
+        piece.prompt for piece in in_order(written)
+    ]
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def test_saved_samples_are_numbered_on_and_all_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    one = [Sample("江", n, 3, f"湖{n}", (), ()) for n in range(2)]
+    first = save_samples(folder, one, SampleConfig(seed=3, prompt="江"), Path("runs/a/model"))
+    assert [path.name for path in first] == ["001.txt", "002.txt"]
+    assert first[1].read_text(encoding="utf-8") == "江湖1\n"
+    (folder / "009.txt").write_text("mine", encoding="utf-8")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    more = save_samples(folder, one[:1], SampleConfig(top_k=5), Path("runs/b/model"))
+    assert [path.name for path in more] == ["010.txt"]
+    listed = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
+    assert [(e["number"], e["file"], e["prompt"], e["sample"], e["seed"]) for e in listed] == [
+        (1, "001.txt", "江", 0, 3), (2, "002.txt", "江", 1, 3), (10, "010.txt", "江", 0, 3),
+    ]  # fmt: skip
+    assert [entry["sampler"]["top_k"] for entry in listed] == [0, 0, 5]
+    assert Path(listed[2]["model"]) == Path("runs/b/model") and listed[2]["yanmo"]
+    (folder / "samples.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not a list of samples"):
+        save_samples(folder, one, SampleConfig(), Path("m"))
+
+
+# -- the command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder, nothing trained."""
+    from tests.model.test_hugging_face import saved_model
+
+    torch.manual_seed(1)
+    place = tmp_path / "model"
+    place.mkdir()
+    saved_model(place, GPTConfig(TOKENIZER.vocab_size, 2, 2, 16, 16))
+    TOKENIZER.save(place, 16)
+    return place
+
+
+@pytest.fixture
+def yanmo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """The command line in this process: (exit code, standard output, standard error)."""
+    from yanmo.cli import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["yanmo", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_generate_streams_texts_and_says_how_they_were_chosen(folder: Path, yanmo) -> None:  # type: ignore[no-untyped-def]
+    words = ["generate", str(folder), "-p", "江湖", "--max-new-tokens", "6", "--seed", "4", "--min-p", "0.01"]
+    code, out, err = yanmo(*words, "--top-k", "9", "--repetition-penalty", "1.2", "--no-repeat-ngram", "3")
+    assert code == 0 and out.startswith("江湖") and out.endswith("\n") and "\n──" not in out
+    for setting in ("top_k=9", "min_p=0.01", "repetition_penalty=1.2", "no_repeat_ngram=3", "seed=4"):
+        assert setting in err
+    assert err.count("\n") == 1 and "sampler" not in out
+    code, out, err = yanmo(*words, "--num-samples", "3", "--json")
+    found = json.loads(out)
+    assert [sample["number"] for sample in found["samples"]] == [0, 1, 2]
+    assert found["sampler"]["min_p"] == 0.01 and "tokens" not in found["samples"][0]
+    code, out, _ = yanmo(*words, "--logprobs", "--stop", "夜", "--stop", "雨", "--ban", "江")
+    (sample,) = json.loads(out)["samples"]
+    assert len(sample["tokens"]) == len(sample["logprobs"]) <= 6 and max(sample["logprobs"]) < 0
+    assert TOKENIZER.encode("江").tolist()[0] not in sample["tokens"]
+
+
+def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Path, yanmo) -> None:  # type: ignore[no-untyped-def]
+    Path("prompts.txt").write_bytes("\ufeff江湖\r\n\r\n  \r\n夜雨<|endoftext|>\r\n".encode())
+    words = ["generate", str(folder), "--prompts", "prompts.txt", "--special", "--num-samples", "2"]
+    words += ["--max-new-tokens", "5", "--save", "out"]
+    code, out, err = yanmo(*words)
+    assert code == 0, err
+    shown = [part.partition("\n")[2] for part in out.split("── ")[1:]]
+    shown = [text.removesuffix("\n") for text in shown]
+    files = sorted(Path("out").glob("*.txt"))
+    assert [path.name for path in files] == ["001.txt", "002.txt", "003.txt", "004.txt"]
+    assert "001.txt to 004.txt" in err
+    texts = [path.read_bytes().decode().removesuffix("\n") for path in files]
+    assert [out.count(text) for text in texts] == [1] * 4
+    assert texts[0].startswith("江湖") and texts[3].startswith("夜雨<|endoftext|>")
+    assert yanmo(*words)[0] == 0
+    listed = json.loads(Path("out/samples.json").read_text(encoding="utf-8"))["samples"]
+    assert [entry["prompt"] for entry in listed] == ["江湖"] * 2 + ["夜雨<|endoftext|>"] * 2 + [
+        "江湖", "江湖", "夜雨<|endoftext|>", "夜雨<|endoftext|>",
+    ]  # fmt: skip
+    assert Path("out/005.txt").read_bytes() == files[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prompts", "empty.txt"], "there is no prompt in the file"),
+        (["--prompts", "none.txt"], "the prompts cannot be read"),
+        (["--prompts", "binary.txt"], "the prompts cannot be read"),
+        (["--prompts", "empty.txt", "-p", "江"], "two sources of prompts"),
+        (["-p", "江" * 17], "the prompt has 17 tokens, the model looks back on 16"),
+        (["-p", "\udc80"], "half a character"),
+        (["--ban", "\udc80"], "half a character"),
+        (["--temperature", "nan"], "sample.temperature=nan"),
+        (["--temperature", "-1"], "sample.temperature=-1"),
+        (["--temperature", "1e999"], "sample.temperature=inf"),
+        (["--top-p", "nan"], "sample.top_p=nan"),
+        (["--top-p", "0"], "sample.top_p=0"),
+        (["--min-p", "nan"], "sample.min_p=nan"),
+        (["--min-p", "2"], "sample.min_p=2"),
+        (["--top-k", "-5"], "sample.top_k=-5"),
+        (["--repetition-penalty", "nan"], "sample.repetition_penalty=nan"),
+        (["--repetition-penalty", "0.5"], "sample.repetition_penalty=0.5"),
+        (["--no-repeat-ngram", "-1"], "sample.no_repeat_ngram=-1"),
+        (["--seed", "-1"], "sample.seed=-1"),
+        (["--seed", "99999999999999999999"], "sample.seed=99999999999999999999"),
+        (["--max-new-tokens", "0"], "sample.max_new_tokens=0"),
+        (["--num-samples", "0"], "sample.num_samples=0"),
+    ],
+)
+def test_mistakes_in_writing_are_answered_with_exit_2(
+    folder: Path,
+    yanmo,
+    arguments: list[str],
+    said: str,  # type: ignore[no-untyped-def]
+) -> None:
+    Path("empty.txt").write_text("\n \n", encoding="utf-8")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    code, out, err = yanmo("generate", str(folder), *arguments)
+    assert code == 2, err
+    assert said in err and "mend:" in err and "Traceback" not in err
+    assert out == ""
+
+
+def test_extreme_but_lawful_settings_write(folder: Path, yanmo) -> None:  # type: ignore[no-untyped-def]
+    words = ["generate", str(folder), "-p", "江", "--max-new-tokens", "20", "--num-samples", "40", "--json"]
+    words += ["--temperature", "1e300", "--top-k", "999999999", "--repetition-penalty", "1e300"]
+    code, out, err = yanmo(*words, "--no-repeat-ngram", "1", "--min-p", "1", "--ban", "夜雨", "--stop", "灯")
+    assert code == 0, err
+    assert len(json.loads(out)["samples"]) == 40

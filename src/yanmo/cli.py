@@ -19,6 +19,9 @@ from yanmo.errors import ConfigError, YanmoError
 
 if TYPE_CHECKING:
     from yanmo.config import Recipe, SampleConfig
+    from yanmo.generate import Sample
+    from yanmo.model.gpt import GPT
+    from yanmo.tokenizer import Tokenizer
     from yanmo.train.trainer import Result
 
 app = typer.Typer(
@@ -42,6 +45,31 @@ Settings = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Run = Annotated[
+    Path | None, typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]")
+]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens to write.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Below 1 safer, above 1 wilder; 0: always the likeliest token.")
+]
+TopK = Annotated[int | None, typer.Option(help="Choose among the k likeliest tokens; 0: all.")]
+TopP = Annotated[
+    float | None, typer.Option(help="Choose among the likeliest with this probability together; 1: all.")
+]
+MinP = Annotated[
+    float | None, typer.Option(help="Choose among those at least this share as likely as the first; 0: all.")
+]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option(help="Make tokens less likely that stand there already; 1: no, 1.1: a little.")
+]
+NoRepeatNgram = Annotated[
+    int | None, typer.Option(help="Never write the same n tokens in a row twice; 0: no such rule.")
+]
+Ban = Annotated[list[str] | None, typer.Option(help="A text never to write (repeat for more).")]
+Stop = Annotated[
+    list[str] | None, typer.Option(help="A text that ends a sample and is left out (repeat for more).")
+]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
 
 
 QUICKSTART_TOKENS = 300
@@ -189,30 +217,83 @@ def evaluate(
 
 @app.command()
 def generate(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]"),
-    ] = None,
+    run: Run = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="What to continue.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens to write.")] = None,
-    num_samples: Annotated[int | None, typer.Option(help="How many continuations.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0: always the likeliest token.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Among the k likeliest only; 0: all.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Among this much probability; 1: all.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A UTF-8 file with a prompt on each line.")] = None,
+    special: Annotated[
+        bool, typer.Option("--special", help="Read special tokens in a prompt, such as [CLS], as such.")
+    ] = False,
+    num_samples: Annotated[int | None, typer.Option(help="How many continuations of each prompt.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    no_repeat_ngram: NoRepeatNgram = None,
+    ban: Ban = None,
+    stop: Stop = None,
+    seed: Seed = None,
+    save: Annotated[
+        Path | None, typer.Option(help="A folder for 001.txt, 002.txt, … and a list, samples.json.")
+    ] = None,
     as_json: Json = False,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="JSON with each token and its log probability.")
+    ] = False,
 ) -> None:
     """Write: continue a prompt with a trained model. Defaults come from the run's [sample]."""
+    from yanmo.generate import save_samples, write_samples
+    from yanmo.sampling import describe
+
+    if prompt is not None and prompts is not None:
+        raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give one of them")
     given = {
-        "prompt": prompt,
-        "max_new_tokens": max_new_tokens,
-        "num_samples": num_samples,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-    }
-    write_to_stdout(run, {key: value for key, value in given.items() if value is not None}, as_json)
+        "prompt": prompt, "num_samples": num_samples, "max_new_tokens": max_new_tokens,
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
+        "banned": ban or None, "stop": stop or None, "seed": seed,
+    }  # fmt: skip
+    lines = read_prompts(prompts) if prompts else None
+    folder, model, tokenizer, config = load_writer(run, given)
+    asked = lines or [config.prompt or ""]
+    print(describe(config), file=sys.stderr)
+    if as_json or logprobs:
+        samples = write_samples(model, tokenizer, asked, config, special)
+        print_samples(samples, folder, config, logprobs)
+    else:
+        samples = stream_to_stdout(model, tokenizer, asked, config, special)
+    if save:
+        files = save_samples(save, samples, config, folder)
+        print(f"saved: {files[0]}" + (f" to {files[-1].name}" if files[1:] else ""), file=sys.stderr)
+
+
+@app.command()
+def chat(
+    run: Run = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    no_repeat_ngram: NoRepeatNgram = None,
+    ban: Ban = None,
+    stop: Stop = None,
+    seed: Seed = None,
+) -> None:
+    """A console: type some text, and the model goes on with it. It continues texts, it is no assistant."""
+    from yanmo.chat import WELCOME, Chat, open_console
+    from yanmo.sampling import describe
+
+    given = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "min_p": min_p, "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
+        "banned": ban or None, "stop": stop or None, "seed": seed,
+    }  # fmt: skip
+    _, model, tokenizer, config = load_writer(run, given)
+    print(describe(config), WELCOME, sep="\n", file=sys.stderr)
+    open_console(Chat(model, tokenizer, config))
 
 
 @app.command()
@@ -239,10 +320,15 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def read_recipe(arguments: list[str]) -> tuple["Recipe", str]:
     """The recipe that the arguments of `train` and `plan` mean, and the name its run folder gets."""
-    from yanmo.config import load_recipe, recipe_path
+    from yanmo.config import load_recipe, recipe_path, recipes_folder
 
     texts, settings = split_arguments(arguments)
     source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None
+    if texts and source is None and texts[0].isidentifier() and not Path(texts[0]).exists():
+        known = ", ".join(sorted(path.stem for path in recipes_folder().glob("*.toml")))
+        raise ConfigError(
+            f"'{texts[0]}' is no file, no folder and no recipe", "command line", f"the recipes are: {known}"
+        )
     named = texts[1:] if source else texts
     if named:
         settings = [f"corpus.path={json.dumps(named, ensure_ascii=False)}", *settings]
@@ -280,31 +366,63 @@ def default_folder(name: str) -> Path:
     return Path("runs") / (Path(name.rpartition(":")[2]).stem or "run")
 
 
-def write_to_stdout(run: Path | None, given: dict[str, Any], as_json: bool = False) -> None:
-    """Load RUN and write: the first sample as it comes, further ones after it."""
+def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
+    """Load RUN and write one prompt."""
+    _, model, tokenizer, config = load_writer(run, given)
+    stream_to_stdout(model, tokenizer, [config.prompt or ""], config)
+
+
+def load_writer(run: Path | None, given: dict[str, Any]) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
+    """What writing needs: the folder that RUN means, its model and tokenizer, its [sample] with ``given``."""
     from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
     from yanmo.config import with_values
-    from yanmo.generate import write, write_all
 
     folder = find_model_folder(run)
-    recipe = with_values(recorded_recipe(folder), {f"sample.{k}": v for k, v in given.items()})
-    config: SampleConfig = recipe.sample
-    prompt = config.prompt or ""
+    values = {f"sample.{key}": value for key, value in given.items() if value is not None}
+    recipe = with_values(recorded_recipe(folder), values)
     model, tokenizer = load_model_and_tokenizer(folder)
-    model.eval()
-    if as_json:
-        samples = [prompt + text for text in write_all(model, tokenizer, prompt, config)]
-        print(json.dumps({"model": str(folder), "prompt": prompt, "samples": samples}, ensure_ascii=False))
-        return
-    later = [""] * config.num_samples
-    print(heading(1, config.num_samples) + prompt, end="", flush=True)
-    for number, text in write(model, tokenizer, prompt, config):
-        if number == 0:
-            print(text, end="", flush=True)
-        later[number] += text
-    print()
-    for number in range(1, config.num_samples):
-        print(heading(number + 1, config.num_samples) + prompt + later[number])
+    return folder, model.eval(), tokenizer, recipe.sample
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a file that are not blank."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        mend = "give a UTF-8 text file, one prompt a line"
+        raise ConfigError(f"the prompts cannot be read: {error}", str(path), mend) from error
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError("there is no prompt in the file", str(path), "write one prompt on each line")
+    return prompts
+
+
+def stream_to_stdout(
+    model: "GPT", tokenizer: "Tokenizer", prompts: list[str], config: "SampleConfig", special: bool = False
+) -> "list[Sample]":
+    """Print each sample behind its prompt: the first as it comes, further ones after it."""
+    from yanmo.generate import in_order, write_pieces
+
+    samples: list[Sample] = []
+    total, begun = len(prompts) * config.num_samples, False
+    for piece in in_order(write_pieces(model, tokenizer, prompts, config, special)):
+        if not begun:
+            print(heading(len(samples) + 1, total) + prompts[piece.prompt], end="")
+        begun = not piece.sample
+        print(piece.text, end="\n" if piece.sample else "", flush=True)
+        if piece.sample:
+            samples.append(piece.sample)
+    return samples
+
+
+def print_samples(samples: "list[Sample]", folder: Path, config: "SampleConfig", logprobs: bool) -> None:
+    """Print samples as JSON."""
+    from dataclasses import asdict
+
+    hidden = () if logprobs else ("tokens", "logprobs")
+    found = [{k: v for k, v in asdict(sample).items() if k not in hidden} for sample in samples]
+    sampler = config.model_dump(exclude={"prompt"})
+    print(json.dumps({"model": str(folder), "sampler": sampler, "samples": found}, ensure_ascii=False))
 
 
 def heading(number: int, of: int) -> str:

@@ -1,97 +1,307 @@
-"""A model and a prompt go in, text comes out: one step function, one sampler, whole characters.
+"""A model and prompts go in, text comes out: one step function, one sampler, whole characters.
 
-    write(...)  text   the front ends: command line, samples in training
-      generate(...)  ids   the loop: step, sample, slide when the window is full
+    write(...), write_samples(...)  text   the front ends: command line, chat, samples in training
+      generate_batch(...)  ids   the loop: choose, step, read the newer half again when a window is full
         step(model, cache, ids) → logits   one look at the model
-        sample(logits, ...) → ids          one choice
+        process, sample (``sampling.py``)  one choice
 
-Sample i of a prompt has a generator of its own, seeded by (seed, i): it does not depend on how many
-samples are written beside it, up to rounding.
+Each sample is a row with a window and a random generator of its own, seeded by (seed, sample number): it
+does not depend on what is written beside it, up to rounding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from yanmo import storage
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
 from yanmo.model.gpt import GPT, Cache
+from yanmo.sampling import Past, Rules, encode, process, sample
 from yanmo.tokenizer import Tokenizer
 
-MIN_TEMPERATURE = 1e-4
-"""Below this the likeliest token always wins, and smaller divisors overflow."""
+MAX_ROWS = 32
+"""Samples written together; further ones wait for their turn."""
 
 
-def write(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> Iterator[tuple[int, str]]:
+# -- text -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model wrote."""
+
+    prompt: str
+    number: int
+    """Which sample of its prompt, from 0."""
+    seed: int
+    text: str
+    """Without the prompt, up to a stop text."""
+    tokens: tuple[int, ...]
+    """Every token chosen, with those of a stop text and the one that ends a text."""
+    logprobs: tuple[float, ...]
+    """Log probability of each token, as the model said it before any change by the sampler; in nats."""
+
+
+class Piece(NamedTuple):
+    """Some more text of a sample; the last piece brings the whole sample."""
+
+    prompt: int
+    number: int
+    text: str
+    sample: Sample | None
+
+
+def write(
+    model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig, special: bool = False
+) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
 
     Raises:
-        ConfigError: the prompt is longer than the model's window.
+        ConfigError: the prompt is longer than the model's window, or holds half a character.
     """
-    ids = encode_prompt(tokenizer, prompt, model.config.block_size)
-    streams = [tokenizer.stream() for _ in range(config.num_samples)]
-    for tokens in generate(model, ids, config, tokenizer.end_of_text):
-        for number, token in enumerate(tokens):
-            if token is not None and (text := streams[number].push(token)):
-                yield number, text
-    for number, stream in enumerate(streams):
-        if rest := stream.flush():
-            yield number, rest
+    for piece in write_pieces(model, tokenizer, [prompt], config, special):
+        if piece.text:
+            yield piece.number, piece.text
 
 
 def write_all(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> list[str]:
     """The samples as whole texts, without the prompt."""
-    texts = [""] * config.num_samples
-    for number, text in write(model, tokenizer, prompt, config):
-        texts[number] += text
-    return texts
+    return [sample.text for sample in write_samples(model, tokenizer, [prompt], config)]
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, block_size: int) -> list[int]:
-    """Ids of a prompt; an empty one is the beginning of a document."""
-    try:
-        ids = tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text]
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            "the prompt holds half a character (a lone surrogate)",
-            where=f"character {error.start + 1} of the prompt",
-            mend="type it again, or set the terminal to UTF-8",
-        ) from error
+def write_samples(
+    model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], config: SampleConfig, special: bool = False
+) -> list[Sample]:
+    """Continue each of ``prompts`` ``num_samples`` times; all samples of the first one come first.
+
+    Raises:
+        ConfigError: a prompt is longer than the model's window, or holds half a character.
+    """
+    pieces = in_order(write_pieces(model, tokenizer, prompts, config, special))
+    return [piece.sample for piece in pieces if piece.sample]
+
+
+def write_pieces(
+    model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], config: SampleConfig, special: bool = False
+) -> Iterator[Piece]:
+    """The samples of all prompts as they come, a piece of whole characters (or of none) for each token."""
+    size = model.config.block_size
+    encoded = [encode_prompt(tokenizer, prompt, size, special) for prompt in prompts]
+    texts: dict[Row, list[str]] = {}
+    for row, text in _texts(model, tokenizer, encoded, config):
+        texts.setdefault(row, []).append(text)
+        whole = None
+        if row.ended:
+            written = tuple(row.past.ids[len(encoded[row.prompt]) :])
+            found = "".join(texts.pop(row))
+            whole = Sample(prompts[row.prompt], row.number, config.seed, found, written, tuple(row.logprobs))
+        yield Piece(row.prompt, row.number, text, whole)
+
+
+def write_from(model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleConfig) -> Iterator[str]:
+    """Continue ``ids``, at most a window of them, once; yields whole characters as they come."""
+    once = config.model_copy(update={"num_samples": 1})
+    for _, text in _texts(model, tokenizer, [ids], once):
+        yield text
+
+
+def in_order(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The same pieces, one sample after another: a later one is held back until those before are whole."""
+    waiting: dict[tuple[int, int], list[Piece]] = {}
+    for piece in pieces:
+        waiting.setdefault((piece.prompt, piece.number), []).append(piece)
+        for key in list(waiting):
+            ready, waiting[key] = waiting[key], []
+            yield from ready
+            if not (ready and ready[-1].sample):
+                break
+            del waiting[key]
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str, block_size: int, special: bool = False) -> list[int]:
+    """Ids of a prompt; an empty one is the beginning of a document.
+
+    Raises:
+        ConfigError: it is longer than the model's window, or holds half a character.
+    """
+    ids = encode(tokenizer, prompt, "the prompt", special)
+    if not ids:
+        ids = [tokenizer.end_of_text, *tokenizer.document_start]
     if len(ids) > block_size:
         raise ConfigError(
             f"the prompt has {len(ids)} tokens, the model looks back on {block_size}",
             where=f"prompt '{prompt[:20]}…'",
             mend=f"give at most {block_size} tokens; the last ones matter most",
         )
-    return list(ids)
+    return ids
+
+
+class Text:
+    """The text of one sample as it comes: whole characters, up to a stop text.
+
+    The prompt's ids are decoded first: in some vocabularies the space between two tokens depends on both.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int], stops: Sequence[str]) -> None:
+        self._stream = tokenizer.stream()
+        for token in prompt:
+            self._stream.push(token)
+        self._end_of_text = tokenizer.end_of_text
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""  # what may be the beginning of a stop text
+        self.ended = False
+
+    def push(self, token: int) -> str:
+        """The characters that are certain now."""
+        return "" if token == self._end_of_text else self._release(self._stream.push(token))
+
+    def flush(self) -> str:
+        """What is left when nothing more comes; nothing behind a stop text."""
+        if self.ended:
+            return ""
+        text = self._release(self._stream.flush())
+        return text + self._held
+
+    def _release(self, text: str) -> str:
+        text = self._held + text
+        found = [text.index(stop) for stop in self._stops if stop in text]
+        begun = max((_overlap(text, stop) for stop in self._stops), default=0)
+        certain = min(found, default=len(text) - begun)
+        self.ended = bool(found)
+        self._held = "" if found else text[certain:]
+        return text[:certain]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``stop``."""
+    lengths = range(min(len(stop) - 1, len(text)), 0, -1)
+    return next((length for length in lengths if text.endswith(stop[:length])), 0)
+
+
+def _texts(
+    model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig
+) -> Iterator[tuple["Row", str]]:
+    """For each token its row and the characters that it makes certain."""
+    texts: dict[Row, Text] = {}
+    for rows in generate_batch(model, prompts, config, Rules.of(tokenizer, config)):
+        for row in rows:
+            if row not in texts:
+                texts[row] = Text(tokenizer, prompts[row.prompt], config.stop)
+            new = texts[row].push(row.past.ids[-1])
+            row.ended |= texts[row].ended
+            yield row, new + (texts.pop(row).flush() if row.ended else "")
+
+
+# -- tokens -----------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Row:
+    """One sample that is being written."""
+
+    prompt: int
+    """The place of its prompt among all prompts."""
+    number: int
+    """Which sample of that prompt it is."""
+    past: Past
+    generator: torch.Generator
+    logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
+    """Set by the loop, or by its reader when the text is whole."""
+
+
+def generate(model: GPT, prompt: list[int], config: SampleConfig, end_of_text: int) -> Iterator[list[int]]:
+    """Continue one prompt of ids by the model and ``config`` alone; each step's tokens of those not ended."""
+    for rows in generate_batch(model, [prompt], config, Rules(end_of_text)):
+        yield [row.past.ids[-1] for row in rows]
 
 
 @torch.no_grad()
-def generate(
-    model: GPT, prompt: list[int], config: SampleConfig, end_of_text: int
-) -> Iterator[list[int | None]]:
-    """Tokens of all samples, one step at a time; None for a sample that has ended.
+def generate_batch(
+    model: GPT, prompts: Sequence[list[int]], config: SampleConfig, rules: Rules
+) -> Iterator[list[Row]]:
+    """Continue each of ``prompts`` ``num_samples`` times; yields, step by step, the rows with a new token."""
+    rows = (
+        Row(index, number, Past(prompt, config.no_repeat_ngram), _generator(config.seed, number))
+        for index, prompt in enumerate(prompts)
+        for number in range(config.num_samples)
+    )
+    while group := list(islice(rows, MAX_ROWS)):
+        yield from _write_together(model, group, config, rules)
 
-    When the window is full, the newer half of it is read again and writing goes on.
-    """
-    B, device = config.num_samples, model.tokens.weight.device
-    generators = [torch.Generator().manual_seed(_seed(config.seed, i)) for i in range(B)]
-    history = torch.tensor([prompt] * B, device=device)  # (B, T)
-    cache = Cache(model.config, B, like=model.tokens.weight)
-    new, ended = history, [False] * B
-    for _ in range(config.max_new_tokens):
-        if cache.length + new.size(1) > model.config.block_size:
-            new = history[:, -max(model.config.block_size // 2, 1) :]
-            cache.length = 0
-        logits = step(model, cache, new)  # (B, V)
-        tokens = sample(logits, config, generators)  # (B,)
-        ended = [done or token == end_of_text for done, token in zip(ended, tokens, strict=True)]
-        if all(ended):
+
+def _write_together(model: GPT, rows: list[Row], config: SampleConfig, rules: Rules) -> Iterator[list[Row]]:
+    cache = Cache(model.config, len(rows), like=model.tokens.weight)
+    logits = read_prompts(model, cache, rows)  # (B, V)
+    for left in reversed(range(config.max_new_tokens)):
+        for row, token in zip(
+            rows, choose(logits, rows, config, rules, model.config.block_size), strict=True
+        ):
+            row.past.push(token)
+            row.ended = token == rules.end_of_text or left == 0
+        yield rows
+        going = [place for place, row in enumerate(rows) if not row.ended]
+        if not going:
             return
-        yield [None if done else token for done, token in zip(ended, tokens, strict=True)]
-        new = torch.tensor(tokens, device=device)[:, None]  # (B, 1)
-        history = torch.cat([history, new], dim=1)
+        if len(going) < len(rows):
+            cache.keep(going)
+            rows = [rows[place] for place in going]
+        logits = read_last(model, cache, rows)  # (B, V)
+
+
+def read_prompts(model: GPT, cache: Cache, rows: list[Row]) -> Tensor:
+    """Logits (B, V) of the first new token of each row; a prompt is read once for all its rows."""
+    logits = []
+    for _, group in groupby(range(len(rows)), key=lambda place: rows[place].prompt):
+        first, *others = group
+        said = read(model, cache, [first], [rows[first].past.ids])  # (1, V)
+        for other in others:
+            cache.copy_row(first, other)
+        logits.append(said.expand(1 + len(others), -1))
+    return torch.cat(logits)
+
+
+def read_last(model: GPT, cache: Cache, rows: list[Row]) -> Tensor:
+    """Logits (B, V) after the last token of each row.
+
+    A row whose window is full reads the newer half of it again, and so has room to go on.
+    """
+    window, logits = model.config.block_size, []
+    for full, group in groupby(enumerate(list(cache.lengths)), key=lambda row: row[1] == window):
+        places = [place for place, _ in group]
+        count = 1
+        for place in places if full else ():
+            count, cache.lengths[place] = max(window // 2, 1), 0
+        logits.append(read(model, cache, places, [rows[place].past.ids[-count:] for place in places]))
+    return torch.cat(logits)
+
+
+def read(model: GPT, cache: Cache, places: list[int], ids: list[list[int]]) -> Tensor:
+    """Logits (R, V) after ``ids`` (R, T), which continue R neighbouring rows of the cache."""
+    start, stop = places[0], places[-1] + 1
+    part = cache.part(start, stop)
+    logits = step(model, part, torch.tensor(ids, device=model.tokens.weight.device))
+    cache.lengths[start:stop] = part.lengths
+    return logits
+
+
+def choose(logits: Tensor, rows: list[Row], config: SampleConfig, rules: Rules, window: int) -> list[int]:
+    """The next token of each row, its log probability noted."""
+    logits = logits.float()  # (B, V)
+    processed = process(logits, [row.past for row in rows], config, rules, window)
+    tokens = sample(processed, config, [row.generator for row in rows])
+    ids = torch.tensor(tokens, device=logits.device)[:, None]  # (B, 1)
+    chosen = logits.log_softmax(dim=-1).gather(1, ids).flatten()  # (B,)
+    for row, logprob in zip(rows, chosen.tolist(), strict=True):
+        row.logprobs.append(logprob)
+    return tokens
 
 
 def step(model: GPT, cache: Cache, ids: Tensor) -> Tensor:
@@ -100,34 +310,43 @@ def step(model: GPT, cache: Cache, ids: Tensor) -> Tensor:
     return logits[:, -1]
 
 
-def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generator]) -> list[int]:
-    """One token per row of logits (B, V): greedy at temperature 0, else top-k, then top-p, then chance."""
-    if config.temperature == 0:
-        return logits.argmax(dim=-1).tolist()
-    logits = logits.float().cpu() / max(config.temperature, MIN_TEMPERATURE)
-    logits = keep_top_k(logits, config.top_k)
-    logits = keep_top_p(logits, config.top_p)
-    rows = zip(logits.softmax(dim=-1), generators, strict=True)
-    return [int(torch.multinomial(row, 1, generator=generator)) for row, generator in rows]
+def _generator(seed: int, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % (1 << 63))
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """All but the k largest of each row become -inf; k = 0 keeps all (Fan et al. 2018)."""
-    if not 0 < k < logits.size(-1):
-        return logits
-    least = logits.topk(k, dim=-1).values[:, -1:]  # (B, 1)
-    return logits.masked_fill(logits < least, -torch.inf)
+# -- files ------------------------------------------------------------------------------------
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keeps the likeliest tokens whose probabilities first reach p together (Holtzman et al. 2020)."""
-    if p >= 1:
-        return logits
-    ordered, order = logits.sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # mass of all likelier tokens
-    return logits.masked_fill((before >= p).scatter(-1, order, before >= p), -torch.inf)
+def save_samples(folder: Path, samples: list[Sample], config: SampleConfig, model_folder: Path) -> list[Path]:
+    """Write each sample as 001.txt, 002.txt, … behind those that are there, and list all in samples.json.
+
+    Raises:
+        ConfigError: the samples.json there is not one of ours.
+    """
+    listed = _listed(folder / "samples.json")
+    there = [int(path.stem) for path in folder.glob("*.txt") if path.stem.isdecimal()]
+    first = max([*there, *(entry["number"] for entry in listed)], default=0) + 1
+    settings = config.model_dump(mode="json", exclude={"prompt"})
+    paths = []
+    for number, found in enumerate(samples, start=first):
+        paths.append(folder / f"{number:03d}.txt")
+        storage.write_atomic(paths[-1], found.prompt + found.text + "\n")
+        about = {"number": number, "prompt": found.prompt, "sample": found.number, "seed": found.seed}
+        by = {"model": str(model_folder), "yanmo": version("yanmo"), "sampler": settings}
+        listed.append(about | {"file": paths[-1].name} | by)
+    storage.write_json(folder / "samples.json", {"samples": listed})
+    return paths
 
 
-def _seed(seed: int, number: int) -> int:
-    return (seed * 1_000_003 + number) % (1 << 63)
+def _listed(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        entries = storage.read_json(path)["samples"]
+        return [entry for entry in entries if int(entry["number"])]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(
+            "the samples.json there is not a list of samples",
+            where=str(path),
+            mend="choose another folder, or move that file away",
+        ) from error

@@ -207,3 +207,38 @@ def test_shards_of_another_tokenizer_are_refused(novel: Path, voice: Voice, tmp_
     folder = next((tmp_path / "cache" / "shards").glob("*/manifest.json")).parent
     with pytest.raises(DataError, match="belong to tokenizer"):
         ShardSet(folder, done.shards.manifest["corpus"], "another")
+
+
+def test_with_a_vocabulary_documents_have_their_start_and_end_and_losses_are_counted(
+    tmp_path: Path, voice: Voice
+) -> None:
+    vocabulary = tmp_path / "vocab.txt"
+    entries = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(invented_text(2000)) - set("\n山"))]
+    vocabulary.write_text("\n".join(entries), encoding="utf-8")
+    for number in range(8):
+        path = tmp_path / "texts" / f"{number}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(invented_text(300, seed=number), encoding="utf-8")
+    wordpiece = TokenizerConfig(
+        path=str(vocabulary), newline_token="[SEP]", start_token="[MASK]", end_token="[CLS]"
+    )
+    corpus = CorpusConfig(path=(str(tmp_path / "texts"),))
+    done = prepare(corpus, wordpiece, DataConfig(val_fraction=0.3), 16, voice)
+    for part in (done.shards.train, done.shards.val):
+        ids = part.slice(0, len(part))
+        assert {int(ids[start]) for start in part.starts} == {3}
+        assert {int(ids[end - 1]) for end in [*part.starts[1:], len(part)]} == {1}
+    unknown = sum(invented_text(300, seed=n).count("山") for n in range(8))
+    assert done.is_lossy
+    assert done.shards.manifest["lost"]["unknown_characters"] == {"山": unknown}
+    assert done.shards.manifest["lost"]["total"] == unknown
+    characters = sum(part["characters"] for part in done.shards.manifest["splits"].values())
+    assert characters == 8 * 300
+
+
+def test_a_vocabulary_that_loses_nothing_of_a_text_is_not_lossy(tmp_path: Path, voice: Voice) -> None:
+    text = invented_text(2000).replace("\n", "")
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(["[UNK]", "[SEP]", *sorted(set(text))]), encoding="utf-8")
+    corpus, vocabulary = CorpusConfig(path=(str(tmp_path / "x.txt"),)), TokenizerConfig(path="vocab.txt")
+    assert not prepare(corpus, vocabulary, DataConfig(), 16, voice).is_lossy

@@ -62,6 +62,58 @@ def test_cached_equals_uncached(kind: str, cuts: list[int]) -> None:
     assert cache.length == 12
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("steps", [[1] * 6, [2, 3, 1]])
+def test_rows_of_different_lengths_are_those_rows_alone(kind: str, steps: list[int]) -> None:
+    model, ids, starts = small_model(kind), torch.randint(50, (3, 12)), [4, 1, 6]
+    cache, rows = Cache(SMALL, 3, like=model.tokens.weight), torch.arange(3)[:, None]
+    with torch.no_grad():
+        for row, start in enumerate(starts):
+            part = cache.part(row, row + 1)
+            model(ids[row : row + 1, :start], part)
+            cache.lengths[row : row + 1] = part.lengths
+        whole, places = model(ids), torch.tensor(starts)[:, None]
+        for T in steps:
+            at = places + torch.arange(T)  # (B, T)
+            torch.testing.assert_close(model(ids[rows, at], cache), whole[rows, at], atol=1e-5, rtol=1e-5)
+            places = places + T
+    assert cache.lengths == [10, 7, 12]
+    with pytest.raises(ValueError, match="13 tokens do not fit a window of 12"):
+        model(ids[:, :1], cache)
+
+
+def test_a_cache_gives_rows_to_others_and_drops_some() -> None:
+    model, ids = small_model(), torch.randint(50, (4, 5))
+    cache = Cache(SMALL, 4, like=model.tokens.weight)
+    with torch.no_grad():
+        whole = model(ids)
+        model(ids[:, :4], cache)
+        cache.keep([1, 3])
+        cache.copy_row(1, 0)
+        again = model(ids[[3, 3], 4:], cache)
+    assert cache.keys.size(1) == len(cache.lengths) == 2
+    torch.testing.assert_close(again, whole[[3, 3], 4:], atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_one_length_need_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one prompt is written as fast as the fused attention goes."""
+    masks, fused = [], torch.nn.functional.scaled_dot_product_attention
+
+    def noted(q, k, v, mask=None, *rest, **more):  # type: ignore[no-untyped-def]
+        masks.append(mask)
+        return fused(q, k, v, mask, *rest, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    model, cache = small_model(), Cache(SMALL, 2, like=torch.zeros(1))
+    with torch.no_grad():
+        for ids in torch.randint(50, (2, 5)).split([3, 1, 1], dim=1):
+            model(ids, cache)
+        assert masks == [None] * 6
+        cache.lengths[0] -= 1
+        model(torch.randint(50, (2, 1)), cache)
+    assert [mask.shape for mask in masks[6:]] == [(2, 1, 1, 6)] * 2
+
+
 def test_both_kinds_of_attention_agree_and_so_do_their_gradients() -> None:
     ids, gradients, losses = torch.randint(50, (2, 12)), [], []
     for kind in KINDS:

@@ -166,7 +166,12 @@ def test_a_saved_tokenizer_is_the_same_and_opens_in_transformers(tmp_path: Path)
         assert again.document_start == made.document_start
         theirs = AutoTokenizer.from_pretrained(folder)
         assert theirs.eos_token_id == made.end_of_text
-        for text in ("萧炎大喝一声，Hello World 1998年\n第二章", "[CLS]一", "“不”！\n\n he's unable…"):
+        for text in (
+            "萧炎大喝一声，Hello World 1998年\n第二章",
+            "hello…world",
+            "[CLS]一",
+            "“不”！\n\n he's unable…",
+        ):
             ids = made.encode(text).tolist()
             assert theirs(text, add_special_tokens=False)["input_ids"] == ids
             assert theirs.decode(ids, skip_special_tokens=True) == made.decode(ids)

@@ -8,6 +8,7 @@ with learned positions, LayerNorm before each sub-layer, tanh-GELU, biases every
 head that shares the token embedding's weights.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -40,21 +41,68 @@ class GPTConfig:
 
 
 class Cache:
-    """Keys and values of the tokens a model has already seen, for generation."""
+    """Keys and values of the tokens a model has already seen, for generation; each row has its length."""
 
     def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
         head_dim = config.n_embd // config.n_head
         shape = (config.n_layer, batch_size, config.n_head, config.block_size, head_dim)
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
-        self.length = 0
+        self.lengths = [0] * batch_size
+        self._mask: Tensor | None = None
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k, v (B, n_head, T, head_dim) of one layer; gives all S so far."""
-        end = self.length + k.size(2)
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+    @property
+    def length(self) -> int:
+        """Tokens in the longest row."""
+        return max(self.lengths)
+
+    def place(self, T: int) -> Tensor:
+        """Where the next T tokens of each row stand: (T,), or (B, T) where lengths differ."""
+        device, past = self.keys.device, self.length
+        self._end, self._mask = past + T, None
+        self._places = torch.arange(past, self._end, device=device)  # (T,)
+        if min(self.lengths) < past:
+            lengths = torch.tensor(self.lengths, device=device)  # (B,)
+            self._places = lengths[:, None] + torch.arange(T, device=device)  # (B, T)
+            self._mask = torch.arange(self._end, device=device) <= self._places[:, None, :, None]
+        return self._places
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Put k, v (B, n_head, T, head_dim) of one layer in their places; gives all S so far.
+
+        Where lengths differ also a mask (B, 1, T, S) of what each token may look at.
+        """
+        end, past = self._end, self._end - k.size(2)
+        if self._mask is None:
+            self.keys[layer, :, :, past:end] = k
+            self.values[layer, :, :, past:end] = v
+        else:
+            rows = torch.arange(k.size(0), device=k.device)[:, None]  # (B, 1)
+            self.keys[layer][rows, :, self._places] = k.transpose(1, 2)  # (B, T, n_head, head_dim)
+            self.values[layer][rows, :, self._places] = v.transpose(1, 2)
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end], self._mask
+
+    def part(self, start: int, stop: int) -> "Cache":
+        """Some rows as a cache of their own, in the same memory, with lengths of its own."""
+        part = copy.copy(self)
+        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
+        part.lengths = self.lengths[start:stop]
+        return part
+
+    def copy_row(self, source: int, to: int) -> None:
+        """Give row ``to`` what row ``source`` holds."""
+        length = self.lengths[source]
+        for tensor in (self.keys, self.values):
+            tensor[:, to, :, :length] = tensor[:, source, :, :length]
+        self.lengths[to] = length
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all but ``rows``, which ascend and move together."""
+        for to, row in enumerate(rows):
+            if to != row:
+                self.copy_row(row, to)
+        kept = self.part(0, len(rows))
+        self.keys, self.values, self.lengths = kept.keys, kept.values, kept.lengths
 
 
 class Attention(nn.Module):
@@ -72,28 +120,34 @@ class Attention(nn.Module):
         B, T, C = x.shape
         q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
         q, k, v = (y.view(B, T, self.n_head, -1).transpose(1, 2) for y in (q, k, v))
+        mask = None
         if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, n_head, S, head_dim)
+            k, v, mask = cache.extend(layer, k, v)  # (B, n_head, S, head_dim)
         dropout = self.dropout if self.training else 0.0
         attend = sdpa_attention if self.kind == "sdpa" else matmul_attention
-        y = attend(q, k, v, dropout)  # (B, n_head, T, head_dim)
+        y = attend(q, k, v, dropout, mask)  # (B, n_head, T, head_dim)
         y = y.transpose(1, 2).reshape(B, T, C)
         return F.dropout(self.out(y), self.dropout, self.training)  # (B, T, C)
 
 
-def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """torch's fused attention: q (B, n_head, T, head_dim), k and v (B, n_head, S, head_dim)."""
+def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Tensor | None = None) -> Tensor:
+    """torch's fused attention: q (B, n_head, T, head_dim), k and v (B, n_head, S, head_dim).
+
+    Without a ``mask`` (B, 1, T, S), it is the causal one.
+    """
     T, S = q.size(-2), k.size(-2)
-    if T == S or T == 1:
+    if mask is None and (T == S or T == 1):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
-    return F.scaled_dot_product_attention(q, k, v, causal_mask(T, S, q.device), dropout)
+    mask = causal_mask(T, S, q.device) if mask is None else mask
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout)
 
 
-def matmul_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+def matmul_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Tensor | None = None) -> Tensor:
     """The same as two matrix products, faster on a CPU at short context."""
     T, S = q.size(-2), k.size(-2)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, n_head, T, S)
-    scores = scores.masked_fill(~causal_mask(T, S, q.device), -torch.inf)
+    mask = causal_mask(T, S, q.device) if mask is None else mask
+    scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
     return F.dropout(weights, dropout, dropout > 0) @ v  # (B, n_head, T, head_dim)
 
@@ -153,13 +207,13 @@ class GPT(nn.Module):
         past, T = cache.length if cache is not None else 0, ids.size(1)
         if past + T > self.config.block_size:
             raise ValueError(f"{past + T} tokens do not fit a window of {self.config.block_size}")
-        position = torch.arange(past, past + T, device=ids.device)  # (T,)
+        position = torch.arange(T, device=ids.device) if cache is None else cache.place(T)  # (T,) or (B, T)
         x = self.tokens(ids) + self.positions(position)  # (B, T, C)
         x = F.dropout(x, self.config.dropout, self.training)
         for layer, block in enumerate(self.blocks):
             x = block(x, layer, cache)
         if cache is not None:
-            cache.length += T
+            cache.lengths = [length + T for length in cache.lengths]
         return F.linear(self.norm(x), self.tokens.weight)  # (B, T, V), the head shares its weights
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
