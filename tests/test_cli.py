@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
-from yanmo.cli import as_command, default_folder, names_a_recipe, short_path, split_arguments
+from yanmo.checkpoint import Progress
+from yanmo.cli import (
+    as_command,
+    default_folder,
+    longer_setting,
+    names_a_recipe,
+    short_path,
+    split_arguments,
+)
+from yanmo.config import load_recipe, to_toml
+from yanmo.evaluate import ReferenceLines
+from yanmo.train.trainer import Result
 
 HEAVY = ("torch", "numpy", "pydantic", "transformers", "tokenizers", "safetensors")
 
@@ -138,6 +149,22 @@ def test_a_text_wins_over_a_recipe_of_its_name(novel: Path) -> None:
     Path("demo").write_text("字" * 500, encoding="utf-8")
     assert names_a_recipe("nanogpt_cpu") and not names_a_recipe("demo")
     assert 'path = ["demo"]' in yanmo("train", "demo", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "elapsed_s", "longer"),
+    [
+        (("train.minutes=20", "train.epochs=15"), 1197.0, "train.minutes=60"),
+        (("train.minutes=20", "train.epochs=15"), 300.0, "train.epochs=45"),
+        (("train.max_steps=12",), 1.0, "train.max_steps=36"),
+    ],
+)
+def test_a_longer_run_is_longer_in_what_ended_it(
+    settings: tuple[str, ...], elapsed_s: float, longer: str, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.toml").write_text(to_toml(load_recipe(None, settings)), encoding="utf-8")
+    progress = Progress(elapsed_s=elapsed_s)
+    assert longer_setting(Result(tmp_path, progress, 100, ReferenceLines(9, 8, 7), ())) == longer
 
 
 def test_next_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:

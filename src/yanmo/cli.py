@@ -477,6 +477,8 @@ def longer_setting(result: "Result") -> str:
     from yanmo.config import load_recipe
 
     train = load_recipe(result.folder / "recipe.toml").train
+    if train.minutes is not None and result.progress.elapsed_s > 0.9 * 60 * train.minutes:
+        return f"train.minutes={3 * train.minutes:g}"  # the clock ended it, whatever else was set
     if train.epochs is not None:
         return f"train.epochs={3 * train.epochs:g}"
     if train.max_steps is not None:
