@@ -62,11 +62,10 @@ def from_hugging_face(tensors: dict[str, Tensor], ours: list[str], where: str) -
     found = {}
     for name in ours:
         theirs, transposed = hugging_face_name(name)
-        if theirs not in tensors:  # saved from GPT2Model, without the head
-            theirs = theirs.removeprefix("transformer.")
-        if theirs not in tensors:
+        tensor = tensors.get(theirs, tensors.get(theirs.removeprefix("transformer.")))  # GPT2Model has none
+        if tensor is None:
             raise CheckpointError(f"the weights lack {theirs}", where=where, mend="is it a GPT-2?")
-        found[name] = tensors[theirs].t().contiguous() if transposed else tensors[theirs]
+        found[name] = tensor.t().contiguous() if transposed else tensor
     return found
 
 
