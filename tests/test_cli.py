@@ -157,13 +157,14 @@ def test_a_text_wins_over_a_recipe_of_its_name(novel: Path) -> None:
         (("train.minutes=20", "train.epochs=15"), 1197.0, "train.minutes=60"),
         (("train.minutes=20", "train.epochs=15"), 300.0, "train.epochs=45"),
         (("train.max_steps=12",), 1.0, "train.max_steps=36"),
+        (("train.max_steps=100", "train.epochs=15"), 1.0, "train.max_steps=300"),
     ],
 )
 def test_a_longer_run_is_longer_in_what_ended_it(
     settings: tuple[str, ...], elapsed_s: float, longer: str, tmp_path: Path
 ) -> None:
     (tmp_path / "recipe.toml").write_text(to_toml(load_recipe(None, settings)), encoding="utf-8")
-    progress = Progress(elapsed_s=elapsed_s)
+    progress = Progress(step=100, elapsed_s=elapsed_s)
     assert longer_setting(Result(tmp_path, progress, 100, ReferenceLines(9, 8, 7), ())) == longer
 
 

@@ -479,10 +479,10 @@ def longer_setting(result: "Result") -> str:
     train = load_recipe(result.folder / "recipe.toml").train
     if train.minutes is not None and result.progress.elapsed_s > 0.9 * 60 * train.minutes:
         return f"train.minutes={3 * train.minutes:g}"  # the clock ended it, whatever else was set
+    if train.max_steps is not None and (train.epochs is None or result.progress.step >= train.max_steps):
+        return f"train.max_steps={3 * train.max_steps}"
     if train.epochs is not None:
         return f"train.epochs={3 * train.epochs:g}"
-    if train.max_steps is not None:
-        return f"train.max_steps={3 * train.max_steps}"
     return f"train.minutes={3 * (train.minutes or 10):g}"
 
 
