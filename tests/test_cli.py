@@ -16,9 +16,8 @@ from yanmo.cli import (
     longer_setting,
     names_a_recipe,
     short_path,
-    split_arguments,
 )
-from yanmo.config import load_recipe, to_toml
+from yanmo.config import load_recipe, split_arguments, to_toml
 from yanmo.evaluate import ReferenceLines
 from yanmo.train.trainer import Result
 

@@ -132,10 +132,10 @@ def training_text(recipe: Recipe | None, tokenizer: Tokenizer, voice: Voice) -> 
 
 def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, Lost]:
     """A corpus as one row of tokens, each document ended, and what of its characters was lost."""
-    parts, lost = [], Lost(tokenizer)
+    parts, lost = [], Lost()
     for document in read_documents(corpus):
         ids = tokenizer.encode(document.text)
-        lost.count(document.text, ids)
+        lost.count(document.text, tokenizer.decode(ids))
         start, end = tokenizer.document_start, [tokenizer.end_of_text]
         parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
     if not parts:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from yanmo.cli_tokenizer import app as tokenizer_app
 from yanmo.errors import ConfigError, YanmoError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(tokenizer_app)
 
 Settings = Annotated[
     list[str] | None,
@@ -105,7 +108,7 @@ def leave(code: int) -> None:
 @app.command()
 def quickstart(arguments: Settings = None) -> None:
     """Train for three minutes on the embedded demo corpus, or on TEXT, and show what the model writes."""
-    from yanmo.config import load_recipe, recipe_path
+    from yanmo.config import load_recipe, recipe_path, split_arguments
     from yanmo.log import Voice
     from yanmo.train.trainer import train as train_run
 
@@ -121,6 +124,24 @@ def quickstart(arguments: Settings = None) -> None:
         print("\n" + heading(number, len(prompts)), end="")
         write_to_stdout(result.folder, {"prompt": prompt, "max_new_tokens": QUICKSTART_TOKENS})
     voice.say("\n" + next_commands(result, prompts[0]))
+
+
+@app.command()
+def prepare(
+    arguments: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Turn TEXT into a tokenizer and token shards, as `train` does first; cut off, it goes on."""
+    from yanmo.data.prepare import prepare as prepare_text
+    from yanmo.log import Voice
+
+    recipe, _ = read_recipe(arguments or [])
+    voice = Voice()
+    found = prepare_text(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join(found.lines()))
 
 
 @app.command()
@@ -311,16 +332,9 @@ def env(as_json: Json = False) -> None:
 # -- what the verbs share ---------------------------------------------------------------------
 
 
-def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Positional arguments → (texts or recipe, settings). What exists as a file is never a setting."""
-    texts = [a for a in arguments if "=" not in a or Path(a).exists()]
-    settings = [a for a in arguments if a not in texts]
-    return [text if ":" in text else Path(text).as_posix() for text in texts], settings
-
-
 def read_recipe(arguments: list[str]) -> tuple["Recipe", str]:
     """The recipe that the arguments of `train` and `plan` mean, and the name its run folder gets."""
-    from yanmo.config import load_recipe, recipe_path, recipes_folder
+    from yanmo.config import load_recipe, recipe_path, recipes_folder, split_arguments
 
     texts, settings = split_arguments(arguments)
     source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None

@@ -51,16 +51,24 @@ class CorpusConfig(Section):
 class TokenizerConfig(Section):
     """How text becomes tokens (``tokenizer/``)."""
 
-    kind: Literal["char", "wordpiece"] | None = None
-    """`char`: one token for each character of the corpus, 256 byte tokens for all others, nothing is
-    lost. `wordpiece`: a BERT vocab.txt, split as GPT2-Chinese does. Decided: `wordpiece` where path
-    leads to a vocab.txt, the kind of a tokenizer.json where it leads to one, else `char`."""
+    kind: Literal["char", "bpe", "unigram", "wordpiece"] | None = None
+    """`char`: one token for each character of the corpus, bytes for all others. `bpe`: byte pairs merged
+    by frequency, as GPT-2's. `unigram`: pieces by probability, bytes for unknown characters. These three
+    are learned from the corpus and lose nothing. `wordpiece`: a BERT vocab.txt, split as GPT2-Chinese
+    does. Decided: what path leads to; without a path `char`, from 20 MB of text on `bpe`."""
     path: str | None = None
-    """A vocab.txt, or a tokenizer.json, or a folder with one of them. Decided, when model.init is
-    given: that folder."""
+    """A vocabulary somebody made: tokenizer.json, vocab.txt, encoder.json with vocab.bpe, *.tiktoken,
+    *.model, meta.pkl, or a folder with one of them. Decided, when model.init is given: that folder."""
     vocab_size: NonNegativeInt = 0
-    """Upper limit of a `char` vocabulary; characters beyond it, the rarest, are written as bytes.
-    0: no limit."""
+    """Upper limit of a vocabulary that is learned. 0: 32,000 for `bpe` and `unigram`, none for `char`;
+    the rarest characters beyond a limit are written as bytes."""
+    sample_mb: PositiveInt = 100
+    """Text that `bpe` and `unigram` are learned from, in MB, taken evenly from all over the corpus; a
+    smaller corpus is used whole. It bounds the memory: docs/tokenizers.md has figures."""
+    chat_tokens: bool = False
+    """Learn with `<|im_start|>` and `<|im_end|>`, for a model that is to be taught dialogues later."""
+    reserved_tokens: NonNegativeInt = 0
+    """Learn with so many unused tokens `<|reserved_0|>`… for purposes found later."""
     newline_token: str = ""
     """`wordpiece`: the entry of vocab.txt that stands for a line end, such as `[SEP]`; without one,
     line ends are lost."""
@@ -83,6 +91,9 @@ class DataConfig(Section):
     stride: PositiveInt | None = None
     """Tokens from the beginning of one window to the next. Decided, when packing is `stride`: half of
     model.block_size."""
+    workers: PositiveInt | None = None
+    """Processes that turn text into tokens; the result does not depend on it. Left out: one for each
+    core."""
 
 
 class ModelConfig(Section):
@@ -223,6 +234,7 @@ FREE_ON_RESUME = (
     "train.checkpoint_interval",
     "train.keep_last",
     "train.save_every_epoch",
+    "data.workers",
     "sample.",
 )
 """Keys, and a whole section, that may change when a run goes on."""
@@ -307,6 +319,13 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
     recipe = _validate(values, str(source), typed)
     check_relations(recipe)
     return recipe
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Positional arguments → (texts or recipe, settings). What exists as a file is never a setting."""
+    texts = [a for a in arguments if "=" not in a or Path(a).exists()]
+    settings = [a for a in arguments if a not in texts]
+    return [text if ":" in text else Path(text).as_posix() for text in texts], settings
 
 
 def recipe_path(name: str) -> Path | None:

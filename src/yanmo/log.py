@@ -85,23 +85,33 @@ class Voice:
         self._live.update(line, refresh=True)
 
 
+MEGABYTE = 1_000_000
+
+
 class Progress:
-    """A live line for work whose size is known: how far, and how long still."""
+    """A live line for work whose size is known, mostly in bytes: how far, how fast, how long still."""
 
     def __init__(self, voice: Voice, what: str, total: float) -> None:
         self._voice = voice
         self._what = what
         self._total = max(total, 1)
         self._done = 0.0
+        self._skipped = 0.0
         self._start = time.monotonic()
 
     def advance(self, amount: float) -> None:
         """Count ``amount`` more of the total and show it."""
         self._done += amount
         share = min(self._done / self._total, 1.0)
-        elapsed = time.monotonic() - self._start
-        left = elapsed * (1 - share) / share if share > 0 else 0.0
-        self._voice.live(f"{self._what}  {share:4.0%}  {span(left)} left")
+        rate = max(self._done - self._skipped, 1e-9) / max(time.monotonic() - self._start, 1e-9)
+        speed = f"  {rate / MEGABYTE:.1f} MB/s" if self._total > MEGABYTE else ""
+        self._voice.live(f"{self._what}  {share:4.0%}{speed}  {span((1 - share) * self._total / rate)} left")
+
+    def skip(self, amount: float) -> None:
+        """Count what was done before, which says nothing about the speed."""
+        self._done += amount
+        self._skipped += amount
+        self._start = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self

@@ -20,6 +20,7 @@ from yanmo.errors import BusyError, CheckpointError, StorageError
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
+UNFINISHED = ".unfinished-"
 
 
 # -- writing ----------------------------------------------------------------------------------
@@ -100,13 +101,19 @@ def read_json(path: Path) -> Any:
 # -- folders ----------------------------------------------------------------------------------
 
 
-def commit_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """Make folder ``target`` by ``fill(temporary)``; it appears whole, with its manifest, or not at all."""
-    temporary = target.with_name(f"{TEMPORARY}{target.name}-{os.getpid()}")
+def commit_folder(target: Path, fill: Callable[[Path], None], unfinished: Path | None = None) -> None:
+    """Make folder ``target`` by ``fill(temporary)``; it appears whole, with its manifest, or not at all.
+
+    With ``unfinished`` the work is done in that folder, which stays where it was cut off: the next
+    ``fill`` finds it there and may go on.
+    """
+    temporary = unfinished or target.with_name(f"{TEMPORARY}{target.name}-{os.getpid()}")
     with disk_errors(f"saving {target.name}", target.parent):
         try:
-            remove_path(temporary)
-            temporary.mkdir(parents=True)
+            if unfinished is None:
+                remove_path(temporary)
+            temporary.mkdir(parents=True, exist_ok=unfinished is not None)
+            (temporary / MANIFEST).unlink(missing_ok=True)
             fill(temporary)
             files = sorted(path for path in temporary.rglob("*") if path.is_file())
             for path in files:
@@ -117,7 +124,8 @@ def commit_folder(target: Path, fill: Callable[[Path], None]) -> None:
             os.rename(temporary, target)
             sync_folder(target.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if unfinished is None:
+                shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
@@ -216,8 +224,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("YANMO_CACHE") or ".yanmo")
 
 
-def cached(station: str, key: str, fill: Callable[[Path], None]) -> Path:
-    """The folder ``.yanmo/<station>/<key>``, made by ``fill`` unless it is there and whole."""
+def cached(station: str, key: str, fill: Callable[[Path], None], goes_on: bool = False) -> Path:
+    """The folder ``.yanmo/<station>/<key>``, made by ``fill`` unless it is there and whole.
+
+    With ``goes_on`` a ``fill`` that was cut off finds what it had done, in the same folder.
+    """
     folder = cache_root() / station / key
     with FileLock(folder.parent / "lock", wait=True):  # two processes never make the same thing twice
         remove_leftovers(folder.parent)
@@ -227,7 +238,7 @@ def cached(station: str, key: str, fill: Callable[[Path], None]) -> Path:
                 return folder
             except CheckpointError:
                 remove_folder(folder)
-        commit_folder(folder, fill)
+        commit_folder(folder, fill, folder.with_name(f"{UNFINISHED}{key}") if goes_on else None)
     return folder
 
 

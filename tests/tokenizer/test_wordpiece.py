@@ -217,9 +217,9 @@ def test_a_missing_special_entry_is_a_clear_error(tmp_path: Path, missing: str) 
 
 
 def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(TokenizerError, match="cannot be read"):
-        find_tokenizer(TokenizerConfig(path=str(tmp_path / "binary")))
+        find_tokenizer(TokenizerConfig(path=str(tmp_path / "binary.txt")))
     with pytest.raises(ConfigError, match="no tokenizer at nowhere"):
         find_tokenizer(TokenizerConfig(path="nowhere.txt"))
     with pytest.raises(ConfigError, match="needs a vocabulary"):
@@ -230,19 +230,19 @@ def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
     spec = {"model": {"type": "WordPiece", "vocab": {"a": 0}}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(TokenizerError, match="not made by yanmo"):
+    with pytest.raises(TokenizerError, match="missing field"):
         load_tokenizer(tmp_path)
 
 
 def test_what_is_lost_is_counted() -> None:
     made, text = tokenizer(), "萧炎 Hello——一World一é…\n龘"
-    lost = Lost(made)
-    lost.count(text, made.encode(text))
+    lost = Lost()
+    lost.count(text, made.decode(made.encode(text)))
     assert lost.spaces == 1
     assert lost.case == 3
     assert dict(lost.unknown) == {"—": 2, "…": 1, "龘": 1}
     assert lost.total == 8
     assert "4 characters it does not know (— ×2, … ×1, 龘 ×1)" in describe(lost.as_json())
-    nothing = Lost(made)
-    nothing.count("萧炎\n", made.encode("萧炎\n"))
+    nothing = Lost()
+    nothing.count("萧炎\n", made.decode(made.encode("萧炎\n")))
     assert nothing.total == 0

@@ -1,17 +1,21 @@
 """Documents → tokenizer → token shards, reused by content hash.
 
-1. The corpus is read once to count characters and to note each document's size and content hash.
+1. The corpus is read once to learn a vocabulary and to note each document's size and content hash.
 2. ``plan_split`` decides what is held out; a pure function of those sizes.
-3. The corpus is read again and written as shards, in pieces of at most ``PIECE`` characters.
+3. The corpus is read again and written as shards, in pieces of about ``PIECE`` characters, on all cores
+   (``encode.py``). What is on the disk is marked now and then; cut off, the work goes on from there.
 
 Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and is made only if absent.
 """
 
 import hashlib
 import math
+import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +23,10 @@ import numpy as np
 
 from yanmo import storage
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.data.encode import Ids, encode_all, processes_for
 from yanmo.data.shards import ShardSet, ShardWriter, write_manifest
 from yanmo.errors import DataError
-from yanmo.log import Progress, Voice
+from yanmo.log import Progress, Voice, span
 from yanmo.text.documents import (
     CorpusCounts,
     Document,
@@ -29,14 +34,20 @@ from yanmo.text.documents import (
     corpus_size,
     read_documents,
 )
-from yanmo.tokenizer import CharTokenizer, Tokenizer, find_tokenizer, load_tokenizer
-from yanmo.tokenizer.char import CODE_POINTS, count_characters
+from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
+from yanmo.tokenizer.learn import Learner, learner_for, peak_memory
 from yanmo.tokenizer.lost import Lost, describe
 
-VERSION = 1
+VERSION = 2
 """Part of every cache key: raise it when the same text would give other shards."""
 PIECE = 1 << 18
 """Characters encoded at a time: at most 1 MB of UTF-8."""
+MARK_EVERY = 64
+"""Batches of pieces between two marks: about 50 MB of text."""
+MARK = "mark.json"
+"""How far the shards in an unfinished folder are."""
+BPE_FROM = 20_000_000
+"""Bytes of text from which on a vocabulary of pieces is learned where none is asked for."""
 HELD_OUT_CHARACTERS = 100_000
 OPENING_CHARACTERS = 12
 SHOWN = 5
@@ -54,6 +65,33 @@ class Prepared:
     def is_lossy(self) -> bool:
         """Whether the vocabulary lost something of this text."""
         return bool(self.shards.manifest.get("lost", {}).get("total"))
+
+    def as_json(self) -> dict[str, Any]:
+        """Where things are and how many there are."""
+        manifest = self.shards.manifest
+        return {
+            "shards": str(self.shards.folder),
+            "tokenizer": kind_of(self.tokenizer),
+            "vocab_size": self.tokenizer.vocab_size,
+            "dtype": manifest["dtype"],
+            "splits": manifest["splits"],
+            "counts": manifest["counts"],
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        splits = self.shards.manifest["splits"]
+        characters = sum(part["characters"] for part in splits.values())
+        tokens = sum(part["tokens"] for part in splits.values())
+        return [
+            f"shards     {self.shards.folder}",
+            f"tokenizer  {kind_of(self.tokenizer)}, {self.tokenizer.vocab_size:,} tokens",
+            *(
+                f"{side:<10} {part['documents']:,} documents, {part['tokens']:,} tokens"
+                for side, part in splits.items()
+            ),
+            f"{'a token':<10} {characters / max(tokens, 1):.3f} characters",
+        ]
 
     def openings(self, count: int, max_tokens: int) -> list[str]:
         """The first words of ``count`` lines, spread over the validation text, for samples to continue."""
@@ -94,14 +132,26 @@ def prepare(
 
     def fill(folder: Path) -> None:
         split = plan_split(sizes, val_fraction)
-        _write_shards(folder, corpus, content, trained, split, block_size, voice)
+        manifest = _write_shards(folder, corpus, trained, split, block_size, data.workers, voice)
+        write_manifest(folder, content, trained.fingerprint, trained.vocab_size, **manifest)
 
-    shards = ShardSet(storage.cached("shards", key, fill), content, trained.fingerprint)
+    folder = storage.cached("shards", key, fill, goes_on=True)
+    shards = ShardSet(folder, content, trained.fingerprint)
     _check_long_enough(shards, block_size)
     prepared = Prepared(trained, shards, val_fraction)
     if prepared.is_lossy:
         voice.warn(f"{describe(shards.manifest['lost'])}; bits per character are lossy")
     return prepared
+
+
+def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, voice: Voice) -> Tokenizer:
+    """The tokenizer that a corpus gives; a pure function of both.
+
+    Raises:
+        DataError: a path is missing or unreadable.
+        TokenizerError: the vocabulary has no room for what it must hold.
+    """
+    return load_tokenizer(_survey(corpus, config, corpus_fingerprint(corpus), voice))
 
 
 def default_val_fraction(characters: int) -> float:
@@ -164,82 +214,169 @@ def cut_document(text: str, val_characters: int, gap: int) -> tuple[str, str]:
 # -- the two passes ---------------------------------------------------------------------------
 
 
-def _survey(corpus: CorpusConfig, tokenizer: TokenizerConfig | None, content: str, voice: Voice) -> Path:
-    """First pass: a folder with every document's hash and size, and the tokenizer if one is to be made."""
+def _survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, voice: Voice) -> Path:
+    """First pass: a folder with every document's hash and size, and the tokenizer if one is to be learned."""
+    size = corpus_size(corpus.path)
+    kind = (config.kind or ("char" if size < BPE_FROM else "bpe")) if config is not None else None
 
     def fill(folder: Path) -> None:
-        characters = np.zeros(CODE_POINTS, dtype=np.int64)
+        learner = learner_for(config, kind) if config is not None and kind is not None else None
         sizes, counts = [], CorpusCounts()
-        with Progress(voice, "reading", corpus_size(corpus.path)) as progress:
+        with Progress(voice, "reading", size) as progress:
             for document in read_documents(corpus, counts):
                 for start in range(0, len(document.text), PIECE):
                     piece = document.text[start : start + PIECE]
-                    if tokenizer is not None:
-                        count_characters(piece, characters)
-                    progress.advance(_share(document, piece))
+                    progress.advance(_share(document, len(piece)))
+                if learner is not None:
+                    learner.add(document.text)
                 sizes.append([content_hash(document.text), len(document.text)])
-        for dropped in counts.dropped[:SHOWN]:
-            voice.warn(f"dropped {dropped}")
-        dropped_in_all = counts.documents_dropped.total()
-        if dropped_in_all > SHOWN:
-            voice.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
-        if counts.control_characters_removed:
-            voice.say(f"{counts.control_characters_removed:,} control characters removed")
+        _say_counts(counts, voice)
         if not sizes:
             raise DataError(
                 f"none of {counts.documents_read} documents could be used",
                 where=", ".join(corpus.path),
                 mend=f"the first: {counts.dropped[0]}",
             )
-        if tokenizer is not None:
-            CharTokenizer.train(characters, tokenizer.vocab_size).save(folder, 1 << 30)
+        if learner is not None:
+            _learn(learner, voice).save(folder, 1 << 30)
         storage.write_json(folder / "documents.json", sizes)
 
-    key = storage.fingerprint([VERSION, content, tokenizer.vocab_size if tokenizer is not None else "sizes"])
-    return storage.cached("tokenizers", key, fill)
+    settings = (
+        [kind, config.vocab_size, config.sample_mb, config.chat_tokens, config.reserved_tokens]
+        if config is not None
+        else "sizes"
+    )
+    return storage.cached("tokenizers", storage.fingerprint([VERSION, content, settings]), fill)
+
+
+def _say_counts(counts: CorpusCounts, voice: Voice) -> None:
+    for dropped in counts.dropped[:SHOWN]:
+        voice.warn(f"dropped {dropped}")
+    dropped_in_all = counts.documents_dropped.total()
+    if dropped_in_all > SHOWN:
+        voice.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
+    if counts.control_characters_removed:
+        voice.say(f"{counts.control_characters_removed:,} control characters removed")
+
+
+def _learn(learner: Learner, voice: Voice) -> Tokenizer:
+    """Learn, with a clock on the console, for the library does not say how far it is."""
+    what, start = learner.said(), time.monotonic()
+    if not what:
+        return learner.learn()
+    outcome: list[Tokenizer | Exception] = []
+
+    def work() -> None:
+        try:
+            outcome.append(learner.learn())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # so that Ctrl-C does not wait for it
+    thread.start()
+    while thread.is_alive():
+        voice.live(f"{what}, {span(time.monotonic() - start)}, {peak_memory() >> 20:,} MB of memory")
+        thread.join(0.2)
+    voice.settle()
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    learned, took = outcome[0], span(time.monotonic() - start)
+    voice.say(f"{what}: {took}, {peak_memory() >> 20:,} MB of memory at most")
+    if learned.vocab_size < learner.wanted:
+        voice.warn(f"the text has {learned.vocab_size:,} tokens to learn, not {learner.wanted:,}")
+    return learned
 
 
 def _read_sizes(survey: Path) -> list[tuple[str, int]]:
     return [(name, length) for name, length in storage.read_json(survey / "documents.json")]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a document on its way into the shards of one side."""
+
+    side: str
+    text: str
+    begins: bool
+    """Whether it is the first of its document."""
+    ends: bool
+    """Whether it is the last."""
+    size: float
+    """Its share of the corpus's size."""
+
+
+@dataclass
+class Tally:
+    """What is counted on the way."""
+
+    left_out: int = 0
+    """Characters between training and held-out text."""
+    floor_bits: float = 0.0
+    """The code length of the held-out documents, where each of them knows its own."""
+
+
 def _write_shards(
     folder: Path,
     corpus: CorpusConfig,
-    content: str,
     tokenizer: Tokenizer,
     split: Split,
     gap: int,
+    workers: int | None,
     voice: Voice,
-) -> None:
-    """Second pass: every document to its side, in order."""
-    writers = {side: ShardWriter(folder, side, tokenizer.vocab_size) for side in ("train", "val")}
-    counts, left_out, floor_bits = CorpusCounts(), 0, 0.0
-    lost = None if tokenizer.lossless else Lost(tokenizer)
-    with Progress(voice, "tokenising", corpus_size(corpus.path)) as progress:
-        for document in read_documents(corpus, counts):
-            parts = assign(document, split, gap)
-            left_out += len(document.text) - sum(len(part.text) for _, part in parts)
-            for side, part in parts:
-                _write_document(writers[side], part, tokenizer, lost, progress)
-            if any(side == "val" for side, _ in parts):
-                floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
-    if left_out:
-        voice.say(f"{left_out:,} characters between training and held-out text are left out")
+) -> dict[str, Any]:
+    """Second pass: every document to its side, in order; goes on where ``folder`` was left. Gives the
+    manifest's parts."""
+    counts, tally, size = CorpusCounts(), Tally(), corpus_size(corpus.path)
+    done = _read_mark(folder)
+    writers = {
+        side: ShardWriter(folder, side, tokenizer.vocab_size, mark=done["writers"].get(side))
+        for side in ("train", "val")
+    }
+    lost = Lost.of(done["lost"])
+    documents = _assigned(read_documents(corpus, counts), split, gap, tally)
+    batches = _batches(piece for side, part in documents for piece in _pieces(side, part, tokenizer))
+    with Progress(voice, "tokenising", size) as progress:
+        for batch in islice(batches, done["batches"]):
+            progress.skip(sum(piece.size for piece in batch))
+        processes = workers or processes_for(tokenizer, size)
+        encoded = encode_all(batches, lambda batch: [piece.text for piece in batch], tokenizer, processes)
+        for number, (batch, found) in enumerate(encoded, done["batches"] + 1):
+            for piece, ids in zip(batch, found.ids, strict=True):
+                _write(writers[piece.side], piece, ids, tokenizer)
+            if found.lost is not None:
+                lost.add(found.lost)
+            if number % MARK_EVERY == 0:
+                _write_mark(folder, number, writers, lost)
+            progress.advance(sum(piece.size for piece in batch))
+    if tally.left_out:
+        voice.say(f"{tally.left_out:,} characters between training and held-out text are left out")
     splits = {side: writer.close() for side, writer in writers.items()}
+    (folder / MARK).unlink(missing_ok=True)
     more: dict[str, Any] = {
         "counts": counts.as_json(),
         "split": {
             "held_out_documents": len(split.held_out),
             "cut_documents": len(split.cuts),
-            "characters_left_out_between": left_out,
+            "characters_left_out_between": tally.left_out,
         },
     }
-    if math.isfinite(floor_bits):  # every held-out document knows its own code length
-        more["val_floor_bits"] = floor_bits
-    if lost is not None:
+    if math.isfinite(tally.floor_bits):
+        more["val_floor_bits"] = tally.floor_bits
+    if not tokenizer.lossless:
         more["lost"] = lost.as_json()
-    write_manifest(folder, content, tokenizer.fingerprint, tokenizer.vocab_size, splits, more)
+    return {"splits": splits, "more": more}
+
+
+def _assigned(
+    documents: Iterable[Document], split: Split, gap: int, tally: Tally
+) -> Iterator[tuple[str, Document]]:
+    """Each document's parts with their sides."""
+    for document in documents:
+        parts = assign(document, split, gap)
+        tally.left_out += len(document.text) - sum(len(part.text) for _, part in parts)
+        if any(side == "val" for side, _ in parts):
+            tally.floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
+        yield from parts
 
 
 def assign(document: Document, split: Split, gap: int) -> list[tuple[str, Document]]:
@@ -258,23 +395,56 @@ def assign(document: Document, split: Split, gap: int) -> list[tuple[str, Docume
     ]
 
 
-def _write_document(
-    writer: ShardWriter, document: Document, tokenizer: Tokenizer, lost: Lost | None, progress: Progress
-) -> None:
-    writer.begin_document()
-    writer.write(np.array(tokenizer.document_start, dtype=np.int64), characters=0)
-    for piece in tokenizer.pieces(document.text, PIECE):
-        ids = tokenizer.encode(piece)
-        writer.write(ids, characters=len(piece))
-        if lost is not None:
-            lost.count(piece, ids)
-        progress.advance(_share(document, piece))
-    writer.write(np.array([tokenizer.end_of_text], dtype=np.int64), characters=0)
+def _pieces(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[Piece]:
+    """A document's pieces."""
+    begins = True
+    texts = [*tokenizer.pieces(document.text, PIECE), None]
+    for text, following in pairwise(texts):
+        assert text is not None
+        yield Piece(side, text, begins, following is None, _share(document, len(text)))
+        begins = False
 
 
-def _share(document: Document, piece: str) -> float:
-    """A piece's share of its document's size."""
-    return float(document.meta.get("size", 0) * len(piece) / len(document.text))
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces by the ``PIECE`` characters; short documents go together."""
+    batch: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if characters >= PIECE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _write(writer: ShardWriter, piece: Piece, ids: Ids, tokenizer: Tokenizer) -> None:
+    if piece.begins:
+        writer.begin_document()
+        writer.write(np.array(tokenizer.document_start, dtype=np.int64), characters=0)
+    writer.write(ids, characters=len(piece.text))
+    if piece.ends:
+        writer.write(np.array([tokenizer.end_of_text], dtype=np.int64), characters=0)
+
+
+def _write_mark(folder: Path, batches: int, writers: Mapping[str, ShardWriter], lost: Lost) -> None:
+    """Note how far the shards are on the disk."""
+    marks = {side: writer.mark() for side, writer in writers.items()}
+    storage.write_json(folder / MARK, {"batches": batches, "writers": marks, "lost": lost.as_counts()})
+
+
+def _read_mark(folder: Path) -> dict[str, Any]:
+    """The last mark, or the beginning."""
+    if not (folder / MARK).is_file():
+        return {"batches": 0, "writers": {}, "lost": {}}
+    mark: dict[str, Any] = storage.read_json(folder / MARK)
+    return mark
+
+
+def _share(document: Document, characters: int) -> float:
+    """So many characters' share of their document's size."""
+    return float(document.meta.get("size", 0) * characters / len(document.text))
 
 
 def content_hash(text: str) -> str:

@@ -6,6 +6,7 @@ or uint32 ids (by the largest id), ``<split>.starts.bin`` (uint64: where each do
 the end-of-text token. Reading maps the files and never loads them whole.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,21 +30,33 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
 
 
 class ShardWriter:
-    """Writes the documents of one split, in order."""
+    """Writes the documents of one split, in order.
 
-    def __init__(self, folder: Path, split: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS) -> None:
+    What is written can be marked (``mark``): a writer that begins at that mark goes on as if it had
+    never been another, whatever was written behind the mark.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        vocab_size: int,
+        shard_tokens: int = SHARD_TOKENS,
+        mark: Mapping[str, int] | None = None,
+    ) -> None:
+        mark = mark or {"tokens": 0, "characters": 0, "documents": 0}
         self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
         self._dtype, self._vocab_size = dtype_for(vocab_size), vocab_size
-        self._files: list[str] = []
+        self.tokens, self.characters, self.documents = mark["tokens"], mark["characters"], mark["documents"]
         self._file: BinaryIO | None = None
-        self._room = 0
-        self._starts: list[int] = []
-        self.tokens = 0
-        self.characters = 0
+        self._starts = _open_at(folder / f"{split}.starts.bin", self.documents * 8)
+        if self.tokens % shard_tokens:
+            self._open(self.tokens // shard_tokens, self.tokens % shard_tokens)
 
     def begin_document(self) -> None:
         """The next token begins a document."""
-        self._starts.append(self.tokens)
+        self._starts.write(self.tokens.to_bytes(8, "little"))
+        self.documents += 1
 
     def write(self, ids: Ids, characters: int) -> None:
         """Append the ids of so many characters."""
@@ -53,36 +66,52 @@ class ShardWriter:
                 where=str(self._folder),
                 mend="tokenizer and shards do not belong together; delete .yanmo and try again",
             )
-        self.tokens += len(ids)
         self.characters += characters
         while len(ids):
-            if not self._room:
-                self._next_file()
-            now, ids = ids[: self._room], ids[self._room :]
+            room = self._shard_tokens - self.tokens % self._shard_tokens
+            if room == self._shard_tokens:
+                self._open(self.tokens // self._shard_tokens, 0)
+            now, ids = ids[:room], ids[room:]
             assert self._file is not None
             self._file.write(now.astype(self._dtype).tobytes())
-            self._room -= len(now)
+            self.tokens += len(now)
+
+    def mark(self) -> dict[str, int]:
+        """Bring what is written to the disk; gives the place to go on from."""
+        for file in (self._starts, *([self._file] if self._file is not None else [])):
+            file.flush()
+            os.fsync(file.fileno())
+        return {"tokens": self.tokens, "characters": self.characters, "documents": self.documents}
 
     def close(self) -> dict[str, Any]:
         """Finish; gives this split's part of the manifest."""
-        if self._file is not None:
-            self._file.close()
-        starts = np.asarray(self._starts, dtype="<u8")
-        (self._folder / f"{self._split}.starts.bin").write_bytes(starts.tobytes())
+        for file in (self._starts, *([self._file] if self._file is not None else [])):
+            file.close()
+        number_of_files = -(-self.tokens // self._shard_tokens)
         return {
-            "files": self._files,
-            "documents": len(self._starts),
+            "files": [self._name(number) for number in range(number_of_files)],
+            "documents": self.documents,
             "tokens": self.tokens,
             "characters": self.characters,
         }
 
-    def _next_file(self) -> None:
+    def _name(self, number: int) -> str:
+        return f"{self._split}-{number:05d}.bin"
+
+    def _open(self, number: int, tokens: int) -> None:
         if self._file is not None:
+            self.mark()
             self._file.close()
-        name = f"{self._split}-{len(self._files):05d}.bin"
-        self._files.append(name)
-        self._file = open(self._folder / name, "wb")  # noqa: SIM115 - closed in close()
-        self._room = self._shard_tokens
+        self._file = _open_at(self._folder / self._name(number), tokens * self._dtype.itemsize)
+
+
+def _open_at(path: Path, size: int) -> BinaryIO:
+    """A file to go on writing behind its first ``size`` bytes."""
+    path.touch()
+    file = open(path, "r+b")  # noqa: SIM115 - its owner closes it
+    file.truncate(size)
+    file.seek(size)
+    return file
 
 
 class Tokens:
@@ -122,6 +151,7 @@ class ShardSet:
         Raises:
             DataError: the shards were made of another corpus or with another tokenizer.
         """
+        self.folder = folder
         self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
         for name, expected in (("corpus", corpus), ("tokenizer", tokenizer)):
             if self.manifest[name] != expected:

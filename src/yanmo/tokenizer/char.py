@@ -2,6 +2,7 @@
 
 Ids: 0 is end-of-text, 1-256 are the bytes 0x00-0xFF, then the characters of the training text, the most
 frequent first. A character outside the vocabulary is written as its UTF-8 bytes, so nothing is lost.
+(In nanoGPT's vocabularies the characters come first, from 0, and end-of-text and bytes follow them.)
 On disk it is a BPE without merges and with byte fallback, which the ``tokenizers`` library and so every
 Hugging Face client reads; here a lookup table by code point does the same a hundred times faster.
 """
@@ -16,9 +17,10 @@ import numpy.typing as npt
 
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer.base import END_OF_TEXT, Ids, fingerprint_of, write_tokenizer
+from yanmo.tokenizer.spec import bpe_model, sequence, tokenizer_json
 
-FIRST_BYTE = 1
-FIRST_CHARACTER = FIRST_BYTE + 256
+BYTES = [f"<0x{value:02X}>" for value in range(256)]
+FIRST_CHARACTER = 1 + len(BYTES)
 CODE_POINTS = 0x110000
 
 CharacterCounts = npt.NDArray[np.int64]
@@ -28,13 +30,18 @@ CharacterCounts = npt.NDArray[np.int64]
 class CharTokenizer:
     """One token per character of ``characters``, byte tokens for all others."""
 
-    def __init__(self, characters: Iterable[str]) -> None:
-        self._characters = list(characters)
-        self._bytes = [bytes([value]) for value in range(256)]
-        self._bytes = [b"", *self._bytes, *(c.encode() for c in self._characters)]
+    def __init__(self, characters: Iterable[str], characters_first: bool = False) -> None:
+        own, others = list(characters), [END_OF_TEXT, *BYTES]
+        entries = [*own, *others] if characters_first else [*others, *own]
+        self._end = entries.index(END_OF_TEXT)
+        self._first_byte = self._end + 1
+        first = 0 if characters_first else len(others)
+        others_bytes = [b"", *(bytes([value]) for value in range(256))]
+        own_bytes = [character.encode() for character in own]
+        self._bytes = [*own_bytes, *others_bytes] if characters_first else [*others_bytes, *own_bytes]
         self._ids = np.full(CODE_POINTS, -1, dtype=np.int64)
-        self._ids[[ord(c) for c in self._characters]] = np.arange(FIRST_CHARACTER, len(self._bytes))
-        self._spec = _tokenizer_json(self._characters)
+        self._ids[[ord(character) for character in own]] = np.arange(first, first + len(own))
+        self._spec = _tokenizer_json(entries, self._end)
         self._fingerprint = fingerprint_of(self._spec)
 
     @classmethod
@@ -57,8 +64,10 @@ class CharTokenizer:
         """The tokenizer in a tokenizer.json of ours."""
         try:
             vocabulary = spec["model"]["vocab"]
-            tokenizer = cls(sorted(vocabulary, key=vocabulary.get)[FIRST_CHARACTER:])
-        except (KeyError, TypeError, AttributeError):
+            entries = sorted(vocabulary, key=vocabulary.get)
+            end = vocabulary[END_OF_TEXT]
+            tokenizer = cls(entries[:end] or entries[FIRST_CHARACTER:], characters_first=end > 0)
+        except (KeyError, TypeError, AttributeError, ValueError):
             tokenizer = None
         if tokenizer is None or tokenizer._spec != spec:
             raise TokenizerError(
@@ -80,8 +89,8 @@ class CharTokenizer:
 
     @property
     def end_of_text(self) -> int:
-        """0."""
-        return 0
+        """0, or the id behind the characters of a nanoGPT vocabulary."""
+        return self._end
 
     @property
     def document_start(self) -> tuple[int, ...]:
@@ -102,7 +111,7 @@ class CharTokenizer:
         """Ids of a text, shape (number of tokens,); with ``special``, ``<|endoftext|>`` is its token."""
         if special and END_OF_TEXT in text:
             pieces = [self.encode(piece) for piece in text.split(END_OF_TEXT)]
-            end = np.zeros(1, dtype=np.int64)
+            end = np.array([self._end], dtype=np.int64)
             return np.concatenate([pieces[0], *(part for piece in pieces[1:] for part in (end, piece))])
         code_points = code_points_of(text)
         ids = self._ids[code_points]
@@ -113,7 +122,7 @@ class CharTokenizer:
         for position in unknown.tolist():
             pieces.append(ids[start:position])
             raw = np.frombuffer(text[position].encode(), dtype=np.uint8)
-            pieces.append(raw.astype(np.int64) + FIRST_BYTE)
+            pieces.append(raw.astype(np.int64) + self._first_byte)
             start = position + 1
         return np.concatenate([*pieces, ids[start:]])
 
@@ -165,37 +174,9 @@ def code_points_of(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
-def _tokenizer_json(characters: list[str]) -> dict[str, Any]:
-    tokens = [END_OF_TEXT, *(f"<0x{value:02X}>" for value in range(256)), *characters]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": 0,
-                "content": END_OF_TEXT,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-        ],
-        "normalizer": None,
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": [],
-        },
-    }
+def _tokenizer_json(entries: list[str], end: int) -> dict[str, Any]:
+    return tokenizer_json(
+        {END_OF_TEXT: end},
+        bpe_model({entry: number for number, entry in enumerate(entries)}, merges=[], byte_fallback=True),
+        decoder=sequence("decoders", [{"type": "ByteFallback"}, {"type": "Fuse"}]),
+    )

@@ -6,9 +6,8 @@ accents and spaces; nobody should learn of it from what the model cannot write.
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
-
-from yanmo.tokenizer.base import Ids, Tokenizer
 
 SHOWN = 12
 
@@ -16,16 +15,15 @@ SHOWN = 12
 class Lost:
     """Counts what is missing from ``decode(encode(text))``, piece by piece."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self) -> None:
         self.characters = 0
         self.spaces = 0
         self.case = 0
         self.unknown: Counter[str] = Counter()
 
-    def count(self, text: str, ids: Ids) -> None:
-        """Compare a text with its ids."""
-        before, after = Counter(text), Counter(self._tokenizer.decode(ids))
+    def count(self, text: str, back: str) -> None:
+        """Compare a text with what came back of it."""
+        before, after = Counter(text), Counter(back)
         self.characters += len(text)
         for character, times in (before - after).items():
             if character.isspace():
@@ -34,6 +32,24 @@ class Lost:
                 self.case += times
             else:
                 self.unknown[character] += times
+
+    @classmethod
+    def of(cls, counts: Mapping[str, Any]) -> "Lost":
+        """The counts that :meth:`as_counts` gave."""
+        lost = cls()
+        vars(lost).update({**counts, "unknown": Counter(counts.get("unknown", {}))})
+        return lost
+
+    def as_counts(self) -> dict[str, Any]:
+        """Everything, to go on counting from."""
+        return {**vars(self), "unknown": dict(self.unknown)}
+
+    def add(self, other: "Lost") -> None:
+        """Add the counts of another part of the text."""
+        self.characters += other.characters
+        self.spaces += other.spaces
+        self.case += other.case
+        self.unknown += other.unknown
 
     @property
     def total(self) -> int:

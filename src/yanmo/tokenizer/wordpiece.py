@@ -23,6 +23,8 @@ import tokenizers
 
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer.base import Ids, fingerprint_of, json_text, write_tokenizer
+from yanmo.tokenizer.spec import replace, sequence, tokenizer_json
+from yanmo.tokenizer.splits import split_step
 
 UNKNOWN = "[UNK]"
 SPECIALS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -237,61 +239,33 @@ def _written_entries(entries: list[str], newline: str) -> list[str]:
 
 
 def _tokenizer_json(ids: dict[str, int]) -> dict[str, Any]:
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": ids[content],
-                "content": content,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for content in sorted((s for s in SPECIALS if s in ids), key=lambda s: ids[s])
-        ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                _replace(r"\x{FFFD}|(?![\t\n\r])\p{C}", ""),
-                {"type": "NFD"},
-                _replace(r"\p{Mn}", ""),
-                {"type": "Lowercase"},
-            ],
-        },
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                _split(r"[^\S\n]+" if "\n" in ids else r"\s+", "Removed"),
-                _split(rf"[\n{HAN}{DIGITS}{PUNCTUATION}]", "Isolated"),
-            ],
-        },
-        "post_processor": None,
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                _replace("^(?!##.)", " "),  # a space before each word,
-                _replace("^##(?=.)", ""),  # none before what continues one,
-                {"type": "Fuse"},
-                _replace("(?<![a-z]) | (?![a-z])", ""),  # and none but between Latin words
-            ],
-        },
-        "model": {
-            "type": "WordPiece",
-            "unk_token": UNKNOWN,
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": MAX_WORD,
-            "vocab": ids,
-        },
+    before = [
+        replace(r"\x{FFFD}|(?![\t\n\r])\p{C}", ""),
+        {"type": "NFD"},
+        replace(r"\p{Mn}", ""),
+        {"type": "Lowercase"},
+    ]
+    cuts = [
+        split_step(r"[^\S\n]+" if "\n" in ids else r"\s+", "Removed"),
+        split_step(rf"[\n{HAN}{DIGITS}{PUNCTUATION}]"),
+    ]
+    after = [
+        replace("^(?!##.)", " "),  # a space before each word,
+        replace("^##(?=.)", ""),  # none before what continues one,
+        {"type": "Fuse"},
+        replace("(?<![a-z]) | (?![a-z])", ""),  # and none but between Latin words
+    ]
+    model = {
+        "type": "WordPiece",
+        "unk_token": UNKNOWN,
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": MAX_WORD,
+        "vocab": ids,
     }
-
-
-def _replace(pattern: str, content: str) -> dict[str, Any]:
-    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
-
-
-def _split(pattern: str, behavior: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False}
+    return tokenizer_json(
+        {special: ids[special] for special in sorted({*SPECIALS} & {*ids}, key=ids.__getitem__)},
+        model,
+        normalizer=sequence("normalizers", before),
+        pre_tokenizer=sequence("pretokenizers", cuts),
+        decoder=sequence("decoders", after),
+    )

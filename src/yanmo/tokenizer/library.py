@@ -1,0 +1,284 @@
+"""Any tokenizer.json, run by the ``tokenizers`` library: byte BPE, unigram, and what others made.
+
+What is ours around it: text that looks like a special token stays text; long texts go through the
+library in parts (``cuts.py``), many at once; decoding works on the bytes of each token, so that a stream
+never shows half a character; and the file says whether the vocabulary can lose anything.
+"""
+
+import codecs
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers.decoders import DecodeStream
+
+from yanmo.errors import TokenizerError
+from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, json_text, write_tokenizer
+from yanmo.tokenizer.cuts import pieces
+from yanmo.tokenizer.splits import split_rule
+
+KINDS = ("bpe", "unigram", "wordpiece")
+CHUNK = 1 << 13
+"""Characters the library is given at a time."""
+MOST_TOKENS = 1 << 20
+"""No vocabulary of a language model is larger; a file that says so is not one."""
+SPACE = "▁"
+
+
+class LibraryTokenizer:
+    """Text ↔ ids by a tokenizer.json."""
+
+    def __init__(self, spec: dict[str, Any], end_of_text: str, where: str = "tokenizer.json") -> None:
+        """``end_of_text`` is the token that ends a document.
+
+        Raises:
+            TokenizerError: the library cannot read it, or its ids are unusable.
+        """
+        self.spec = spec
+        self._texts = token_texts(spec, where)
+        if self.kind not in KINDS:
+            raise TokenizerError(
+                f"vocabularies of type {spec['model']['type']} are not read",
+                where,
+                f"yanmo reads {', '.join(KINDS)}",
+            )
+        self._library = _load(spec, where)
+        self.specials = {t["id"]: t["content"] for t in spec.get("added_tokens", []) if t.get("special")}
+        self._ends = _find_end(self._texts, end_of_text, self.specials, where)
+        self._bytes = _token_bytes(self._texts, spec, self.specials)
+        self._rule = split_rule(spec)
+        self._fingerprint = fingerprint_of({"tokenizer": spec, "end_of_text": end_of_text})
+
+    @property
+    def kind(self) -> str:
+        """What ``tokenizer.kind`` calls it."""
+        return str(self.spec["model"].get("type", "BPE")).lower()
+
+    @property
+    def vocab_size(self) -> int:
+        """The largest id and one."""
+        return len(self._texts)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every text comes back: nothing is normalised, and all 256 bytes have a token."""
+        return _keeps_everything(self.spec, self._texts)
+
+    @property
+    def end_of_text(self) -> int:
+        """The id that ends a document."""
+        return self._ends
+
+    @property
+    def document_start(self) -> tuple[int, ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Special tokens but the one that ends a text, and ids that stand for nothing."""
+        holes = (token for token, text in enumerate(self._texts) if text is None)
+        return tuple(sorted({*self.specials, *holes} - {self._ends}))
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of tokenizer.json's content and the end token."""
+        return self._fingerprint
+
+    def encode(self, text: str, special: bool = False) -> Ids:
+        """Ids of a text, shape (number of tokens,)."""
+        text.encode("utf-8")  # a lone surrogate raises here, where its place is known
+        self._library.encode_special_tokens = not special
+        found = self._library.encode_batch_fast(list(self.pieces(text, CHUNK)), add_special_tokens=False)
+        return np.fromiter(chain.from_iterable(part.ids for part in found), dtype=np.int64)
+
+    def decode(self, ids: Ids | list[int]) -> str:
+        """Text of ids; special tokens are left out, bytes that form no character become �."""
+        stream = self.stream()
+        return "".join(map(stream.push, np.asarray(ids).tolist())) + stream.flush()
+
+    def stream(self) -> TextStream:
+        """A decoder for ids that arrive one by one."""
+        if self._bytes is None:
+            return LibraryStream(self._library)
+        return ByteStream(self._bytes, strips_space=_strips_space(self.spec))
+
+    def pieces(self, text: str, length: int) -> Iterator[str]:
+        """``text`` in pieces; whole, if it is not known where its tokenizer cuts."""
+        return pieces(text, length if self._rule is not None else len(text))
+
+    def save(self, folder: Path, model_max_length: int) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        end = self._texts[self._ends]
+        write_tokenizer(folder, self.spec, model_max_length, {"eos_token": end, "bos_token": end})
+
+
+class ByteStream:
+    """Holds the bytes of an unfinished character back."""
+
+    def __init__(self, token_bytes: list[bytes], strips_space: bool) -> None:
+        self._bytes = token_bytes
+        self._strips_space = strips_space
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The characters that ``token`` completes."""
+        text = self._decoder.decode(self._bytes[token])
+        if self._strips_space and text:
+            self._strips_space = False
+            return text.removeprefix(" ")
+        return text
+
+    def flush(self) -> str:
+        """� for an unfinished character, else nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+class LibraryStream:
+    """For decoders whose tokens are not plain bytes: the library's own stream."""
+
+    def __init__(self, library: tokenizers.Tokenizer) -> None:
+        self._library = library
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        """The text that ``token`` completes."""
+        return self._stream.step(self._library, token) or ""
+
+    def flush(self) -> str:
+        """Nothing."""
+        return ""
+
+
+def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
+    """What is written in the vocabulary for each id; None where it has no entry.
+
+    Raises:
+        TokenizerError: ids are missing, too large or given twice.
+    """
+    mend = "the file is damaged, or not a tokenizer; take it from its source again"
+    try:
+        vocabulary = spec["model"]["vocab"]
+        pairs = (
+            [(str(entry[0]), number) for number, entry in enumerate(vocabulary)]
+            if isinstance(vocabulary, list)
+            else list(vocabulary.items())
+        )
+        added = [(token["content"], token["id"]) for token in spec.get("added_tokens", [])]
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise TokenizerError(f"it has no vocabulary: {error!r}", where, mend) from error
+    ids = [number for _, number in (*pairs, *added)]
+    if not ids or any(type(number) is not int or number < 0 for number in ids):
+        raise TokenizerError("a token's id is no whole number from 0 up", where, mend)
+    size = max(ids) + 1
+    if size > MOST_TOKENS or size > 2 * len(ids) + 1024:
+        raise TokenizerError(
+            f"its largest id is {size - 1:,} with {len(ids):,} entries; at most {MOST_TOKENS:,} ids,"
+            " half of them used, make sense in a model",
+            where,
+            mend,
+        )
+    texts: list[str | None] = [None] * size
+    for text, number in (*pairs, *added):
+        if texts[number] not in (None, text):
+            raise TokenizerError(f"id {number} is given to {texts[number]!r} and to {text!r}", where, mend)
+        texts[number] = text
+    return texts
+
+
+def _load(spec: dict[str, Any], where: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(json_text(spec))
+    except Exception as error:  # the library raises Exception itself
+        raise TokenizerError(
+            f"the tokenizers library cannot read it: {error}",
+            where=where,
+            mend="a tokenizer.json of the library's own form is needed; was the file cut short?",
+        ) from error
+
+
+def _find_end(texts: list[str | None], end: str, specials: dict[int, str], where: str) -> int:
+    if end in texts:
+        return texts.index(end)
+    raise TokenizerError(
+        f"the vocabulary has no {end or 'end-of-text token'}",
+        where=where,
+        mend=f"name the token that ends a document, tokenizer.end_token=…; its special tokens are:"
+        f" {', '.join(list(specials.values())[:8]) or 'none'}",
+    )
+
+
+# -- tokens as bytes --------------------------------------------------------------------------
+
+
+def byte_letters() -> dict[str, int]:
+    """GPT-2's letter for each byte: printable ones stand for themselves, the others for U+0100 and up."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [value for value in range(256) if value not in printable]
+    letters = {chr(value): value for value in printable}
+    return letters | {chr(256 + number): value for number, value in enumerate(others)}
+
+
+def decoder_steps(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The decoder's steps, one after the other."""
+    decoder = spec.get("decoder")
+    if decoder is None:
+        return []
+    return list(decoder["decoders"]) if decoder.get("type") == "Sequence" else [decoder]
+
+
+def _token_bytes(
+    texts: list[str | None], spec: dict[str, Any], specials: dict[int, str]
+) -> list[bytes] | None:
+    """The bytes each token stands for; None if the decoder is not of a kind that has such."""
+    kinds = {step["type"] for step in decoder_steps(spec)}
+    added = {token["content"] for token in spec.get("added_tokens", [])}
+    if kinds == {"ByteLevel"}:
+        letters = byte_letters()
+
+        def as_bytes(text: str) -> bytes:
+            if text in added:
+                return text.encode()
+            return bytes(letters[letter] for letter in text)
+    elif kinds and kinds <= {"ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}:
+        spaced = kinds & {"Metaspace", "Replace"}
+        raw = {f"<0x{value:02X}>": bytes([value]) for value in range(256)}
+
+        def as_bytes(text: str) -> bytes:
+            if "ByteFallback" in kinds and text in raw:
+                return raw[text]
+            return (text.replace(SPACE, " ") if spaced else text).encode()
+    else:
+        return None
+    try:
+        return [
+            b"" if text is None or token in specials else as_bytes(text) for token, text in enumerate(texts)
+        ]
+    except KeyError:  # a letter that stands for no byte: the library leaves such tokens as they are
+        return None
+
+
+def _strips_space(spec: dict[str, Any]) -> bool:
+    """Whether the decoder takes the space away that encoding put before the text."""
+    for step in decoder_steps(spec):
+        if step["type"] == "Strip" and step.get("start"):
+            return True
+        if step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never":
+            return True
+    return False
+
+
+def _keeps_everything(spec: dict[str, Any], texts: list[str | None]) -> bool:
+    kinds = {step["type"] for step in decoder_steps(spec)}
+    if spec.get("normalizer") is not None or any(
+        token.get("lstrip") or token.get("rstrip") for token in spec.get("added_tokens", [])
+    ):
+        return False
+    if kinds == {"ByteLevel"}:
+        return split_rule(spec) is not None and set(byte_letters()) <= set(texts)
+    if kinds == {"ByteFallback", "Fuse"}:
+        return all(f"<0x{value:02X}>" in texts for value in range(256)) and spec["model"]["byte_fallback"]
+    return False

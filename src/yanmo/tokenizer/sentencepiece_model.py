@@ -1,0 +1,153 @@
+"""A SentencePiece .model → a tokenizer.json with the same pieces and ids.
+
+The file is a protocol buffer (``sentencepiece_model.proto``); the few fields that matter are read here.
+Unigram models (Kudo 2018) keep their scores; BPE models get every merge that leads to a piece, in the
+order of the scores, which is what SentencePiece itself merges by (Kudo & Richardson 2018).
+"""
+
+import base64
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from yanmo.errors import TokenizerError
+from yanmo.tokenizer.spec import added_token, bpe_model, replace, sequence, tokenizer_json
+
+SPACE = "▁"
+NEVER = -1e6
+"""The score of pieces that are not found in text: control, unknown and byte pieces."""
+UNIGRAM, BPE = 1, 2
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+MEND = "take the .model from its source again"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One entry of the vocabulary."""
+
+    text: str
+    score: float
+    kind: int
+
+
+def read_sentencepiece(data: bytes, where: str) -> tuple[dict[str, Any], str]:
+    """(tokenizer.json, the token that ends a text).
+
+    Raises:
+        TokenizerError: it is damaged, or neither unigram nor BPE.
+    """
+    try:
+        model = _fields(data)
+        pieces = [_piece(raw) for raw in model.get(1, [])]
+        trainer, normalizer = (_fields(model.get(number, [b""])[-1]) for number in (2, 3))
+    except (ValueError, IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
+        raise TokenizerError(f"it is no SentencePiece model: {error}", where, MEND) from error
+    kind = trainer.get(3, [UNIGRAM])[-1]
+    if not pieces or kind not in (UNIGRAM, BPE):
+        raise TokenizerError(
+            f"it has {len(pieces)} pieces and type {kind}; unigram and BPE models are read", where, MEND
+        )
+    texts = [piece.text for piece in pieces]
+    if len({*texts}) < len(texts):
+        raise TokenizerError("a piece stands in it twice", where, MEND)
+    unknown = next((number for number, piece in enumerate(pieces) if piece.kind == UNKNOWN), None)
+    if unknown is None:
+        raise TokenizerError("it has no piece for what is unknown", where, MEND)
+    bytes_too = any(piece.kind == BYTE for piece in pieces)
+    steps = _steps(normalizer, bytes_too)
+    build = _unigram if kind == UNIGRAM else _bpe
+    spec = tokenizer_json({}, build(pieces, unknown, bytes_too), **steps)
+    spec["added_tokens"] = [
+        added_token(piece.text, number, special=piece.kind != USER_DEFINED)
+        for number, piece in enumerate(pieces)
+        if piece.kind in (UNKNOWN, CONTROL, USER_DEFINED)
+    ]
+    controls = [piece.text for piece in pieces if piece.kind == CONTROL]
+    ends = trainer.get(48, [b"</s>"])[-1].decode()  # eos_piece
+    return spec, ends if ends in controls else next(iter(controls[::-1]), "")
+
+
+def _steps(normalizer: dict[int, list[Any]], bytes_too: bool) -> dict[str, Any]:
+    """What happens to the text before the model and after it."""
+    table = normalizer.get(2, [b""])[-1]
+    adds_prefix, trims, escapes = (bool(normalizer.get(number, [1])[-1]) for number in (3, 4, 5))
+    before: list[dict[str, Any]] = []
+    if table:
+        if b"nfkc" in normalizer.get(1, [b""])[-1]:
+            before.append({"type": "NFC"})  # the library's table misses some composed characters
+        before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()})
+    if trims:
+        before += [replace("^ +| +$", ""), replace(" {2,}", " ")]
+    if adds_prefix:
+        before.append({"type": "Prepend", "prepend": " "})
+    if escapes:
+        before.append(replace(" ", SPACE))
+    after: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
+    if bytes_too:
+        after.append({"type": "ByteFallback"})
+    after.append({"type": "Fuse"})
+    if adds_prefix:
+        after.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    return {"normalizer": sequence("normalizers", before), "decoder": sequence("decoders", after)}
+
+
+def _unigram(pieces: list[Piece], unknown: int, bytes_too: bool) -> dict[str, Any]:
+    vocab = [[piece.text, piece.score if piece.kind == NORMAL else NEVER] for piece in pieces]
+    return {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": bytes_too}
+
+
+def _bpe(pieces: list[Piece], unknown: int, bytes_too: bool) -> dict[str, Any]:
+    numbers = {piece.text: number for number, piece in enumerate(pieces)}
+    usable = {piece.text: piece.score for piece in pieces if piece.kind in (NORMAL, UNUSED)}
+    merges = []
+    for text in sorted(usable, key=lambda text: (-usable[text], numbers[text])):
+        halves = ((text[:at], text[at:]) for at in range(1, len(text)))
+        merges += [f"{left} {right}" for left, right in halves if left in usable and right in usable]
+    more = {"unk_token": pieces[unknown].text, "fuse_unk": True, "byte_fallback": bytes_too}
+    return bpe_model(numbers, merges, **more)
+
+
+def _piece(raw: bytes) -> Piece:
+    fields = _fields(raw)
+    (score,) = struct.unpack("<f", fields.get(2, [bytes(4)])[-1])
+    return Piece(fields[1][-1].decode("utf-8"), score, fields.get(3, [NORMAL])[-1])
+
+
+# -- protocol buffers -------------------------------------------------------------------------
+
+
+def _fields(data: bytes) -> dict[int, list[Any]]:
+    """A message's fields by number: whole numbers, or bytes."""
+    found: dict[int, list[Any]] = {}
+    for number, value in _read(data):
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def _read(data: bytes) -> Iterator[tuple[int, Any]]:
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        size, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, 0), at)
+        if (kind not in (1, 2, 5)) or at + size > len(data):
+            raise ValueError(f"a field breaks off at byte {at:,} of {len(data):,}")
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError(f"a number is too long at byte {at:,}")

@@ -1,0 +1,103 @@
+"""Verdicts as people read them: a table, bars, and the tokens of a sentence in colours.
+
+Everything here returns rich's renderables; who prints them decides where to.
+"""
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from yanmo.tokenizer.base import Tokenizer
+from yanmo.tokenizer.judge import Verdict, split
+from yanmo.tokenizer.lost import describe
+
+COLOURS = ("on #cfe8ff", "on #ffe3b8", "on #d6f5d0", "on #f6d3e6", "on #e3dcff")
+UNKNOWN = "bold white on #c62828"
+BAR = 40
+VISIBLE = {"\n": "⏎", " ": "·", "\t": "⇥", "\u3000": "□", "\r": "␍"}
+
+
+def table(verdicts: Sequence[Verdict], n_layer: int, n_embd: int) -> Table:
+    """A column for each vocabulary, a row for each measure."""
+    found = Table(
+        title=f"{verdicts[0].characters:,} characters, {verdicts[0].bytes / 1e6:.1f} MB", show_lines=False
+    )
+    found.add_column("")
+    for verdict in verdicts:
+        found.add_column(verdict.name, justify="right", overflow="fold")
+    rows: dict[str, Callable[[Verdict], str]] = {
+        "kind": lambda v: v.kind,
+        "vocabulary": lambda v: f"{v.vocab_size:,}",
+        "tokens": lambda v: f"{v.tokens:,}",
+        "characters per token": lambda v: f"{v.characters_per_token:.3f}",
+        "bytes per token": lambda v: f"{v.bytes_per_token:.3f}",
+        "of the vocabulary used": lambda v: f"{v.used / v.vocab_size:.1%}",
+        "unknown tokens": lambda v: f"{v.unknown / max(v.tokens, 1):.3%}",
+        "parts of characters": lambda v: f"{v.byte_tokens / max(v.tokens, 1):.3%}",
+        "comes back whole": lambda v: "no" if v.lost else "yes",
+        f"table at {n_layer}x{n_embd}": lambda v: f"{v.embedding_share(n_layer, n_embd):.1%}",
+        "encodes MB/s": lambda v: f"{v.encode_mb_per_s:.1f}",
+        "decodes MB/s": lambda v: f"{v.decode_mb_per_s:.1f}",
+    }
+    for name, value in rows.items():
+        found.add_row(name, *(value(verdict) for verdict in verdicts))
+    return found
+
+
+def bars(verdicts: Sequence[Verdict]) -> RenderableType:
+    """Characters per token as bars: longer is better, the model reads more text in the same window."""
+    most = max(verdict.characters_per_token for verdict in verdicts)
+    widest = max(len(verdict.name) for verdict in verdicts)
+    lines = [Text("characters per token", style="bold")]
+    for verdict in verdicts:
+        length = round(BAR * verdict.characters_per_token / most)
+        lines.append(
+            Text.assemble(
+                f"{verdict.name:<{widest}}  ",
+                ("█" * length, "#2f6fab"),
+                f" {verdict.characters_per_token:.2f}",
+            )
+        )
+    return Group(*lines)
+
+
+def losses(verdicts: Sequence[Verdict]) -> list[str]:
+    """A sentence for each vocabulary that loses something."""
+    return [f"{verdict.name}: {describe(verdict.lost)}" for verdict in verdicts if verdict.lost]
+
+
+def longest(verdict: Verdict) -> str:
+    """The longest tokens that occur."""
+    return "longest  " + "  ".join(visible(text) for text in verdict.longest)
+
+
+def coloured(tokenizer: Tokenizer, sentence: str) -> Text:
+    """A sentence with each token on a colour of its own.
+
+    Tokens that are only a part of a character are shown as ‹n›, n of them before the character; what the
+    vocabulary does not know stands in red.
+    """
+    found, parts, suppressed = Text(), 0, set(tokenizer.suppressed)
+    tokens = split(tokenizer, sentence)
+    for number, (token, text) in enumerate(tokens):
+        colour = COLOURS[number % len(COLOURS)]
+        if token in suppressed:
+            found.append("[?]", UNKNOWN)
+        elif not text:
+            parts += 1
+        else:
+            found.append((f"‹{parts + 1}›" if parts else "") + visible(text), f"black {colour}")
+            parts = 0
+    return found.append(f"  {len(tokens)} tokens", "dim")
+
+
+def heading(name: str) -> Text:
+    """The name of a vocabulary above its tokens."""
+    return Text(name, style="bold")
+
+
+def visible(text: str) -> str:
+    """A text with signs for blanks."""
+    return "".join(VISIBLE.get(character, character) for character in text)
