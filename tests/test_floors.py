@@ -14,7 +14,7 @@ FLOORS = {
     "tokenizer": 2, "tokenizer.base": 2, "tokenizer.char": 2, "tokenizer.wordpiece": 2, "tokenizer.lost": 2,
     "tokenizer.library": 2, "tokenizer.files": 2, "tokenizer.learn": 2, "tokenizer.sample": 2,
     "tokenizer.spec": 2, "tokenizer.splits": 2, "tokenizer.cuts": 2, "tokenizer.meta_pickle": 2,
-    "tokenizer.sentencepiece_model": 2, "tokenizer.hub": 2, "tokenizer.judge": 2, "tokenizer.show": 2,
+    "tokenizer.sentencepiece_model": 2, "tokenizer.hub": 2, "tokenizer.fast": 2, "tokenizer.judge": 2, "tokenizer.show": 2,
     "data.shards": 3, "data.encode": 3, "data.prepare": 3, "data.batches": 3, "model.gpt": 3, "model.names": 3,
     "environment": 3,
     "generate": 4, "sampling": 4, "evaluate": 4,
@@ -40,7 +40,8 @@ SIBLINGS = {
     },
     "tokenizer.char": {"tokenizer.base", "tokenizer.spec"},
     "tokenizer.wordpiece": {"tokenizer.base", "tokenizer.spec", "tokenizer.splits"},
-    "tokenizer.library": {"tokenizer.base", "tokenizer.cuts", "tokenizer.splits"},
+    "tokenizer.library": {"tokenizer.base", "tokenizer.cuts", "tokenizer.fast", "tokenizer.splits"},
+    "tokenizer.fast": {"tokenizer.base"},
     "tokenizer.sample": {"tokenizer.cuts"},
     "tokenizer.sentencepiece_model": {"tokenizer.spec"},
     "tokenizer.files": {

@@ -62,7 +62,7 @@ class TokenizerConfig(Section):
     vocab_size: NonNegativeInt = 0
     """Upper limit of a vocabulary that is learned. 0: 32,000 for `bpe` and `unigram`, none for `char`;
     the rarest characters beyond a limit are written as bytes."""
-    sample_mb: PositiveInt = 100
+    sample_mb: PositiveInt = 50
     """Text that `bpe` and `unigram` are learned from, in MB, taken evenly from all over the corpus; a
     smaller corpus is used whole. It bounds the memory: docs/tokenizers.md has figures."""
     chat_tokens: bool = False

@@ -60,6 +60,7 @@ def lesson(characters: int = 20000, seed: int = 1) -> str:
     parts: list[str] = []
     size = 0
     while size < characters:
-        parts += [*(rng.choice(words) for _ in range(rng.randrange(1, 6))), rng.choice(ends)]
-        size = sum(map(len, parts[-8:])) + size
+        clause = "".join(rng.choice(words) for _ in range(rng.randrange(1, 6))) + rng.choice(ends)
+        parts.append(clause)
+        size += len(clause)
     return "".join(parts)[:characters]

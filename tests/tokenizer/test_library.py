@@ -1,5 +1,6 @@
 """Byte BPE and unigram: nothing is lost, nothing looks special by accident, nothing depends on the pieces."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from yanmo.errors import TokenizerError
 from yanmo.tokenizer import LibraryTokenizer, load_tokenizer
 from yanmo.tokenizer import cuts as cuts_module
 from yanmo.tokenizer.base import json_text
+from yanmo.tokenizer.fast import fast_encoder
 from yanmo.tokenizer.learn import learn_bpe, learn_unigram, special_tokens
-from yanmo.tokenizer.splits import CL100K, KNOWN, O200K, QWEN2, byte_level, split_step
+from yanmo.tokenizer.library import WORTH_BEING_FAST, byte_letters
+from yanmo.tokenizer.spec import bpe_model
+from yanmo.tokenizer.splits import CL100K, GPT2, KNOWN, O200K, QWEN2, byte_level, split_step
 
 SPECIALS = special_tokens(chat=True, reserved=2)
 LESSON = [lesson()]
@@ -79,6 +83,36 @@ def test_the_pieces_have_the_tokens_of_the_whole(text: str, rule: str, length: i
 
 def test_each_known_rule_is_tried() -> None:
     assert len(RULES) == len(KNOWN)
+
+
+def test_the_fast_encoder_is_proven_and_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = copy.copy(LEARNED["bpe"])
+    texts = [
+        *random_strings(2000, seed=8),
+        lesson(30_000, seed=8),
+        " " * 5000 + "a",
+        "啊" * 5000,
+        "'s" * 3000,
+    ]
+    slowly = [tokenizer.encode(text[: WORTH_BEING_FAST - 1]).tolist() for text in texts]
+    monkeypatch.setattr("yanmo.tokenizer.library.WORTH_BEING_FAST", 1)
+    again = [tokenizer.encode(text[: WORTH_BEING_FAST - 1]).tolist() for text in texts]
+    assert tokenizer._fast is not None
+    assert again == slowly
+
+
+def test_merges_that_tiktoken_would_read_otherwise_are_not_fast() -> None:
+    """b+c comes before a+b, and only a+b leads on to abc: alone, abc is two tokens and never itself."""
+    letters = byte_letters()
+    base = {letter: number for number, letter in enumerate(letters)}
+    vocab = base | {"bc": 256, "ab": 257, "abc": 258}
+    spec = {**LEARNED["bpe"].spec, "added_tokens": [], "model": bpe_model(vocab, ["b c", "a b", "ab c"])}
+    assert fast_encoder(spec, GPT2, letters) is None
+    spec["model"] = bpe_model(vocab, ["a b", "b c", "ab c"])
+    fast = fast_encoder(spec, GPT2, letters)
+    assert fast is not None
+    assert fast("abc").tolist() == [258]
+    assert fast("xbc").tolist() == [base["x"], 256]
 
 
 @kinds

@@ -8,6 +8,7 @@
 Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and is made only if absent.
 """
 
+import contextlib
 import hashlib
 import math
 import threading
@@ -328,17 +329,20 @@ def _write_shards(
     manifest's parts."""
     counts, tally, size = CorpusCounts(), Tally(), corpus_size(corpus.path)
     done = _read_mark(folder)
-    writers = {
-        side: ShardWriter(folder, side, tokenizer.vocab_size, mark=done["writers"].get(side))
-        for side in ("train", "val")
-    }
     lost = Lost.of(done["lost"])
     documents = _assigned(read_documents(corpus, counts), split, gap, tally)
     batches = _batches(piece for side, part in documents for piece in _pieces(side, part, tokenizer))
-    with Progress(voice, "tokenising", size) as progress:
+    processes = workers or processes_for(tokenizer, size)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(voice, "tokenising", size))
+        writers = {
+            side: stack.enter_context(
+                ShardWriter(folder, side, tokenizer.vocab_size, mark=done["writers"].get(side))
+            )
+            for side in ("train", "val")
+        }
         for batch in islice(batches, done["batches"]):
             progress.skip(sum(piece.size for piece in batch))
-        processes = workers or processes_for(tokenizer, size)
         encoded = encode_all(batches, lambda batch: [piece.text for piece in batch], tokenizer, processes)
         for number, (batch, found) in enumerate(encoded, done["batches"] + 1):
             for piece, ids in zip(batch, found.ids, strict=True):
@@ -348,10 +352,10 @@ def _write_shards(
             if number % MARK_EVERY == 0:
                 _write_mark(folder, number, writers, lost)
             progress.advance(sum(piece.size for piece in batch))
+        splits = {side: writer.close() for side, writer in writers.items()}
+    (folder / MARK).unlink(missing_ok=True)
     if tally.left_out:
         voice.say(f"{tally.left_out:,} characters between training and held-out text are left out")
-    splits = {side: writer.close() for side, writer in writers.items()}
-    (folder / MARK).unlink(missing_ok=True)
     more: dict[str, Any] = {
         "counts": counts.as_json(),
         "split": {

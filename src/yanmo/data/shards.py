@@ -53,6 +53,13 @@ class ShardWriter:
         if self.tokens % shard_tokens:
             self._open(self.tokens // shard_tokens, self.tokens % shard_tokens)
 
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for file in self._open_files():
+            file.close()
+
     def begin_document(self) -> None:
         """The next token begins a document."""
         self._starts.write(self.tokens.to_bytes(8, "little"))
@@ -78,15 +85,14 @@ class ShardWriter:
 
     def mark(self) -> dict[str, int]:
         """Bring what is written to the disk; gives the place to go on from."""
-        for file in (self._starts, *([self._file] if self._file is not None else [])):
+        for file in self._open_files():
             file.flush()
             os.fsync(file.fileno())
         return {"tokens": self.tokens, "characters": self.characters, "documents": self.documents}
 
     def close(self) -> dict[str, Any]:
         """Finish; gives this split's part of the manifest."""
-        for file in (self._starts, *([self._file] if self._file is not None else [])):
-            file.close()
+        self.__exit__()
         number_of_files = -(-self.tokens // self._shard_tokens)
         return {
             "files": [self._name(number) for number in range(number_of_files)],
@@ -94,6 +100,9 @@ class ShardWriter:
             "tokens": self.tokens,
             "characters": self.characters,
         }
+
+    def _open_files(self) -> list[BinaryIO]:
+        return [self._starts] if self._file is None else [self._starts, self._file]
 
     def _name(self, number: int) -> str:
         return f"{self._split}-{number:05d}.bin"

@@ -31,7 +31,8 @@ class CharTokenizer:
     """One token per character of ``characters``, byte tokens for all others."""
 
     def __init__(self, characters: Iterable[str], characters_first: bool = False) -> None:
-        own, others = list(characters), [END_OF_TEXT, *BYTES]
+        self._characters = own = list(characters)
+        others = [END_OF_TEXT, *BYTES]
         entries = [*own, *others] if characters_first else [*others, *own]
         self._end = entries.index(END_OF_TEXT)
         self._first_byte = self._end + 1

@@ -6,7 +6,7 @@ never shows half a character; and the file says whether the vocabulary can lose 
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from tokenizers.decoders import DecodeStream
 
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, json_text, write_tokenizer
-from yanmo.tokenizer.cuts import pieces
+from yanmo.tokenizer.cuts import MAX_RUN, pieces
+from yanmo.tokenizer.fast import fast_encoder
 from yanmo.tokenizer.splits import split_rule
 
 KINDS = ("bpe", "unigram", "wordpiece")
+WORTH_BEING_FAST = 1 << 14
+"""Characters from which on the fast encoder is worth being made."""
 CHUNK = 1 << 13
 """Characters the library is given at a time."""
 MOST_TOKENS = 1 << 20
@@ -50,7 +53,12 @@ class LibraryTokenizer:
         self._ends = _find_end(self._texts, end_of_text, self.specials, where)
         self._bytes = _token_bytes(self._texts, spec, self.specials)
         self._rule = split_rule(spec)
+        self._fast: Callable[[str], Ids] | None = None
+        self._may_be_fast = self._rule is not None and self.kind == "bpe" and self._bytes is not None
         self._fingerprint = fingerprint_of({"tokenizer": spec, "end_of_text": end_of_text})
+
+    def __reduce__(self) -> tuple[type["LibraryTokenizer"], tuple[dict[str, Any], str]]:
+        return LibraryTokenizer, (self.spec, self._texts[self._ends] or "")  # for other processes
 
     @property
     def kind(self) -> str:
@@ -91,9 +99,18 @@ class LibraryTokenizer:
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,)."""
         text.encode("utf-8")  # a lone surrogate raises here, where its place is known
+        if len(text) >= WORTH_BEING_FAST and not special and (fast := self._fast_encoder()):
+            return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN)])
         self._library.encode_special_tokens = not special
         found = self._library.encode_batch_fast(list(self.pieces(text, CHUNK)), add_special_tokens=False)
         return np.fromiter(chain.from_iterable(part.ids for part in found), dtype=np.int64)
+
+    def _fast_encoder(self) -> Callable[[str], Ids] | None:
+        """What gives the same ids faster, looked for once."""
+        if self._may_be_fast and self._fast is None and self._rule is not None:
+            self._fast = fast_encoder(self.spec, self._rule, byte_letters())
+            self._may_be_fast = self._fast is not None
+        return self._fast
 
     def decode(self, ids: Ids | list[int]) -> str:
         """Text of ids; special tokens are left out, bytes that form no character become �."""

@@ -74,8 +74,9 @@ def _steps(normalizer: dict[int, list[Any]], bytes_too: bool) -> dict[str, Any]:
     adds_prefix, trims, escapes = (bool(normalizer.get(number, [1])[-1]) for number in (3, 4, 5))
     before: list[dict[str, Any]] = []
     if table:
-        if b"nfkc" in normalizer.get(1, [b""])[-1]:
-            before.append({"type": "NFC"})  # the library's table misses some composed characters
+        if b"nmt_nfkc" in normalizer.get(1, [b""])[-1]:
+            # the library looks up whole graphemes: composed first and marks parted it finds the same
+            before += [{"type": "NFC"}, replace(r"(?<=[\s\S])(?=\p{M})", "\u0001")]
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()})
     if trims:
         before += [replace("^ +| +$", ""), replace(" {2,}", " ")]

@@ -1,0 +1,197 @@
+"""Tokenising on several processes: the same shards, whoever makes them and however often it is cut off."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tokenizer.strings import lesson
+from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.data import prepare as prepare_module
+from yanmo.data.encode import WORTH_STARTING, encode, encode_all, processes_for
+from yanmo.data.prepare import MARK, Prepared, prepare
+from yanmo.errors import DataError
+from yanmo.log import Voice
+from yanmo.tokenizer import CharTokenizer, Tokenizer
+from yanmo.tokenizer.learn import learn_bpe
+
+BPE = learn_bpe([lesson()], 500, ["<|endoftext|>"])
+VOCABULARY = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"江湖客栈老掌柜说的，。"])
+KINDS = ("char", "bpe", "wordpiece")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Long and short documents; pieces of 1,000 characters, so that there are many."""
+    monkeypatch.setattr(prepare_module, "PIECE", 1000)
+    monkeypatch.setattr(prepare_module, "MARK_EVERY", 3)
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number:02d}.txt").write_text(lesson(60 + number * 200, seed=number), encoding="utf-8")
+    return folder
+
+
+def prepared(corpus: Path, kind: str, workers: int = 1) -> Prepared:
+    (corpus.parent / "vocab.txt").write_text(VOCABULARY, encoding="utf-8")
+    tokenizer = TokenizerConfig(kind="char")
+    if kind == "bpe":
+        tokenizer = TokenizerConfig(kind="bpe", vocab_size=500)
+    elif kind == "wordpiece":
+        tokenizer = TokenizerConfig(path=str(corpus.parent / "vocab.txt"))
+    with open(os.devnull, "w", encoding="utf-8") as quiet:
+        voice = Voice(stream=quiet)
+        return prepare(CorpusConfig(path=(str(corpus),)), tokenizer, DataConfig(workers=workers), 16, voice)
+
+
+def content(found: Prepared) -> dict[str, bytes]:
+    folder = found.shards.folder
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_do_not_depend_on_the_number_of_processes(
+    kind: str, corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = content(prepared(corpus, kind))
+    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "other"))
+    assert content(prepared(corpus, kind, workers=2)) == alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shards_hold_the_ids_of_the_documents(kind: str, corpus: Path) -> None:
+    found = prepared(corpus, kind)
+    row = found.shards.train.slice(0, len(found.shards.train))
+    starts = [*found.shards.train.starts.tolist(), len(row)]
+    texts = {path.read_text(encoding="utf-8") for path in corpus.iterdir()}
+    ids = {(*found.tokenizer.encode(text).tolist(), found.tokenizer.end_of_text) for text in texts}
+    documents = [tuple(row[a:b].tolist()) for a, b in zip(starts, starts[1:], strict=False)]
+    whole = [document for document in documents if document in ids]
+    assert len(whole) >= len(documents) - 1  # one is cut for the held-out part
+    assert len(documents) > 20
+
+
+class Cut(BaseException):
+    """The process is killed here."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("after", [0, 1, 4, 9, 22])
+def test_cut_off_anywhere_it_goes_on_to_the_same_shards(
+    kind: str, after: int, corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = content(prepared(corpus, kind))
+    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "other"))
+    encoded: list[int] = []
+
+    def until(number: int) -> Callable[..., Iterator[object]]:
+        def cut(*arguments: object) -> Iterator[object]:
+            for count, found in enumerate(encode_all(*arguments)):  # type: ignore[arg-type]
+                if count == number:
+                    raise Cut
+                encoded.append(count)
+                yield found
+
+        return cut
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(prepare_module, "encode_all", until(after))
+        prepared(corpus, kind)
+    done = len(encoded)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "encode_all", until(1 << 30))
+        assert content(prepared(corpus, kind)) == whole
+    batches_in_all = len(encoded) - done + (after // 3) * 3  # up to the last mark nothing is done again
+    encoded.clear()
+    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "third"))
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "encode_all", until(1 << 30))
+        prepared(corpus, kind)
+    assert batches_in_all == len(encoded)
+    assert MARK not in whole
+
+
+def test_few_bytes_and_characters_are_encoded_here() -> None:
+    characters = CharTokenizer("江湖")
+    assert processes_for(BPE, WORTH_STARTING - 1) == 1
+    assert processes_for(characters, 1 << 40) == 1
+    assert processes_for(BPE, 1 << 40) == len(os.sched_getaffinity(0))
+
+
+def test_results_come_in_order_and_not_all_at_once() -> None:
+    given: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(40):
+            given.append(number)
+            yield number
+
+    for number, (batch, found) in enumerate(encode_all(batches(), lambda n: [lesson(50 + n)], BPE, 2)):
+        assert batch == number
+        assert len(given) <= number + 2 + 3 * 2
+        assert np.array_equal(found.ids[0], BPE.encode(lesson(50 + number)))
+
+
+class Dying(CharTokenizer):
+    """Ends the process that encodes with it."""
+
+    def encode(self, text: str, special: bool = False) -> np.ndarray:  # type: ignore[type-arg]
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(text, special)
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[str]]:
+        return Dying, ("江湖",)
+
+
+def test_a_process_ended_from_outside_is_a_clear_error() -> None:
+    with pytest.raises(DataError, match="ended from outside") as caught:
+        list(encode_all(["江湖"] * 9, lambda text: [text], Dying("江湖"), 2))
+    assert "goes on where it stopped" in caught.value.mend
+
+
+PARENT = """
+import sys, time
+from tests.data.test_encode import BPE, lesson
+from yanmo.data.encode import encode_all
+if __name__ == "__main__":
+    for _ in encode_all(range(10**9), lambda n: [lesson(200)], BPE, 2):
+        print("going", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_the_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    pids = [int(pid) for pid in children.read_text(encoding="ascii").split()] if children.exists() else []
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_what_is_lost_is_the_same_counted_by_anyone() -> None:
+    from yanmo.tokenizer import WordPieceTokenizer
+    from yanmo.tokenizer.wordpiece import Roles
+
+    tokenizer = WordPieceTokenizer(VOCABULARY.split("\n"), Roles())
+    texts = [lesson(300, seed) for seed in range(5)]
+    alone = encode(tokenizer, texts).lost
+    assert alone is not None
+    for _, found in encode_all([texts], lambda batch: batch, tokenizer, 2):
+        assert found.lost is not None
+        assert found.lost.as_json() == alone.as_json()
