@@ -41,7 +41,6 @@ SIBLINGS = {
     "tokenizer.char": {"tokenizer.base", "tokenizer.spec"},
     "tokenizer.wordpiece": {"tokenizer.base", "tokenizer.spec", "tokenizer.splits"},
     "tokenizer.library": {"tokenizer.base", "tokenizer.cuts", "tokenizer.fast", "tokenizer.splits"},
-    "tokenizer.fast": {"tokenizer.base"},
     "tokenizer.sample": {"tokenizer.cuts"},
     "tokenizer.sentencepiece_model": {"tokenizer.spec"},
     "tokenizer.files": {

@@ -135,7 +135,7 @@ def inspect(
     """Look at one vocabulary: what it holds, what it loses, how it cuts words that tell."""
     from yanmo.tokenizer import kind_of
     from yanmo.tokenizer.judge import WORDS, holds, judge
-    from yanmo.tokenizer.show import coloured, longest, losses, table
+    from yanmo.tokenizer.show import coloured, longest, losses, table, word_by_token
 
     layers, width = read_shape(shape)
     found = open_tokenizer(tokenizer)
@@ -148,7 +148,7 @@ def inspect(
     parts.append("")
     if corpus:
         parts += [table([verdict], layers, width), longest(verdict), ""]
-    parts += [coloured(found, word) for word in WORDS]
+    parts += [word_by_token(found, word) for word in WORDS]
     show([*parts, "", coloured(found, text), "", *losses([verdict])], None)
 
 

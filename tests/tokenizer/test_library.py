@@ -106,10 +106,11 @@ def test_merges_that_tiktoken_would_read_otherwise_are_not_fast() -> None:
     letters = byte_letters()
     base = {letter: number for number, letter in enumerate(letters)}
     vocab = base | {"bc": 256, "ab": 257, "abc": 258}
+    token_bytes = [bytes(letters[letter] for letter in token) for token in vocab]
     spec = {**LEARNED["bpe"].spec, "added_tokens": [], "model": bpe_model(vocab, ["b c", "a b", "ab c"])}
-    assert fast_encoder(spec, GPT2, letters) is None
+    assert fast_encoder(spec, GPT2, letters, token_bytes) is None
     spec["model"] = bpe_model(vocab, ["a b", "b c", "ab c"])
-    fast = fast_encoder(spec, GPT2, letters)
+    fast = fast_encoder(spec, GPT2, letters, token_bytes)
     assert fast is not None
     assert fast("abc").tolist() == [258]
     assert fast("xbc").tolist() == [base["x"], 256]

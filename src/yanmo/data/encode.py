@@ -11,7 +11,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,8 +27,9 @@ T = TypeVar("T")
 Ids = npt.NDArray[np.int64]
 WAITING = 3
 """Batches on their way for each process: enough that none waits."""
-WORTH_STARTING = 8 << 20
-"""Bytes of text from which on other processes save more time than their start takes."""
+WORTH_STARTING = 64 << 20
+"""Bytes of text from which on other processes save more time than their start takes: about a second, in
+which one process with its threads has read tens of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ def processes_for(tokenizer: Tokenizer, size: int) -> int:
 
     Characters are looked up faster than they are sent to somebody else.
     """
-    if isinstance(tokenizer, CharTokenizer) or size < WORTH_STARTING:
-        return 1
+    return 1 if isinstance(tokenizer, CharTokenizer) or size < WORTH_STARTING else cores()
+
+
+def cores() -> int:
+    """The processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -68,15 +72,11 @@ def encode_all(
     Raises:
         DataError: the system ended one of the processes.
     """
-    if processes == 1:
-        for batch in batches:
-            yield batch, encode(tokenizer, texts_of(batch))
-        return
     waiting: deque[tuple[T, Future[Encoded]]] = deque()
-    with _pool(tokenizer, processes) as pool:
+    with _workers(tokenizer, processes) as (submit, workers):
         for batch in batches:
-            waiting.append((batch, pool.submit(_encode_here, texts_of(batch))))
-            if len(waiting) > WAITING * processes:
+            waiting.append((batch, submit(texts_of(batch))))
+            if len(waiting) > WAITING * workers:
                 done, result = waiting.popleft()
                 yield done, result.result()
         for done, result in waiting:
@@ -84,12 +84,19 @@ def encode_all(
 
 
 @contextlib.contextmanager
-def _pool(tokenizer: Tokenizer, processes: int) -> Iterator[ProcessPoolExecutor]:
+def _workers(
+    tokenizer: Tokenizer, processes: int
+) -> Iterator[tuple[Callable[[Sequence[str]], Future[Encoded]], int]]:
+    """How to have texts encoded, and how many are at work."""
+    if processes == 1:  # the libraries below let other threads run while they work
+        with ThreadPoolExecutor(cores()) as threads:
+            yield (lambda texts: threads.submit(encode, tokenizer, texts)), cores()
+        return
     pool = ProcessPoolExecutor(
         processes, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(tokenizer,)
     )
     try:
-        yield pool
+        yield (lambda texts: pool.submit(_encode_here, texts)), processes
     except BrokenProcessPool as error:
         raise DataError(
             "a process that tokenises was ended from outside",

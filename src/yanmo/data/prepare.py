@@ -133,7 +133,8 @@ def prepare(
 
     def fill(folder: Path) -> None:
         split = plan_split(sizes, val_fraction)
-        manifest = _write_shards(folder, corpus, trained, split, block_size, data.workers, voice)
+        names = [name for name, _ in sizes]
+        manifest = _write_shards(folder, corpus, trained, names, split, block_size, data.workers, voice)
         write_manifest(folder, content, trained.fingerprint, trained.vocab_size, **manifest)
 
     folder = storage.cached("shards", key, fill, goes_on=True)
@@ -320,17 +321,18 @@ def _write_shards(
     folder: Path,
     corpus: CorpusConfig,
     tokenizer: Tokenizer,
+    names: Sequence[str],
     split: Split,
     gap: int,
     workers: int | None,
     voice: Voice,
 ) -> dict[str, Any]:
-    """Second pass: every document to its side, in order; goes on where ``folder`` was left. Gives the
-    manifest's parts."""
+    """Second pass: every document (``names`` are their hashes) to its side, in order; goes on where
+    ``folder`` was left. Gives the manifest's parts."""
     counts, tally, size = CorpusCounts(), Tally(), corpus_size(corpus.path)
     done = _read_mark(folder)
     lost = Lost.of(done["lost"])
-    documents = _assigned(read_documents(corpus, counts), split, gap, tally)
+    documents = _assigned(zip(read_documents(corpus, counts), names, strict=True), split, gap, tally)
     batches = _batches(piece for side, part in documents for piece in _pieces(side, part, tokenizer))
     processes = workers or processes_for(tokenizer, size)
     with contextlib.ExitStack() as stack:
@@ -372,20 +374,22 @@ def _write_shards(
 
 
 def _assigned(
-    documents: Iterable[Document], split: Split, gap: int, tally: Tally
+    documents: Iterable[tuple[Document, str]], split: Split, gap: int, tally: Tally
 ) -> Iterator[tuple[str, Document]]:
-    """Each document's parts with their sides."""
-    for document in documents:
-        parts = assign(document, split, gap)
+    """The parts of each document (given with its content hash) with their sides."""
+    for document, name in documents:
+        parts = assign(document, name, split, gap)
         tally.left_out += len(document.text) - sum(len(part.text) for _, part in parts)
         if any(side == "val" for side, _ in parts):
             tally.floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
         yield from parts
 
 
-def assign(document: Document, split: Split, gap: int) -> list[tuple[str, Document]]:
-    """The side a document belongs to, or its two parts with theirs; an empty part is none."""
-    name = content_hash(document.text)
+def assign(document: Document, name: str, split: Split, gap: int) -> list[tuple[str, Document]]:
+    """The side a document belongs to, or its two parts with theirs; an empty part is none.
+
+    ``name`` is its content hash.
+    """
     if name in split.held_out:
         return [("val", document)]
     if name not in split.cuts:

@@ -112,4 +112,4 @@ def json_text(spec: dict[str, Any]) -> str:
 
 def fingerprint_of(spec: dict[str, Any]) -> str:
     """The short name of a tokenizer.json."""
-    return hashlib.sha256(json_text(spec).encode("utf-8")).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode("ascii")).hexdigest()[:16]

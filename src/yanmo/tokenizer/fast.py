@@ -8,33 +8,38 @@ the token x + y, encoded alone, would be two. That is checked for every token of
 fails, the ``tokenizers`` library goes on doing the work.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from yanmo.tokenizer.base import json_text
-
 Ids = npt.NDArray[np.int64]
 
 
-def fast_encoder(spec: dict[str, Any], rule: str, letters: Mapping[str, int]) -> Callable[[str], Ids] | None:
+def fast_encoder(
+    spec: dict[str, Any], rule: str, letters: Mapping[str, int], token_bytes: Sequence[bytes]
+) -> Callable[[str], Ids] | None:
     """What encodes a text as ``spec`` says; None if it is not proven to give the same ids.
 
     Args:
         spec: a tokenizer.json of a byte BPE.
         rule: the rule it cuts words by.
         letters: the byte each letter of its vocabulary stands for.
+        token_bytes: what each id stands for.
     """
     vocab, order = spec["model"]["vocab"], _merge_order(spec, letters)
     if order is None or not _are_themselves(spec, order):
         return None
     import tiktoken
 
-    ranks = {bytes(letters[letter] for letter in token): rank for rank, token in enumerate(order)}
-    encoding = tiktoken.Encoding("yanmo", pat_str=rule, mergeable_ranks=ranks, special_tokens={})
+    ranks = {token_bytes[vocab[token]]: rank for rank, token in enumerate(order)}
+    # tiktoken searches the text for special tokens even if none is asked for: for one that is quickly ruled
+    # out, for with none at all it would find an empty one everywhere
+    none = {"<|endoftext|>": len(ranks)}
+    encoding = tiktoken.Encoding("yanmo", pat_str=rule, mergeable_ranks=ranks, special_tokens=none)
     ids = np.array([vocab[token] for token in order], dtype=np.int64)
 
     def encode(text: str) -> Ids:
@@ -56,7 +61,7 @@ def _merge_order(spec: dict[str, Any], letters: Mapping[str, int]) -> list[str] 
 def _are_themselves(spec: dict[str, Any], order: list[str]) -> bool:
     """Whether each token, encoded alone by the merges, is one token: itself."""
     bare = {**spec, "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None}
-    library = tokenizers.Tokenizer.from_str(json_text(bare))
+    library = tokenizers.Tokenizer.from_str(json.dumps(bare))
     found = library.encode_batch_fast(order, add_special_tokens=False)
     vocab = spec["model"]["vocab"]
     return all(part.ids == [vocab[token]] for token, part in zip(order, found, strict=True))

@@ -6,6 +6,8 @@ never shows half a character; and the file says whether the vocabulary can lose 
 """
 
 import codecs
+import json
+import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,7 +18,7 @@ import tokenizers
 from tokenizers.decoders import DecodeStream
 
 from yanmo.errors import TokenizerError
-from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, json_text, write_tokenizer
+from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.cuts import MAX_RUN, pieces
 from yanmo.tokenizer.fast import fast_encoder
 from yanmo.tokenizer.splits import split_rule
@@ -54,6 +56,7 @@ class LibraryTokenizer:
         self._bytes = _token_bytes(self._texts, spec, self.specials)
         self._rule = split_rule(spec)
         self._fast: Callable[[str], Ids] | None = None
+        self._lock = threading.Lock()
         self._may_be_fast = self._rule is not None and self.kind == "bpe" and self._bytes is not None
         self._fingerprint = fingerprint_of({"tokenizer": spec, "end_of_text": end_of_text})
 
@@ -107,15 +110,19 @@ class LibraryTokenizer:
 
     def _fast_encoder(self) -> Callable[[str], Ids] | None:
         """What gives the same ids faster, looked for once."""
-        if self._may_be_fast and self._fast is None and self._rule is not None:
-            self._fast = fast_encoder(self.spec, self._rule, byte_letters())
-            self._may_be_fast = self._fast is not None
+        with self._lock:  # one thread makes it, the others wait
+            if self._may_be_fast and self._fast is None and self._rule and self._bytes:
+                self._fast = fast_encoder(self.spec, self._rule, byte_letters(), self._bytes)
+                self._may_be_fast = self._fast is not None
         return self._fast
 
     def decode(self, ids: Ids | list[int]) -> str:
         """Text of ids; special tokens are left out, bytes that form no character become �."""
-        stream = self.stream()
-        return "".join(map(stream.push, np.asarray(ids).tolist())) + stream.flush()
+        tokens = np.asarray(ids, dtype=np.int64).tolist()
+        if self._bytes is None:
+            return str(self._library.decode(tokens, skip_special_tokens=True))
+        text = b"".join(map(self._bytes.__getitem__, tokens)).decode("utf-8", "replace")
+        return text.removeprefix(" ") if _strips_space(self.spec) else text
 
     def stream(self) -> TextStream:
         """A decoder for ids that arrive one by one."""
@@ -208,7 +215,7 @@ def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
 
 def _load(spec: dict[str, Any], where: str) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_str(json_text(spec))
+        return tokenizers.Tokenizer.from_str(json.dumps(spec))
     except Exception as error:  # the library raises Exception itself
         raise TokenizerError(
             f"the tokenizers library cannot read it: {error}",

@@ -90,7 +90,12 @@ def coloured(tokenizer: Tokenizer, sentence: str) -> Text:
         else:
             found.append((f"‹{parts + 1}›" if parts else "") + visible(text), f"black {colour}")
             parts = 0
-    return found.append(f"  {len(tokens)} tokens", "dim")
+    return found.append(f"  {len(tokens)} token{'s' * (len(tokens) != 1)}", "dim")
+
+
+def word_by_token(tokenizer: Tokenizer, word: str) -> Text:
+    """A word, and beside it its tokens."""
+    return Text(f"{visible(word)}  ").append_text(coloured(tokenizer, word))
 
 
 def heading(name: str) -> Text:
