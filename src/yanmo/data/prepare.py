@@ -43,8 +43,8 @@ VERSION = 2
 """Part of every cache key: raise it when the same text would give other shards."""
 PIECE = 1 << 18
 """Characters encoded at a time: at most 1 MB of UTF-8."""
-MARK_EVERY = 64
-"""Batches of pieces between two marks: about 50 MB of text."""
+MARK_EVERY = 16
+"""Batches of pieces between two marks: about 12 MB of text."""
 MARK = "mark.json"
 """How far the shards in an unfinished folder are."""
 BPE_FROM = 20_000_000
@@ -414,13 +414,13 @@ def _pieces(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[Pie
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces by the ``PIECE`` characters; short documents go together."""
+    """Pieces by about ``PIECE`` characters; short documents go together."""
     batch: list[Piece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
         characters += len(piece.text)
-        if characters >= PIECE:
+        if characters >= PIECE // 2:
             yield batch
             batch, characters = [], 0
     if batch:
