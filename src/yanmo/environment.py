@@ -13,6 +13,8 @@ from yanmo import storage
 PACKAGES = (
     "numpy",
     "tokenizers",
+    "tiktoken",
+    "sentencepiece",
     "safetensors",
     "pydantic",
     "typer",

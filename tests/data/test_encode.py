@@ -18,7 +18,7 @@ from yanmo.data.encode import WORTH_STARTING, encode, encode_all, processes_for
 from yanmo.data.prepare import MARK, Prepared, prepare
 from yanmo.errors import DataError
 from yanmo.log import Voice
-from yanmo.tokenizer import CharTokenizer, Tokenizer
+from yanmo.tokenizer import CharTokenizer, Tokenizer, kind_of
 from yanmo.tokenizer.learn import learn_bpe
 
 BPE = learn_bpe([lesson()], 500, ["<|endoftext|>"])
@@ -115,6 +115,17 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_shards(
         prepared(corpus, kind)
     assert batches_in_all == len(encoded)
     assert MARK not in whole
+
+
+def test_a_large_text_gets_a_vocabulary_of_pieces(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(path.stat().st_size for path in corpus.iterdir())
+    for threshold, kind in ((size + 1, "char"), (size, "bpe")):
+        monkeypatch.setattr(prepare_module, "BPE_FROM", threshold)
+        with open(os.devnull, "w", encoding="utf-8") as quiet:
+            found = prepare(
+                CorpusConfig(path=(str(corpus),)), TokenizerConfig(), DataConfig(), 16, Voice(stream=quiet)
+            )
+        assert kind_of(found.tokenizer) == kind
 
 
 def test_few_bytes_and_characters_are_encoded_here() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tokenizer.strings import any_text
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer import load_tokenizer
 from yanmo.tokenizer.char import FIRST_CHARACTER, CharTokenizer, count_characters
@@ -20,6 +21,13 @@ MIXED = st.text(
 @given(MIXED)
 @settings(max_examples=2000, deadline=None)
 def test_decoding_gives_back_any_text(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+@pytest.mark.long
+@given(any_text())
+@settings(max_examples=20_000, deadline=None)
+def test_decoding_gives_back_any_text_at_length(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
 

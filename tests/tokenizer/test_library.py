@@ -17,7 +17,7 @@ from yanmo.tokenizer.base import json_text
 from yanmo.tokenizer.fast import fast_encoder
 from yanmo.tokenizer.learn import learn_bpe, learn_unigram, special_tokens
 from yanmo.tokenizer.library import WORTH_BEING_FAST, byte_letters
-from yanmo.tokenizer.spec import bpe_model
+from yanmo.tokenizer.spec import added_token, bpe_model
 from yanmo.tokenizer.splits import CL100K, GPT2, KNOWN, O200K, QWEN2, byte_level, split_step
 
 SPECIALS = special_tokens(chat=True, reserved=2)
@@ -99,6 +99,23 @@ def test_the_fast_encoder_is_proven_and_equal(monkeypatch: pytest.MonkeyPatch) -
     again = [tokenizer.encode(text[: WORTH_BEING_FAST - 1]).tolist() for text in texts]
     assert tokenizer._fast is not None
     assert again == slowly
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "NFKC"}},
+        {"added_tokens": [added_token("<|endoftext|>", 0), added_token("江湖", 900, special=False)]},
+        {"added_tokens": [added_token("<|endoftext|>", 0), added_token("说，老", 901, special=False)]},
+    ],
+)
+def test_what_is_no_plain_bpe_is_left_to_the_library(change: dict[str, object]) -> None:
+    spec = {**LEARNED["bpe"].spec, **change}
+    tokenizer = LibraryTokenizer(spec, "<|endoftext|>")
+    library = tokenizers.Tokenizer.from_str(json_text(spec))
+    library.encode_special_tokens = True
+    text = "他说，老掌柜１２３江湖客栈。" * 2000
+    assert tokenizer.encode(text).tolist() == library.encode(text, add_special_tokens=False).ids
 
 
 def test_merges_that_tiktoken_would_read_otherwise_are_not_fast() -> None:

@@ -19,7 +19,7 @@ from tokenizers.decoders import DecodeStream
 
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, write_tokenizer
-from yanmo.tokenizer.cuts import MAX_RUN, pieces
+from yanmo.tokenizer.cuts import MAX_RUN, SAFE, pieces
 from yanmo.tokenizer.fast import fast_encoder
 from yanmo.tokenizer.splits import split_rule
 
@@ -51,13 +51,16 @@ class LibraryTokenizer:
                 f"yanmo reads {', '.join(KINDS)}",
             )
         self._library = _load(spec, where)
-        self.specials = {t["id"]: t["content"] for t in spec.get("added_tokens", []) if t.get("special")}
-        self._ends = _find_end(self._texts, end_of_text, self.specials, where)
-        self._bytes = _token_bytes(self._texts, spec, self.specials)
-        self._rule = split_rule(spec)
+        self._specials = {t["id"]: t["content"] for t in spec.get("added_tokens", []) if t.get("special")}
+        self._ends = _find_end(self._texts, end_of_text, self._specials, where)
+        self._bytes = _token_bytes(self._texts, spec, self._specials)
+        self._rule = None if any(SAFE.search(text) for text in _added(spec)) else split_rule(spec)
+        self._lossless = _keeps_everything(spec, self._texts)
+        holes = {token for token, text in enumerate(self._texts) if text is None}
+        self._suppressed = tuple(sorted((holes | set(self._specials)) - {self._ends}))
         self._fast: Callable[[str], Ids] | None = None
         self._lock = threading.Lock()
-        self._may_be_fast = self._rule is not None and self.kind == "bpe" and self._bytes is not None
+        self._may_be_fast = self._rule is not None and self._bytes is not None and _is_plain_bpe(spec)
         self._fingerprint = fingerprint_of({"tokenizer": spec, "end_of_text": end_of_text})
 
     def __reduce__(self) -> tuple[type["LibraryTokenizer"], tuple[dict[str, Any], str]]:
@@ -76,7 +79,7 @@ class LibraryTokenizer:
     @property
     def lossless(self) -> bool:
         """Whether every text comes back: nothing is normalised, and all 256 bytes have a token."""
-        return _keeps_everything(self.spec, self._texts)
+        return self._lossless
 
     @property
     def end_of_text(self) -> int:
@@ -91,8 +94,7 @@ class LibraryTokenizer:
     @property
     def suppressed(self) -> tuple[int, ...]:
         """Special tokens but the one that ends a text, and ids that stand for nothing."""
-        holes = (token for token, text in enumerate(self._texts) if text is None)
-        return tuple(sorted({*self.specials, *holes} - {self._ends}))
+        return self._suppressed
 
     @property
     def fingerprint(self) -> str:
@@ -259,7 +261,7 @@ def _token_bytes(
 ) -> list[bytes] | None:
     """The bytes each token stands for; None if the decoder is not of a kind that has such."""
     kinds = {step["type"] for step in decoder_steps(spec)}
-    added = {token["content"] for token in spec.get("added_tokens", [])}
+    added = set(_added(spec))
     if kinds == {"ByteLevel"}:
         letters = byte_letters()
 
@@ -283,6 +285,17 @@ def _token_bytes(
         ]
     except KeyError:  # a letter that stands for no byte: the library leaves such tokens as they are
         return None
+
+
+def _is_plain_bpe(spec: dict[str, Any]) -> bool:
+    """Whether merges alone decide: nothing is normalised, no token but special ones stands outside."""
+    added = spec.get("added_tokens", [])
+    return spec["model"]["type"] == "BPE" and not spec.get("normalizer") and all(t["special"] for t in added)
+
+
+def _added(spec: dict[str, Any]) -> list[str]:
+    """The tokens that are looked for in the text before anything else."""
+    return [token["content"] for token in spec.get("added_tokens", [])]
 
 
 def _strips_space(spec: dict[str, Any]) -> bool:
