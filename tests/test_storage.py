@@ -186,3 +186,27 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / f"{storage.TEMPORARY}model").symlink_to("step-1")
     storage.remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_work_that_goes_on_does_not_list_the_manifest_of_a_crash_before_the_rename(tmp_path: Path) -> None:
+    unfinished = tmp_path / ".unfinished-x"
+    unfinished.mkdir()
+    (unfinished / storage.MANIFEST).write_text("{}", encoding="utf-8")
+
+    def fill(folder: Path) -> None:
+        (folder / "a").write_bytes(b"1")
+
+    storage.commit_folder(tmp_path / "x", fill, unfinished)
+    storage.verify_folder(tmp_path / "x")
+    assert list(storage.read_json(tmp_path / "x" / storage.MANIFEST)["files"]) == ["a"]
+
+
+def test_work_that_is_cut_off_stays_for_the_next_one(tmp_path: Path) -> None:
+    def cut(folder: Path) -> None:
+        (folder / "half").write_bytes(b"1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        storage.commit_folder(tmp_path / "x", cut, tmp_path / ".unfinished-x")
+    assert (tmp_path / ".unfinished-x" / "half").is_file()
+    assert not (tmp_path / "x").exists()

@@ -43,6 +43,17 @@ def test_long_runs_are_cut_at_the_same_places_whatever_the_length(
         assert again <= at_once
 
 
+def test_a_run_without_a_cut_is_cut_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "MAX_RUN", 50)
+    assert [len(piece) for piece in pieces("a" * 120 + "他，说", 10)] == [50, 50, 21, 2]
+
+
+def test_behind_a_forced_cut_the_rest_is_cut_as_if_it_stood_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "MAX_RUN", 12)
+    text = "a" * 12 + "\n" + "b" * 20
+    assert [piece for start, piece in starts(text, 4) if start >= 12] == list(pieces(text[12:], 4))
+
+
 def forced(text: str, length: int) -> list[int]:
     """Where a text is cut though nothing ends there."""
     natural = {match.start() for match in cuts.SAFE.finditer(text)}

@@ -36,8 +36,16 @@ def with_rule(rule: str) -> LibraryTokenizer:
     return LibraryTokenizer(spec, "<|endoftext|>")
 
 
+def with_joined_blanks() -> LibraryTokenizer:
+    """The byte BPE with tokens of two line ends and two spaces, so that a cut between them shows."""
+    model = LEARNED["bpe"].spec["model"]
+    blanks = {"ĊĊ": len(model["vocab"]), "ĠĠ": len(model["vocab"]) + 1}
+    joined = bpe_model({**model["vocab"], **blanks}, [*model["merges"], "Ċ Ċ", "Ġ Ġ"])
+    return LibraryTokenizer({**LEARNED["bpe"].spec, "model": joined}, "<|endoftext|>")
+
+
 RULES = {
-    "gpt2": LEARNED["bpe"],
+    "gpt2": with_joined_blanks(),
     "cl100k": with_rule(CL100K),
     "qwen2": with_rule(QWEN2),
     "o200k": with_rule(O200K),
