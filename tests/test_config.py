@@ -87,7 +87,7 @@ def test_all_names_of_peers_lead_to_settings() -> None:
             ["train.batch_size=10", "train.micro_batch_size=4"],
             "train.micro_batch_size=4 does not divide",
         ),
-        (["optim.min_lr=1.0"], "optim.min_lr=1.0 is above optim.learning_rate"),
+        (["optim.min_lr=1.0", "optim.learning_rate=0.1"], "optim.min_lr=1.0 is above optim.learning_rate"),
     ],
 )
 def test_impossible_relations_are_refused_with_both_values(overrides: list[str], what: str) -> None:

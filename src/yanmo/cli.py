@@ -197,7 +197,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
+    from yanmo.config import MICRO_BATCH, decide
     from yanmo.log import Voice
+    from yanmo.train.decide import micro_batches
     from yanmo.train.distributed import find_world
     from yanmo.train.plan import Text, describe, forecast
     from yanmo.train.run import prepare_run
@@ -205,6 +207,7 @@ def plan(
     recipe, _ = read_recipe(arguments or [])
     world = find_world(recipe.train.device, recipe.train.batch_size)
     recipe, prepared, config = prepare_run(recipe, world, Voice())
+    recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
     found = forecast(recipe, config, Text.of(prepared.shards), free_bytes=free_bytes())
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))

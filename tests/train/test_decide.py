@@ -1,57 +1,105 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from yanmo.config import Recipe, load_recipe
 from yanmo.errors import DeviceError
 from yanmo.model.gpt import GPTConfig
+from yanmo.train import decide, machine
 from yanmo.train.decide import (
     Speed,
-    candidates,
-    decide_device,
     decide_length,
+    decide_optimizer,
     decide_packing,
     measure,
+    micro_batches,
     require_compiler,
     step_limit,
+    ways,
 )
 from yanmo.train.distributed import World, find_device
 
 SMALL = GPTConfig(50, 1, 1, 8, 8)
 
 
-def test_the_micro_batch_divides_the_batch() -> None:
+CPU = World(torch.device("cpu"))
+
+
+def test_micro_batches_divide_the_batch() -> None:
     for batch, block in ((32, 128), (12, 64), (7, 1024), (30, 512)):
-        recipe = load_recipe(
-            None, [f"train.batch_size={batch}", f"model.block_size={block}", "train.device=cpu"]
-        )
-        micro = decide_device(recipe, World(torch.device("cpu")))["train.micro_batch_size"]
-        assert batch % micro == 0
-        assert micro * block <= max(4096, block)
+        recipe = load_recipe(None, [f"train.batch_size={batch}", f"model.block_size={block}"])
+        for size in micro_batches(recipe, CPU):
+            assert batch % size == 0
+            assert size * block <= max(4096, block)
+    recipe = load_recipe(None, ["train.batch_size=64", "model.block_size=128"])
+    assert micro_batches(recipe, CPU) == [8, 16, 32]
+    assert micro_batches(recipe, World(torch.device("cpu"), 0, 8)) == [8]
+    assert micro_batches(recipe, World(torch.device("cuda"))) == [64]
+    assert micro_batches(load_recipe(None, ["train.micro_batch_size=4"]), CPU) == [4]
 
 
-def test_the_fastest_arithmetic_and_attention_win() -> None:
-    """The clock says what each candidate took: four rounds of two readings each, in order."""
-    recipe = load_recipe(None, ["train.device=cpu"])
+def readings(*turns: list[float]) -> Callable[[], float]:
+    """A clock by which, in turns of four rounds, each thing takes so long; the update takes 0.5 s."""
+    times = [seconds for turn in turns for _ in range(4) for seconds in turn]
+    return iter([t for took in [*times, 0.5] for t in (0.0, took)]).__next__
+
+
+def test_the_fastest_way_and_micro_batch_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "onednn_keeps_float32", lambda: True)
+    recipe = load_recipe(
+        None, ["train.batch_size=512", "optim.name=adamw", "model.block_size=8", "train.device=cpu"]
+    )
     took = {
-        ("float32", "sdpa"): 4.0,
-        ("float32", "matmul"): 3.0,
-        ("bfloat16", "sdpa"): 1.0,
-        ("bfloat16", "matmul"): 2.0,
+        ("float32", "sdpa", "torch"): 4.0,
+        ("float32", "matmul", "torch"): 3.0,
+        ("float32", "matmul", "onednn"): 1.0,
+        ("bfloat16", "sdpa", "torch"): 5.0,
+        ("bfloat16", "matmul", "torch"): 2.0,
     }
-    order = [took[c] for c in candidates(recipe, torch.device("cpu"))]
-    readings = [t for seconds in order for _ in range(4) for t in (0.0, seconds)] + [0.0, 0.5]
-    decisions, speed = measure(recipe, SMALL, torch.device("cpu"), clock=iter(readings).__next__)
-    assert decisions == {"train.precision": "bfloat16", "train.attention": "sdpa"}
-    assert speed.seconds_per_step == pytest.approx(1.0 * 8 + 0.5)  # measured on 1 of 8 rows
+    order = [took[way] for way in ways(recipe, torch.device("cpu"))]
+    decisions, speed = measure(recipe, SMALL, CPU, clock=readings(order, [1.0, 1.5, 4.0]))
+    assert decisions == {
+        "train.precision": "float32", "train.attention": "matmul", "train.matmul": "onednn",
+        "train.micro_batch_size": 256,
+    }  # fmt: skip
+    assert speed.seconds_per_step == pytest.approx(1.5 * 2 + 0.5)
 
 
-def test_what_was_asked_for_is_not_measured() -> None:
+def test_what_was_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "onednn_keeps_float32", lambda: False)
     recipe = load_recipe(None, ["train.precision=float32", "train.attention=matmul"])
-    assert list(candidates(recipe, torch.device("cpu"))) == [("float32", "matmul")]
-    assert list(candidates(Recipe(), torch.device("cuda"))) == [
-        ("float32", "sdpa"),
-        ("bfloat16", "sdpa"),
+    assert list(ways(recipe, torch.device("cpu"))) == [("float32", "matmul", "torch")]
+    given = load_recipe(None, ["train.precision=float32", "train.matmul=onednn", "train.attention=sdpa"])
+    assert list(ways(given, torch.device("cpu"))) == [("float32", "sdpa", "onednn")]
+    assert list(ways(Recipe(), torch.device("cuda"))) == [
+        ("float32", "sdpa", "torch"),
+        ("bfloat16", "sdpa", "torch"),
     ]
+
+
+def test_a_route_that_rounds_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    machine.onednn_keeps_float32()
+    assert torch.get_float32_matmul_precision() == before
+    product, route = torch.Tensor.__matmul__, []
+    monkeypatch.setattr(machine, "use_matmul", route.append)
+    for rounds in (True, False):
+
+        def multiply(a: torch.Tensor, b: torch.Tensor, rounds: bool = rounds) -> torch.Tensor:
+            if route[-1] == "onednn" and rounds:
+                a, b = a.bfloat16().float(), b.bfloat16().float()
+            return product(a, b)
+
+        monkeypatch.setattr(torch.Tensor, "__matmul__", multiply)
+        assert machine.onednn_keeps_float32() is not rounds
+
+
+def test_the_optimizer_and_its_rate_go_together() -> None:
+    assert decide_optimizer(Recipe())["optim.name"] == "muon"
+    assert decide_optimizer(load_recipe(None, ["model.init=runs/x"]))["optim.name"] == "adamw"
+    given = decide_optimizer(load_recipe(None, ["optim.name=adamw"]))
+    assert given["optim.learning_rate"] == 1e-3
 
 
 def test_a_run_of_minutes_aims_by_its_speed() -> None:
@@ -90,7 +138,9 @@ def test_a_stride_is_decided_where_windows_overlap() -> None:
 
 def test_the_first_limit_ends_the_run() -> None:
     def limit(*settings: str) -> int | None:
-        return step_limit(load_recipe(None, ["model.block_size=10", *settings]), train_tokens=1000)
+        return step_limit(
+            load_recipe(None, ["model.block_size=10", "train.batch_size=8", *settings]), train_tokens=1000
+        )
 
     assert limit() is None
     assert limit("train.epochs=2") == 25

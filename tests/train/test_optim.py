@@ -1,16 +1,12 @@
+import pytest
 import torch
 
 from yanmo.config import OptimConfig
 from yanmo.model.gpt import GPT, GPTConfig
-from yanmo.train.optim import (
-    build_optimizer,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-)
+from yanmo.train.optim import build_optimizer, hidden_matrices
 
 CONFIG = GPTConfig(30, 2, 2, 8, 8)
-OPTIM = OptimConfig(learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95)
+OPTIM = OptimConfig(name="adamw", learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95)
 
 
 def model_with_gradients(seed: int = 0) -> GPT:
@@ -25,10 +21,10 @@ def model_with_gradients(seed: int = 0) -> GPT:
 def test_norms_and_biases_do_not_decay_and_everything_else_does() -> None:
     model = model_with_gradients()
     optimizer = build_optimizer(model, OPTIM)
-    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    decayed = {id(p) for group in optimizer.groups if group["weight_decay"] for p in group["params"]}
     for name, parameter in model.named_parameters():
         assert (id(parameter) in decayed) == (not name.endswith("bias") and "norm" not in name), name
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    assert sum(len(group["params"]) for group in optimizer.groups) == len(list(model.parameters()))
 
 
 def test_a_step_equals_the_definition_of_adamw() -> None:
@@ -36,7 +32,7 @@ def test_a_step_equals_the_definition_of_adamw() -> None:
     model = model_with_gradients()
     before = {name: p.detach().double() for name, p in model.named_parameters()}
     optimizer = build_optimizer(model, OPTIM)
-    set_learning_rate(optimizer, 0.003)
+    optimizer.set_learning_rate(0.003)
     optimizer.step()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
@@ -63,19 +59,35 @@ def test_steps_equal_torchs_plain_adamw() -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_the_state_survives_a_round_trip_bit_for_bit() -> None:
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_state_survives_a_round_trip_bit_for_bit(name: str) -> None:
+    optim = OPTIM.model_copy(update={"name": name})
     one = model_with_gradients()
-    first = build_optimizer(one, OPTIM)
+    first = build_optimizer(one, optim)
+    assert not first.tensors(one)
     first.step()
     two = model_with_gradients()
     two.load_state_dict(one.state_dict())
-    second = build_optimizer(two, OPTIM)
-    load_optimizer_tensors(two, second, {k: v.clone() for k, v in optimizer_tensors(one, first).items()})
+    second = build_optimizer(two, optim)
+    second.load(two, {k: v.clone() for k, v in first.tensors(one).items()})
     for _ in range(3):
         first.step()
         second.step()
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
-    state = optimizer_tensors(two, second)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in optimizer_tensors(one, first).items())
-    assert len(state) == 3 * len(list(one.parameters()))
+    state = second.tensors(two)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in first.tensors(one).items())
+    matrices = len(hidden_matrices(one)) if name == "muon" else 0
+    assert len(state) == matrices + 3 * (len(list(one.parameters())) - matrices)
+
+
+def test_muon_owns_the_matrices_of_the_blocks_and_nothing_else() -> None:
+    model = model_with_gradients()
+    muon, adamw = build_optimizer(model, OptimConfig(name="muon")).parts
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    owned = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    parts = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
+    assert owned == {f"blocks.{layer}.{part}.weight" for layer in (0, 1) for part in parts}
+    others = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert owned | others == set(names.values())
+    assert not owned & others

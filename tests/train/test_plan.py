@@ -27,7 +27,8 @@ def recipe(*settings: str) -> Recipe:
 def test_the_doupo_seeds_numbers() -> None:
     """81,894,144 parameters; 15 epochs at stride 512 of 1024 are 30 passes; 16 bytes a parameter."""
     found = forecast(
-        recipe("data.packing=stride", "data.stride=512", "model.block_size=1024", "train.epochs=15"),
+        recipe("data.packing=stride", "data.stride=512", "model.block_size=1024", "train.epochs=15",
+                "train.batch_size=8"),
         DOUPO, Text(5_700_000, 5_400_000, 100_000),
     )  # fmt: skip
     assert found.parameters == 81_894_144
@@ -52,7 +53,7 @@ def test_every_epochs_checkpoint_takes_its_room() -> None:
     ("settings", "config", "said"),
     [
         (("optim.learning_rate=2e-5",), GPTConfig(300, 2, 2, 64, 64), "learning_rate=2e-05 is a rate for fine-tuning"),
-        (("optim.warmup_steps=2000", "train.epochs=1"), GPTConfig(300, 2, 2, 64, 128), "longer than the run of 977 steps"),
+        (("optim.warmup_steps=2000", "train.epochs=1", "train.batch_size=8"), GPTConfig(300, 2, 2, 64, 128), "longer than the run of 977 steps"),
         ((), GPTConfig(50257, 12, 12, 768, 1024), "little for 124,439,808 parameters (0.008 each)"),
         (("train.epochs=60",), GPTConfig(300, 2, 2, 64, 128), "60 passes over the text without dropout"),
     ],
@@ -71,11 +72,11 @@ def test_it_warns_of_a_disk_that_is_too_small_and_not_of_weights_to_begin_from()
 
 
 def test_the_lines_say_the_whole_recipe_and_name_the_convention() -> None:
-    asked = recipe("train.minutes=10")
+    asked = recipe("train.minutes=10", "optim.learning_rate=1e-3")
     said = "\n".join(describe(asked, DOUPO, forecast(asked, DOUPO, TEXT)))
     assert "81,894,144 parameters (70,880,256 without token and position tables)" in said
     assert "as many steps as fit, within 10 minutes" in said
-    for setting in ("learning_rate=0.001", "batch_size=8", "top_p=0.95", "schedule=cosine"):
+    for setting in ("learning_rate=0.001", "batch_size=16", "top_p=0.95", "schedule=cosine"):
         assert setting in said
 
 

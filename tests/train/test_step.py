@@ -98,9 +98,9 @@ def test_dropout_follows_seed_step_and_micro_batch_only() -> None:
 
 def test_the_gradient_is_clipped_to_its_norm() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, OptimConfig(learning_rate=0.0))
+    optimizer = build_optimizer(model, OptimConfig(name="adamw", learning_rate=0.0))
     kept: list[torch.Tensor] = []
-    optimizer.register_step_pre_hook(lambda *_: kept.append(gradient(model).clone()))
+    optimizer.parts[0].register_step_pre_hook(lambda *_: kept.append(gradient(model).clone()))
     result = training_step(Loss(model), optimizer, batches(), 0, settings(8, clip=0.01), World(CPU))
     assert result.grad_norm > 0.01
     assert float(kept[0].norm()) == pytest.approx(0.01, rel=1e-3)
@@ -109,7 +109,7 @@ def test_the_gradient_is_clipped_to_its_norm() -> None:
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_number_that_is_not_finite_never_reaches_the_weights(where: str) -> None:
     model = small_model()
-    optimizer = build_optimizer(model, OptimConfig())
+    optimizer = build_optimizer(model, OptimConfig(name="adamw", learning_rate=1e-3))
     before = [p.detach().clone() for p in model.parameters()]
     if where == "loss":
         model.loss = lambda *_: model.tokens.weight.sum() * float("nan")  # type: ignore[method-assign]
@@ -125,7 +125,7 @@ def test_a_scaled_loss_gives_the_same_update() -> None:
     after = []
     for scale in (1.0, 1024.0):
         model = small_model()
-        optimizer = build_optimizer(model, OptimConfig())
+        optimizer = build_optimizer(model, OptimConfig(name="adamw", learning_rate=1e-3))
         result = training_step(Loss(model), optimizer, batches(), 0, settings(4, clip=1.0), World(CPU), scale)
         assert result.updated
         after.append((result.loss, result.grad_norm, torch.cat([p.flatten() for p in model.parameters()])))
@@ -135,7 +135,7 @@ def test_a_scaled_loss_gives_the_same_update() -> None:
 
 def test_an_overflow_updates_nothing_and_halves_the_scale() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, OptimConfig())
+    optimizer = build_optimizer(model, OptimConfig(name="adamw", learning_rate=1e-3))
     before = [p.detach().clone() for p in model.parameters()]
     model.norm.weight.register_hook(lambda g: g * float("inf"))
     result = training_step(Loss(model), optimizer, batches(), 0, settings(8, clip=1.0), World(CPU), 4.0)

@@ -169,7 +169,7 @@ def test_what_a_crash_after_the_last_save_left_undone_is_done(novel: Path, voice
 
 
 def test_another_recipe_is_refused_with_its_changed_keys(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+    train(tiny_recipe(novel, more=("optim.learning_rate=0.001",)), RUN, voice)
     with pytest.raises(ConfigError) as caught:
         train(tiny_recipe(novel, more=("model.n_layer=1", "optim.learning_rate=0.5")), RUN, voice)
     assert "model.n_layer: 2 in the run, 1 asked" in caught.value.what
@@ -295,7 +295,7 @@ def test_an_optimizer_value_that_is_not_finite_is_never_saved(
 
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         result = real(model, optimizer, batches, step, *rest)
-        optimizer.state[model.model.norm.bias]["exp_avg"][0] = float("inf") if step == 7 else 0.0
+        optimizer.parts[-1].state[model.model.norm.bias]["exp_avg"][0] = float("inf") if step == 7 else 0.0
         return result
 
     monkeypatch.setattr(memory, "training_step", poisoning)
@@ -338,6 +338,7 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
     """After a restart the aims recorded before it are kept, so the same steps have the same rates."""
     more = (
         "train.minutes=0.2",
+        "optim.learning_rate=0.001",
         "train.max_steps=40",
         "train.eval_interval=5",
         "train.checkpoint_interval=20",

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yanmo.config import ModelConfig
-
-IGNORED = -1
-"""A target that counts for nothing (as in ``data/batches.py``)."""
+from yanmo.model.fused import causal_attention, dropout, linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -117,39 +115,27 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor, layer: int, cache: Cache | None) -> Tensor:
-        B, T, C = x.shape
-        q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
-        q, k, v = (y.view(B, T, self.n_head, -1).transpose(1, 2) for y in (q, k, v))
-        mask = None
-        if cache is not None:
-            k, v, mask = cache.extend(layer, k, v)  # (B, n_head, S, head_dim)
-        dropout = self.dropout if self.training else 0.0
-        attend = sdpa_attention if self.kind == "sdpa" else matmul_attention
-        y = attend(q, k, v, dropout, mask)  # (B, n_head, T, head_dim)
-        y = y.transpose(1, 2).reshape(B, T, C)
-        return F.dropout(self.out(y), self.dropout, self.training)  # (B, T, C)
+        p = self.dropout if self.training else 0.0
+        qkv = self.qkv(x)  # (B, T, 3C)
+        if self.kind == "matmul" and cache is None:
+            y = causal_attention(qkv, self.n_head, p)  # (B, T, C)
+        else:
+            y = sdpa_attention(qkv, self.n_head, p, layer, cache)
+        return dropout(self.out(y), self.dropout, self.training)  # (B, T, C)
 
 
-def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Tensor | None = None) -> Tensor:
-    """torch's fused attention: q (B, n_head, T, head_dim), k and v (B, n_head, S, head_dim).
-
-    Without a ``mask`` (B, 1, T, S), it is the causal one.
-    """
-    T, S = q.size(-2), k.size(-2)
-    if mask is None and (T == S or T == 1):
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
-    mask = causal_mask(T, S, q.device) if mask is None else mask
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout)
-
-
-def matmul_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Tensor | None = None) -> Tensor:
-    """The same as two matrix products, faster on a CPU at short context."""
-    T, S = q.size(-2), k.size(-2)
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, n_head, T, S)
-    mask = causal_mask(T, S, q.device) if mask is None else mask
-    scores = scores.masked_fill(~mask, -torch.inf)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-    return F.dropout(weights, dropout, dropout > 0) @ v  # (B, n_head, T, head_dim)
+def sdpa_attention(qkv: Tensor, n_head: int, p: float, layer: int, cache: Cache | None) -> Tensor:
+    """torch's own attention: (B, T, 3C) → (B, T, C), with a cache on all that came before as well."""
+    B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
+    q, k, v = qkv.view(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)  # (B, n_head, T, head_dim) each
+    mask = None
+    if cache is not None:
+        k, v, mask = cache.extend(layer, k, v)  # (B, n_head, S, head_dim)
+    S = k.size(2)
+    if mask is None and 1 < T < S:
+        mask = causal_mask(T, S, q.device)
+    y = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal=mask is None and T > 1)
+    return y.transpose(1, 2).reshape(B, T, C)
 
 
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
@@ -168,7 +154,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.up(x), approximate="tanh")  # (B, T, 4C)
-        return F.dropout(self.down(x), self.dropout, self.training)  # (B, T, C)
+        return dropout(self.down(x), self.dropout, self.training)  # (B, T, C)
 
 
 class Block(nn.Module):
@@ -199,7 +185,11 @@ class GPT(nn.Module):
         self.norm = nn.LayerNorm(config.n_embd)
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it.
+        """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it."""
+        return F.linear(self.stream(ids, cache), self.tokens.weight)  # (B, T, V), the head shares its weights
+
+    def stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """What the head reads: the normalised residual stream (B, T, C) behind the last block.
 
         Raises:
             ValueError: more tokens than ``block_size``.
@@ -209,20 +199,21 @@ class GPT(nn.Module):
             raise ValueError(f"{past + T} tokens do not fit a window of {self.config.block_size}")
         position = torch.arange(T, device=ids.device) if cache is None else cache.place(T)  # (T,) or (B, T)
         x = self.tokens(ids) + self.positions(position)  # (B, T, C)
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = dropout(x, self.config.dropout, self.training)
         for layer, block in enumerate(self.blocks):
             x = block(x, layer, cache)
         if cache is not None:
             cache.lengths = [length + T for length in cache.lengths]
-        return F.linear(self.norm(x), self.tokens.weight)  # (B, T, V), the head shares its weights
+        y: Tensor = self.norm(x)
+        return y  # (B, T, C)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Sum over all targets (B, T) of the negative log likelihood, in nats."""
-        logits = self(ids).flatten(0, 1).float()  # (B * T, V)
-        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        x = self.stream(ids).flatten(0, 1)  # (B * T, C)
+        return linear_cross_entropy(x, self.tokens.weight, targets.flatten())
 
     def use_attention(self, kind: Literal["sdpa", "matmul"]) -> None:
-        """Choose how attention is computed; the result is the same up to rounding."""
+        """Choose how attention is computed without a cache; the result is the same up to rounding."""
         for block in self.blocks:
             block.attention.kind = kind  # type: ignore[union-attr]
 

@@ -8,28 +8,34 @@ of the model on random tokens, in each arithmetic and attention the device offer
 import math
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from yanmo.checkpoint import find_model_folder, load_shape
-from yanmo.config import Recipe, check_relations, get, given_keys, with_values
+from yanmo.config import MICRO_BATCH, Recipe, check_relations, get, given_keys, with_values
 from yanmo.data.batches import windows_in
 from yanmo.errors import ConfigError, DeviceError
 from yanmo.model.gpt import GPT, GPTConfig, count_parameters
 from yanmo.train.distributed import World, autocast_for
+from yanmo.train.machine import onednn_keeps_float32, use_matmul
 from yanmo.train.optim import build_optimizer
 
 DEFAULT_MINUTES = 10.0
 EVALUATIONS = 10
 MAX_WARMUP = 200
-PROBE_FLOP = 2e11
-"""The probe's micro-batch is cut to about so much work."""
+LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
+"""What reached the lowest loss in docs/experiments.md."""
+PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+ATTENTIONS: tuple[Literal["sdpa", "matmul"], ...] = ("sdpa", "matmul")
+PROBE_FLOP = {"cpu": 2e11}
+"""The probe's micro-batch is cut to about so much work; on other devices ``MUCH_FLOP``."""
+MUCH_FLOP = 2e13
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -68,15 +74,24 @@ def adopt_shape(recipe: Recipe) -> Recipe:
 
 
 def decide_device(recipe: Recipe, world: World) -> dict[str, Any]:
-    """Device, threads and micro-batch: by rule."""
-    wanted = 4096 if world.device.type == "cpu" else 16384
-    rows = max(wanted // recipe.model.block_size, 1)
-    batch = recipe.train.batch_size
+    """Device and threads: by rule."""
     return {
         "train.device": world.device.type if world.size > 1 else str(world.device),
         "train.threads": torch.get_num_threads(),
-        "train.micro_batch_size": largest_divisor(batch, min(rows, -(-batch // world.size))),
     }
+
+
+def micro_batches(recipe: Recipe, world: World) -> list[int]:
+    """Sizes of a micro-batch worth trying, the smallest first; one alone where it was asked for.
+
+    About 1,024 to 4,096 tokens on a CPU, whose caches hold the activations of no more; 16,384 elsewhere.
+    """
+    if recipe.train.micro_batch_size:
+        return [recipe.train.micro_batch_size]
+    batch = recipe.train.batch_size
+    tokens = (1024, 2048, 4096) if world.device.type == "cpu" else (16384,)
+    limits = [min(max(count // recipe.model.block_size, 1), -(-batch // world.size)) for count in tokens]
+    return sorted({largest_divisor(batch, limit) for limit in limits})
 
 
 def require_compiler(recipe: Recipe, device: torch.device) -> None:
@@ -101,52 +116,73 @@ def decide_packing(recipe: Recipe) -> dict[str, Any]:
     return {"data.packing": packing, "data.stride": stride}
 
 
+def decide_optimizer(recipe: Recipe) -> dict[str, Any]:
+    """The optimizer and its rate: by rule."""
+    name = recipe.optim.name or ("adamw" if recipe.model.init else "muon")
+    return {"optim.name": name, "optim.learning_rate": LEARNING_RATES[name]}
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of ``number`` that is at most ``limit`` (and at least 1)."""
     return max(n for n in range(1, max(min(limit, number), 1) + 1) if number % n == 0)
 
 
 def measure(
-    recipe: Recipe, config: GPTConfig, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    recipe: Recipe, config: GPTConfig, world: World, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, Any], Speed]:
-    """Precision and attention: the fastest of what the recipe leaves open; and the speed that gives.
+    """Precision, attention, matmul route, micro-batch: the fastest of what is open; and the speed that gives.
 
     Args:
-        recipe: with the micro-batch decided.
+        recipe: with the device decided.
         config: the model's shape.
-        device: where to measure.
+        world: where to measure.
         clock: seconds; a parameter so that tests can choose the winner.
     """
-    rows = recipe.train.micro_batch_size or 1
-    flop = 6 * count_parameters(config) * config.block_size
-    rows = max(min(rows, int(PROBE_FLOP / flop)), 1)
+    device, sizes = world.device, micro_batches(recipe, world)
     model = GPT(config).to(device)
     model.initialise(0)
-    ids = torch.randint(config.vocab_size, (rows, config.block_size), device=device)
-    seconds = {}
-    for precision, attention in candidates(recipe, device):
-        model.use_attention(attention)
-        seconds[precision, attention] = _time_pass(model, ids, device, precision, clock)
-    precision, attention = min(seconds, key=lambda choice: seconds[choice])
-    per_token = seconds[precision, attention] / ids.numel()
-    update = _time_update(model, recipe, clock)
+    model.train()
+    flop = 6 * count_parameters(config) * config.block_size
+    most = max(int(PROBE_FLOP.get(device.type, MUCH_FLOP) / flop), 1)
+
+    def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
+        """Seconds for a token: the least of three rounds in which all take turns, after one to warm up."""
+        rounds = [
+            [_time_pass(model, min(size, most), device, way, clock) for way, size in options]
+            for _ in range(ROUNDS + 1)
+        ]
+        least = [min(times) for times in zip(*rounds[1:], strict=True)]
+        return dict(zip(options, least, strict=True))
+
+    found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
+    way, _ = min(found, key=lambda option: found[option])
+    affordable = [size for size in sizes if size <= most] or sizes[:1]
+    found = per_token([(way, size) for size in affordable])
+    way, size = min(found, key=lambda option: found[option])
     tokens = recipe.train.batch_size * config.block_size
-    per_step = per_token * tokens + update
-    return (
-        {"train.precision": precision, "train.attention": attention},
-        Speed(per_step, tokens / per_step),
-    )
+    per_step = found[way, size] * tokens + _time_update(model, recipe, clock)
+    use_matmul("torch")
+    decisions = {f"train.{key}": value for key, value in way._asdict().items()}
+    return decisions | {MICRO_BATCH: size}, Speed(per_step, tokens / per_step)
 
 
-def candidates(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Any]]:
-    """The combinations of precision and attention that are open on this device."""
-    precisions = [recipe.train.precision] if recipe.train.precision else ["float32", "bfloat16"]
-    attentions = [recipe.train.attention] if recipe.train.attention else ["sdpa", "matmul"]
-    if device.type != "cpu" and not recipe.train.attention:
-        attentions = ["sdpa"]
-    for precision in precisions:
-        for attention in attentions:
-            yield precision, attention
+class Way(NamedTuple):
+    """How the arithmetic of a forward and backward pass is done."""
+
+    precision: Literal["float32", "bfloat16", "float16"]
+    attention: Literal["sdpa", "matmul"]
+    matmul: Literal["torch", "onednn"]
+
+
+def ways(recipe: Recipe, device: torch.device) -> Iterator[Way]:
+    """Those that are open on this device, where the recipe does not say."""
+    train, on_cpu = recipe.train, device.type == "cpu"
+    for precision in [train.precision] if train.precision else PRECISIONS:
+        for attention in [train.attention] if train.attention else ATTENTIONS if on_cpu else ATTENTIONS[:1]:
+            yield Way(precision, attention, train.matmul or "torch")
+            plain = (precision, attention) == ("float32", "matmul")
+            if plain and on_cpu and not train.matmul and onednn_keeps_float32():
+                yield Way(precision, attention, "onednn")
 
 
 def step_limit(recipe: Recipe, train_tokens: int) -> int | None:
@@ -190,30 +226,22 @@ def decide_length(
         "train.eval_interval": evaluation,
         "train.checkpoint_interval": train.eval_interval or evaluation,
         "optim.warmup_steps": min(horizon // 20, MAX_WARMUP),
-        "optim.min_lr": recipe.optim.learning_rate / 10,
+        "optim.min_lr": (recipe.optim.learning_rate or 0.0) / 10,
     }
     return horizon, decisions
 
 
-def _time_pass(
-    model: GPT,
-    ids: torch.Tensor,
-    device: torch.device,
-    precision: str,
-    clock: Callable[[], float],
-    rounds: int = 3,
-) -> float:
-    """Median seconds of a forward and backward pass; the first round only warms up."""
-    seconds = []
-    autocast = autocast_for(device, precision)
-    for _ in range(rounds + 1):
-        start = clock()
-        with autocast():
-            loss = model.loss(ids, ids) / ids.numel()
-        torch.autograd.backward(loss)
-        float(loss.detach())  # waits for the device
-        seconds.append(clock() - start)
-    return statistics.median(seconds[1:])
+def _time_pass(model: GPT, rows: int, device: torch.device, way: Way, clock: Callable[[], float]) -> float:
+    """Seconds for each token of a forward and backward pass over so many rows."""
+    ids = torch.randint(model.config.vocab_size, (rows, model.config.block_size), device=device)
+    model.use_attention(way.attention)
+    use_matmul(way.matmul)
+    start = clock()
+    with autocast_for(device, way.precision)():
+        loss = model.loss(ids, ids) / ids.numel()
+    torch.autograd.backward(loss)
+    float(loss.detach())  # waits for the device
+    return (clock() - start) / ids.numel()
 
 
 def _time_update(model: GPT, recipe: Recipe, clock: Callable[[], float]) -> float:

@@ -75,7 +75,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def release(run: Run) -> None:
     """Forget half a step."""
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
     gc.collect()
     with contextlib.suppress(RuntimeError):
         torch.accelerator.empty_cache()

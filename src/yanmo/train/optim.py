@@ -1,56 +1,103 @@
-"""AdamW with the groups GPT-2 needs: matrices and embeddings decay, norms and biases do not.
+"""AdamW, or Muon for the hidden matrices and AdamW for the rest.
 
-Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization"; torch's fused implementation.
+AdamW (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization") is torch's fused one; norms and
+biases do not decay. An update of Muon (``muon.py``) is scaled to be as large as AdamW's would be (Liu et
+al. 2025, "Muon is Scalable for LLM Training"): one learning rate serves both.
 """
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yanmo.config import OptimConfig
 from yanmo.errors import CheckpointError
 from yanmo.model.gpt import GPT
+from yanmo.train.muon import Muon
+
+_STATE = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer",)}
 
 
-def build_optimizer(model: GPT, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the model's parameters, in two groups."""
-    parameters = list(model.parameters())
+class Optimizer:
+    """One or two optimizers that share out the parameters of a model."""
+
+    def __init__(self, *parts: torch.optim.AdamW | Muon) -> None:
+        self.parts = parts
+
+    @property
+    def groups(self) -> list[dict[str, object]]:
+        """The parameter groups of all parts."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Use ``rate`` in the next step."""
+        for group in self.groups:
+            group["lr"] = rate
+
+    def step(self) -> None:
+        """Update all parameters by their gradients."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def tensors(self, model: GPT) -> dict[str, Tensor]:
+        """The state by parameter name: ``blocks.0.mlp.up.weight/exp_avg`` and so on; empty before a step."""
+        return {
+            f"{name}/{key}": state[key]
+            for name, _, state, keys in self._states(model)
+            for key in keys
+            if state
+        }
+
+    def load(self, model: GPT, tensors: dict[str, Tensor]) -> None:
+        """Put back what :meth:`tensors` gave.
+
+        Raises:
+            CheckpointError: a tensor is missing or of another shape.
+        """
+        for name, parameter, state, keys in self._states(model):
+            for key in keys:
+                tensor = tensors.get(f"{name}/{key}")
+                if tensor is None or (key != "step" and tensor.shape != parameter.shape):
+                    raise CheckpointError(
+                        f"the optimizer's {key} of {name} is missing or misshapen",
+                        where="training/state.safetensors",
+                        mend="the checkpoint belongs to another model; train into another folder",
+                    )
+                state[key] = tensor.to(parameter.device)
+
+    def _states(self, model: GPT) -> Iterator[tuple[str, Tensor, dict[str, Tensor], tuple[str, ...]]]:
+        """Name, parameter, its state and what that holds, in the model's order."""
+        owner = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
+        for name, parameter in model.named_parameters():
+            part = owner[parameter]
+            yield name, parameter, part.state[parameter], _STATE[type(part)]
+
+
+def build_optimizer(model: GPT, config: OptimConfig) -> Optimizer:
+    """The optimizer that ``config`` names, over all parameters of the model."""
+    rate = config.learning_rate or 0.0  # set anew before every step
+    hidden = hidden_matrices(model) if config.name == "muon" else []
+    rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True
-    )
+    adamw = torch.optim.AdamW(groups, lr=rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+    if not hidden:
+        return Optimizer(adamw)
+    named = [(name, p) for name, p in model.blocks.named_parameters() if p.dim() == 2]
+    groups = [
+        {"params": [p for name, p in named if name.endswith("qkv.weight")], "parts": 3},
+        {"params": [p for name, p in named if not name.endswith("qkv.weight")], "parts": 1},
+    ]
+    return Optimizer(Muon(groups, rate, config.weight_decay, config.momentum), adamw)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use ``rate`` in the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def optimizer_tensors(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: ``blocks.0.mlp.up.weight/exp_avg`` and so on."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in sorted(optimizer.state.get(parameter, {}).items())
-    }
-
-
-def load_optimizer_tensors(model: GPT, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` gave.
-
-    Raises:
-        CheckpointError: a tensor is missing or of another shape.
-    """
-    for name, parameter in model.named_parameters():
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            tensor = tensors.get(f"{name}/{key}")
-            if tensor is None or (key != "step" and tensor.shape != parameter.shape):
-                raise CheckpointError(
-                    f"the optimizer's {key} of {name} is missing or misshapen",
-                    where="training/state.safetensors",
-                    mend="the checkpoint belongs to another model; train into another folder",
-                )
-            optimizer.state[parameter][key] = tensor.to(parameter.device)
+def hidden_matrices(model: GPT) -> list[nn.Parameter]:
+    """The matrices between embedding and head."""
+    return [p for p in model.blocks.parameters() if p.dim() == 2]

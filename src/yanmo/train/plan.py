@@ -124,7 +124,7 @@ def disk_bytes(recipe: Recipe, parameters: int, epochs: float) -> int:
 def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iterator[str]:
     """What experience says about these numbers, each with the way out."""
     optim, from_scratch = recipe.optim, recipe.model.init is None
-    if from_scratch and optim.learning_rate <= FINE_TUNING_RATE:
+    if from_scratch and optim.learning_rate and optim.learning_rate <= FINE_TUNING_RATE:
         yield (
             f"optim.learning_rate={optim.learning_rate:g} is a rate for fine-tuning: from scratch a model"
             " learns little more than how often each token occurs; 3e-4 to 1e-3 is usual"

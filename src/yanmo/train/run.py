@@ -7,15 +7,12 @@
 In: a recipe and a folder whose lock is held. Out: a :class:`Run`, ready for the loop of ``trainer.py``.
 """
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from yanmo import storage
 from yanmo.checkpoint import (
@@ -28,6 +25,7 @@ from yanmo.checkpoint import (
 )
 from yanmo.config import (
     Recipe,
+    check_relations,
     decide,
     differences,
     lengthened,
@@ -48,14 +46,16 @@ from yanmo.train.decide import (
     adopt_shape,
     decide_device,
     decide_length,
+    decide_optimizer,
     decide_packing,
     measure,
     require_compiler,
     step_limit,
 )
 from yanmo.train.distributed import World, autocast_for, find_world
+from yanmo.train.machine import make_ready
 from yanmo.train.metrics import rewind
-from yanmo.train.optim import build_optimizer, load_optimizer_tensors
+from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.plan import Text, describe, forecast
 from yanmo.train.schedule import Aim, Plan
 from yanmo.train.step import StepSettings
@@ -78,7 +78,7 @@ class Run:
     world: World
     voice: Voice
     model: GPT
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizer
     plan: Plan
     progress: Progress
     clock_start: float
@@ -139,7 +139,7 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     if recorded.exists():
         recipe = _recorded_recipe(asked, recorded, folder, voice.is_main)
         world = find_world(recipe.train.device, recipe.train.batch_size)
-        _configure_torch(recipe)
+        make_ready(recipe.train)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
         _require_same_corpus(prepared, read_record(folder / "corpus.json"), folder)
         plan = Plan.from_json(read_record(folder / "plan.json"))
@@ -160,14 +160,15 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     """Prepare the text, take every decision, and write them down; recipe.toml last."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, voice)
-    _configure_torch(recipe)
+    make_ready(recipe.train)
     voice.live("measuring what is fastest here")
-    measured, speed = measure(recipe, config, world.device)
+    measured, speed = measure(recipe, config, world)
     voice.settle()
     text = Text.of(prepared.shards)
     horizon, length = decide_length(recipe, speed, text.train_tokens, text.val_tokens)
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, measured | length | opening)
+    make_ready(recipe.train)
     free = storage.free_megabytes(folder) << 20
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
         voice.say(line)
@@ -188,7 +189,8 @@ def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prep
     """
     recipe = adopt_shape(asked)
     require_compiler(recipe, world.device)
-    recipe = decide(recipe, decide_device(recipe, world) | decide_packing(recipe))
+    recipe = decide(recipe, decide_device(recipe, world) | decide_packing(recipe) | decide_optimizer(recipe))
+    check_relations(recipe)
     prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
@@ -259,14 +261,6 @@ def read_record(path: Path) -> dict[str, Any]:
     return value
 
 
-def _configure_torch(recipe: Recipe) -> None:
-    torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
-    if recipe.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # compiled code adds gradients of the embedding in no fixed order otherwise
-    torch.use_deterministic_algorithms(recipe.train.deterministic or recipe.train.compile)
-
-
 def begin_anew(run: Run) -> None:
     """Weights of a run without checkpoints: drawn from the seed, or those of ``model.init``."""
     if run.recipe.model.init is None:
@@ -292,7 +286,7 @@ def restore(run: Run) -> None:
     weights = load_model(checkpoint).state_dict()
     run.model.load_state_dict(weights)
     progress, tensors, before = load_training(checkpoint)
-    load_optimizer_tensors(run.model, run.optimizer, tensors)
+    run.optimizer.load(run.model, tensors)
     run.progress = progress
     run.clock_start = time.monotonic() - progress.elapsed_s
     point_to_best(run, checkpoint)

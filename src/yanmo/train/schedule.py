@@ -77,7 +77,7 @@ def learning_rate_at(step: int, plan: Plan, optim: OptimConfig) -> float:
         plan: how far that is.
         optim: learning_rate, min_lr (None: a tenth of it), warmup_steps (None: none) and schedule.
     """
-    peak = optim.learning_rate
+    peak = optim.learning_rate or 0.0
     lowest = peak / 10 if optim.min_lr is None else optim.min_lr
     warmup = optim.warmup_steps or 0
     if step < warmup:

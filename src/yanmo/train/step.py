@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from yanmo.data.batches import Batches
 from yanmo.model.gpt import GPT
 from yanmo.train.distributed import World
+from yanmo.train.optim import Optimizer
 
 GROWTH_STEPS = 2000
 """Steps without overflow after which the loss is scaled twice as much."""
@@ -73,7 +74,7 @@ class Loss(nn.Module):
 
 def training_step(
     loss_of: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     batches: Batches,
     step: int,
     settings: StepSettings,
@@ -90,7 +91,7 @@ def training_step(
     finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
     if finite:
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     return StepResult(float(loss), float(norm), finite)
 
 

@@ -31,7 +31,6 @@ from yanmo.log import Voice, span
 from yanmo.train.distributed import Meeting
 from yanmo.train.memory import fit_micro_batch, step_in_memory
 from yanmo.train.metrics import Metrics, read_metrics
-from yanmo.train.optim import optimizer_tensors, set_learning_rate
 from yanmo.train.run import Run, check_folder, lengthen, open_run, point_to_best, restore, resume_metrics
 from yanmo.train.schedule import learning_rate_at
 from yanmo.train.signals import StopSignal
@@ -118,7 +117,7 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
     logged = Logged(run.progress.step, time.monotonic())
     while run.progress.step < run.plan.horizon:
         rate = learning_rate_at(run.progress.step, run.plan, run.recipe.optim)
-        set_learning_rate(run.optimizer, rate)
+        run.optimizer.set_learning_rate(rate)
         result = step_in_memory(run, loss_of, batches, metrics)
         judge(run, result, metrics)
         advance(run, batches)
@@ -313,7 +312,7 @@ def save_now(run: Run, metrics: Metrics, batches: Batches) -> None:
     metrics.flush()  # its rows reach the disk before the checkpoint does
     checkpoint = save_checkpoint(
         run.folder, run.progress, run.model, run.prepared.tokenizer,
-        optimizer_tensors(run.model, run.optimizer), environment(),
+        run.optimizer.tensors(run.model), environment(),
     )  # fmt: skip
     point_to_best(run, checkpoint)
     every_epoch = run.recipe.train.save_every_epoch

@@ -1,0 +1,115 @@
+"""How fast a model writes, beside transformers' generate with its cache: greedy, the same weights.
+
+    python benchmarks/generation.py
+    python benchmarks/generation.py --batches 1 16 --tokens 100 --rounds 3
+
+An 82M GPT-2 (10 layers, 768 wide, window 1024, vocabulary 13,317) with random weights writes ``--tokens``
+tokens behind one. In float32 both must write the same text.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import turns
+
+from yanmo.config import SampleConfig
+from yanmo.generate import generate_batch
+from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.names import to_hugging_face
+from yanmo.sampling import Rules
+
+CONFIG = GPTConfig(13317, 10, 12, 768, 1024)
+NEVER = CONFIG.vocab_size
+"""An id that no model writes: nothing ends early."""
+
+
+def main() -> None:
+    """Parent: let the sides take turns and print the table. Worker (``--side``): be one side."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--tokens", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=turns.ROUNDS)
+    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.side:
+        batch = asked.batches[0]
+        write = SIDES[asked.side](batch)
+        first = write(min(asked.tokens, 50))
+        turns.work(lambda: len(write(asked.tokens)) * batch, text=first)
+    else:
+        compare(asked)
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """The table: a block is one text, or as many as fit into half a second."""
+    results: dict[str, Any] = {}
+    print("| batch | side | tokens/s, median | ratio to transformers (range) | same greedy text |")
+    print("|---|---|---|---|---|")
+    for batch in asked.batches:
+        options = ["--batches", str(batch), "--tokens", str(asked.tokens)]
+        workers = {side: turns.Worker(__file__, ["--side", side, *options]) for side in SIDES}
+        rates = turns.take_turns(workers, asked.rounds)
+        texts = {side: worker.facts["text"] for side, worker in workers.items()}
+        for worker in workers.values():
+            worker.close()
+        for side, found in rates.items():
+            same = "yes" if texts[side] == texts["transformers"] else "no"
+            shown = turns.told(found, rates["transformers"])
+            print(f"| {batch} | {side} | {statistics.median(found):.1f} | {shown} | {same} |", flush=True)
+        results[str(batch)] = {"tokens_per_s": rates, "same": texts["yanmo float32"] == texts["transformers"]}
+    print(turns.save("generation", {"tokens": asked.tokens, "batches": results}))
+
+
+def yanmo_side(batch: int, dtype: torch.dtype) -> Callable[[int], list[int]]:
+    """Our own loop."""
+    model = GPT(CONFIG)
+    model.initialise(0)
+    model.eval().to(dtype)
+
+    def write(tokens: int) -> list[int]:
+        config = SampleConfig(temperature=0, max_new_tokens=tokens, num_samples=batch)
+        steps = generate_batch(model, [[1]], config, Rules(NEVER))
+        return [rows[0].past.ids[-1] for rows in steps]
+
+    return write
+
+
+def transformers_side(batch: int) -> Callable[[int], list[int]]:
+    """GPT2LMHeadModel.generate."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    ours = GPT(CONFIG)
+    ours.initialise(0)
+    config = GPT2Config(
+        vocab_size=CONFIG.vocab_size, n_layer=CONFIG.n_layer, n_head=CONFIG.n_head,
+        n_embd=CONFIG.n_embd, n_positions=CONFIG.block_size, bos_token_id=0, eos_token_id=None,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).eval()
+    model.load_state_dict(to_hugging_face(ours.state_dict()), strict=False)
+    model.tie_weights()
+    start = torch.ones(batch, 1, dtype=torch.long)
+
+    def write(tokens: int) -> list[int]:
+        ids = model.generate(
+            start, attention_mask=torch.ones_like(start), do_sample=False, pad_token_id=0,
+            min_new_tokens=tokens, max_new_tokens=tokens,
+        )  # fmt: skip
+        found: list[int] = ids[0, 1:].tolist()
+        return found
+
+    return write
+
+
+SIDES: dict[str, Callable[[int], Callable[[int], list[int]]]] = {
+    "transformers": transformers_side,
+    "yanmo float32": lambda batch: yanmo_side(batch, torch.float32),
+    "yanmo bfloat16": lambda batch: yanmo_side(batch, torch.bfloat16),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

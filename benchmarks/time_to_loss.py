@@ -1,0 +1,295 @@
+"""How soon a loss is reached: yanmo's gpt2 beside the same architecture trained the usual way.
+
+    python benchmarks/time_to_loss.py TEXT --loss 1.92 --seeds 3
+    python benchmarks/time_to_loss.py TEXT --minutes 10 --seeds 3 --shape 4 4 256 128 --batch 8
+
+Side A is transformers' GPT2LMHeadModel (or nanoGPT's GPT, with ``--nanogpt CLONE``) in float32 with
+AdamW (0.9, 0.99), weight decay 0.1, clipping 1.0, warm-up 100 steps and cosine to a tenth: nanoGPT's CPU
+recipe. Side B is yanmo. ``--rates`` and ``--ours`` are the learning rates tried on either side, the same
+number of them; the tuning is by the loss on the 5% of the text before the validation part, at seed 0.
+Evaluation is on the whole validation part, in windows that do not overlap, and outside the clock.
+
+With ``--loss`` a run ends when the validation loss (nats per token) is reached, or ``--minutes`` are over;
+each side's schedule has a horizon of ``--steps`` (A) and ``--our-steps`` (B). Without it both schedules
+follow the clock.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import turns
+
+from yanmo.config import OptimConfig
+from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.train.machine import keep_freed_memory
+from yanmo.train.optim import build_optimizer
+from yanmo.train.schedule import height_at
+
+EVALUATIONS = 20
+
+
+@dataclass
+class Data:
+    """Token ids of the three parts."""
+
+    train: torch.Tensor
+    tuning: torch.Tensor
+    val: torch.Tensor
+    vocab_size: int
+    characters_per_token: float = 1.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and for how long."""
+
+    layers: int
+    heads: int
+    width: int
+    block: int
+    batch: int
+    steps: int | None
+    """Horizon of the schedule; None: it follows the clock."""
+    seconds: float
+    loss: float | None
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    side: str
+    seed: int
+    rate: float
+    steps: int
+    seconds: float
+    loss: float
+    reached: bool
+    curve: list[tuple[float, int, float]]
+
+    def row(self) -> str:
+        """Of the Markdown table."""
+        bits = self.loss / math.log(2)
+        return (
+            f"| {self.side} | {self.rate:g} | {self.seed} | {self.steps:,} | {self.seconds:.1f}"
+            f" | {self.loss:.4f} | {bits:.3f} |"
+        )
+
+
+@dataclass
+class Trained:
+    """A model, its optimizer step and its loss, however they are made."""
+
+    model: torch.nn.Module
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    """Mean over all targets, in nats."""
+    update: Callable[[float], None]
+    """Clip, step with this learning rate, forget the gradients."""
+
+
+def main() -> None:
+    """Tune both sides, then race them seed by seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--loss", type=float)
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shape", type=int, nargs=4, default=(4, 4, 128, 64), metavar=("L", "H", "C", "T"))
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--our-batch", type=int)
+    parser.add_argument("--steps", type=int, help="horizon of the other side's schedule")
+    parser.add_argument("--our-steps", type=int, help="horizon of ours")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
+    parser.add_argument("--our-rates", type=float, nargs="+", default=[6e-3])
+    parser.add_argument("--dropout", type=float, default=0.0, help="of our side")
+    parser.add_argument("--held-out", type=float, default=0.1)
+    parser.add_argument("--nanogpt", help="a clone of nanoGPT; without it the other side is transformers")
+    parser.add_argument("--name", default="time_to_loss", help="of the JSON file")
+    asked = parser.parse_args()
+    if asked.nanogpt:
+        sys.path.insert(0, asked.nanogpt)
+    other = "nanoGPT" if asked.nanogpt else "transformers"
+    data = read(asked.text, asked.held_out)
+    theirs = Setting(*asked.shape, asked.batch, asked.steps, 60 * asked.minutes, asked.loss)
+    ours = Setting(
+        *asked.shape,
+        asked.our_batch or asked.batch,
+        asked.our_steps,
+        theirs.seconds,
+        asked.loss,
+        asked.dropout,
+    )
+    sides = {other: (theirs, asked.rates), "yanmo": (ours, asked.our_rates)}
+    rates, runs = {}, []
+    for side, (setting, tried) in sides.items():
+        rates[side] = tune(side, setting, tried, data)
+    for seed in range(1, asked.seeds + 1):
+        for side, (setting, _) in sides.items():
+            runs.append(run(side, setting, rates[side], seed, data, data.val))
+            print(runs[-1].row(), flush=True)
+    conclude(asked, other, rates, runs)
+
+
+def read(text: Path, held_out: float) -> Data:
+    """The characters of a text as ids; the last part is for validation, what stands before it for tuning."""
+    characters = text.read_text(encoding="utf-8")
+    number = {character: i for i, character in enumerate(sorted(set(characters)))}
+    ids = torch.tensor([number[character] for character in characters])
+    end = int(len(ids) * (1 - held_out))
+    return Data(ids[:end], ids[end - end // 20 : end], ids[end:][:200_000], len(number))
+
+
+def tune(side: str, setting: Setting, rates: list[float], data: Data) -> float:
+    """The best of the learning rates by the loss on the tuning part, which training then does not see."""
+    if len(rates) == 1:
+        return rates[0]
+    short = Data(data.train[: -len(data.tuning)], data.tuning, data.tuning, data.vocab_size)
+    found = {}
+    for rate in rates:
+        trial = run(side, setting, rate, 0, short, data.tuning)
+        found[rate] = (trial.seconds if trial.reached else math.inf, trial.loss)
+        print(f"tuning {side} {rate:g}: {trial.loss:.4f} after {trial.seconds:.1f} s", flush=True)
+    return min(found, key=lambda rate: found[rate])
+
+
+def run(side: str, setting: Setting, rate: float, seed: int, data: Data, held_out: torch.Tensor) -> Outcome:
+    """Train once; the clock stands still during evaluations."""
+    torch.manual_seed(seed)
+    trained = (yanmo_side if side == "yanmo" else other_side)(setting, data.vocab_size, seed, side)
+    generator = torch.Generator().manual_seed(seed)
+    spent, step, curve, reached = 0.0, 0, [], False
+    warmup = 100 if side != "yanmo" else 20
+    interval = (setting.steps or 0) // EVALUATIONS or 25
+    while spent < setting.seconds and not (setting.steps and step >= setting.steps) and not reached:
+        start = time.perf_counter()
+        share = step / setting.steps if setting.steps else spent / setting.seconds
+        height = 0.1 + 0.9 * height_at(share, "cosine" if side != "yanmo" else "linear")
+        first = torch.randint(len(data.train) - setting.block - 1, (setting.batch,), generator=generator)
+        ids = data.train[first[:, None] + torch.arange(setting.block + 1)]  # (B, T + 1)
+        loss = trained.loss_of(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
+        loss.backward()  # type: ignore[no-untyped-call]
+        trained.update(rate * height * min((step + 1) / warmup, 1.0))
+        loss.item()
+        step += 1
+        spent += time.perf_counter() - start
+        if setting.loss and step % interval == 0:
+            curve.append((round(spent, 2), step, evaluate(trained, held_out, setting.block)))
+            reached = curve[-1][2] <= setting.loss
+    final = curve[-1][2] if reached else evaluate(trained, held_out, setting.block)
+    return Outcome(side, seed, rate, step, round(spent, 2), round(final, 4), reached, curve)
+
+
+@torch.no_grad()
+def evaluate(trained: Trained, held_out: torch.Tensor, block: int) -> float:
+    """Nats per token over all of ``held_out``, in windows that do not overlap."""
+    trained.model.eval()
+    count = (len(held_out) - 1) // block
+    x, y = held_out[: count * block].view(-1, block), held_out[1 : count * block + 1].view(-1, block)
+    parts = [float(trained.loss_of(a, b)) * len(a) for a, b in zip(x.split(32), y.split(32), strict=True)]
+    trained.model.train()
+    return sum(parts) / count
+
+
+def yanmo_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Trained:
+    """gpt2 with Muon, in bfloat16 where the machine computes with it."""
+    keep_freed_memory()
+    config = GPTConfig(
+        vocab_size, setting.layers, setting.heads, setting.width, setting.block, setting.dropout
+    )
+    model = GPT(config)
+    model.initialise(seed)
+    model.use_attention("matmul")
+    model.train()
+    optimizer = build_optimizer(model, OptimConfig(name="muon"))
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return model.loss(x, y) / y.numel()
+
+    def update(rate: float) -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.set_learning_rate(rate)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Trained(model, loss_of, update)
+
+
+def other_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Trained:
+    """The same architecture by transformers or nanoGPT, float32, AdamW."""
+    if side == "nanoGPT":
+        import model as nano  # type: ignore[import-not-found]
+
+        model = nano.GPT(
+            nano.GPTConfig(
+                setting.block, vocab_size, setting.layers, setting.heads, setting.width, 0.0, False
+            )
+        )
+        optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    else:
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocab_size,
+                n_layer=setting.layers,
+                n_head=setting.heads,
+                n_embd=setting.width,
+                n_positions=setting.block,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                bos_token_id=0,
+                eos_token_id=0,
+                use_cache=False,
+            )
+        )
+        matrices = [p for p in model.parameters() if p.dim() >= 2]
+        vectors = [p for p in model.parameters() if p.dim() < 2]
+        groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    model.train()
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits = model(x, y)[0] if side == "nanoGPT" else model(input_ids=x).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+    def update(rate: float) -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return Trained(model, loss_of, update)
+
+
+def conclude(asked: argparse.Namespace, other: str, rates: dict[str, float], runs: list[Outcome]) -> None:
+    """Print all runs, and the ratios seed by seed."""
+    print(
+        "| side | learning rate | seed | steps | seconds | loss | bits/token |\n|---|---|---|---|---|---|---|"
+    )
+    print("\n".join(run.row() for run in runs))
+    pairs = zip(
+        [run for run in runs if run.side == other], [run for run in runs if run.side == "yanmo"], strict=True
+    )
+    ratios = [a.seconds / b.seconds if asked.loss else a.loss / b.loss for a, b in pairs]
+    unit = "seconds" if asked.loss else "loss"
+    print(
+        f"{unit}, {other} / yanmo: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    )
+    said = {key: value for key, value in vars(asked).items() if key not in ("text", "nanogpt", "name")}
+    results = {"text": asked.text.name, "asked": said, "rates": rates, "ratios": ratios}
+    print(turns.save(asked.name, results | {"runs": [vars(run) for run in runs]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The process made ready for a run: threads, deterministic algorithms, and memory that is kept.
+
+None of it changes a result but what stands in the recipe: threads, matmul route, ``deterministic``.
+"""
+
+import ctypes
+import os
+
+import torch
+
+from yanmo.config import TrainConfig
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_NEVER = (1 << 31) - 1
+
+
+def make_ready(train: TrainConfig) -> None:
+    """Set up torch, and this process, as the recipe says."""
+    torch.set_num_threads(train.threads or torch.get_num_threads())
+    if train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # compiled code adds gradients of the embedding in no fixed order otherwise
+    torch.use_deterministic_algorithms(train.deterministic or train.compile)
+    use_matmul(train.matmul or "torch")
+    keep_freed_memory()
+
+
+def use_matmul(route: str) -> None:
+    """Which library multiplies float32 matrices on a CPU: torch's choice, or oneDNN."""
+    torch.set_float32_matmul_precision("medium" if route == "onednn" else "highest")
+
+
+def onednn_keeps_float32() -> bool:
+    """Whether oneDNN's route is float32 here; where a CPU has AMX it rounds to bfloat16."""
+    a = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
+    before = torch.get_float32_matmul_precision()
+    use_matmul("torch")
+    expected = a @ a
+    use_matmul("onednn")
+    found = a @ a
+    torch.set_float32_matmul_precision(before)
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc's malloc keep what is freed; False where there is no such malloc.
+
+    Every step allocates the same tensors again. Given back to the system and fetched anew, their pages
+    cost a CPU 15 to 35% of its training speed (docs/performance.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))

@@ -1,0 +1,57 @@
+import ctypes
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from yanmo.config import TrainConfig
+from yanmo.train import machine
+
+FAULTS = """
+import resource, sys, torch
+from yanmo.train.machine import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    torch.ones(12_000_000)
+before = faults()
+for _ in range(5):
+    torch.ones(12_000_000)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_memory_that_is_freed_is_used_again_without_asking_the_system() -> None:
+    def faults(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("return") > 5 * 10_000  # 48 MB are 11,718 pages
+    assert faults("keep") < 500
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_another_malloc_is_left_as_it_is(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert machine.keep_freed_memory() is False
+
+
+def test_the_recipe_sets_threads_route_and_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: True)
+    try:
+        machine.make_ready(TrainConfig(threads=1, matmul="onednn", compile=True))
+        assert torch.get_num_threads() == 1
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        machine.make_ready(TrainConfig(threads=2))
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.are_deterministic_algorithms_enabled()
