@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-long test-compile check docs clean
+.PHONY: quickstart test test-long test-compile bench-gpu check docs clean
 
 quickstart: $(VENV)/installed-track
 	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
@@ -21,6 +21,9 @@ test-long: $(VENV)/installed-dev
 
 test-compile: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m compiler
+
+bench-gpu: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/gpu.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

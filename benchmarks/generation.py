@@ -61,6 +61,7 @@ def compare(asked: argparse.Namespace) -> None:
             shown = turns.told(found, rates["transformers"])
             print(f"| {batch} | {side} | {statistics.median(found):.1f} | {shown} | {same} |", flush=True)
         results[str(batch)] = {"tokens_per_s": rates, "same": texts["yanmo float32"] == texts["transformers"]}
+        results[str(batch)]["versions"] = workers["transformers"].facts["versions"]
     print(turns.save("generation", {"tokens": asked.tokens, "batches": results}))
 
 

@@ -3,32 +3,39 @@
     python benchmarks/time_to_loss.py TEXT --loss 1.92 --seeds 3
     python benchmarks/time_to_loss.py TEXT --minutes 10 --seeds 3 --shape 4 4 256 128 --batch 8
 
-Side A is transformers' GPT2LMHeadModel (or nanoGPT's GPT, with ``--nanogpt CLONE``) in float32 with
-AdamW (0.9, 0.99), weight decay 0.1, clipping 1.0, warm-up 100 steps and cosine to a tenth: nanoGPT's CPU
-recipe. Side B is yanmo. ``--rates`` and ``--ours`` are the learning rates tried on either side, the same
-number of them; the tuning is by the loss on the 5% of the text before the validation part, at seed 0.
-Evaluation is on the whole validation part, in windows that do not overlap, and outside the clock.
+Side A is transformers' GPT2LMHeadModel (or nanoGPT's GPT without biases, with ``--nanogpt CLONE``) in
+float32 with AdamW (0.9, 0.99), weight decay 0.1, clipping 1.0, warm-up 100 steps and cosine to a tenth:
+nanoGPT's CPU recipe. Side B is yanmo: Muon, in the arithmetic that its probe finds fastest, warm-up a
+twentieth, ``--our-schedule`` to a tenth. ``--rates`` and ``--our-rates`` are the learning rates tried on
+either side, the same number of them; the tuning is by the loss on the 5% of the text before the validation
+part, at seed 0. Each run is a process of its own; the probe, and evaluations (on the validation part, of
+which at most 200,000 characters count, in windows that do not overlap) are outside the clock.
 
-With ``--loss`` a run ends when the validation loss (nats per token) is reached, or ``--minutes`` are over;
-each side's schedule has a horizon of ``--steps`` (A) and ``--our-steps`` (B). Without it both schedules
-follow the clock.
+With ``--loss`` a run ends when the validation loss (nats per character) is reached, or ``--minutes`` are
+over; each side's schedule has a horizon of ``--steps`` (A) and ``--our-steps`` (B). Without it both
+schedules follow the clock.
 """
 
 import argparse
+import json
 import math
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import turns
 
-from yanmo.config import OptimConfig
+from yanmo.config import OptimConfig, load_recipe
 from yanmo.model.gpt import GPT, GPTConfig
-from yanmo.train.machine import keep_freed_memory
+from yanmo.train.decide import measure
+from yanmo.train.distributed import World, autocast_for
+from yanmo.train.machine import make_ready
 from yanmo.train.optim import build_optimizer
 from yanmo.train.schedule import height_at
 
@@ -43,7 +50,6 @@ class Data:
     tuning: torch.Tensor
     val: torch.Tensor
     vocab_size: int
-    characters_per_token: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ class Setting:
     """Horizon of the schedule; None: it follows the clock."""
     seconds: float
     loss: float | None
+    schedule: str
+    warmup: int | None
+    """Steps; None: a twentieth."""
     dropout: float = 0.0
 
 
@@ -80,7 +89,7 @@ class Outcome:
         bits = self.loss / math.log(2)
         return (
             f"| {self.side} | {self.rate:g} | {self.seed} | {self.steps:,} | {self.seconds:.1f}"
-            f" | {self.loss:.4f} | {bits:.3f} |"
+            f" | {self.loss:.4f} | {bits:.3f} | {'yes' if self.reached else 'no'} |"
         )
 
 
@@ -107,35 +116,45 @@ def main() -> None:
     parser.add_argument("--our-batch", type=int)
     parser.add_argument("--steps", type=int, help="horizon of the other side's schedule")
     parser.add_argument("--our-steps", type=int, help="horizon of ours")
+    parser.add_argument("--our-schedule", choices=["cosine", "linear"], default="cosine")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--our-rates", type=float, nargs="+", default=[6e-3])
     parser.add_argument("--dropout", type=float, default=0.0, help="of our side")
     parser.add_argument("--held-out", type=float, default=0.1)
     parser.add_argument("--nanogpt", help="a clone of nanoGPT; without it the other side is transformers")
     parser.add_argument("--name", default="time_to_loss", help="of the JSON file")
+    parser.add_argument("--run", nargs=3, metavar=("SIDE", "RATE", "SEED"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.nanogpt:
-        sys.path.insert(0, asked.nanogpt)
+    if len(asked.rates) != len(asked.our_rates):
+        parser.error("give as many --rates as --our-rates: equal effort")
+    if asked.run:
+        print(json.dumps(asdict(run(asked, *asked.run))))
+        return
     other = "nanoGPT" if asked.nanogpt else "transformers"
-    data = read(asked.text, asked.held_out)
-    theirs = Setting(*asked.shape, asked.batch, asked.steps, 60 * asked.minutes, asked.loss)
-    ours = Setting(
-        *asked.shape,
-        asked.our_batch or asked.batch,
-        asked.our_steps,
-        theirs.seconds,
-        asked.loss,
-        asked.dropout,
-    )
-    sides = {other: (theirs, asked.rates), "yanmo": (ours, asked.our_rates)}
     rates, runs = {}, []
-    for side, (setting, tried) in sides.items():
-        rates[side] = tune(side, setting, tried, data)
+    for side, tried in ((other, asked.rates), ("yanmo", asked.our_rates)):
+        rates[side] = tune(side, tried)
     for seed in range(1, asked.seeds + 1):
-        for side, (setting, _) in sides.items():
-            runs.append(run(side, setting, rates[side], seed, data, data.val))
+        for side in (other, "yanmo"):
+            runs.append(in_a_process(side, rates[side], seed))
             print(runs[-1].row(), flush=True)
     conclude(asked, other, rates, runs)
+
+
+def in_a_process(side: str, rate: float, seed: int) -> Outcome:
+    """This script's own arguments, and one run."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--run", side, str(rate), str(seed)]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Outcome(**json.loads(said.stdout.splitlines()[-1]))
+
+
+def setting_of(asked: argparse.Namespace, side: str) -> Setting:
+    """What the command line says of a side."""
+    length = (60 * asked.minutes, asked.loss)
+    if side != "yanmo":
+        return Setting(*asked.shape, asked.batch, asked.steps, *length, "cosine", 100)
+    batch = asked.our_batch or asked.batch
+    return Setting(*asked.shape, batch, asked.our_steps, *length, asked.our_schedule, None, asked.dropout)
 
 
 def read(text: Path, held_out: float) -> Data:
@@ -147,36 +166,42 @@ def read(text: Path, held_out: float) -> Data:
     return Data(ids[:end], ids[end - end // 20 : end], ids[end:][:200_000], len(number))
 
 
-def tune(side: str, setting: Setting, rates: list[float], data: Data) -> float:
-    """The best of the learning rates by the loss on the tuning part, which training then does not see."""
+def tune(side: str, rates: list[float]) -> float:
+    """The best of the learning rates by the loss on the tuning part, which seed 0 does not train on."""
     if len(rates) == 1:
         return rates[0]
-    short = Data(data.train[: -len(data.tuning)], data.tuning, data.tuning, data.vocab_size)
     found = {}
     for rate in rates:
-        trial = run(side, setting, rate, 0, short, data.tuning)
+        trial = in_a_process(side, rate, 0)
         found[rate] = (trial.seconds if trial.reached else math.inf, trial.loss)
         print(f"tuning {side} {rate:g}: {trial.loss:.4f} after {trial.seconds:.1f} s", flush=True)
     return min(found, key=lambda rate: found[rate])
 
 
-def run(side: str, setting: Setting, rate: float, seed: int, data: Data, held_out: torch.Tensor) -> Outcome:
-    """Train once; the clock stands still during evaluations."""
-    torch.manual_seed(seed)
-    trained = (yanmo_side if side == "yanmo" else other_side)(setting, data.vocab_size, seed, side)
-    generator = torch.Generator().manual_seed(seed)
+def run(asked: argparse.Namespace, side: str, rate: str, seed: str) -> Outcome:
+    """Train once; the clock stands still during evaluations. Seed 0 is for tuning."""
+    setting, data = setting_of(asked, side), read(asked.text, asked.held_out)
+    train, held_out = data.train, data.val
+    if seed == "0":
+        train, held_out = data.train[: -len(data.tuning)], data.tuning
+    torch.manual_seed(int(seed))
+    if side == "yanmo":
+        trained = yanmo_side(setting, data.vocab_size, int(seed))
+    else:
+        trained = other_side(setting, data.vocab_size, asked.nanogpt)
+    generator = torch.Generator().manual_seed(int(seed))
     spent, step, curve, reached = 0.0, 0, [], False
-    warmup = 100 if side != "yanmo" else 20
     interval = (setting.steps or 0) // EVALUATIONS or 25
     while spent < setting.seconds and not (setting.steps and step >= setting.steps) and not reached:
         start = time.perf_counter()
         share = step / setting.steps if setting.steps else spent / setting.seconds
-        height = 0.1 + 0.9 * height_at(share, "cosine" if side != "yanmo" else "linear")
-        first = torch.randint(len(data.train) - setting.block - 1, (setting.batch,), generator=generator)
-        ids = data.train[first[:, None] + torch.arange(setting.block + 1)]  # (B, T + 1)
+        height = 0.1 + 0.9 * height_at(share, setting.schedule)
+        warm = (step + 1) / setting.warmup if setting.warmup else 20 * share + 0.01
+        first = torch.randint(len(train) - setting.block - 1, (setting.batch,), generator=generator)
+        ids = train[first[:, None] + torch.arange(setting.block + 1)]  # (B, T + 1)
         loss = trained.loss_of(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
         loss.backward()  # type: ignore[no-untyped-call]
-        trained.update(rate * height * min((step + 1) / warmup, 1.0))
+        trained.update(float(rate) * height * min(warm, 1.0))
         loss.item()
         step += 1
         spent += time.perf_counter() - start
@@ -184,7 +209,7 @@ def run(side: str, setting: Setting, rate: float, seed: int, data: Data, held_ou
             curve.append((round(spent, 2), step, evaluate(trained, held_out, setting.block)))
             reached = curve[-1][2] <= setting.loss
     final = curve[-1][2] if reached else evaluate(trained, held_out, setting.block)
-    return Outcome(side, seed, rate, step, round(spent, 2), round(final, 4), reached, curve)
+    return Outcome(side, int(seed), float(rate), step, round(spent, 2), round(final, 4), reached, curve)
 
 
 @torch.no_grad()
@@ -198,20 +223,21 @@ def evaluate(trained: Trained, held_out: torch.Tensor, block: int) -> float:
     return sum(parts) / count
 
 
-def yanmo_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Trained:
-    """gpt2 with Muon, in bfloat16 where the machine computes with it."""
-    keep_freed_memory()
+def yanmo_side(setting: Setting, vocab_size: int, seed: int) -> Trained:
+    """gpt2 with Muon, computed as the product decides on this machine."""
     config = GPTConfig(
         vocab_size, setting.layers, setting.heads, setting.width, setting.block, setting.dropout
     )
+    way = decisions(setting, config)
     model = GPT(config)
     model.initialise(seed)
-    model.use_attention("matmul")
+    model.use_attention(way["train.attention"])
     model.train()
-    optimizer = build_optimizer(model, OptimConfig(name="muon"))
+    optimizer = build_optimizer(model, OptimConfig(name="muon"), way["train.precision"])
+    autocast = autocast_for(torch.device("cpu"), way["train.precision"])
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             return model.loss(x, y) / y.numel()
 
     def update(rate: float) -> None:
@@ -223,9 +249,18 @@ def yanmo_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Train
     return Trained(model, loss_of, update)
 
 
-def other_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Trained:
+def decisions(setting: Setting, config: GPTConfig) -> dict[str, Any]:
+    """What yanmo's probe chooses here."""
+    settings = [f"train.batch_size={setting.batch}", f"model.block_size={setting.block}"]
+    recipe = load_recipe(None, [*settings, "optim.name=muon", "train.device=cpu"])
+    make_ready(recipe.train)
+    return measure(recipe, config, World(torch.device("cpu")))[0]
+
+
+def other_side(setting: Setting, vocab_size: int, nanogpt: str | None) -> Trained:
     """The same architecture by transformers or nanoGPT, float32, AdamW."""
-    if side == "nanoGPT":
+    if nanogpt:
+        sys.path.insert(0, nanogpt)
         import model as nano  # type: ignore[import-not-found]
 
         model = nano.GPT(
@@ -239,19 +274,11 @@ def other_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Train
 
         model = GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=vocab_size,
-                n_layer=setting.layers,
-                n_head=setting.heads,
-                n_embd=setting.width,
-                n_positions=setting.block,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                bos_token_id=0,
-                eos_token_id=0,
-                use_cache=False,
+                vocab_size=vocab_size, n_layer=setting.layers, n_head=setting.heads,
+                n_embd=setting.width, n_positions=setting.block, resid_pdrop=0.0, embd_pdrop=0.0,
+                attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, use_cache=False,
             )
-        )
+        )  # fmt: skip
         matrices = [p for p in model.parameters() if p.dim() >= 2]
         vectors = [p for p in model.parameters() if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -259,7 +286,7 @@ def other_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Train
     model.train()
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        logits = model(x, y)[0] if side == "nanoGPT" else model(input_ids=x).logits
+        logits = model(x, y)[0] if nanogpt else model(input_ids=x).logits
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
 
     def update(rate: float) -> None:
@@ -273,20 +300,20 @@ def other_side(setting: Setting, vocab_size: int, seed: int, side: str) -> Train
 
 
 def conclude(asked: argparse.Namespace, other: str, rates: dict[str, float], runs: list[Outcome]) -> None:
-    """Print all runs, and the ratios seed by seed."""
+    """Print all runs, and the ratios seed by seed of those in which both sides came to the loss asked for."""
     print(
-        "| side | learning rate | seed | steps | seconds | loss | bits/token |\n|---|---|---|---|---|---|---|"
+        "| side | learning rate | seed | steps | seconds | nats/char | bits/char | reached |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     print("\n".join(run.row() for run in runs))
-    pairs = zip(
-        [run for run in runs if run.side == other], [run for run in runs if run.side == "yanmo"], strict=True
-    )
-    ratios = [a.seconds / b.seconds if asked.loss else a.loss / b.loss for a, b in pairs]
+    theirs, ours = ([run for run in runs if run.side == side] for side in (other, "yanmo"))
+    both = [pair for pair in zip(theirs, ours, strict=True) if not asked.loss or all(r.reached for r in pair)]
+    ratios = [a.seconds / b.seconds if asked.loss else a.loss / b.loss for a, b in both]
     unit = "seconds" if asked.loss else "loss"
-    print(
-        f"{unit}, {other} / yanmo: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-    )
-    said = {key: value for key, value in vars(asked).items() if key not in ("text", "nanogpt", "name")}
+    if ratios:
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        print(f"{unit}, {other} / yanmo: {middle:.3f} ({low:.3f} to {high:.3f}), {len(both)} seeds")
+    said = {key: value for key, value in vars(asked).items() if key not in ("text", "nanogpt", "name", "run")}
     results = {"text": asked.text.name, "asked": said, "rates": rates, "ratios": ratios}
     print(turns.save(asked.name, results | {"runs": [vars(run) for run in runs]}))
 

@@ -126,7 +126,7 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     model.initialise(0)
     model.use_attention(recipe.train.attention or "sdpa")
     model.train()
-    optimizer = build_optimizer(model, recipe.optim)
+    optimizer = build_optimizer(model, recipe.optim, recipe.train.precision)
     optimizer.set_learning_rate(1e-3)
     folder = Path(tempfile.mkdtemp())
     np.random.default_rng(0).integers(size.vocab_size, size=TOKENS, dtype=np.uint16).tofile(folder / "tokens")

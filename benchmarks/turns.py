@@ -57,7 +57,7 @@ def work(unit: Callable[[], int], **facts: Any) -> None:
     """The worker's side: warm up, say some facts, then do ``unit`` (which counts its work) when told to."""
     for _ in range(3):
         unit()
-    print(json.dumps(facts), flush=True)
+    print(json.dumps(facts | {"versions": versions()}), flush=True)
     for line in sys.stdin:
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < float(line):
@@ -104,8 +104,14 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
-        **{name: installed(name) for name in ("torch", "transformers", "yanmo")},
+        **versions(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that this environment has."""
+    names = ("torch", "transformers", "litgpt", "yanmo")
+    return {name: found for name in names if (found := installed(name))}
 
 
 def installed(package: str) -> str | None:

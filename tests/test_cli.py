@@ -58,6 +58,11 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
     assert 1 < len(written.stdout.strip()) <= 2 + 5
     again = yanmo("generate", "runs/novel", "-p", "江湖", "--max-new-tokens", "5", "--seed", "3")
     assert again.stdout == written.stdout
+    assert "; float32 on cpu" in written.stderr
+    halved = yanmo("generate", "runs/novel", "-p", "江湖", "--device", "cpu", "--precision", "bfloat16")
+    assert halved.stdout.startswith("江湖") and "; bfloat16 on cpu" in halved.stderr
+    elsewhere = yanmo("generate", "runs/novel", "--device", "cuda:9")
+    assert elsewhere.returncode == 2 and "where: --device" in elsewhere.stderr
     several = yanmo("generate", "-p", "江湖", "--num-samples", "3", "--json")
     assert len(json.loads(several.stdout)["samples"]) == 3
     finished = yanmo("train", "novel.txt", *TINY)

@@ -13,9 +13,11 @@ from yanmo.generate import (
     Piece,
     Sample,
     Text,
+    describe,
     encode_prompt,
     generate,
     in_order,
+    make_writer,
     save_samples,
     write,
     write_all,
@@ -163,14 +165,39 @@ def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged(
             super().__init__(config, batch_size, like)
 
     monkeypatch.setattr(module, "Cache", Counting)
+    monkeypatch.setattr(module, "CACHE_BYTES", 32 * 2 * 2 * 16 * 16 * 4)  # 32 rows of lively_model
     forty = write_samples(model, ENDLESS, ["江湖", "夜"], config)
     assert sizes == [32, 32, 16]
     assert [(s.prompt, s.number) for s in forty] == [(p, n) for p in ("江湖", "夜") for n in range(40)]
     assert len({sample.tokens for sample in forty}) == 80
-    monkeypatch.setattr(module, "MAX_ROWS", 7)
+    monkeypatch.setattr(module, "CACHE_BYTES", 7 * 2 * 2 * 16 * 16 * 4)
     assert [s.tokens for s in write_samples(model, ENDLESS, ["江湖", "夜"], config)] == [
         s.tokens for s in forty
     ]
+
+
+def test_large_models_write_in_bfloat16_where_their_run_found_it_faster() -> None:
+    def precision(model: GPT, asked: str | None, trained: str | None) -> torch.dtype:
+        return make_writer(model, torch.device("cpu"), asked, trained).tokens.weight.dtype
+
+    small, large = lively_model(), GPT(GPTConfig(1000, n_layer=1, n_head=2, n_embd=1280, block_size=8))
+    assert precision(small, None, "bfloat16") == torch.float32
+    assert precision(large, None, "float32") == torch.float32
+    assert precision(large, None, None) == torch.float32
+    assert precision(large, None, "bfloat16") == torch.bfloat16
+    assert precision(large, "float32", "bfloat16") == torch.float32
+    assert precision(small, "bfloat16", None) == torch.bfloat16
+    assert "; bfloat16 on cpu" in describe(SampleConfig(), small)
+
+
+def test_what_is_written_in_bfloat16_is_nearly_as_likely() -> None:
+    config = SampleConfig(temperature=0, max_new_tokens=40)
+    (exact,) = write_samples(lively_model(), ENDLESS, ["江湖"], config)
+    rounded = make_writer(lively_model(), torch.device("cpu"), "bfloat16", None)
+    (found,) = write_samples(rounded, ENDLESS, ["江湖"], config)
+    same = sum(a == b for a, b in zip(exact.tokens, found.tokens, strict=True))
+    assert found.tokens[:3] == exact.tokens[:3] and same >= 3
+    torch.testing.assert_close(found.logprobs[0], exact.logprobs[0], atol=0.1, rtol=0.05)
 
 
 class Scripted(GPT):
@@ -183,7 +210,10 @@ class Scripted(GPT):
             ids = [*TOKENIZER.encode(text).tolist(), TOKENIZER.end_of_text]
             self.next |= dict(zip(ids, ids[1:], strict=False))
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def head(self, x: Tensor) -> Tensor:
+        return x
+
+    def stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         assert cache is not None
         logits = torch.full((*ids.shape, self.config.vocab_size), -20.0)
         for row, token in enumerate(ids[:, -1].tolist()):
@@ -206,7 +236,7 @@ def test_a_row_that_has_ended_is_not_computed_further() -> None:
     config = SampleConfig(temperature=0, max_new_tokens=12)
     whole = write_samples(model, ENDLESS, PROMPTS, config)
     sizes: list[int] = []
-    model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].size(0)))
+    model.tokens.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].size(0)))
     stop = whole[1].text[3:5]  # a text that the second row writes, and perhaps others
     stopped = write_samples(model, ENDLESS, PROMPTS, config.model_copy(update={"stop": (stop,)}))
     for sample, full in zip(stopped, whole, strict=True):
@@ -379,22 +409,25 @@ def test_samples_are_shown_in_order_the_first_as_it_comes() -> None:
 def test_saved_samples_are_numbered_on_and_all_listed(tmp_path: Path) -> None:
     folder = tmp_path / "samples"
     one = [Sample("江", n, 3, f"湖{n}", (), ()) for n in range(2)]
-    first = save_samples(folder, one, SampleConfig(seed=3, prompt="江"), Path("runs/a/model"))
+    first = save_samples(folder, one, SampleConfig(seed=3, prompt="江"), Path("runs/a/model"), lively_model())
     assert [path.name for path in first] == ["001.txt", "002.txt"]
     assert first[1].read_text(encoding="utf-8") == "江湖1\n"
     (folder / "009.txt").write_text("mine", encoding="utf-8")
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
-    more = save_samples(folder, one[:1], SampleConfig(top_k=5), Path("runs/b/model"))
+    more = save_samples(
+        folder, one[:1], SampleConfig(top_k=5), Path("runs/b/model"), lively_model().bfloat16()
+    )
     assert [path.name for path in more] == ["010.txt"]
     listed = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
     assert [(e["number"], e["file"], e["prompt"], e["sample"], e["seed"]) for e in listed] == [
         (1, "001.txt", "江", 0, 3), (2, "002.txt", "江", 1, 3), (10, "010.txt", "江", 0, 3),
     ]  # fmt: skip
     assert [entry["sampler"]["top_k"] for entry in listed] == [0, 0, 5]
+    assert [entry["precision"] for entry in listed] == ["float32", "float32", "bfloat16"]
     assert Path(listed[2]["model"]) == Path("runs/b/model") and listed[2]["yanmo"]
     (folder / "samples.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a list of samples"):
-        save_samples(folder, one, SampleConfig(), Path("m"))
+        save_samples(folder, one, SampleConfig(), Path("m"), lively_model())
 
 
 # -- the command line ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from yanmo.sampling import (
     Past,
     Rules,
     bar,
-    describe,
+    describe_sampler,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -188,7 +188,7 @@ def test_rules_come_from_the_tokenizer_and_the_banned_texts() -> None:
 
 
 def test_the_sampler_is_described_with_everything_that_acts() -> None:
-    line = describe(SampleConfig(prompt="江", top_k=8, stop=("。",), seed=3))
+    line = describe_sampler(SampleConfig(prompt="江", top_k=8, stop=("。",), seed=3))
     assert "top_k=8" in line and "top_p=0.95" in line and "seed=3" in line and "stop=['。']" in line
     assert "江" not in line and "\n" not in line and "greedy" not in line
-    assert "top_p, min_p and seed do nothing" in describe(SampleConfig(temperature=0))
+    assert "top_p, min_p and seed do nothing" in describe_sampler(SampleConfig(temperature=0))

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -73,6 +73,13 @@ Stop = Annotated[
     list[str] | None, typer.Option(help="A text that ends a sample and is left out (repeat for more).")
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps. [default: a GPU, else cpu]")
+]
+Precision = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    typer.Option(help="In what to compute. [default: bfloat16 on a GPU, and where it pays on a CPU]"),
+]
 
 
 QUICKSTART_TOKENS = 300
@@ -258,6 +265,8 @@ def generate(
     ban: Ban = None,
     stop: Stop = None,
     seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
     save: Annotated[
         Path | None, typer.Option(help="A folder for 001.txt, 002.txt, … and a list, samples.json.")
     ] = None,
@@ -267,8 +276,7 @@ def generate(
     ] = False,
 ) -> None:
     """Write: continue a prompt with a trained model. Defaults come from the run's [sample]."""
-    from yanmo.generate import save_samples, write_samples
-    from yanmo.sampling import describe
+    from yanmo.generate import describe, save_samples, write_samples
 
     if prompt is not None and prompts is not None:
         raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give one of them")
@@ -279,16 +287,16 @@ def generate(
         "banned": ban or None, "stop": stop or None, "seed": seed,
     }  # fmt: skip
     lines = read_prompts(prompts) if prompts else None
-    folder, model, tokenizer, config = load_writer(run, given)
+    folder, model, tokenizer, config = load_writer(run, given, device, precision)
     asked = lines or [config.prompt or ""]
-    print(describe(config), file=sys.stderr)
+    print(describe(config, model), file=sys.stderr)
     if as_json or logprobs:
         samples = write_samples(model, tokenizer, asked, config, special)
         print_samples(samples, folder, config, logprobs)
     else:
         samples = stream_to_stdout(model, tokenizer, asked, config, special)
     if save:
-        files = save_samples(save, samples, config, folder)
+        files = save_samples(save, samples, config, folder, model)
         print(f"saved: {files[0]}" + (f" to {files[-1].name}" if files[1:] else ""), file=sys.stderr)
 
 
@@ -305,18 +313,20 @@ def chat(
     ban: Ban = None,
     stop: Stop = None,
     seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
 ) -> None:
     """A console: type some text, and the model goes on with it. It continues texts, it is no assistant."""
     from yanmo.chat import WELCOME, Chat, open_console
-    from yanmo.sampling import describe
+    from yanmo.generate import describe
 
     given = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "min_p": min_p, "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
         "banned": ban or None, "stop": stop or None, "seed": seed,
     }  # fmt: skip
-    _, model, tokenizer, config = load_writer(run, given)
-    print(describe(config), WELCOME, sep="\n", file=sys.stderr)
+    _, model, tokenizer, config = load_writer(run, given, device, precision)
+    print(describe(config, model), WELCOME, sep="\n", file=sys.stderr)
     open_console(Chat(model, tokenizer, config))
 
 
@@ -389,16 +399,21 @@ def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
     stream_to_stdout(model, tokenizer, [config.prompt or ""], config)
 
 
-def load_writer(run: Path | None, given: dict[str, Any]) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
+def load_writer(
+    run: Path | None, given: dict[str, Any], device: str | None = None, precision: str | None = None
+) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
     """What writing needs: the folder that RUN means, its model and tokenizer, its [sample] with ``given``."""
     from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
     from yanmo.config import with_values
+    from yanmo.generate import make_writer
+    from yanmo.train.distributed import find_device
 
     folder = find_model_folder(run)
     values = {f"sample.{key}": value for key, value in given.items() if value is not None}
     recipe = with_values(recorded_recipe(folder), values)
+    place = find_device(device, "--device")
     model, tokenizer = load_model_and_tokenizer(folder)
-    return folder, model.eval(), tokenizer, recipe.sample
+    return folder, make_writer(model, place, precision, recipe.train.precision), tokenizer, recipe.sample
 
 
 def read_prompts(path: Path) -> list[str]:

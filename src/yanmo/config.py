@@ -171,7 +171,8 @@ class TrainConfig(Section):
     """Sequences per optimizer step, over all ranks."""
     micro_batch_size: PositiveInt | None = None
     """Sequences per forward pass; must divide batch_size. Decided: on a CPU the fastest of about
-    1,024, 2,048 and 4,096 tokens, measured; elsewhere about 16,384 tokens."""
+    1,024, 2,048 and 4,096 tokens, measured, or the first of them for a large model; elsewhere about 16,384
+    tokens."""
     max_steps: PositiveInt | None = None
     """Stop after so many optimizer steps; the first of max_steps, epochs and minutes that is reached
     ends the run. A larger value of any of them later lengthens it."""
@@ -363,6 +364,12 @@ def check_relations(recipe: Recipe) -> None:
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
             where="[model]",
             mend=f"choose n_embd as a multiple of {model.n_head}, or another n_head",
+        )
+    if train.matmul == "onednn" and (train.device or "cpu") != "cpu":
+        raise ConfigError(
+            f"train.matmul=onednn is a way of a CPU, and train.device={train.device}",
+            where="[train]",
+            mend="leave matmul out",
         )
     if train.micro_batch_size and train.batch_size % train.micro_batch_size:
         raise ConfigError(

@@ -22,12 +22,37 @@ from torch import Tensor
 from yanmo import storage
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
-from yanmo.model.gpt import GPT, Cache
-from yanmo.sampling import Past, Rules, encode, process, sample
+from yanmo.model.gpt import GPT, Cache, count_parameters
+from yanmo.sampling import Past, Rules, describe_sampler, encode, process, sample
 from yanmo.tokenizer import Tokenizer
 
-MAX_ROWS = 32
-"""Samples written together; further ones wait for their turn."""
+CACHE_BYTES = 2 << 30
+"""Memory for keys and values of samples written together on a CPU; elsewhere a quarter of the device's."""
+SMALL = 1 << 24
+"""A CPU's caches hold much of a model with fewer parameters: half the bytes hardly make it faster."""
+
+
+def make_writer(model: GPT, device: torch.device, precision: str | None, trained: str | None) -> GPT:
+    """``model`` ready to write on ``device``, in ``precision`` or by rule: the same seed, the same text.
+
+    Writing is reading all weights for each token, so bfloat16 doubles its speed: on a GPU, and on a CPU for
+    a large model whose run has measured (``trained``) that bfloat16 is the faster arithmetic there.
+    """
+    large = count_parameters(model.config) > SMALL
+    fast = device.type == "cuda" or (device.type == "cpu" and large and trained == "bfloat16")
+    precision = precision or ("bfloat16" if fast else "float32")
+    return model.eval().to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def describe(config: SampleConfig, model: GPT) -> str:
+    """Everything that decides what is written, in one line."""
+    precision, device = _arithmetic(model)
+    return f"{describe_sampler(config)}; {precision} on {device}"
+
+
+def _arithmetic(model: GPT) -> tuple[str, str]:
+    weight = model.tokens.weight
+    return str(weight.dtype).removeprefix("torch."), str(weight.device)
 
 
 # -- text -------------------------------------------------------------------------------------
@@ -233,8 +258,17 @@ def generate_batch(
         for index, prompt in enumerate(prompts)
         for number in range(config.num_samples)
     )
-    while group := list(islice(rows, MAX_ROWS)):
+    while group := list(islice(rows, rows_together(model))):
         yield from _write_together(model, group, config, rules)
+
+
+def rows_together(model: GPT) -> int:
+    """How many samples are written at once; further ones wait for their turn."""
+    config, weight = model.config, model.tokens.weight
+    row = 2 * config.n_layer * config.block_size * config.n_embd * weight.element_size()
+    if weight.device.type == "cuda":
+        return max(torch.cuda.get_device_properties(weight.device).total_memory // 4 // row, 1)
+    return max(CACHE_BYTES // row, 1)
 
 
 def _write_together(model: GPT, rows: list[Row], config: SampleConfig, rules: Rules) -> Iterator[list[Row]]:
@@ -306,8 +340,7 @@ def choose(logits: Tensor, rows: list[Row], config: SampleConfig, rules: Rules, 
 
 def step(model: GPT, cache: Cache, ids: Tensor) -> Tensor:
     """Logits (B, V) of the token that follows ``ids`` (B, T), which continue the cache."""
-    logits: Tensor = model(ids, cache)  # (B, T, V)
-    return logits[:, -1]
+    return model.head(model.stream(ids, cache)[:, -1])
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
@@ -317,7 +350,9 @@ def _generator(seed: int, number: int) -> torch.Generator:
 # -- files ------------------------------------------------------------------------------------
 
 
-def save_samples(folder: Path, samples: list[Sample], config: SampleConfig, model_folder: Path) -> list[Path]:
+def save_samples(
+    folder: Path, samples: list[Sample], config: SampleConfig, model_folder: Path, model: GPT
+) -> list[Path]:
     """Write each sample as 001.txt, 002.txt, … behind those that are there, and list all in samples.json.
 
     Raises:
@@ -333,6 +368,7 @@ def save_samples(folder: Path, samples: list[Sample], config: SampleConfig, mode
         storage.write_atomic(paths[-1], found.prompt + found.text + "\n")
         about = {"number": number, "prompt": found.prompt, "sample": found.number, "seed": found.seed}
         by = {"model": str(model_folder), "yanmo": version("yanmo"), "sampler": settings}
+        by |= dict(zip(("precision", "device"), _arithmetic(model), strict=True))
         listed.append(about | {"file": paths[-1].name} | by)
     storage.write_json(folder / "samples.json", {"samples": listed})
     return paths

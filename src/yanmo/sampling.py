@@ -128,8 +128,18 @@ def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generato
     logits = keep_top_k(logits, config.top_k)
     logits = keep_top_p(logits, config.top_p)
     logits = keep_min_p(logits, config.min_p)
-    rows = zip(logits.softmax(dim=-1).cpu(), generators, strict=True)
-    return [int(torch.multinomial(row, 1, generator=generator)) for row, generator in rows]
+    return draw(logits.softmax(dim=-1), generators)
+
+
+def draw(probabilities: Tensor, generators: list[torch.Generator]) -> list[int]:
+    """One index per row of probabilities (B, V), all rows at once; each row has its own random number."""
+    if probabilities.device.type == "mps":  # has no float64
+        probabilities = probabilities.cpu()
+    up_to = probabilities.double().cumsum(dim=-1)  # (B, V)
+    numbers = [torch.rand((), dtype=torch.float64, generator=generator) for generator in generators]
+    below_one = torch.stack(numbers).to(up_to.device) * (1 - 2**-50)  # so that no product is the sum itself
+    # the first index whose sum is greater: one of probability 0 never is
+    return torch.searchsorted(up_to, below_one[:, None] * up_to[:, -1:], right=True).flatten().tolist()
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -158,7 +168,7 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(logits < least, -torch.inf)
 
 
-def describe(config: SampleConfig) -> str:
+def describe_sampler(config: SampleConfig) -> str:
     """Everything that decides how text is chosen, in one line: nothing acts unseen."""
     values = config.model_dump(exclude={"prompt"})
     shown = [f"{key}={value:g}" for key, value in values.items() if isinstance(value, int | float)]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yanmo.model import fused
-from yanmo.model.fused import causal_attention, dropout, linear_cross_entropy
+from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy
 
 
 def plain_attention(qkv: Tensor, n_head: int, keep: Tensor | None = None) -> Tensor:
@@ -124,20 +124,46 @@ def test_loss_and_gradients_of_the_head_are_those_of_the_formula(
 def test_an_impossible_target_costs_much_and_not_infinity() -> None:
     x, weight = torch.tensor([[200.0]], requires_grad=True), torch.tensor([[1.0], [-1.0]])
     loss = linear_cross_entropy(x, weight, torch.tensor([1]))
-    loss.backward()
-    assert 80 < float(loss.detach()) < 401
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert 87 < float(loss.detach()) < 88  # as its docstring says; without a gradient it is 400
     assert x.grad is not None and float(x.grad) == 2.0
 
 
-def test_autocast_decides_in_which_dtype_the_head_computes() -> None:
-    x, weight = torch.randn(50, 16), torch.randn(30, 16)
-    targets = torch.randint(30, (50,))
-    plain = gradient_of(lambda x, w: linear_cross_entropy(x, w, targets), x, weight)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = gradient_of(lambda x, w: linear_cross_entropy(x, w, targets), x, weight)
-    assert all(gradient.dtype == torch.float32 for gradient in rounded[1])
-    torch.testing.assert_close(rounded, plain, rtol=0.05, atol=0.3)
-    assert not torch.equal(rounded[1][0], plain[1][0])
+def test_a_target_that_does_not_exist_is_an_error() -> None:
+    x, weight = torch.randn(2, 4, requires_grad=True), torch.randn(5, 4)
+    for wrong in (-100, 5):
+        with pytest.raises((IndexError, RuntimeError)):
+            linear_cross_entropy(x, weight, torch.tensor([1, wrong]))
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("logits", [1 << 22, 30 * 7])
+def test_in_16_bits_the_head_errs_no_more_than_torchs_own(
+    confidence: float, dtype: torch.dtype, logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the model is sure: at 0.7 a token costs 0.002 nats."""
+    monkeypatch.setitem(fused.LOGITS, "cpu", logits)
+    torch.manual_seed(0)
+    targets, weight = torch.randint(30, (64,)), torch.randn(30, 32)
+    x = torch.randn(64, 32) * 0.2 + confidence * weight[targets]
+
+    def plain(x: Tensor, weight: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(x, weight), targets, reduction="sum")
+
+    exact = gradient_of(plain, x.double(), weight.double())
+    with torch.autocast("cpu", dtype=dtype):
+        theirs = gradient_of(plain, x, weight)
+        ours = gradient_of(lambda x, w: linear_cross_entropy(x, w, targets), x, weight)
+    assert all(gradient.dtype == torch.float32 for gradient in ours[1])
+
+    def errors(found: tuple[Tensor, list[Tensor]]) -> list[float]:
+        pairs = zip([found[0], *found[1]], [exact[0], *exact[1]], strict=True)
+        return [float((a - b).norm() / b.norm()) for a, b in pairs]
+
+    for our, their in zip(errors(ours), errors(theirs), strict=True):
+        assert our < 1.3 * their + 1e-3
+    assert not torch.equal(ours[1][0], exact[1][0].float())
 
 
 def test_the_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +180,22 @@ def test_the_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.no_grad():
         linear_cross_entropy(x, weight, torch.zeros(10, dtype=torch.long))
     assert seen == [4, 4, 2] * 2
+
+
+@pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24), (3, 24), (2, 1, 24)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_row_alone_is_multiplied_as_rows_together_are(shape: tuple[int, ...], with_bias: bool) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape, dtype=torch.bfloat16), torch.randn(40, 24, dtype=torch.bfloat16)
+    bias = torch.randn(40, dtype=torch.bfloat16) if with_bias else None
+    with torch.no_grad():
+        found = linear(x, weight, bias)
+    assert found.shape == (*shape[:-1], 40) and found.dtype == torch.bfloat16
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    torch.testing.assert_close(found.double(), exact, atol=0.05, rtol=0.02)
+
+
+def test_a_row_alone_still_has_gradients() -> None:
+    weight = torch.randn(40, 24, dtype=torch.bfloat16, requires_grad=True)
+    linear(torch.randn(1, 24, dtype=torch.bfloat16), weight).sum().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None

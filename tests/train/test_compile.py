@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import tiny_recipe
 from tests.train.test_distributed import run
 from tests.train.test_trainer import RUN, StopAt, losses, weights
 from yanmo.errors import Stopped
 from yanmo.log import Voice
+from yanmo.model.fused import causal_attention
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
 
@@ -29,6 +31,18 @@ def test_a_compiled_run_that_is_stopped_equals_one_that_is_not(
     train(tiny_recipe(novel, more=COMPILED), RUN, voice)
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))
+
+
+def test_compiled_attention_drops_as_many_weights_as_asked() -> None:
+    """Where all keys are alike and all values 1, a row is its share of kept weights, grown by 1 / (1 - p)."""
+    qkv = torch.cat([torch.zeros(8, 256, 64), torch.ones(8, 256, 32)], dim=-1)
+    torch.manual_seed(0)
+    plain = causal_attention(qkv, 2, 0.25)  # (8, 256, 32)
+    compiled = torch.compile(lambda x: causal_attention(x, 2, 0.25))(qkv)
+    for y in (plain, compiled):
+        assert float(y.mean()) == pytest.approx(1, abs=0.01)
+        assert float((y[:, 0] == 0).float().mean()) == pytest.approx(0.25, abs=0.2)  # of one weight each
+        assert float(y[:, -1].std()) == pytest.approx((0.25 / 0.75 / 256) ** 0.5, rel=0.4)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -1,14 +1,15 @@
-from collections.abc import Callable
+from collections import Counter
 
 import pytest
 import torch
 
 from yanmo.config import Recipe, load_recipe
 from yanmo.errors import DeviceError
-from yanmo.model.gpt import GPTConfig
+from yanmo.model.gpt import GPT, GPTConfig, count_parameters
 from yanmo.train import decide, machine
 from yanmo.train.decide import (
     Speed,
+    Way,
     decide_length,
     decide_optimizer,
     decide_packing,
@@ -39,31 +40,84 @@ def test_micro_batches_divide_the_batch() -> None:
     assert micro_batches(load_recipe(None, ["train.micro_batch_size=4"]), CPU) == [4]
 
 
-def readings(*turns: list[float]) -> Callable[[], float]:
-    """A clock by which, in turns of four rounds, each thing takes so long; the update takes 0.5 s."""
-    times = [seconds for turn in turns for _ in range(4) for seconds in turn]
-    return iter([t for took in [*times, 0.5] for t in (0.0, took)]).__next__
+ONE = load_recipe(
+    None, ["train.batch_size=512", "optim.name=adamw", "model.block_size=8", "train.device=cpu"]
+)  # micro-batches of 128, 256 and 512 windows
+TOOK = {
+    Way("float32", "sdpa", "torch"): 4.0,
+    Way("float32", "matmul", "torch"): 3.0,
+    Way("float32", "matmul", "onednn"): 1.0,
+    Way("bfloat16", "sdpa", "torch"): 50.0,
+    Way("bfloat16", "matmul", "torch"): 2.0,
+}
+
+
+class Stopwatch:
+    """What passes take by the tables above and below; the update takes 0.5 s."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, by_size: dict[int, float]) -> None:
+        self.timed: list[tuple[Way, int]] = []
+        self.by_size = by_size
+        monkeypatch.setattr(decide, "onednn_keeps_float32", lambda: True)
+        monkeypatch.setattr(decide, "_time_pass", self.time)
+        self.reading = iter([0.0, 0.5]).__next__
+
+    def time(self, model: object, rows: int, device: object, way: Way, clock: object) -> float:
+        self.timed.append((way, rows))
+        return TOOK[way] * self.by_size[rows]
 
 
 def test_the_fastest_way_and_micro_batch_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "onednn_keeps_float32", lambda: True)
-    recipe = load_recipe(
-        None, ["train.batch_size=512", "optim.name=adamw", "model.block_size=8", "train.device=cpu"]
-    )
-    took = {
-        ("float32", "sdpa", "torch"): 4.0,
-        ("float32", "matmul", "torch"): 3.0,
-        ("float32", "matmul", "onednn"): 1.0,
-        ("bfloat16", "sdpa", "torch"): 5.0,
-        ("bfloat16", "matmul", "torch"): 2.0,
-    }
-    order = [took[way] for way in ways(recipe, torch.device("cpu"))]
-    decisions, speed = measure(recipe, SMALL, CPU, clock=readings(order, [1.0, 1.5, 4.0]))
+    watch = Stopwatch(monkeypatch, {128: 1.0, 256: 0.5, 512: 0.7})
+    decisions, speed = measure(ONE, SMALL, CPU, watch.reading)
     assert decisions == {
         "train.precision": "float32", "train.attention": "matmul", "train.matmul": "onednn",
         "train.micro_batch_size": 256,
     }  # fmt: skip
-    assert speed.seconds_per_step == pytest.approx(1.5 * 2 + 0.5)
+    assert speed.seconds_per_step == pytest.approx(1.0 * 0.5 * 512 * 8 + 0.5)
+
+
+def test_a_hopeless_way_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Stopwatch(monkeypatch, {128: 1.0, 256: 0.5, 512: 0.7})
+    measure(ONE, SMALL, CPU, watch.reading)
+    counts = Counter(way for way, rows in watch.timed if rows == 128)
+    assert counts[Way("bfloat16", "sdpa", "torch")] == 1
+    assert counts[Way("float32", "matmul", "torch")] == 4
+
+
+def test_ranks_share_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Stopwatch(monkeypatch, {32: 9.0, 64: 9.0, 128: 1.0, 256: 9.0, 512: 9.0})
+    _, speed = measure(ONE, SMALL, World(torch.device("cpu"), 0, 4), watch.reading)
+    assert speed.seconds_per_step == pytest.approx(1.0 * 512 * 8 / 4 + 0.5)
+
+
+def test_what_has_no_room_in_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32 never has, and no more than 40 windows have in bfloat16."""
+    loss = GPT.loss
+
+    def scarce(model: GPT, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if len(ids) > 40 or not torch.is_autocast_enabled("cpu"):
+            raise torch.OutOfMemoryError("out of memory")
+        return loss(model, ids, targets)
+
+    monkeypatch.setattr(GPT, "loss", scarce)
+    decisions, speed = measure(ONE, SMALL, CPU)
+    assert decisions["train.precision"] == "bfloat16"
+    assert decisions["train.micro_batch_size"] == 32
+    assert 0 < speed.seconds_per_step < 100
+    full = load_recipe(None, ["train.precision=float32", "train.device=cpu"])
+    with pytest.raises(DeviceError, match="not even one window of 8 tokens"):
+        measure(full, SMALL, CPU)
+
+
+def test_a_probe_of_a_large_model_is_cut_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    flop = 6 * count_parameters(SMALL) * SMALL.block_size
+    monkeypatch.setitem(decide.PROBE_FLOP, "cpu", 300 * flop)
+    watch = Stopwatch(monkeypatch, {128: 1.0, 256: 2.0, 300: 0.1, 512: 0.1})
+    assert measure(ONE, SMALL, CPU, watch.reading)[0]["train.micro_batch_size"] == 128
+    monkeypatch.setitem(decide.PROBE_FLOP, "cpu", 3 * flop)
+    watch = Stopwatch(monkeypatch, {3: 1.0})
+    assert measure(ONE, SMALL, CPU, watch.reading)[0]["train.micro_batch_size"] == 128
 
 
 def test_what_was_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +150,7 @@ def test_a_route_that_rounds_is_found_out(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_optimizer_and_its_rate_go_together() -> None:
-    assert decide_optimizer(Recipe())["optim.name"] == "muon"
+    assert decide_optimizer(Recipe()) == {"optim.name": "muon", "optim.learning_rate": 6e-3}
     assert decide_optimizer(load_recipe(None, ["model.init=runs/x"]))["optim.name"] == "adamw"
     given = decide_optimizer(load_recipe(None, ["optim.name=adamw"]))
     assert given["optim.learning_rate"] == 1e-3

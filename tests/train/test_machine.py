@@ -46,12 +46,19 @@ def test_another_malloc_is_left_as_it_is(error: type[Exception], monkeypatch: py
 
 def test_the_recipe_sets_threads_route_and_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: True)
+    threads = torch.get_num_threads()
     try:
         machine.make_ready(TrainConfig(threads=1, matmul="onednn", compile=True))
         assert torch.get_num_threads() == 1
         assert torch.get_float32_matmul_precision() == "medium"
         assert torch.are_deterministic_algorithms_enabled()
     finally:
-        machine.make_ready(TrainConfig(threads=2))
+        machine.make_ready(TrainConfig(threads=threads))
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_gpus_float32_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(machine, "use_matmul", pytest.fail)
+    machine.make_ready(TrainConfig(device="cuda"))

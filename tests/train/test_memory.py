@@ -10,7 +10,7 @@ from tests.train.test_trainer import RUN, StopAt, losses, weights
 from yanmo.config import load_recipe
 from yanmo.errors import DeviceError, DivergedError, Stopped
 from yanmo.log import Voice
-from yanmo.train import memory
+from yanmo.train import machine, memory
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
 
@@ -61,7 +61,7 @@ def test_other_errors_are_not_taken_for_memory(
     with pytest.raises(RuntimeError, match="shape mismatch"):
         train(tiny_recipe(novel), RUN, voice)
     said = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
-    assert memory.is_out_of_memory(RuntimeError(said))
+    assert machine.is_out_of_memory(RuntimeError(said))
 
 
 def overflow_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:

@@ -1,5 +1,8 @@
 """Arithmetic before a run, and what it warns of."""
 
+import subprocess
+import sys
+
 import pytest
 
 from yanmo.config import Recipe, load_recipe
@@ -19,6 +22,7 @@ def recipe(*settings: str) -> Recipe:
             "train.precision=float32",
             "train.attention=sdpa",
             "train.micro_batch_size=1",
+            "optim.name=adamw",
             *settings,
         ],
     )
@@ -47,6 +51,43 @@ def test_every_epochs_checkpoint_takes_its_room() -> None:
     one = forecast(recipe(*settings), DOUPO, TEXT).disk_bytes
     all_of_them = forecast(recipe(*settings, "train.save_every_epoch=true"), DOUPO, TEXT).disk_bytes
     assert all_of_them - one == 5 * 81_894_144 * 12
+
+
+def test_muon_keeps_one_moment_of_its_matrices() -> None:
+    adamw, muon = (forecast(recipe(f"optim.name={name}"), DOUPO, TEXT) for name in ("adamw", "muon"))
+    matrices = 10 * 12 * 768 * 768
+    assert adamw.memory_bytes - muon.memory_bytes == 4 * matrices
+    assert muon.disk_bytes == 4 * (12 * 81_894_144 - 4 * matrices)
+
+
+PEAK = """
+import resource, sys, torch
+from yanmo.config import OptimConfig
+from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.train.optim import build_optimizer
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+model = GPT(GPTConfig(3000, 6, 6, 384, 256))
+model.initialise(0)
+ids = torch.zeros(1, 2, dtype=torch.long)
+model.loss(ids, ids)  # torch is loaded
+before = peak()
+model.use_attention("matmul")
+optimizer = build_optimizer(model.train(), OptimConfig(name="adamw"))
+ids = torch.randint(3000, (8, 256))
+for _ in range(2):
+    model.loss(ids, ids).backward()
+    optimizer.step()
+print(peak() - before + sum(p.numel() * 4 for p in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no resource module")
+def test_the_memory_forecast_is_about_what_is_measured() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    asked = recipe("train.attention=matmul", "train.batch_size=8", "train.micro_batch_size=8")
+    found = forecast(asked, GPTConfig(3000, 6, 6, 384, 256), TEXT)
+    assert 0.6 < found.memory_bytes / int(done.stdout) < 1.6
 
 
 @pytest.mark.parametrize(
@@ -84,10 +125,11 @@ def test_the_lines_say_the_whole_recipe_and_name_the_convention() -> None:
     ("setting", "said"),
     [
         ("model.n_head=7", "cannot be shared out among model.n_head=7 heads"),
+        ("train.matmul=onednn train.device=cuda:1", "a way of a CPU, and train.device=cuda:1"),
         ("data.stride=129", "data.stride=129 is larger than model.block_size=128"),
         ("train.epochs=0", "train.epochs"),
     ],
 )
 def test_what_cannot_be_is_refused(setting: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        load_recipe(None, [setting])
+        load_recipe(None, setting.split())

@@ -1,9 +1,10 @@
-"""Three operations with a backward pass of their own, where torch's way costs more than the arithmetic.
+"""Four operations done another way than torch's, where that costs more than the arithmetic.
 
     causal_attention       blocks of queries, so that scores stay in the cache and what a causal mask
                            hides is never computed (after Dao et al. 2022, "FlashAttention")
     dropout                noise from whole random words, 16 bits for each value
     linear_cross_entropy   the output head and its loss, some rows at a time
+    linear                 a row alone, as in writing, is a matrix-vector product
 
 On a CPU a training step spends less than half of its time in matrix products; the rest is memory that
 is written and read again, and random numbers. `docs/performance.md` has the figures. The results are
@@ -25,10 +26,15 @@ LOGITS = {"cpu": 1 << 22}
 MANY_LOGITS = 1 << 28
 IGNORED = -1
 """A target that counts for nothing (as in ``data/batches.py``)."""
+SMALLEST = torch.finfo(torch.float32).tiny
+"""A token less likely than that counts as 87 nats."""
 
 
 def causal_attention(qkv: Tensor, n_head: int, dropout: float = 0.0) -> Tensor:
-    """Causal multi-head attention: queries, keys and values side by side (B, T, 3C) → (B, T, C)."""
+    """Causal multi-head attention: queries, keys and values side by side (B, T, 3C) → (B, T, C).
+
+    ``dropout`` is the probability that an attention weight is dropped; 0 outside training.
+    """
     y: Tensor = _CausalAttention.apply(qkv, n_head, dropout)  # type: ignore[no-untyped-call]
     return y
 
@@ -47,7 +53,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Sum over targets (N,) of their negative log likelihood, in nats; logits are x (N, C) @ weight (V, C).T.
 
     Under autocast the products are in its dtype. The gradient is computed together with the loss, so no
-    more than a few rows of logits ever exist.
+    more than a few rows of logits ever exist. A target of ``IGNORED`` counts for nothing.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
@@ -60,6 +66,18 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         return loss
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., C) @ weight (N, C).T + bias (N): (..., N).
+
+    oneDNN lays bfloat16 weights out anew for every call, which for one row costs more than reading them.
+    """
+    alone = x.numel() == x.size(-1) and x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu"
+    if not alone or torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    y = torch.mv(weight, x.flatten()) if bias is None else torch.addmv(bias, weight, x.flatten())
+    return y.view(*x.shape[:-1], -1)
+
+
 class _CausalAttention(torch.autograd.Function):
     """Softmax weights are kept for the backward pass; a negative one was dropped (its sign bit is free)."""
 
@@ -67,8 +85,8 @@ class _CausalAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, n_head: int, p: float) -> Tensor:
         B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
         heads = qkv.view(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)  # (3, B, n_head, T, head_dim)
-        q, k, v = heads.reshape(3, B * n_head, T, C // n_head).clone()  # (B * n_head, T, head_dim) each
-        q.mul_(1 / math.sqrt(C // n_head))
+        q, k, v = heads.reshape(3, B * n_head, T, C // n_head).contiguous()  # (B * n_head, T, head_dim) each
+        q = q * (1 / math.sqrt(C // n_head))
         y, kept = torch.empty_like(q), []
         with torch.autocast(qkv.device.type, enabled=False):
             for start, end in _blocks(T):
@@ -112,6 +130,8 @@ class _CausalAttention(torch.autograd.Function):
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """Probabilities are float32, or those near 1 and their distance from it would be lost in 16 bits."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         nats = x.new_zeros((), dtype=torch.float32)
@@ -119,14 +139,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         start = 0
         for rows, wanted in _parts(x, targets, weight):
             counted = (wanted != IGNORED).unsqueeze(1)  # (R, 1)
-            wanted = wanted.clamp_min(0).unsqueeze(1)
-            p = F.linear(rows, weight).softmax(-1)  # (R, V)
-            right = p.gather(1, wanted).float().clamp_min(torch.finfo(torch.float32).tiny)
-            nats -= (right.log() * counted).sum()
-            p.scatter_add_(1, wanted, p.new_full(wanted.shape, -1.0))  # the gradient of the logits
-            dx[start : start + len(rows)] = (p @ weight) * counted
-            part = p.t() @ (rows * counted)  # (V, C)
-            dw = part if dw is None else dw.add_(part)
+            wanted = torch.where(counted, wanted.unsqueeze(1), 0)
+            p = F.linear(rows, weight).softmax(
+                -1, dtype=torch.promote_types(x.dtype, torch.float32)
+            )  # (R, V)
+            right = p.gather(1, wanted)
+            nats -= (right.clamp_min(SMALLEST).log() * counted).sum()
+            dlogits = p.scatter_(1, wanted, right - 1).to(x.dtype)
+            dx[start : start + len(rows)] = (dlogits @ weight) * counted
+            part = dlogits.t() @ (rows * counted)  # (V, C)
+            dw = part if dw is None else dw.to(p.dtype).add_(part)
             start += len(rows)
         ctx.save_for_backward(dx, dw)
         return nats
@@ -156,8 +178,8 @@ def _growth(p: float) -> float:
 
 def _signs(like: Tensor, p: float) -> Tensor:
     """Values of the dtype of ``like``, negative with probability ``p``."""
-    if like.device.type != "cpu":
-        return torch.rand_like(like) - p
+    if like.device.type != "cpu" or torch.compiler.is_compiling():
+        return (torch.rand(like.shape, device=like.device) - p).to(like.dtype)
     negative = random_shorts(like.shape).lt_(_limit(p)).neg_()  # -1 has all bits set, the sign among them
     return negative.view(like.dtype) if like.element_size() == 2 else negative.to(like.dtype)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yanmo.config import ModelConfig
-from yanmo.model.fused import causal_attention, dropout, linear_cross_entropy
+from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,13 @@ class Cache:
         self.keys, self.values, self.lengths = kept.keys, kept.values, kept.lengths
 
 
+class Linear(nn.Linear):
+    """torch's, by ``fused.linear``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
 class Attention(nn.Module):
     """Causal multi-head self-attention (Vaswani et al. 2017)."""
 
@@ -111,8 +118,8 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.kind: Literal["sdpa", "matmul"] = "sdpa"
-        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.out = nn.Linear(config.n_embd, config.n_embd)
+        self.qkv = Linear(config.n_embd, 3 * config.n_embd)
+        self.out = Linear(config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor, layer: int, cache: Cache | None) -> Tensor:
         p = self.dropout if self.training else 0.0
@@ -149,8 +156,8 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.up = Linear(config.n_embd, 4 * config.n_embd)
+        self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.up(x), approximate="tanh")  # (B, T, 4C)
@@ -186,7 +193,7 @@ class GPT(nn.Module):
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it."""
-        return F.linear(self.stream(ids, cache), self.tokens.weight)  # (B, T, V), the head shares its weights
+        return self.head(self.stream(ids, cache))  # (B, T, V)
 
     def stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """What the head reads: the normalised residual stream (B, T, C) behind the last block.
@@ -206,6 +213,10 @@ class GPT(nn.Module):
             cache.lengths = [length + T for length in cache.lengths]
         y: Tensor = self.norm(x)
         return y  # (B, T, C)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Logits (..., V) of a stream (..., C); the head shares the embedding's weights."""
+        return linear(x, self.tokens.weight)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Sum over all targets (B, T) of the negative log likelihood, in nats."""

@@ -22,7 +22,7 @@ from yanmo.data.batches import windows_in
 from yanmo.errors import ConfigError, DeviceError
 from yanmo.model.gpt import GPT, GPTConfig, count_parameters
 from yanmo.train.distributed import World, autocast_for
-from yanmo.train.machine import onednn_keeps_float32, use_matmul
+from yanmo.train.machine import is_out_of_memory, onednn_keeps_float32, use_matmul
 from yanmo.train.optim import build_optimizer
 
 DEFAULT_MINUTES = 10.0
@@ -36,6 +36,8 @@ PROBE_FLOP = {"cpu": 2e11}
 """The probe's micro-batch is cut to about so much work; on other devices ``MUCH_FLOP``."""
 MUCH_FLOP = 2e13
 ROUNDS = 3
+HOPELESS = 4
+"""So many times slower than another, and a way is not measured again."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,9 @@ def measure(
         config: the model's shape.
         world: where to measure.
         clock: seconds; a parameter so that tests can choose the winner.
+
+    Raises:
+        DeviceError: not even one window fits into memory.
     """
     device, sizes = world.device, micro_batches(recipe, world)
     model = GPT(config).to(device)
@@ -146,21 +151,33 @@ def measure(
     most = max(int(PROBE_FLOP.get(device.type, MUCH_FLOP) / flop), 1)
 
     def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
-        """Seconds for a token: the least of three rounds in which all take turns, after one to warm up."""
-        rounds = [
-            [_time_pass(model, min(size, most), device, way, clock) for way, size in options]
-            for _ in range(ROUNDS + 1)
-        ]
-        least = [min(times) for times in zip(*rounds[1:], strict=True)]
-        return dict(zip(options, least, strict=True))
+        """Seconds for a token: the least of three rounds in which all take turns, after one to warm up.
+
+        What is far slower than another when it warms up does not come in again: bfloat16 on a CPU that
+        lacks it may take 50 times as long.
+        """
+        first = {option: time_of(option) for option in options}
+        left = [option for option in options if first[option] <= HOPELESS * min(first.values())]
+        rounds = [[time_of(option) for option in left] for _ in range(ROUNDS)]
+        return dict(zip(left, map(min, *rounds), strict=True))
+
+    def time_of(option: tuple[Way, int]) -> float:
+        way, size = option
+        return _time_pass(model, min(size, most), device, way, clock)
 
     found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
+    while min(found.values()) == math.inf:
+        if sizes[0] == 1:
+            raise no_room(config, str(device))
+        sizes = [largest_divisor(recipe.train.batch_size, sizes[0] // 2)]
+        found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
     way, _ = min(found, key=lambda option: found[option])
-    affordable = [size for size in sizes if size <= most] or sizes[:1]
-    found = per_token([(way, size) for size in affordable])
+    affordable = [size for size in sizes if size <= most]
+    if len(affordable) > 1:
+        found = per_token([(way, size) for size in affordable])
     way, size = min(found, key=lambda option: found[option])
     tokens = recipe.train.batch_size * config.block_size
-    per_step = found[way, size] * tokens + _time_update(model, recipe, clock)
+    per_step = found[way, size] * tokens / world.size + _time_update(model, recipe, way, clock)
     use_matmul("torch")
     decisions = {f"train.{key}": value for key, value in way._asdict().items()}
     return decisions | {MICRO_BATCH: size}, Speed(per_step, tokens / per_step)
@@ -231,23 +248,47 @@ def decide_length(
     return horizon, decisions
 
 
+def no_room(config: GPTConfig, where: str) -> DeviceError:
+    """What is said when memory does not suffice for a single window."""
+    return DeviceError(
+        f"not even one window of {config.block_size} tokens fits into memory",
+        where=where,
+        mend="choose a smaller model.block_size, n_embd or n_layer, or train.precision=bfloat16",
+    )
+
+
 def _time_pass(model: GPT, rows: int, device: torch.device, way: Way, clock: Callable[[], float]) -> float:
-    """Seconds for each token of a forward and backward pass over so many rows."""
-    ids = torch.randint(model.config.vocab_size, (rows, model.config.block_size), device=device)
+    """Seconds for each token of a forward and backward pass over so many rows; infinite without memory."""
     model.use_attention(way.attention)
     use_matmul(way.matmul)
     start = clock()
-    with autocast_for(device, way.precision)():
-        loss = model.loss(ids, ids) / ids.numel()
-    torch.autograd.backward(loss)
-    float(loss.detach())  # waits for the device
+    try:
+        ids = torch.randint(model.config.vocab_size, (rows, model.config.block_size), device=device)
+        with autocast_for(device, way.precision)():
+            loss = model.loss(ids, ids) / ids.numel()
+        torch.autograd.backward(loss)
+        float(loss.detach())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        model.zero_grad()
+        return math.inf
+    _wait(device)
     return (clock() - start) / ids.numel()
 
 
-def _time_update(model: GPT, recipe: Recipe, clock: Callable[[], float]) -> float:
-    optimizer = build_optimizer(model, recipe.optim)
+def _time_update(model: GPT, recipe: Recipe, way: Way, clock: Callable[[], float]) -> float:
+    optimizer, device = build_optimizer(model, recipe.optim, way.precision), model.tokens.weight.device
     optimizer.step()
+    _wait(device)
     start = clock()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    _wait(device)
     return clock() - start
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

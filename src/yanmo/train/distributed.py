@@ -151,8 +151,8 @@ class Meeting:
         )  # fmt: skip
 
 
-def find_device(name: str | None) -> torch.device:
-    """The device called ``name``; None: the first accelerator, else the CPU.
+def find_device(name: str | None, where: str = "train.device") -> torch.device:
+    """The device called ``name``; None: the first accelerator, else the CPU. ``where`` it was named.
 
     Raises:
         DeviceError: there is no such device. Another one is never taken instead.
@@ -164,9 +164,9 @@ def find_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"'{name}' is no device", where="train.device", mend=mend) from error
+        raise DeviceError(f"'{name}' is no device", where, mend) from error
     if str(device) not in device_names():
-        raise DeviceError(f"device '{name}' is not there", where="train.device", mend=mend)
+        raise DeviceError(f"device '{name}' is not there", where, mend)
     return device
 
 

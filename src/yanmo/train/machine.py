@@ -1,4 +1,4 @@
-"""The process made ready for a run: threads, deterministic algorithms, and memory that is kept.
+"""The process made ready for a run: threads, deterministic algorithms, and memory, kept or wanting.
 
 None of it changes a result but what stands in the recipe: threads, matmul route, ``deterministic``.
 """
@@ -11,7 +11,7 @@ import torch
 from yanmo.config import TrainConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
-_NEVER = (1 << 31) - 1
+_NEVER = -1
 
 
 def make_ready(train: TrainConfig) -> None:
@@ -21,7 +21,8 @@ def make_ready(train: TrainConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # compiled code adds gradients of the embedding in no fixed order otherwise
     torch.use_deterministic_algorithms(train.deterministic or train.compile)
-    use_matmul(train.matmul or "torch")
+    if train.device in (None, "cpu"):
+        use_matmul(train.matmul or "torch")
     keep_freed_memory()
 
 
@@ -53,3 +54,10 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or this machine, has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(said in str(error) for said in ("can't allocate memory", "out of memory"))

@@ -14,7 +14,8 @@ from yanmo import storage
 from yanmo.config import MICRO_BATCH, to_toml, with_values
 from yanmo.data.batches import Batches
 from yanmo.errors import DeviceError
-from yanmo.train.decide import largest_divisor
+from yanmo.train.decide import largest_divisor, no_room
+from yanmo.train.machine import is_out_of_memory
 from yanmo.train.metrics import Metrics
 from yanmo.train.run import Run
 from yanmo.train.step import StepResult, training_step
@@ -66,13 +67,6 @@ def fit_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Met
         halve_micro_batch(run, metrics)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or this machine, has no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(said in str(error) for said in ("can't allocate memory", "out of memory"))
-
-
 def release(run: Run) -> None:
     """Forget half a step."""
     run.optimizer.zero_grad()
@@ -89,11 +83,7 @@ def halve_micro_batch(run: Run, metrics: Metrics) -> None:
     """
     size, step = run.settings.micro_batch_size, run.progress.step
     if size == 1:
-        raise DeviceError(
-            f"not even one window of {run.model.config.block_size} tokens fits into memory",
-            where=f"{run.world.device}, {run.folder}",
-            mend="choose a smaller model.block_size, n_embd or n_layer, or train.precision=bfloat16",
-        )
+        raise no_room(run.model.config, f"{run.world.device}, {run.folder}")
     smaller = largest_divisor(run.recipe.train.batch_size, size // 2)
     recipe = with_values(run.recipe, {MICRO_BATCH: smaller}, "out of memory")
     decided = (*(name for name in recipe.decided if name != MICRO_BATCH), MICRO_BATCH)

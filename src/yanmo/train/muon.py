@@ -7,7 +7,7 @@ values) as those. Both give the same update otherwise (``tests/train/test_muon.p
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,12 +15,21 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the quintic whose repetition drives all singular values towards 1, roughly and fast."""
+ITERATIONS = 5
 RMS = 0.2
 """An update's root mean square in learning rates, that of AdamW's (Liu et al. 2025)."""
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two dimensions; a group's ``parts`` says how many matrices lie in each of them."""
+    """For parameters of two dimensions; a group's ``parts`` says how many matrices lie in each of them.
+
+    Args:
+        params: groups.
+        lr: of AdamW's scale.
+        weight_decay: decoupled, as AdamW's.
+        momentum: of Nesterov's kind.
+        dtype: in which updates are made orthogonal; bfloat16 is enough, and slow where a CPU lacks it.
+    """
 
     def __init__(
         self,
@@ -28,58 +37,49 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
-        steps: int = 5,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        defaults = {
-            "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": steps, "parts": 1
-        }  # fmt: skip
-        super().__init__(params, defaults)
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "parts": 1})
+        self.momentum, self.dtype = momentum, dtype
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         alike: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update = self._with_momentum(parameter, group["momentum"])  # (R, C)
-                    key = (
-                        group["parts"],
-                        parameter.shape,
-                        group["steps"],
-                        group["lr"],
-                        group["weight_decay"],
-                    )
-                    alike[key].append((parameter, update))
-        for (parts, shape, steps, rate, decay), pairs in alike.items():
+                    key = (group["parts"], parameter.shape, group["lr"], group["weight_decay"])
+                    alike[key].append((parameter, self._with_momentum(parameter)))
+        for (parts, shape, rate, decay), pairs in alike.items():
             rows, columns = shape[0] // parts, shape[1]
             stacked = torch.stack([update for _, update in pairs]).view(-1, rows, columns)
-            updates = orthogonalise(stacked, steps).view(-1, *shape)  # (N, R, C)
+            updates = orthogonalise(stacked.to(self.dtype)).view(-1, *shape)  # (N, R, C)
             size = RMS * math.sqrt(max(rows, columns))
             for (parameter, _), update in zip(pairs, updates, strict=True):
                 parameter.mul_(1 - rate * decay)
                 parameter.add_(update, alpha=-rate * size)
 
-    def _with_momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+    def _with_momentum(self, parameter: Tensor) -> Tensor:
         """Nesterov's momentum of the gradient."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        buffer: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(buffer, momentum)
+        buffer: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(buffer, self.momentum)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest matrices with orthogonal rows or columns, roughly: (N, R, C) → (N, R, C) in bfloat16.
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest matrices with orthogonal rows or columns, roughly: (N, R, C) → (N, R, C).
 
     Newton-Schulz iteration: singular values come to lie between about 0.7 and 1.2.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.size(1) > matrices.size(2)
-    x = (matrices.mT if tall else matrices).bfloat16()  # (N, R, C), R <= C
+    x = matrices.mT if tall else matrices  # (N, R, C), R <= C
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    for _ in range(steps):
+    for _ in range(ITERATIONS):
         gram = x @ x.mT  # (N, R, R)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x

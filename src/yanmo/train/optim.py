@@ -66,7 +66,7 @@ class Optimizer:
                     raise CheckpointError(
                         f"the optimizer's {key} of {name} is missing or misshapen",
                         where="training/state.safetensors",
-                        mend="the checkpoint belongs to another model; train into another folder",
+                        mend="the checkpoint is of another model or optimizer; train into another folder",
                     )
                 state[key] = tensor.to(parameter.device)
 
@@ -78,11 +78,14 @@ class Optimizer:
             yield name, parameter, part.state[parameter], _STATE[type(part)]
 
 
-def build_optimizer(model: GPT, config: OptimConfig) -> Optimizer:
-    """The optimizer that ``config`` names, over all parameters of the model."""
+def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = None) -> Optimizer:
+    """The optimizer that ``config`` names, over all parameters of the model.
+
+    ``precision`` is the run's: Muon computes in bfloat16 where the run does, and else in float32.
+    """
     rate = config.learning_rate or 0.0  # set anew before every step
-    hidden = hidden_matrices(model) if config.name == "muon" else []
-    rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
+    hidden = hidden_matrices(model) if config.name == "muon" else {}
+    rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden.values())]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
@@ -90,14 +93,13 @@ def build_optimizer(model: GPT, config: OptimConfig) -> Optimizer:
     adamw = torch.optim.AdamW(groups, lr=rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
     if not hidden:
         return Optimizer(adamw)
-    named = [(name, p) for name, p in model.blocks.named_parameters() if p.dim() == 2]
-    groups = [
-        {"params": [p for name, p in named if name.endswith("qkv.weight")], "parts": 3},
-        {"params": [p for name, p in named if not name.endswith("qkv.weight")], "parts": 1},
-    ]
-    return Optimizer(Muon(groups, rate, config.weight_decay, config.momentum), adamw)
+    three_in_one = [p for name, p in hidden.items() if name.endswith("qkv.weight")]
+    single = [p for name, p in hidden.items() if not name.endswith("qkv.weight")]
+    matrices = [{"params": three_in_one, "parts": 3}, {"params": single, "parts": 1}]
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return Optimizer(Muon(matrices, rate, config.weight_decay, config.momentum, dtype), adamw)
 
 
-def hidden_matrices(model: GPT) -> list[nn.Parameter]:
-    """The matrices between embedding and head."""
-    return [p for p in model.blocks.parameters() if p.dim() == 2]
+def hidden_matrices(model: GPT) -> dict[str, nn.Parameter]:
+    """The matrices between embedding and head, by name."""
+    return {name: p for name, p in model.blocks.named_parameters() if p.dim() == 2}

@@ -12,8 +12,9 @@ from typing import Any
 from yanmo.config import Recipe
 from yanmo.data.batches import windows_in
 from yanmo.data.shards import ShardSet
+from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import GPTConfig, count_parameters
-from yanmo.train.decide import step_limit
+from yanmo.train.decide import LEARNING_RATES, step_limit
 
 FINE_TUNING_RATE = 5e-5
 """Up to here a learning rate is one for weights that know something already."""
@@ -21,10 +22,6 @@ FEW_TOKENS = 1 / 20
 """Fewer training tokens than this for each parameter: more model than the text can fill."""
 MANY_PASSES = 40
 """So many passes over a text without dropout, and the model learns it by heart."""
-BYTES_PER_PARAMETER = 16
-"""In training: weight, gradient and AdamW's two moments, each float32."""
-SAVED_PER_PARAMETER = 12
-"""On disk: weight and the two moments."""
 
 
 @dataclass(frozen=True)
@@ -91,43 +88,54 @@ def forecast(
         steps=steps,
         epochs=samples / windows if samples else None,
         passes=samples * config.block_size / text.train_tokens if samples else None,
-        memory_bytes=parameters * BYTES_PER_PARAMETER + activation_bytes(recipe, config),
-        disk_bytes=disk_bytes(recipe, parameters, samples / windows if samples else 0),
+        memory_bytes=memory_bytes(recipe, config, parameters),
+        disk_bytes=disk_bytes(recipe, config, parameters, samples / windows if samples else 0),
         warnings=(),
     )
     warnings = tuple(warnings_of(recipe, found, free_bytes))
     return Forecast(**{**vars(found), "warnings": warnings})
 
 
-def activation_bytes(recipe: Recipe, config: GPTConfig) -> int:
-    """Roughly what one micro-batch keeps for its backward pass (after Korthikanti et al. 2022).
+def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
+    """Roughly what training needs at its peak: weights, gradients, optimizer, one micro-batch's activations.
 
-    17 values of width C for each token and layer, the attention matrices where they are not fused
-    away, and three copies of the logits in float32.
+    Of each token a layer keeps 17 values of width C (Korthikanti et al. 2022), which with what lies between
+    them measured as 28, and half of the attention matrices where they are not fused away; of the head there
+    are a few rows of logits in float32 and in the arithmetic's dtype, and the gradients of input and weights.
     """
     rows = recipe.train.micro_batch_size or 1
     size = 4 if recipe.train.precision in (None, "float32") else 2
-    tokens = rows * config.block_size
-    layers = config.n_layer * tokens * 17 * config.n_embd * size
+    tokens, C = rows * config.block_size, config.n_embd
+    copies = 0 if size == 4 else size * parameters  # autocast's, of all weights
+    layers = config.n_layer * tokens * 28 * C * size
     matrices = 0
     if recipe.train.attention == "matmul":
-        matrices = config.n_layer * config.n_head * tokens * config.block_size * (size + 5)
-    return layers + matrices + tokens * config.vocab_size * 12
+        matrices = config.n_layer * config.n_head * tokens * config.block_size * size // 2
+    logits = min(LOGITS.get(recipe.train.device or "cpu", MANY_LOGITS), tokens * config.vocab_size)
+    head = logits * (4 + 2 * size) + (tokens + config.vocab_size) * C * (4 + size)
+    return 8 * parameters + moment_bytes(recipe, config, parameters) + copies + layers + matrices + head
 
 
-def disk_bytes(recipe: Recipe, parameters: int, epochs: float) -> int:
+def moment_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
+    """What the optimizer keeps in float32: two moments of a parameter, one of a matrix under Muon."""
+    matrices = 12 * config.n_layer * config.n_embd**2 if recipe.optim.name == "muon" else 0
+    return 4 * (2 * parameters - matrices)
+
+
+def disk_bytes(recipe: Recipe, config: GPTConfig, parameters: int, epochs: float) -> int:
     """What a run folder grows to: checkpoints kept, the best, one being written, each epoch's if asked."""
     checkpoints = recipe.train.keep_last + 2 + (int(epochs) if recipe.train.save_every_epoch else 0)
-    return checkpoints * parameters * SAVED_PER_PARAMETER
+    return checkpoints * (4 * parameters + moment_bytes(recipe, config, parameters))
 
 
 def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iterator[str]:
     """What experience says about these numbers, each with the way out."""
     optim, from_scratch = recipe.optim, recipe.model.init is None
+    usual = LEARNING_RATES[optim.name or "adamw"]
     if from_scratch and optim.learning_rate and optim.learning_rate <= FINE_TUNING_RATE:
         yield (
             f"optim.learning_rate={optim.learning_rate:g} is a rate for fine-tuning: from scratch a model"
-            " learns little more than how often each token occurs; 3e-4 to 1e-3 is usual"
+            f" learns little more than how often each token occurs; {usual:g} is usual"
         )
     if found.steps and optim.warmup_steps and optim.warmup_steps >= found.steps:
         yield (

@@ -152,7 +152,7 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     progress = Progress(loss_scale=FIRST_LOSS_SCALE if recipe.train.precision == "float16" else 1.0)
     return Run(
         folder, recipe, prepared, lines, world, voice, model,
-        build_optimizer(model, recipe.optim), plan, progress, time.monotonic(),
+        build_optimizer(model, recipe.optim, recipe.train.precision), plan, progress, time.monotonic(),
     )  # fmt: skip
 
 
