@@ -206,7 +206,7 @@ def plan(
     """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
     from yanmo.config import MICRO_BATCH, decide
     from yanmo.log import Voice
-    from yanmo.train.decide import micro_batches
+    from yanmo.train.decide import decide_dropout, micro_batches, step_limit
     from yanmo.train.distributed import find_world
     from yanmo.train.plan import Text, describe, forecast
     from yanmo.train.run import prepare_run
@@ -214,8 +214,10 @@ def plan(
     recipe, _ = read_recipe(arguments or [])
     world = find_world(recipe.train.device, recipe.train.batch_size)
     recipe, prepared, config = prepare_run(recipe, world, Voice())
-    recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
-    found = forecast(recipe, config, Text.of(prepared.shards), free_bytes=free_bytes())
+    text = Text.of(prepared.shards)
+    by_rule = decide_dropout(recipe, step_limit(recipe, text.train_tokens), text.train_tokens)
+    recipe = decide(recipe, by_rule | {MICRO_BATCH: micro_batches(recipe, world)[-1]})
+    found = forecast(recipe, config, text, free_bytes=free_bytes())
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:

@@ -10,6 +10,7 @@ from yanmo.train import decide, machine
 from yanmo.train.decide import (
     Speed,
     Way,
+    decide_dropout,
     decide_length,
     decide_optimizer,
     decide_packing,
@@ -154,6 +155,13 @@ def test_the_optimizer_and_its_rate_go_together() -> None:
     assert decide_optimizer(load_recipe(None, ["model.init=runs/x"]))["optim.name"] == "adamw"
     given = decide_optimizer(load_recipe(None, ["optim.name=adamw"]))
     assert given["optim.learning_rate"] == 1e-3
+
+
+def test_dropout_is_for_runs_of_many_passes() -> None:
+    recipe = load_recipe(None, ["train.batch_size=10", "model.block_size=10"])
+    assert decide_dropout(recipe, steps=59, train_tokens=1000) == {"model.dropout": 0.0}
+    assert decide_dropout(recipe, steps=60, train_tokens=1000) == {"model.dropout": 0.1}
+    assert decide_dropout(recipe, steps=None, train_tokens=1000) == {}
 
 
 def test_a_run_of_minutes_aims_by_its_speed() -> None:

@@ -35,7 +35,8 @@ class GPTConfig:
     @classmethod
     def of(cls, model: ModelConfig, vocab_size: int) -> "GPTConfig":
         """From the settings of a recipe and the vocabulary of its tokenizer."""
-        return cls(vocab_size, model.n_layer, model.n_head, model.n_embd, model.block_size, model.dropout)
+        dropout = model.dropout or 0.0
+        return cls(vocab_size, model.n_layer, model.n_head, model.n_embd, model.block_size, dropout)
 
 
 class Cache:

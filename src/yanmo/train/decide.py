@@ -30,6 +30,8 @@ EVALUATIONS = 10
 MAX_WARMUP = 200
 LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
 """What reached the lowest loss in docs/experiments.md."""
+MANY_PASSES = 6
+"""Passes from which on dropout helps; in three it costs more than it gives (docs/experiments.md)."""
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 ATTENTIONS: tuple[Literal["sdpa", "matmul"], ...] = ("sdpa", "matmul")
 PROBE_FLOP = {"cpu": 2e11}
@@ -122,6 +124,18 @@ def decide_optimizer(recipe: Recipe) -> dict[str, Any]:
     """The optimizer and its rate: by rule."""
     name = recipe.optim.name or ("adamw" if recipe.model.init else "muon")
     return {"optim.name": name, "optim.learning_rate": LEARNING_RATES[name]}
+
+
+def decide_dropout(recipe: Recipe, steps: int | None, train_tokens: int) -> dict[str, Any]:
+    """Dropout by the number of passes, where the number of steps is known: by rule."""
+    if not steps:
+        return {}
+    return {"model.dropout": 0.1 if passes(recipe, steps, train_tokens) >= MANY_PASSES else 0.0}
+
+
+def passes(recipe: Recipe, steps: int, train_tokens: int) -> float:
+    """How often each token is a target."""
+    return steps * recipe.train.batch_size * recipe.model.block_size / train_tokens
 
 
 def largest_divisor(number: int, limit: int) -> int:

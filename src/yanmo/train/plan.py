@@ -14,14 +14,12 @@ from yanmo.data.batches import windows_in
 from yanmo.data.shards import ShardSet
 from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import GPTConfig, count_parameters
-from yanmo.train.decide import LEARNING_RATES, step_limit
+from yanmo.train.decide import LEARNING_RATES, MANY_PASSES, passes, step_limit
 
 FINE_TUNING_RATE = 5e-5
 """Up to here a learning rate is one for weights that know something already."""
 FEW_TOKENS = 1 / 20
 """Fewer training tokens than this for each parameter: more model than the text can fill."""
-MANY_PASSES = 40
-"""So many passes over a text without dropout, and the model learns it by heart."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def forecast(
         tokens_per_parameter=text.train_tokens / parameters,
         steps=steps,
         epochs=samples / windows if samples else None,
-        passes=samples * config.block_size / text.train_tokens if samples else None,
+        passes=passes(recipe, steps, text.train_tokens) if steps else None,
         memory_bytes=memory_bytes(recipe, config, parameters),
         disk_bytes=disk_bytes(recipe, config, parameters, samples / windows if samples else 0),
         warnings=(),
@@ -148,7 +146,7 @@ def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iter
             f" ({found.tokens_per_parameter:.3f} each): it will learn by heart; give more text, a smaller"
             " model, or start from weights with model.init"
         )
-    if found.passes and found.passes > MANY_PASSES and not recipe.model.dropout:
+    if found.passes and found.passes > MANY_PASSES and recipe.model.dropout == 0:
         yield (
             f"{found.passes:.0f} passes over the text without dropout: watch the validation loss, or set"
             " model.dropout=0.1"

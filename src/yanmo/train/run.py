@@ -45,6 +45,7 @@ from yanmo.tokenizer import Tokenizer, kind_of
 from yanmo.train.decide import (
     adopt_shape,
     decide_device,
+    decide_dropout,
     decide_length,
     decide_optimizer,
     decide_packing,
@@ -168,6 +169,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     horizon, length = decide_length(recipe, speed, text.train_tokens, text.val_tokens)
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, measured | length | opening)
+    recipe = decide(recipe, decide_dropout(recipe, horizon, text.train_tokens))
     make_ready(recipe.train)
     free = storage.free_megabytes(folder) << 20
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
