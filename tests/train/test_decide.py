@@ -153,6 +153,8 @@ def test_a_route_that_rounds_is_found_out(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_optimizer_and_its_rate_go_together() -> None:
     assert decide_optimizer(Recipe()) == {"optim.name": "muon", "optim.learning_rate": 6e-3}
     assert decide_optimizer(load_recipe(None, ["model.init=runs/x"]))["optim.name"] == "adamw"
+    wide = decide_optimizer(load_recipe(None, ["model.n_embd=1024", "model.n_head=8"]))
+    assert wide["optim.learning_rate"] == 3e-3
     given = decide_optimizer(load_recipe(None, ["optim.name=adamw"]))
     assert given["optim.learning_rate"] == 1e-3
 

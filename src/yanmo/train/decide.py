@@ -29,7 +29,8 @@ DEFAULT_MINUTES = 10.0
 EVALUATIONS = 10
 MAX_WARMUP = 200
 LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
-"""What reached the lowest loss in docs/experiments.md."""
+"""At ``RATES_WIDTH``; what reached low losses in docs/experiments.md."""
+RATES_WIDTH = 256
 MANY_PASSES = 6
 """Passes from which on dropout helps; in three it costs more than it gives (docs/experiments.md)."""
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
@@ -123,7 +124,16 @@ def decide_packing(recipe: Recipe) -> dict[str, Any]:
 def decide_optimizer(recipe: Recipe) -> dict[str, Any]:
     """The optimizer and its rate: by rule."""
     name = recipe.optim.name or ("adamw" if recipe.model.init else "muon")
-    return {"optim.name": name, "optim.learning_rate": LEARNING_RATES[name]}
+    return {"optim.name": name, "optim.learning_rate": usual_rate(name, recipe.model.n_embd)}
+
+
+def usual_rate(name: str, width: int) -> float:
+    """The peak learning rate of an optimizer for a model from scratch, in two digits.
+
+    A wider matrix of the same root mean square stretches more, by the root of its width (Yang et al. 2023,
+    "A Spectral Condition for Feature Learning").
+    """
+    return float(f"{LEARNING_RATES[name] * math.sqrt(RATES_WIDTH / width):.2g}")
 
 
 def decide_dropout(recipe: Recipe, steps: int | None, train_tokens: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from yanmo.data.batches import windows_in
 from yanmo.data.shards import ShardSet
 from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import GPTConfig, count_parameters
-from yanmo.train.decide import LEARNING_RATES, MANY_PASSES, passes, step_limit
+from yanmo.train.decide import MANY_PASSES, passes, step_limit, usual_rate
 
 FINE_TUNING_RATE = 5e-5
 """Up to here a learning rate is one for weights that know something already."""
@@ -129,7 +129,7 @@ def disk_bytes(recipe: Recipe, config: GPTConfig, parameters: int, epochs: float
 def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iterator[str]:
     """What experience says about these numbers, each with the way out."""
     optim, from_scratch = recipe.optim, recipe.model.init is None
-    usual = LEARNING_RATES[optim.name or "adamw"]
+    usual = usual_rate(optim.name or "adamw", recipe.model.n_embd)
     if from_scratch and optim.learning_rate and optim.learning_rate <= FINE_TUNING_RATE:
         yield (
             f"optim.learning_rate={optim.learning_rate:g} is a rate for fine-tuning: from scratch a model"
