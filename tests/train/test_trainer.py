@@ -139,12 +139,13 @@ def test_resume_equals_never_stopped(
 
 
 def test_ctrl_c_is_answered_with_130(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
     StopAt(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(Stopped) as caught:
         train(tiny_recipe(novel), RUN, voice)
     assert caught.value.exit_code == 130
     assert "the same command goes on" in caught.value.mend
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_same_command_on_a_finished_run_prints_its_result(
