@@ -1,4 +1,4 @@
-"""What a GPU gives: training, memory, time to a loss, and writing, in under ten minutes.
+"""What a GPU gives: training, memory, time to a loss, and writing; meant to take less than ten minutes.
 
     python benchmarks/gpu.py            (make bench-gpu)
     python benchmarks/gpu.py --device cpu --tiny

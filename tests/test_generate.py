@@ -195,8 +195,7 @@ def test_what_is_written_in_bfloat16_is_nearly_as_likely() -> None:
     (exact,) = write_samples(lively_model(), ENDLESS, ["江湖"], config)
     rounded = make_writer(lively_model(), torch.device("cpu"), "bfloat16", None)
     (found,) = write_samples(rounded, ENDLESS, ["江湖"], config)
-    same = sum(a == b for a, b in zip(exact.tokens, found.tokens, strict=True))
-    assert found.tokens[:3] == exact.tokens[:3] and same >= 3
+    assert found.tokens[:3] == exact.tokens[:3]
     torch.testing.assert_close(found.logprobs[0], exact.logprobs[0], atol=0.1, rtol=0.05)
 
 

@@ -124,8 +124,8 @@ class OptimConfig(Section):
     """`adamw`, or `muon` for the matrices of the blocks with `adamw` for the rest, which learns more
     from each step. Decided: `muon`; `adamw` when model.init is given."""
     learning_rate: Rate | None = None
-    """The peak, reached after the warm-up. Decided: 0.006 for `muon`, 0.001 for `adamw` where a model is 256
-    wide, and as the root of its width less where it is wider."""
+    """The peak, reached after the warm-up. Decided: 0.006 for `muon`, 0.001 for `adamw`, times the root
+    of 256 / model.n_embd."""
     min_lr: Rate | None = None
     """Where the schedule ends. Decided: a tenth of learning_rate."""
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"

@@ -46,13 +46,13 @@ def make_writer(model: GPT, device: torch.device, precision: str | None, trained
 
 def describe(config: SampleConfig, model: GPT) -> str:
     """Everything that decides what is written, in one line."""
-    precision, device = _arithmetic(model)
-    return f"{describe_sampler(config)}; {precision} on {device}"
+    used = _arithmetic(model)
+    return f"{describe_sampler(config)}; {used['precision']} on {used['device']}"
 
 
-def _arithmetic(model: GPT) -> tuple[str, str]:
+def _arithmetic(model: GPT) -> dict[str, str]:
     weight = model.tokens.weight
-    return str(weight.dtype).removeprefix("torch."), str(weight.device)
+    return {"precision": str(weight.dtype).removeprefix("torch."), "device": str(weight.device)}
 
 
 # -- text -------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def save_samples(
         storage.write_atomic(paths[-1], found.prompt + found.text + "\n")
         about = {"number": number, "prompt": found.prompt, "sample": found.number, "seed": found.seed}
         by = {"model": str(model_folder), "yanmo": version("yanmo"), "sampler": settings}
-        by |= dict(zip(("precision", "device"), _arithmetic(model), strict=True))
+        by |= _arithmetic(model)
         listed.append(about | {"file": paths[-1].name} | by)
     storage.write_json(folder / "samples.json", {"samples": listed})
     return paths

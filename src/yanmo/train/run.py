@@ -168,8 +168,8 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     text = Text.of(prepared.shards)
     horizon, length = decide_length(recipe, speed, text.train_tokens, text.val_tokens)
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
-    recipe = decide(recipe, measured | length | opening)
-    recipe = decide(recipe, decide_dropout(recipe, horizon, text.train_tokens))
+    dropout = decide_dropout(recipe, horizon, text.train_tokens)
+    recipe = decide(recipe, measured | length | opening | dropout)
     make_ready(recipe.train)
     free = storage.free_megabytes(folder) << 20
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
