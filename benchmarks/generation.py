@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import turns
+from peers import transformers_gpt2
 
 from yanmo.config import SampleConfig
 from yanmo.generate import generate_batch
@@ -81,15 +82,9 @@ def yanmo_side(batch: int, dtype: torch.dtype) -> Callable[[int], list[int]]:
 
 def transformers_side(batch: int) -> Callable[[int], list[int]]:
     """GPT2LMHeadModel.generate."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     ours = GPT(CONFIG)
     ours.initialise(0)
-    config = GPT2Config(
-        vocab_size=CONFIG.vocab_size, n_layer=CONFIG.n_layer, n_head=CONFIG.n_head,
-        n_embd=CONFIG.n_embd, n_positions=CONFIG.block_size, bos_token_id=0, eos_token_id=None,
-    )  # fmt: skip
-    model = GPT2LMHeadModel(config).eval()
+    model = transformers_gpt2(CONFIG, eos_token_id=None, use_cache=True).eval()
     model.load_state_dict(to_hugging_face(ours.state_dict()), strict=False)
     model.tie_weights()
     start = torch.ones(batch, 1, dtype=torch.long)

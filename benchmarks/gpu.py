@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import turns
+from peers import transformers_gpt2
 
 from yanmo.config import OptimConfig, SampleConfig
 from yanmo.generate import generate_batch
@@ -175,14 +176,7 @@ def yanmo_step(config: GPTConfig, device: torch.device, compiled: bool, name: st
 
 def transformers_step(config: GPTConfig, device: torch.device, compiled: bool) -> Step:
     """The same with GPT2LMHeadModel."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    shape = GPT2Config(
-        vocab_size=config.vocab_size, n_layer=config.n_layer, n_head=config.n_head,
-        n_embd=config.n_embd, n_positions=config.block_size, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, use_cache=False,
-    )  # fmt: skip
-    model = GPT2LMHeadModel(shape).to(device).train()
+    model = transformers_gpt2(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     forward = torch.compile(model) if compiled else model
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import turns
+from peers import transformers_gpt2
 
 from yanmo.config import OptimConfig, load_recipe
 from yanmo.model.gpt import GPT, GPTConfig
@@ -270,15 +271,8 @@ def other_side(setting: Setting, vocab_size: int, nanogpt: str | None) -> Traine
         )
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     else:
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=vocab_size, n_layer=setting.layers, n_head=setting.heads,
-                n_embd=setting.width, n_positions=setting.block, resid_pdrop=0.0, embd_pdrop=0.0,
-                attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, use_cache=False,
-            )
-        )  # fmt: skip
+        shape = (vocab_size, setting.layers, setting.heads, setting.width, setting.block)
+        model = transformers_gpt2(GPTConfig(*shape))
         matrices = [p for p in model.parameters() if p.dim() >= 2]
         vectors = [p for p in model.parameters() if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]

@@ -153,22 +153,12 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
 
 def transformers_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     """GPT2LMHeadModel and AdamW as in transformers' examples."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from peers import transformers_gpt2
 
-    config = GPT2Config(
-        vocab_size=size.vocab_size,
-        n_layer=size.n_layer,
-        n_head=size.n_head,
-        n_embd=size.n_embd,
-        n_positions=size.block_size,
-        resid_pdrop=size.dropout,
-        embd_pdrop=size.dropout,
-        attn_pdrop=size.dropout,
-        bos_token_id=0,
-        eos_token_id=0,
-        use_cache=False,
-    )
-    model = GPT2LMHeadModel(config).train()
+    from yanmo.model.gpt import GPTConfig
+
+    shape = (size.vocab_size, size.n_layer, size.n_head, size.n_embd, size.block_size, size.dropout)
+    model = transformers_gpt2(GPTConfig(*shape)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     return plain_step(model, optimizer, size, lambda x, y: model(input_ids=x, labels=x).loss), {
         "note": "(float32)",

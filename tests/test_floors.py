@@ -66,6 +66,7 @@ SIBLINGS = {
     "cli": {"cli_tokenizer"},
     "data.prepare": {"data.shards", "data.encode"},
     "data.batches": {"data.shards"},
+    "model.fused": {"data.batches"},
     "model.gpt": {"model.fused"},
     "model.names": {"model.gpt"},
     "train.optim": {"train.muon"},

@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from yanmo.data.batches import IGNORED
+
 QUERIES = 128
 """Queries that attend together."""
 LOGITS = {"cpu": 1 << 22}
 """Logits that exist at a time; on other devices ``MANY_LOGITS``."""
 MANY_LOGITS = 1 << 28
-IGNORED = -1
-"""A target that counts for nothing (as in ``data/batches.py``)."""
 SMALLEST = torch.finfo(torch.float32).tiny
 """A token less likely than that counts as 87 nats."""
 
