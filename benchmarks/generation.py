@@ -19,8 +19,9 @@ from peers import transformers_gpt2
 
 from yanmo.config import SampleConfig
 from yanmo.generate import generate_batch
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.gpt import GPT
 from yanmo.model.names import to_hugging_face
+from yanmo.model.shape import GPTConfig
 from yanmo.sampling import Rules
 
 CONFIG = GPTConfig(13317, 10, 12, 768, 1024)

@@ -24,7 +24,8 @@ from peers import transformers_gpt2
 
 from yanmo.config import OptimConfig, SampleConfig
 from yanmo.generate import generate_batch
-from yanmo.model.gpt import GPT, GPTConfig, count_parameters
+from yanmo.model.gpt import GPT, count_parameters
+from yanmo.model.shape import GPTConfig
 from yanmo.sampling import Rules
 from yanmo.text.demo import stories
 from yanmo.train.optim import build_optimizer

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from yanmo.model.gpt import GPTConfig
+from yanmo.model.shape import GPTConfig
 
 
 def transformers_gpt2(config: GPTConfig, **more: Any) -> Any:

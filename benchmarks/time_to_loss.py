@@ -33,7 +33,8 @@ import turns
 from peers import transformers_gpt2
 
 from yanmo.config import OptimConfig, load_recipe
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.model.shape import GPTConfig
 from yanmo.train.decide import measure
 from yanmo.train.distributed import World, autocast_for
 from yanmo.train.machine import make_ready

@@ -102,7 +102,8 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     from yanmo.config import decide, load_recipe
     from yanmo.data.batches import Batches
     from yanmo.data.shards import Tokens
-    from yanmo.model.gpt import GPT, GPTConfig
+    from yanmo.model.gpt import GPT
+    from yanmo.model.shape import GPTConfig
     from yanmo.train.decide import decide_device, decide_optimizer, measure
     from yanmo.train.distributed import World, autocast_for
     from yanmo.train.machine import make_ready
@@ -155,7 +156,7 @@ def transformers_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     """GPT2LMHeadModel and AdamW as in transformers' examples."""
     from peers import transformers_gpt2
 
-    from yanmo.model.gpt import GPTConfig
+    from yanmo.model.shape import GPTConfig
 
     shape = (size.vocab_size, size.n_layer, size.n_head, size.n_embd, size.block_size, size.dropout)
     model = transformers_gpt2(GPTConfig(*shape)).train()

@@ -22,8 +22,8 @@ from yanmo.chat import COMMANDS, HELP, LEAVE, Chat, converse, read_pasted, read_
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
 from yanmo.generate import write_all
-from yanmo.model.gpt import GPTConfig
 from yanmo.model.names import to_hugging_face
+from yanmo.model.shape import GPTConfig
 
 CONFIG = SampleConfig(max_new_tokens=10, temperature=1, top_p=1)
 
@@ -205,7 +205,7 @@ def folder(tmp_path: Path) -> Path:
         model.tokens.weight[:, 0] = 0
         model.tokens.weight[:257, 0] = -10  # it makes bytes and the end unlikely
     weights = {name: p.detach() for name, p in model.named_parameters()}
-    save_file(to_hugging_face(weights), place / "model.safetensors", {"format": "pt"})
+    save_file(to_hugging_face("gpt2", weights), place / "model.safetensors", {"format": "pt"})
     TOKENIZER.save(place, 32)
     return place
 

@@ -10,7 +10,8 @@ from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.prepare import prepare
 from yanmo.evaluate import Evaluation, ReferenceLines, evaluate, reference_lines
 from yanmo.log import Voice
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.model.shape import GPTConfig
 from yanmo.train.distributed import World
 
 ALONE = World(torch.device("cpu"))

@@ -25,7 +25,9 @@ from yanmo.generate import (
     write_pieces,
     write_samples,
 )
-from yanmo.model.gpt import GPT, Cache, GPTConfig
+from yanmo.model.cache import Cache
+from yanmo.model.gpt import GPT
+from yanmo.model.shape import GPTConfig
 from yanmo.tokenizer import CharTokenizer
 from yanmo.tokenizer.char import count_characters
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import TINY, invented_text
 from yanmo.config import load_recipe, recipe_path
-from yanmo.model.gpt import GPTConfig, count_parameters
+from yanmo.model.gpt import count_parameters
+from yanmo.model.shape import GPTConfig
 
 PAGES = Path(__file__).parents[1] / "docs" / "seeds"
 SMALL = (

@@ -92,6 +92,8 @@ def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice:
         )
     stride = stride or max(window // 2, 1)
     recipe = recorded_recipe(folder)
+    if recipe and recipe.data.document_mask:
+        model.separator = tokenizer.end_of_text
     own = training_text(recipe, tokenizer, voice)
     config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
     if corpus:

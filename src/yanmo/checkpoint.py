@@ -20,13 +20,10 @@ from torch import Tensor
 from yanmo import storage
 from yanmo.config import Recipe, load_recipe
 from yanmo.errors import CheckpointError, ConfigError, DivergedError
-from yanmo.model.gpt import GPT, GPTConfig
-from yanmo.model.names import (
-    from_config_json,
-    from_hugging_face,
-    to_config_json,
-    to_hugging_face,
-)
+from yanmo.model.config_json import from_config_json, to_config_json
+from yanmo.model.gpt import GPT
+from yanmo.model.names import from_hugging_face, to_hugging_face
+from yanmo.model.shape import GPTConfig
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 
 SCHEMA = 1
@@ -65,7 +62,7 @@ def save_checkpoint(
         DivergedError: a weight or optimizer value is not finite; nothing is written.
         StorageError: the disk is full or refuses; earlier checkpoints are whole.
     """
-    weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     for name, tensor in (*weights.items(), *optimizer_tensors.items()):
         if not torch.isfinite(tensor).all():
             raise DivergedError(
@@ -76,7 +73,7 @@ def save_checkpoint(
     end_of_text = tokenizer.end_of_text
 
     def fill(folder: Path) -> None:
-        _save_tensors(folder / "model.safetensors", to_hugging_face(weights))
+        _save_tensors(folder / "model.safetensors", to_hugging_face(model.config.family, weights))
         _write_text_json(folder / "config.json", to_config_json(model.config, end_of_text))
         _write_text_json(
             folder / "generation_config.json",
@@ -135,14 +132,8 @@ def load_model(folder: Path) -> GPT:
     tensors = _load_tensors(folder / "model.safetensors")
     with torch.device("meta"):
         model = GPT(config)
-    expected = {name: p.shape for name, p in model.named_parameters()}
-    weights = from_hugging_face(tensors, list(expected), str(folder))
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise CheckpointError(
-                f"{name} has shape {tuple(weights[name].shape)}, config.json says {tuple(shape)}",
-                where=str(folder),
-            )
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = from_hugging_face(config.family, tensors, shapes, str(folder))
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     model.requires_grad_(True)
     return model

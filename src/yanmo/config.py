@@ -91,6 +91,8 @@ class DataConfig(Section):
     stride: PositiveInt | None = None
     """Tokens from the beginning of one window to the next. Decided, when packing is `stride`: half of
     model.block_size."""
+    document_mask: bool = False
+    """Let attention stay within a document, where a window holds several."""
     workers: PositiveInt | None = None
     """Processes that turn text into tokens; the result does not depend on it. Left out: one for each
     core."""
@@ -99,22 +101,52 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The shape of the model (``model/gpt.py``). The vocabulary's size comes from the tokenizer."""
 
-    family: Literal["gpt2"] = "gpt2"
-    """`gpt2`: opens as `GPT2LMHeadModel` everywhere."""
+    family: Literal["gpt2", "modern", "moe"] = "gpt2"
+    """`gpt2`: opens as `GPT2LMHeadModel` everywhere. `modern`: rotary positions, RMSNorm, gated MLP;
+    opens as `Qwen3ForCausalLM`. `moe`: the same with experts, of which each token goes through a few; opens
+    as `Dots1ForCausalLM`."""
     n_layer: PositiveInt = 4
     """Transformer blocks."""
     n_head: PositiveInt = 4
-    """Attention heads; must divide n_embd."""
+    """Attention heads; must divide n_embd, unless head_dim is given."""
+    n_kv_head: PositiveInt | None = None
+    """Heads of keys and values, each shared by n_head / n_kv_head queries: fewer make the cache smaller in
+    writing. Not in `gpt2`. Decided: n_head."""
+    head_dim: PositiveInt | None = None
+    """Width of a head, an even number. Not in `gpt2`. Decided: n_embd / n_head."""
     n_embd: PositiveInt = 256
     """Width of the residual stream."""
+    n_inner: PositiveInt | None = None
+    """Inner width of an MLP. Decided: 4 n_embd in `gpt2`, 8/3 n_embd rounded up to a multiple of 32 in the
+    others, whose MLP has three matrices instead of two."""
     block_size: PositiveInt = 128
     """Tokens the model can look back on (the context window)."""
+    tied_head: bool = True
+    """Let the output head share the embedding's weights; `gpt2` always does."""
+    rope_theta: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
+    """Base of the rotary positions: raise it when a model is taught a longer window. Not in `gpt2`.
+    Decided: 10,000."""
+    n_expert: PositiveInt | None = None
+    """`moe`: experts a layer can choose from. Decided: 16."""
+    n_expert_active: PositiveInt | None = None
+    """`moe`: how many of them a token goes through. Decided: 3."""
+    n_expert_shared: PositiveInt | None = None
+    """`moe`: experts that every token goes through. Decided: 1."""
+    expert_inner: PositiveInt | None = None
+    """`moe`: inner width of one expert. Decided: so that a token goes through as many weights as in one
+    MLP of n_inner."""
+    expert_scaling: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """`moe`: the sum of the weights of a token's experts. Decided: 1."""
+    n_dense_layer: NonNegativeInt | None = None
+    """`moe`: how many layers, the first ones, have one MLP instead of experts. Decided: 1."""
+    zero_projections: bool = False
+    """Begin with zeros where attention and MLP add to the stream, instead of small random numbers."""
     dropout: Share | None = None
     """Share of activations dropped in training, which keeps a text from being learned by heart. Decided:
     0.1 for a run of six passes over the text or more, else 0."""
     init: str | None = None
-    """Begin from the weights in a folder: a run, a checkpoint, or any Hugging Face GPT-2. The shape
-    comes from there too."""
+    """Begin from the weights in a folder: a run, a checkpoint, or any Hugging Face folder of our families.
+    The shape comes from there too; of `modern` and `moe`, block_size and rope_theta may be others."""
 
 
 class OptimConfig(Section):
@@ -273,6 +305,16 @@ PEER_NAMES = {
     "n_heads": "model.n_head",
     "num_heads": "model.n_head",
     "num_attention_heads": "model.n_head",
+    "num_key_value_heads": "model.n_kv_head",
+    "num_kv_heads": "model.n_kv_head",
+    "n_kv_heads": "model.n_kv_head",
+    "intermediate_size": "model.n_inner",
+    "tie_word_embeddings": "model.tied_head",
+    "num_experts": "model.n_expert",
+    "n_routed_experts": "model.n_expert",
+    "num_experts_per_tok": "model.n_expert_active",
+    "n_shared_experts": "model.n_expert_shared",
+    "moe_intermediate_size": "model.expert_inner",
     "drop_rate": "model.dropout",
     "lr": "optim.learning_rate",
     "wd": "optim.weight_decay",
@@ -361,7 +403,8 @@ def check_relations(recipe: Recipe) -> None:
         ConfigError: with both values.
     """
     model, optim, train, data = recipe.model, recipe.optim, recipe.train, recipe.data
-    if model.n_embd % model.n_head:
+    _check_family(model)
+    if model.n_embd % model.n_head and not model.head_dim:
         raise ConfigError(
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
             where="[model]",
@@ -404,6 +447,44 @@ def check_relations(recipe: Recipe) -> None:
             f"optim.min_lr={optim.min_lr} is above optim.learning_rate={optim.learning_rate}",
             where="[optim]",
             mend="lower min_lr, or leave it out",
+        )
+
+
+def _check_family(model: ModelConfig) -> None:
+    """Refuse what a family does not have."""
+    fixed = {"n_kv_head": model.n_head, "head_dim": model.n_embd // model.n_head, "tied_head": True}
+    missing: dict[str, Any] = {"rope_theta": None, **fixed} if model.family == "gpt2" else {}
+    if model.family != "moe":
+        experts = ("n_expert", "n_expert_active", "n_expert_shared", "expert_inner", "expert_scaling")
+        missing |= dict.fromkeys((*experts, "n_dense_layer"))
+    for key, usual in missing.items():
+        value = getattr(model, key)
+        if value not in (None, usual):
+            raise ConfigError(
+                f"model.{key}={value} means nothing in a {model.family} model",
+                where="[model]",
+                mend=f"leave {key} out, or choose model.family=moe" if usual is None and key != "rope_theta"
+                else f"leave {key} out, or choose model.family=modern",
+            )  # fmt: skip
+    if model.n_head % (model.n_kv_head or 1):
+        raise ConfigError(
+            f"model.n_head={model.n_head} queries cannot be shared out among"
+            f" model.n_kv_head={model.n_kv_head}",
+            where="[model]",
+            mend="choose a divisor of n_head",
+        )
+    if model.family != "gpt2" and (model.head_dim or model.n_embd // model.n_head) % 2:
+        raise ConfigError(
+            f"a head of {model.head_dim or model.n_embd // model.n_head} channels cannot be turned in pairs",
+            where="[model]",
+            mend="choose an even model.head_dim",
+        )
+    if (model.n_expert_active or 3) > (model.n_expert or 16):
+        raise ConfigError(
+            f"model.n_expert_active={model.n_expert_active or 3} is more than"
+            f" model.n_expert={model.n_expert or 16}",
+            where="[model]",
+            mend="choose fewer active experts, or more",
         )
 
 

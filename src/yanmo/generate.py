@@ -22,7 +22,8 @@ from torch import Tensor
 from yanmo import storage
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
-from yanmo.model.gpt import GPT, Cache, count_parameters
+from yanmo.model.cache import Cache
+from yanmo.model.gpt import GPT, count_parameters
 from yanmo.sampling import Past, Rules, describe_sampler, encode, process, sample
 from yanmo.tokenizer import Tokenizer
 
@@ -265,7 +266,7 @@ def generate_batch(
 def rows_together(model: GPT) -> int:
     """How many samples are written at once; further ones wait for their turn."""
     config, weight = model.config, model.tokens.weight
-    row = 2 * config.n_layer * config.block_size * config.n_embd * weight.element_size()
+    row = config.block_size * config.cached_values * weight.element_size()
     if weight.device.type == "cuda":
         return max(torch.cuda.get_device_properties(weight.device).total_memory // 4 // row, 1)
     return max(CACHE_BYTES // row, 1)

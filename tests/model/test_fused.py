@@ -8,17 +8,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yanmo.model import fused
-from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy
+from yanmo.model.fused import (
+    causal_attention,
+    dropout,
+    linear,
+    linear_cross_entropy,
+    rms_norm,
+    rotate,
+)
 
 
-def plain_attention(qkv: Tensor, n_head: int, keep: Tensor | None = None) -> Tensor:
-    B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
-    q, k, v = (y.view(B, T, n_head, -1).transpose(1, 2) for y in qkv.split(C, dim=-1))
+def plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None, documents: Tensor | None = None
+) -> Tensor:
+    """The formula, with keys and values repeated for the queries that share them."""
+    T, shared = q.size(1), q.size(2) // k.size(2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, T, D)
+    k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
-    weights = scores.masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(-1)
+    hidden = torch.ones(T, T).triu(1).bool()
+    if documents is not None:
+        hidden = hidden | (documents[:, None, :, None] != documents[:, None, None, :])
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
     if keep is not None:
         weights = weights * keep
-    return (weights @ v).transpose(1, 2).reshape(B, T, C)
+    return (weights @ v).transpose(1, 2)  # (B, T, n_head, D)
+
+
+def heads(T: int, count: int, kv_count: int, D: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Queries, keys and values."""
+    return [torch.randn(2, T, n, D, dtype=dtype) for n in (count, kv_count, kv_count)]
 
 
 def gradient_of(function: object, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -30,42 +49,49 @@ def gradient_of(function: object, *inputs: Tensor) -> tuple[Tensor, list[Tensor]
 
 
 @pytest.mark.parametrize("T", [1, 5, 128, 129, 300])
-def test_attention_and_its_gradient_are_those_of_the_formula(T: int) -> None:
-    qkv = torch.randn(2, T, 3 * 24, dtype=torch.float64)
-    ours, theirs = (
-        gradient_of(lambda x, f=f: f(x, 3), qkv)
-        for f in (causal_attention, plain_attention)  # type: ignore[misc]
+@pytest.mark.parametrize(("count", "kv_count"), [(3, 3), (4, 2), (3, 1)])
+def test_attention_and_its_gradient_are_those_of_the_formula(T: int, count: int, kv_count: int) -> None:
+    qkv = heads(T, count, kv_count, 8, torch.float64)
+    torch.testing.assert_close(gradient_of(causal_attention, *qkv), gradient_of(plain_attention, *qkv))
+
+
+@pytest.mark.parametrize("T", [6, 200])
+def test_attention_stays_within_a_document(T: int) -> None:
+    qkv = heads(T, 4, 2, 8, torch.float64)
+    documents = (torch.rand(2, T) < 0.2).cumsum(1)
+    ours = gradient_of(lambda q, k, v: causal_attention(q, k, v, 0.0, documents), *qkv)
+    torch.testing.assert_close(
+        ours, gradient_of(lambda q, k, v: plain_attention(q, k, v, None, documents), *qkv)
     )
-    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_drops_weights_and_the_gradient_knows_which(dtype: torch.dtype) -> None:
     T, p = 150, 0.25
-    qkv = torch.randn(2, T, 3 * 16)
+    qkv = heads(T, 2, 2, 8)
     torch.manual_seed(7)
     noise = [fused.random_shorts(torch.Size((4, e - s, e))) >= fused._limit(p) for s, e in fused._blocks(T)]
     keep = torch.zeros(4, T, T)
     for (start, end), block in zip(fused._blocks(T), noise, strict=True):
         keep[:, start:end, :end] = block * fused._growth(p)
 
-    def ours(x: Tensor) -> Tensor:
+    def ours(*qkv: Tensor) -> Tensor:
         torch.manual_seed(7)
-        return causal_attention(x.to(dtype), 2, p).float()
+        return causal_attention(*(x.to(dtype) for x in qkv), p).float()  # type: ignore[arg-type]
 
-    found = gradient_of(ours, qkv)
-    expected = gradient_of(lambda x: plain_attention(x, 2, keep.view(2, 2, T, T)), qkv)
+    found = gradient_of(ours, *qkv)
+    expected = gradient_of(lambda q, k, v: plain_attention(q, k, v, keep.view(2, 2, T, T)), *qkv)
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
     torch.testing.assert_close(found, expected, **tolerance)
 
 
 def test_attention_in_bfloat16_errs_no_more_than_the_plain_formula() -> None:
-    qkv = 3 * torch.randn(2, 200, 3 * 32)
-    exact = gradient_of(lambda x: plain_attention(x, 2), qkv.double())[1][0]
+    qkv = [3 * x for x in heads(200, 2, 2, 16)]
+    exact = gradient_of(plain_attention, *(x.double() for x in qkv))[1]
 
     def error(function: object) -> float:
-        rounded = gradient_of(lambda x: function(x.bfloat16(), 2).float(), qkv)[1][0]  # type: ignore[operator]
-        return float((rounded - exact).norm())
+        rounded = gradient_of(lambda *qkv: function(*(x.bfloat16() for x in qkv)).float(), *qkv)[1]  # type: ignore[operator]
+        return sum(float((a - b).norm()) for a, b in zip(rounded, exact, strict=True))
 
     assert error(causal_attention) < 1.2 * error(plain_attention)
 
@@ -199,3 +225,32 @@ def test_a_row_alone_still_has_gradients() -> None:
     weight = torch.randn(40, 24, dtype=torch.bfloat16, requires_grad=True)
     linear(torch.randn(1, 24, dtype=torch.bfloat16), weight).sum().backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_norm_and_its_gradient_are_those_of_the_formula(dtype: torch.dtype) -> None:
+    x, weight = torch.randn(3, 5, 2, 16, dtype=torch.float64), torch.randn(16, dtype=torch.float64)
+
+    def formula(x: Tensor, weight: Tensor) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+    found = gradient_of(lambda x, w: rms_norm(x.to(dtype), w, 1e-6).double(), x, weight)
+    tolerance = {"rtol": 0.05, "atol": 0.05} if dtype == torch.bfloat16 else {"rtol": 1e-6, "atol": 1e-6}
+    torch.testing.assert_close(found, gradient_of(formula, x, weight), **tolerance)
+
+
+def test_the_norm_of_nothing_is_nothing() -> None:
+    assert torch.equal(rms_norm(torch.zeros(2, 4), torch.ones(4), 1e-6), torch.zeros(2, 4))
+
+
+def test_a_rotation_turns_pairs_and_its_gradient_turns_back() -> None:
+    x, angle = torch.randn(2, 7, 3, 8, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
+    cos, sin = angle.cos().unsqueeze(1), angle.sin().unsqueeze(1)  # (T, 1, D / 2)
+
+    def formula(x: Tensor) -> Tensor:
+        a, b = x.chunk(2, -1)
+        return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+    found = gradient_of(lambda x: rotate(x, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), x)
+    torch.testing.assert_close(found, gradient_of(formula, x))
+    torch.testing.assert_close(found[0].norm(dim=-1), x.norm(dim=-1))

@@ -1,5 +1,6 @@
 """A checkpoint folder is a Hugging Face folder: transformers opens it and computes the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,34 +8,112 @@ import torch
 
 from tests.conftest import tiny_recipe
 from yanmo.checkpoint import load_model, load_model_and_tokenizer
+from yanmo.config import SampleConfig
 from yanmo.errors import CheckpointError
+from yanmo.generate import generate
 from yanmo.log import Voice
-from yanmo.model.gpt import GPT, GPTConfig
-from yanmo.model.names import from_config_json, hugging_face_name, to_config_json
+from yanmo.model.config_json import to_config_json
+from yanmo.model.gpt import GPT
+from yanmo.model.moe import routers_of
+from yanmo.model.names import to_hugging_face
+from yanmo.model.shape import GPTConfig
 from yanmo.storage import read_json, write_json
 from yanmo.train.trainer import train
 
-SHAPES = [(50, 1, 1, 8, 8), (321, 2, 4, 32, 16), (1000, 3, 2, 64, 64)]
+GPT2 = [GPTConfig(50, 1, 1, 8, 8), GPTConfig(321, 2, 4, 32, 16), GPTConfig(1000, 3, 2, 64, 64, n_inner=96)]
+MODERN = [
+    GPTConfig(*shape, family="modern", n_kv_head=kv_heads, **more)
+    for shape, kv_heads, more in [
+        ((50, 1, 1, 8, 8), 1, {}),
+        ((321, 2, 4, 32, 16), 4, {"tied_head": False}),
+        ((1000, 3, 4, 64, 64), 2, {}),
+        ((77, 2, 6, 48, 300), 1, {"rope_theta": 1e6, "tied_head": False}),
+        ((100, 2, 4, 32, 128), 2, {"head_dim": 16, "rope_theta": 500.0}),
+        ((100, 4, 2, 24, 33), 2, {"n_inner": 40}),
+    ]
+]
+MOE = [
+    replace(config, family="moe", expert_inner=0, **more)
+    for config, more in zip(
+        MODERN,
+        [
+            {"n_expert": 2, "n_expert_active": 1, "n_expert_shared": 1, "n_dense_layer": 0},
+            {"n_expert": 4, "n_expert_active": 2, "n_expert_shared": 2, "n_dense_layer": 1},
+            {"n_expert": 16, "n_expert_active": 3, "n_expert_shared": 1, "n_dense_layer": 1},
+            {"n_expert": 8, "n_expert_active": 8, "n_expert_shared": 1, "n_dense_layer": 0},
+            {
+                "n_expert": 5,
+                "n_expert_active": 2,
+                "n_expert_shared": 1,
+                "expert_scaling": 2.5,
+                "n_dense_layer": 1,
+            },
+            {"n_expert": 8, "n_expert_active": 1, "n_expert_shared": 3, "n_dense_layer": 3},
+        ],
+        strict=True,
+    )
+]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_logits_loss_and_gradients_equal_transformers(shape: tuple[int, ...], tmp_path: Path) -> None:
-    from transformers import GPT2LMHeadModel
+@pytest.mark.parametrize("config", [*GPT2, *MODERN, *MOE], ids=lambda config: config.family)
+def test_logits_loss_and_gradients_equal_transformers(config: GPTConfig, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
 
-    model = saved_model(tmp_path, GPTConfig(*shape))
-    theirs = GPT2LMHeadModel.from_pretrained(tmp_path).eval()
-    ids = torch.randint(shape[0], (2, shape[4]))
+    model = saved_model(tmp_path, config)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert type(theirs).__name__ == read_json(tmp_path / "config.json")["architectures"][0]
+    ids = torch.randint(config.vocab_size, (2, config.block_size))
     output = theirs(ids, labels=ids)
     torch.testing.assert_close(model(ids), output.logits, atol=1e-5, rtol=0)
     loss = model.loss(ids[:, :-1], ids[:, 1:]) / ids[:, 1:].numel()
     torch.testing.assert_close(loss, output.loss)
     loss.backward()
     output.loss.backward()
-    gradients = dict(theirs.named_parameters())
-    for name, parameter in model.named_parameters():
-        name, transposed = hugging_face_name(name)
-        expected = gradients[name].grad.t() if transposed else gradients[name].grad
-        torch.testing.assert_close(parameter.grad, expected, atol=1e-6, rtol=1e-4)
+    ours = {name: p.grad for name, p in model.named_parameters()}
+    found, expected = to_hugging_face(config.family, ours), gradients_of(theirs)
+    assert set(found) == set(expected)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("config", [*MODERN, *MOE], ids=lambda config: config.family)
+def test_transformers_writes_the_same_256_tokens(config: GPTConfig, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    config = replace(config, block_size=264)
+    model = saved_model(tmp_path, config)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    prompt = torch.randint(config.vocab_size, (1, 8))
+    written = theirs.generate(prompt, max_new_tokens=256, do_sample=False, eos_token_id=None, pad_token_id=0)[
+        0
+    ].tolist()
+    sampled = generate(model, prompt[0].tolist(), SampleConfig(temperature=0, max_new_tokens=256), -1)
+    assert prompt[0].tolist() + [tokens[0] for tokens in sampled] == written
+
+
+@pytest.mark.parametrize("config", [GPT2[1], *MODERN, *MOE], ids=lambda config: config.family)
+def test_a_folder_that_is_opened_again_holds_the_same_model(config: GPTConfig, tmp_path: Path) -> None:
+    model = saved_model(tmp_path, config)
+    again = load_model(tmp_path)
+    assert again.config == config
+    states = model.state_dict(), again.state_dict()
+    assert list(states[0]) == list(states[1])
+    assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states), strict=True))
+    assert not any(tensor.is_meta for tensor in (*again.parameters(), *again.buffers()))
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "Qwen3ForCausalLM", "Dots1ForCausalLM"])
+def test_what_transformers_saves_is_opened(name: str, tmp_path: Path) -> None:
+    import transformers
+
+    config = {
+        "GPT2LMHeadModel": GPT2[1], "Qwen3ForCausalLM": MODERN[4], "Dots1ForCausalLM": MOE[4]
+    }[name]  # fmt: skip
+    values = to_config_json(config, 0)
+    theirs = getattr(transformers, name)(transformers.AutoConfig.for_model(**values)).eval()
+    theirs.save_pretrained(tmp_path)
+    ids = torch.randint(config.vocab_size, (2, config.block_size))
+    torch.testing.assert_close(load_model(tmp_path).eval()(ids), theirs(ids).logits, atol=1e-5, rtol=0)
 
 
 def test_transformers_opens_our_checkpoint_and_writes_the_same(novel: Path, voice: Voice) -> None:
@@ -73,8 +152,6 @@ def test_files_hold_float32_masters_under_the_known_names(novel: Path, voice: Vo
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("model_type", "qwen3", "model_type='qwen3'"),
-        ("activation_function", "relu", "activation_function='relu'"),
         ("n_layer", 5, "the weights lack transformer.h.1"),
         ("n_embd", 16, "has shape"),
     ],
@@ -88,31 +165,50 @@ def test_a_model_that_does_not_fit_is_refused(key: str, value: object, what: str
     assert what in caught.value.what
 
 
-def test_the_shape_survives_config_json() -> None:
-    config = GPTConfig(321, 2, 4, 32, 16, dropout=0.1)
-    assert from_config_json(to_config_json(config, 0), "here") == config
+@pytest.mark.parametrize(("key", "value"), [("n_routed_experts", 7), ("moe_intermediate_size", 8)])
+def test_experts_that_do_not_fit_are_refused(key: str, value: int, tmp_path: Path) -> None:
+    saved_model(tmp_path, MOE[1])
+    config = read_json(tmp_path / "config.json")
+    write_json(tmp_path / "config.json", config | {key: value})
+    with pytest.raises(CheckpointError, match="router.weight has shape|experts.gate has shape"):
+        load_model(tmp_path)
+
+
+def gradients_of(theirs: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Of a model of transformers, by the names on disk: it keeps all experts in two tensors."""
+    found = {}
+    for name, parameter in theirs.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None
+        if name.endswith("experts.gate_up_proj"):
+            for e, part in enumerate(gradient):
+                for kind, matrix in zip(("gate", "up"), part.chunk(2), strict=True):
+                    found[name.replace("gate_up_proj", f"{e}.{kind}_proj.weight")] = matrix
+        elif name.endswith("experts.down_proj"):
+            found |= {name.replace("down_proj", f"{e}.down_proj.weight"): g for e, g in enumerate(gradient)}
+        else:
+            found[name] = gradient
+    return found
 
 
 def saved_model(folder: Path, config: GPTConfig) -> GPT:
     from safetensors.torch import save_file
-
-    from yanmo.model.names import to_hugging_face
 
     model = GPT(config)
     model.initialise(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
-    tensors = {name: p.detach() for name, p in model.named_parameters()}
-    save_file(to_hugging_face(tensors), folder / "model.safetensors", {"format": "pt"})
+        for router in routers_of(model):
+            router.bias.copy_(torch.randn(router.bias.shape) * 0.1)
+    save_file(
+        to_hugging_face(config.family, model.state_dict()), folder / "model.safetensors", {"format": "pt"}
+    )
     write_json(folder / "config.json", to_config_json(config, 0))
     return model.eval()
 
 
 def greedy(folder: Path, ids: list[int], count: int) -> list[int]:
-    from yanmo.config import SampleConfig
-    from yanmo.generate import generate
-
     model, tokenizer = load_model_and_tokenizer(folder)
     config = SampleConfig(temperature=0, max_new_tokens=count)
     new = [tokens[0] for tokens in generate(model.eval(), ids, config, tokenizer.end_of_text)]

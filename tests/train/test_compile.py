@@ -35,10 +35,10 @@ def test_a_compiled_run_that_is_stopped_equals_one_that_is_not(
 
 def test_compiled_attention_drops_as_many_weights_as_asked() -> None:
     """Where all keys are alike and all values 1, a row is its share of kept weights, grown by 1 / (1 - p)."""
-    qkv = torch.cat([torch.zeros(8, 256, 64), torch.ones(8, 256, 32)], dim=-1)
+    qkv = (torch.zeros(8, 256, 2, 16), torch.zeros(8, 256, 2, 16), torch.ones(8, 256, 2, 16))
     torch.manual_seed(0)
-    plain = causal_attention(qkv, 2, 0.25)  # (8, 256, 32)
-    compiled = torch.compile(lambda x: causal_attention(x, 2, 0.25))(qkv)
+    plain = causal_attention(*qkv, 0.25)  # (8, 256, 2, 16)
+    compiled = torch.compile(lambda q, k, v: causal_attention(q, k, v, 0.25))(*qkv)
     for y in (plain, compiled):
         assert float(y.mean()) == pytest.approx(1, abs=0.01)
         assert float((y[:, 0] == 0).float().mean()) == pytest.approx(0.25, abs=0.2)  # of one weight each

@@ -5,7 +5,8 @@ import torch
 
 from yanmo.config import Recipe, load_recipe
 from yanmo.errors import DeviceError
-from yanmo.model.gpt import GPT, GPTConfig, count_parameters
+from yanmo.model.gpt import GPT, count_parameters
+from yanmo.model.shape import GPTConfig
 from yanmo.train import decide, machine
 from yanmo.train.decide import (
     Speed,

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from yanmo.config import OptimConfig
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.model.shape import GPTConfig
 from yanmo.train.optim import build_optimizer, hidden_matrices
 
 CONFIG = GPTConfig(30, 2, 2, 8, 8)

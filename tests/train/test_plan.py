@@ -7,7 +7,7 @@ import pytest
 
 from yanmo.config import Recipe, load_recipe
 from yanmo.errors import ConfigError
-from yanmo.model.gpt import GPTConfig
+from yanmo.model.shape import GPTConfig
 from yanmo.train.plan import Text, describe, forecast
 
 TEXT = Text(characters=1_000_000, train_tokens=1_000_000, val_tokens=50_000)
@@ -63,7 +63,8 @@ def test_muon_keeps_one_moment_of_its_matrices() -> None:
 PEAK = """
 import torch
 from yanmo.config import OptimConfig
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.model.shape import GPTConfig
 from yanmo.train.optim import build_optimizer
 def peak():  # getrusage would begin with that of the process which began this one
     with open("/proc/self/status", encoding="ascii") as status:

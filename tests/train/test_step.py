@@ -8,7 +8,8 @@ import torch
 
 from yanmo.config import OptimConfig
 from yanmo.data.batches import Batches
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.model.shape import GPTConfig
 from yanmo.train.distributed import World
 from yanmo.train.optim import build_optimizer
 from yanmo.train.step import (

@@ -1,10 +1,11 @@
-"""Four operations done another way than torch's, where that costs more than the arithmetic.
+"""Six operations done another way than torch's, where that costs more than the arithmetic.
 
     causal_attention       blocks of queries, so that scores stay in the cache and what a causal mask
                            hides is never computed (after Dao et al. 2022, "FlashAttention")
     dropout                noise from whole random words, 16 bits for each value
     linear_cross_entropy   the output head and its loss, some rows at a time
     linear                 a row alone, as in writing, is a matrix-vector product
+    rms_norm, rotate       a few passes over memory, where the formula's own gradient takes many
 
 On a CPU a training step spends less than half of its time in matrix products; the rest is memory that
 is written and read again, and random numbers. `docs/performance.md` has the figures. The results are
@@ -30,12 +31,22 @@ SMALLEST = torch.finfo(torch.float32).tiny
 """A token less likely than that counts as 87 nats."""
 
 
-def causal_attention(qkv: Tensor, n_head: int, dropout: float = 0.0) -> Tensor:
-    """Causal multi-head attention: queries, keys and values side by side (B, T, 3C) → (B, T, C).
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, documents: Tensor | None = None
+) -> Tensor:
+    """Causal attention of queries (B, T, n_head, D) to keys and values (B, T, n_kv_head, D).
 
-    ``dropout`` is the probability that an attention weight is dropped; 0 outside training.
+    Args:
+        q: as many heads as keys have, or a multiple: then neighbouring heads share keys and values.
+        k: keys.
+        v: values.
+        dropout: the probability that an attention weight is dropped; 0 outside training.
+        documents: the number of the document each token belongs to (B, T), which attention does not leave.
+
+    Returns:
+        (B, T, n_head, D).
     """
-    y: Tensor = _CausalAttention.apply(qkv, n_head, dropout)  # type: ignore[no-untyped-call]
+    y: Tensor = _CausalAttention.apply(q, k, v, dropout, documents)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -78,55 +89,115 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class _CausalAttention(torch.autograd.Function):
-    """Softmax weights are kept for the backward pass; a negative one was dropped (its sign bit is free)."""
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """The last dimension divided by its root mean square, times ``weight``; keeps shape and dtype."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.rms_norm(x, x.shape[-1:], weight.to(x.dtype), epsilon)
+    y: Tensor = _RMSNorm.apply(x, weight, epsilon)  # type: ignore[no-untyped-call]
+    return y
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel i and channel i + D/2 of x (..., D) by an angle: ``cos`` (..., D), ``sin`` (..., D).
+
+    In the first half of ``sin`` are the negative sines.
+    """
+    y: Tensor = _Rotation.apply(x, cos.to(x.dtype), sin.to(x.dtype))  # type: ignore[no-untyped-call]
+    return y
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_exact(x)).square_()
+        scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_().to(x.dtype)  # (..., 1)
+        weight = weight.to(x.dtype)
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, n_head: int, p: float) -> Tensor:
-        B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
-        heads = qkv.view(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)  # (3, B, n_head, T, head_dim)
-        q, k, v = heads.reshape(3, B * n_head, T, C // n_head).contiguous()  # (B * n_head, T, head_dim) each
-        q = q * (1 / math.sqrt(C // n_head))
-        y, kept = torch.empty_like(q), []
-        with torch.autocast(qkv.device.type, enabled=False):
-            for start, end in _blocks(T):
-                weights = _causal_weights(q[:, start:end], k[:, :end])  # (B * n_head, end - start, end)
-                if p:
-                    weights = torch.copysign(weights, _signs(weights, p))
-                y[:, start:end] = (weights.relu() if p else weights) @ v[:, :end]
-                kept.append(weights)
-        if p:
-            y.mul_(_growth(p))
-        ctx.save_for_backward(q, k, v, y, *kept)
-        ctx.n_head, ctx.p = n_head, p
-        return _join_heads(y, n_head)
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = ctx.saved_tensors
+        normal = x * scale
+        along = grad * normal
+        dweight = along.flatten(0, -2).sum(0, dtype=_exact(x))
+        shared = (along @ weight).unsqueeze(-1).div_(x.size(-1))  # (..., 1)
+        dx = (grad * weight).sub_(normal.mul_(shared)).mul_(scale)
+        return dx, dweight, None
+
+
+class _Rotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return (x * cos).addcmul_(x.roll(x.size(-1) // 2, -1), sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return (grad * cos).addcmul_(grad.roll(grad.size(-1) // 2, -1), -sin), None, None
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """In which sums are kept."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """Softmax weights are kept for the backward pass; a negative one was dropped (its sign bit is free).
+
+    N = B * n_kv_head rows; G = n_head / n_kv_head queries share a key, and R queries attend together.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, p: float, documents: Tensor | None) -> Tensor:
+        (T, D), kv_heads = (q.size(1), q.size(3)), k.size(2)
+        q = _to_rows(q, kv_heads) * (1 / math.sqrt(D))  # (N, G, T, D)
+        k, v = _to_rows(k, kv_heads).squeeze(1), _to_rows(v, kv_heads).squeeze(1)  # (N, T, D)
+        y, kept = torch.empty_like(q), []
+        with torch.autocast(q.device.type, enabled=False):
+            for start, end in _blocks(T):
+                scores = q[:, :, start:end].flatten(1, 2) @ k[:, :end].transpose(1, 2)  # (N, G * R, end)
+                weights = _causal_weights(scores, start, end, documents)
+                if p:
+                    weights = torch.copysign(weights, _signs(weights, p))
+                part = (weights.relu() if p else weights) @ v[:, :end]  # (N, G * R, D)
+                y[:, :, start:end] = torch.unflatten(part, 1, (-1, end - start))
+                kept.append(weights)
+        if p:
+            y.mul_(_growth(p))
+        ctx.save_for_backward(q, k, v, y, *kept)
+        ctx.kv_heads, ctx.p = kv_heads, p
+        return _from_rows(y, kv_heads)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, y, *kept = ctx.saved_tensors
-        (rows, T, head_dim), p = q.shape, ctx.p
-        B = rows // ctx.n_head
-        dy = grad.view(B, T, ctx.n_head, head_dim).transpose(1, 2).reshape(rows, T, head_dim)
-        shared = (dy * y).sum(-1, keepdim=True)  # (B * n_head, T, 1), what the softmax takes from each score
+        (T, D), p = q.shape[2:], ctx.p
+        dy = _to_rows(grad, ctx.kv_heads)  # (N, G, T, D)
+        shared = (dy * y).sum(-1, keepdim=True)  # (N, G, T, 1), what the softmax takes from each score
         if p:
             dy = dy * _growth(p)
-        grads = torch.zeros(3, rows, T, head_dim, dtype=q.dtype, device=q.device)
-        dq, dk, dv = grads
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for (start, end), weights in zip(_blocks(T), kept, strict=True):
             here = slice(start, end)
-            used = weights.relu() if p else weights  # (B * n_head, end - start, end)
-            dv[:, :end] += used.transpose(1, 2) @ dy[:, here]
-            ds = dy[:, here] @ v[:, :end].transpose(1, 2)
+            queries, dy_here = q[:, :, here].flatten(1, 2), dy[:, :, here].flatten(1, 2)  # (N, G * R, D)
+            used = weights.relu() if p else weights  # (N, G * R, end)
+            dv[:, :end] += used.transpose(1, 2) @ dy_here
+            ds = dy_here @ v[:, :end].transpose(1, 2)
+            taken = shared[:, :, here].flatten(1, 2)  # (N, G * R, 1)
             if p:
-                ds.mul_(used).sub_(weights.abs().mul_(shared[:, here]))
+                ds.mul_(used).sub_(weights.abs().mul_(taken))
             else:
-                ds.sub_(shared[:, here]).mul_(weights)
-            dq[:, here] = ds @ k[:, :end]
-            dk[:, :end] += ds.transpose(1, 2) @ q[:, here]
-        dq.mul_(1 / math.sqrt(head_dim))
-        heads = grads.view(3, B, ctx.n_head, T, head_dim).permute(1, 3, 0, 2, 4)
-        return heads.reshape(B, T, 3 * ctx.n_head * head_dim), None, None
+                ds.sub_(taken).mul_(weights)
+            dq[:, :, here] = torch.unflatten(ds @ k[:, :end], 1, (-1, end - start))
+            dk[:, :end] += ds.transpose(1, 2) @ queries
+        dq.mul_(1 / math.sqrt(D))
+        dk, dv = dk.unsqueeze(1), dv.unsqueeze(1)
+        return (*(_from_rows(x, ctx.kv_heads) for x in (dq, dk, dv)), None, None)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -140,9 +211,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for rows, wanted in _parts(x, targets, weight):
             counted = (wanted != IGNORED).unsqueeze(1)  # (R, 1)
             wanted = torch.where(counted, wanted.unsqueeze(1), 0)
-            p = F.linear(rows, weight).softmax(
-                -1, dtype=torch.promote_types(x.dtype, torch.float32)
-            )  # (R, V)
+            p = F.linear(rows, weight).softmax(-1, dtype=_exact(x))  # (R, V)
             right = p.gather(1, wanted)
             nats -= (right.clamp_min(SMALLEST).log() * counted).sum()
             dlogits = p.scatter_(1, wanted, right - 1).to(x.dtype)
@@ -188,19 +257,27 @@ def _blocks(T: int) -> list[tuple[int, int]]:
     return [(start, min(start + QUERIES, T)) for start in range(0, T, QUERIES)]
 
 
-def _causal_weights(q: Tensor, k: Tensor) -> Tensor:
-    """How the last R queries (N, R, head_dim) of a text attend to its S keys (N, S, head_dim): (N, R, S)."""
-    scores = q @ k.transpose(1, 2)  # (N, R, S)
-    R = q.size(1)
+def _causal_weights(scores: Tensor, start: int, end: int, documents: Tensor | None) -> Tensor:
+    """Softmax of the scores (N, G * R, end) of the queries from ``start`` on, less what they may not see."""
+    R = end - start
+    of_queries = torch.unflatten(scores, 1, (-1, R))  # (N, G, R, end)
     hidden = torch.full((R, R), -torch.inf, dtype=scores.dtype, device=scores.device).triu(1)
-    scores[:, :, -R:] += hidden
+    of_queries[..., start:] += hidden
+    if documents is not None:
+        B = documents.size(0)
+        others = documents[:, start:end, None] != documents[:, None, :end]  # (B, R, end)
+        torch.unflatten(of_queries, 0, (B, -1)).masked_fill_(others[:, None, None], -torch.inf)
     return scores.softmax(-1)
 
 
-def _join_heads(y: Tensor, n_head: int) -> Tensor:
-    """(B * n_head, T, head_dim) → (B, T, C)."""
-    T, head_dim = y.shape[1:]
-    return y.view(-1, n_head, T, head_dim).transpose(1, 2).reshape(-1, T, n_head * head_dim)
+def _to_rows(x: Tensor, kv_heads: int) -> Tensor:
+    """(B, T, heads, D) → (B * kv_heads, G, T, D), contiguous."""
+    return torch.unflatten(x, 2, (kv_heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1).contiguous()
+
+
+def _from_rows(x: Tensor, kv_heads: int) -> Tensor:
+    """(B * kv_heads, G, T, D) → (B, T, heads, D)."""
+    return torch.unflatten(x, 0, (-1, kv_heads)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _parts(x: Tensor, targets: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor]]:

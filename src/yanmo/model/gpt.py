@@ -1,14 +1,18 @@
-"""GPT-2, written to be read.
+"""A GPT, written to be read: GPT-2, and what has become usual since.
 
-Shapes: B sequences in a batch, T tokens in a sequence, C = n_embd channels, V vocabulary size;
+Shapes: B sequences in a batch, T tokens in a sequence, C = n_embd channels, V vocabulary size, D = head_dim;
 S >= T counts the tokens attention looks back on, those of the cache included.
 
-Radford et al. 2019, "Language Models are Unsupervised Multitask Learners": a decoder-only transformer
-with learned positions, LayerNorm before each sub-layer, tanh-GELU, biases everywhere, and an output
-head that shares the token embedding's weights.
+    gpt2     Radford et al. 2019, "Language Models are Unsupervised Multitask Learners": a decoder-only
+             transformer with learned positions, LayerNorm before each sub-layer, tanh-GELU, biases
+             everywhere, and an output head that shares the token embedding's weights
+    modern   Yang et al. 2025, "Qwen3 Technical Report": rotary positions, RMSNorm, gated MLP, keys and
+             values shared by several queries, normalised queries and keys, no biases
+    moe      the same, with experts for an MLP (``moe.py``)
+
+What differs is ``norm_of``, ``attention_of``, ``mlp_of`` and where positions come in; all else is one.
 """
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -17,133 +21,91 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yanmo.config import ModelConfig
-from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy
+from yanmo.model.cache import Cache
+from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy, rotate
+from yanmo.model.layers import GatedMLP, Linear, RMSNorm
+from yanmo.model.moe import MixtureOfExperts
+from yanmo.model.rotary import Rotation, rotation
+from yanmo.model.shape import GPTConfig
 
 
 @dataclass(frozen=True)
-class GPTConfig:
-    """The shape of a model: [model] and the vocabulary's size."""
+class Pass:
+    """What all layers share in one forward pass."""
 
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-    block_size: int
-    dropout: float = 0.0
-
-    @classmethod
-    def of(cls, model: ModelConfig, vocab_size: int) -> "GPTConfig":
-        """From the settings of a recipe and the vocabulary of its tokenizer."""
-        dropout = model.dropout or 0.0
-        return cls(vocab_size, model.n_layer, model.n_head, model.n_embd, model.block_size, dropout)
-
-
-class Cache:
-    """Keys and values of the tokens a model has already seen, for generation; each row has its length."""
-
-    def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
-        head_dim = config.n_embd // config.n_head
-        shape = (config.n_layer, batch_size, config.n_head, config.block_size, head_dim)
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros_like(self.keys)
-        self.lengths = [0] * batch_size
-        self._mask: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        """Tokens in the longest row."""
-        return max(self.lengths)
-
-    def place(self, T: int) -> Tensor:
-        """Where the next T tokens of each row stand: (T,), or (B, T) where lengths differ."""
-        device, past = self.keys.device, self.length
-        self._end, self._mask = past + T, None
-        self._places = torch.arange(past, self._end, device=device)  # (T,)
-        if min(self.lengths) < past:
-            lengths = torch.tensor(self.lengths, device=device)  # (B,)
-            self._places = lengths[:, None] + torch.arange(T, device=device)  # (B, T)
-            self._mask = torch.arange(self._end, device=device) <= self._places[:, None, :, None]
-        return self._places
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Put k, v (B, n_head, T, head_dim) of one layer in their places; gives all S so far.
-
-        Where lengths differ also a mask (B, 1, T, S) of what each token may look at.
-        """
-        end, past = self._end, self._end - k.size(2)
-        if self._mask is None:
-            self.keys[layer, :, :, past:end] = k
-            self.values[layer, :, :, past:end] = v
-        else:
-            rows = torch.arange(k.size(0), device=k.device)[:, None]  # (B, 1)
-            self.keys[layer][rows, :, self._places] = k.transpose(1, 2)  # (B, T, n_head, head_dim)
-            self.values[layer][rows, :, self._places] = v.transpose(1, 2)
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end], self._mask
-
-    def part(self, start: int, stop: int) -> "Cache":
-        """Some rows as a cache of their own, in the same memory, with lengths of its own."""
-        part = copy.copy(self)
-        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
-        part.lengths = self.lengths[start:stop]
-        return part
-
-    def copy_row(self, source: int, to: int) -> None:
-        """Give row ``to`` what row ``source`` holds."""
-        length = self.lengths[source]
-        for tensor in (self.keys, self.values):
-            tensor[:, to, :, :length] = tensor[:, source, :, :length]
-        self.lengths[to] = length
-
-    def keep(self, rows: list[int]) -> None:
-        """Drop all but ``rows``, which ascend and move together."""
-        for to, row in enumerate(rows):
-            if to != row:
-                self.copy_row(row, to)
-        kept = self.part(0, len(rows))
-        self.keys, self.values, self.lengths = kept.keys, kept.values, kept.lengths
-
-
-class Linear(nn.Linear):
-    """torch's, by ``fused.linear``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    cache: Cache | None = None
+    rotation: Rotation | None = None
+    documents: Tensor | None = None
+    """The number of the document that each token belongs to, (B, T); None: all may look at all before."""
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017)."""
+    """Causal multi-head self-attention (Vaswani et al. 2017), with GPT-2's heads."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.n_head = config.n_head
-        self.dropout = config.dropout
+        self.layer, self.dropout = layer, config.dropout
+        self.heads, self.kv_heads, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
         self.kind: Literal["sdpa", "matmul"] = "sdpa"
-        self.qkv = Linear(config.n_embd, 3 * config.n_embd)
-        self.out = Linear(config.n_embd, config.n_embd)
+        self.make_projections(config.n_embd)
 
-    def forward(self, x: Tensor, layer: int, cache: Cache | None) -> Tensor:
+    def make_projections(self, C: int) -> None:
+        """From the stream to heads, and from heads into the stream."""
+        self.qkv = Linear(C, 3 * C)
+        self.out = Linear(C, C)
+
+    def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, n_head, D), keys and values (B, T, n_kv_head, D) of x (B, T, C)."""
+        q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.heads, self.head_dim)).unbind(2)
+        return q, k, v
+
+    def forward(self, x: Tensor, shared: Pass) -> Tensor:
         p = self.dropout if self.training else 0.0
-        qkv = self.qkv(x)  # (B, T, 3C)
-        if self.kind == "matmul" and cache is None:
-            y = causal_attention(qkv, self.n_head, p)  # (B, T, C)
+        q, k, v = self.project(x, shared.rotation)
+        if self.kind == "matmul" and shared.cache is None:
+            y = causal_attention(q, k, v, p, shared.documents)  # (B, T, n_head, D)
         else:
-            y = sdpa_attention(qkv, self.n_head, p, layer, cache)
-        return dropout(self.out(y), self.dropout, self.training)  # (B, T, C)
+            y = sdpa_attention(q, k, v, p, self.layer, shared)
+        return dropout(self.out(y.flatten(2)), self.dropout, self.training)  # (B, T, C)
 
 
-def sdpa_attention(qkv: Tensor, n_head: int, p: float, layer: int, cache: Cache | None) -> Tensor:
-    """torch's own attention: (B, T, 3C) → (B, T, C), with a cache on all that came before as well."""
-    B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
-    q, k, v = qkv.view(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)  # (B, n_head, T, head_dim) each
+class ModernAttention(Attention):
+    """With rotary positions, shared keys and values, and normalised queries and keys.
+
+    Su et al. 2021, "RoFormer"; Ainslie et al. 2023, "GQA"; Henry et al. 2020, "Query-Key Normalization".
+    """
+
+    def make_projections(self, C: int) -> None:
+        """One matrix each; no biases."""
+        D = self.head_dim
+        self.q = Linear(C, self.heads * D, bias=False)
+        self.k = Linear(C, self.kv_heads * D, bias=False)
+        self.v = Linear(C, self.kv_heads * D, bias=False)
+        self.q_norm, self.k_norm = RMSNorm(D), RMSNorm(D)
+        self.out = Linear(self.heads * D, C, bias=False)
+
+    def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, n_head, D), keys and values (B, T, n_kv_head, D) of x (B, T, C)."""
+        assert rotation is not None
+        q, k, v = (torch.unflatten(y, -1, (-1, self.head_dim)) for y in (self.q(x), self.k(x), self.v(x)))
+        return rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation), v
+
+
+def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared: Pass) -> Tensor:
+    """torch's own attention, with a cache on all that came before as well; gives (B, T, n_head, D)."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
     mask = None
-    if cache is not None:
-        k, v, mask = cache.extend(layer, k, v)  # (B, n_head, S, head_dim)
-    S = k.size(2)
+    if shared.cache is not None:
+        k, v, mask = shared.cache.extend(layer, k, v)  # (B, n_kv_head, S, D)
+    T, S = q.size(2), k.size(2)
     if mask is None and 1 < T < S:
         mask = causal_mask(T, S, q.device)
-    y = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal=mask is None and T > 1)
-    return y.transpose(1, 2).reshape(B, T, C)
+    if shared.documents is not None:
+        mask = causal_mask(T, T, q.device) & same_document(shared.documents)  # (B, 1, T, T)
+    y = F.scaled_dot_product_attention(
+        q, k, v, mask, p, is_causal=mask is None and T > 1, enable_gqa=q.size(1) != k.size(1)
+    )
+    return y.transpose(1, 2)
 
 
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
@@ -151,34 +113,55 @@ def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
 
 
+def same_document(documents: Tensor) -> Tensor:
+    """True where two tokens of a row belong to one document: (B, T) → (B, 1, T, T)."""
+    return (documents[:, :, None] == documents[:, None, :]).unsqueeze(1)
+
+
 class MLP(nn.Module):
-    """Position-wise feed-forward network, four times as wide inside."""
+    """Position-wise feed-forward network."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.dropout = config.dropout
-        self.up = Linear(config.n_embd, 4 * config.n_embd)
-        self.down = Linear(4 * config.n_embd, config.n_embd)
+        self.up = Linear(config.n_embd, config.n_inner)
+        self.down = Linear(config.n_inner, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.up(x), approximate="tanh")  # (B, T, 4C)
-        return dropout(self.down(x), self.dropout, self.training)  # (B, T, C)
+        y: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        return y  # (B, T, C)
+
+
+def norm_of(config: GPTConfig) -> nn.Module:
+    """What keeps the stream's size in bounds before it is read."""
+    return nn.LayerNorm(config.n_embd) if config.family == "gpt2" else RMSNorm(config.n_embd)
+
+
+def attention_of(config: GPTConfig, layer: int) -> Attention:
+    """How tokens look at each other."""
+    return Attention(config, layer) if config.family == "gpt2" else ModernAttention(config, layer)
+
+
+def mlp_of(config: GPTConfig, layer: int) -> nn.Module:
+    """What each token goes through alone."""
+    if config.has_experts(layer):
+        return MixtureOfExperts(config)
+    return MLP(config) if config.family == "gpt2" else GatedMLP(config.n_embd, config.n_inner)
 
 
 class Block(nn.Module):
     """Attention, then MLP, each on the normalised stream and added back to it."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.norm_1 = nn.LayerNorm(config.n_embd)
-        self.attention = Attention(config)
-        self.norm_2 = nn.LayerNorm(config.n_embd)
-        self.mlp = MLP(config)
+        self.dropout = config.dropout
+        self.norm_1 = norm_of(config)
+        self.attention = attention_of(config, layer)
+        self.norm_2 = norm_of(config)
+        self.mlp = mlp_of(config, layer)
 
-    def forward(self, x: Tensor, layer: int, cache: Cache | None) -> Tensor:
-        x = x + self.attention(self.norm_1(x), layer, cache)
-        y: Tensor = self.mlp(self.norm_2(x))
-        return x + y  # (B, T, C)
+    def forward(self, x: Tensor, shared: Pass) -> Tensor:
+        x = x + self.attention(self.norm_1(x), shared)
+        return x + dropout(self.mlp(self.norm_2(x)), self.dropout, self.training)  # (B, T, C)
 
 
 class GPT(nn.Module):
@@ -187,10 +170,15 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.separator: int | None = None
+        """The token that ends a document, where attention is to stay within one."""
         self.tokens = nn.Embedding(config.vocab_size, config.n_embd)
-        self.positions = nn.Embedding(config.block_size, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = nn.LayerNorm(config.n_embd)
+        if config.family == "gpt2":
+            self.positions = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.norm = norm_of(config)
+        if not config.tied_head:
+            self.logits = Linear(config.n_embd, config.vocab_size, bias=False)
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it."""
@@ -202,27 +190,45 @@ class GPT(nn.Module):
         Raises:
             ValueError: more tokens than ``block_size``.
         """
-        past, T = cache.length if cache is not None else 0, ids.size(1)
-        if past + T > self.config.block_size:
-            raise ValueError(f"{past + T} tokens do not fit a window of {self.config.block_size}")
+        config, past, T = self.config, cache.length if cache is not None else 0, ids.size(1)
+        if past + T > config.block_size:
+            raise ValueError(f"{past + T} tokens do not fit a window of {config.block_size}")
         position = torch.arange(T, device=ids.device) if cache is None else cache.place(T)  # (T,) or (B, T)
-        x = self.tokens(ids) + self.positions(position)  # (B, T, C)
-        x = dropout(x, self.config.dropout, self.training)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, layer, cache)
+        x = self.tokens(ids)  # (B, T, C)
+        turn = None
+        if config.family == "gpt2":
+            x = x + self.positions(position)
+        else:
+            turn = rotation(position, config.head_dim, config.rope_theta)
+        x = dropout(x, config.dropout, self.training)
+        shared = Pass(cache, turn, None if cache is not None else self.documents(ids))
+        for block in self.blocks:
+            x = block(x, shared)
         if cache is not None:
             cache.lengths = [length + T for length in cache.lengths]
         y: Tensor = self.norm(x)
         return y  # (B, T, C)
 
+    def documents(self, ids: Tensor) -> Tensor | None:
+        """The number of the document that each of ``ids`` (B, T) belongs to, where that matters: (B, T)."""
+        if self.separator is None:
+            return None
+        ends = ids == self.separator
+        return ends.cumsum(1) - ends.long()  # what ends a document belongs to it
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (V, C) of the output head."""
+        return self.tokens.weight if self.config.tied_head else self.logits.weight
+
     def head(self, x: Tensor) -> Tensor:
-        """Logits (..., V) of a stream (..., C); the head shares the embedding's weights."""
-        return linear(x, self.tokens.weight)
+        """Logits (..., V) of a stream (..., C)."""
+        return linear(x, self.head_weight)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Sum over all targets (B, T) of the negative log likelihood, in nats."""
         x = self.stream(ids).flatten(0, 1)  # (B * T, C)
-        return linear_cross_entropy(x, self.tokens.weight, targets.flatten())
+        return linear_cross_entropy(x, self.head_weight, targets.flatten())
 
     def use_attention(self, kind: Literal["sdpa", "matmul"]) -> None:
         """Choose how attention is computed without a cache; the result is the same up to rounding."""
@@ -230,13 +236,14 @@ class GPT(nn.Module):
             block.attention.kind = kind  # type: ignore[union-attr]
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
-        """GPT-2's initialisation: N(0, 0.02), the projections into the stream scaled by 1/√(2L)."""
+    def initialise(self, seed: int, zero_projections: bool = False) -> None:
+        """N(0, 0.02), the projections into the stream scaled by 1/√(2L), GPT-2's way, or zero."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
-                into_stream = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                into_stream = name.endswith(("out.weight", "down.weight", "experts.down"))
                 scale = 1 / math.sqrt(2 * self.config.n_layer) if into_stream else 1.0
+                scale = 0.0 if into_stream and zero_projections else scale
                 nn.init.normal_(parameter, std=0.02 * scale, generator=generator)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -248,3 +255,17 @@ def count_parameters(config: GPTConfig) -> int:
     """Parameters of a model, its shared head counted once; nothing is allocated."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in GPT(config).parameters())
+
+
+def count_between(config: GPTConfig) -> int:
+    """Parameters but those of the tables of tokens and positions and of a head of its own."""
+    tables = config.vocab_size * (1 if config.tied_head else 2)
+    tables += config.block_size if config.family == "gpt2" else 0
+    return count_parameters(config) - tables * config.n_embd
+
+
+def count_active(config: GPTConfig) -> int:
+    """Parameters that a token goes through: of the routed experts only those it is sent to."""
+    layers = sum(config.has_experts(layer) for layer in range(config.n_layer))
+    idle = config.n_expert - config.n_expert_active
+    return count_parameters(config) - layers * idle * 3 * config.n_embd * config.expert_inner

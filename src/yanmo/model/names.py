@@ -1,129 +1,126 @@
-"""Our parameter names ↔ Hugging Face's names and layouts: one table, used both ways.
+"""Our parameter names ↔ Hugging Face's names and layouts: one table for each family, used both ways.
 
 ``GPT2LMHeadModel`` stores its linear layers as ``Conv1D``, (in, out) where ``nn.Linear`` has (out, in);
-so those matrices are transposed on the way. The head is tied to the embedding and not stored.
+so those matrices are transposed on the way. ``Dots1ForCausalLM`` stores every expert by itself; ours lie
+behind each other in one tensor. A tied head is not stored.
 """
 
 import re
-from typing import Any
+from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, stack
 
 from yanmo.errors import CheckpointError
-from yanmo.model.gpt import GPTConfig
+from yanmo.model.shape import Family
 
-# ours, Hugging Face's, transposed?
-_GPT2 = (
-    ("tokens.weight", "transformer.wte.weight", False),
-    ("positions.weight", "transformer.wpe.weight", False),
-    ("norm.weight", "transformer.ln_f.weight", False),
-    ("norm.bias", "transformer.ln_f.bias", False),
-    ("blocks.{}.norm_1.weight", "transformer.h.{}.ln_1.weight", False),
-    ("blocks.{}.norm_1.bias", "transformer.h.{}.ln_1.bias", False),
-    ("blocks.{}.attention.qkv.weight", "transformer.h.{}.attn.c_attn.weight", True),
-    ("blocks.{}.attention.qkv.bias", "transformer.h.{}.attn.c_attn.bias", False),
-    ("blocks.{}.attention.out.weight", "transformer.h.{}.attn.c_proj.weight", True),
-    ("blocks.{}.attention.out.bias", "transformer.h.{}.attn.c_proj.bias", False),
-    ("blocks.{}.norm_2.weight", "transformer.h.{}.ln_2.weight", False),
-    ("blocks.{}.norm_2.bias", "transformer.h.{}.ln_2.bias", False),
-    ("blocks.{}.mlp.up.weight", "transformer.h.{}.mlp.c_fc.weight", True),
-    ("blocks.{}.mlp.up.bias", "transformer.h.{}.mlp.c_fc.bias", False),
-    ("blocks.{}.mlp.down.weight", "transformer.h.{}.mlp.c_proj.weight", True),
-    ("blocks.{}.mlp.down.bias", "transformer.h.{}.mlp.c_proj.bias", False),
+Layout = Literal["as it is", "transposed", "by expert"]
+Table = tuple[tuple[str, str, Layout], ...]
+"""Ours, Hugging Face's, and how theirs lies there; ``{}`` is a layer's number, ``{e}`` an expert's."""
+
+_GPT2: Table = (
+    ("tokens.weight", "transformer.wte.weight", "as it is"),
+    ("positions.weight", "transformer.wpe.weight", "as it is"),
+    ("norm.weight", "transformer.ln_f.weight", "as it is"),
+    ("norm.bias", "transformer.ln_f.bias", "as it is"),
+    ("blocks.{}.norm_1.weight", "transformer.h.{}.ln_1.weight", "as it is"),
+    ("blocks.{}.norm_1.bias", "transformer.h.{}.ln_1.bias", "as it is"),
+    ("blocks.{}.attention.qkv.weight", "transformer.h.{}.attn.c_attn.weight", "transposed"),
+    ("blocks.{}.attention.qkv.bias", "transformer.h.{}.attn.c_attn.bias", "as it is"),
+    ("blocks.{}.attention.out.weight", "transformer.h.{}.attn.c_proj.weight", "transposed"),
+    ("blocks.{}.attention.out.bias", "transformer.h.{}.attn.c_proj.bias", "as it is"),
+    ("blocks.{}.norm_2.weight", "transformer.h.{}.ln_2.weight", "as it is"),
+    ("blocks.{}.norm_2.bias", "transformer.h.{}.ln_2.bias", "as it is"),
+    ("blocks.{}.mlp.up.weight", "transformer.h.{}.mlp.c_fc.weight", "transposed"),
+    ("blocks.{}.mlp.up.bias", "transformer.h.{}.mlp.c_fc.bias", "as it is"),
+    ("blocks.{}.mlp.down.weight", "transformer.h.{}.mlp.c_proj.weight", "transposed"),
+    ("blocks.{}.mlp.down.bias", "transformer.h.{}.mlp.c_proj.bias", "as it is"),
 )
+_MODERN: Table = (
+    ("tokens.weight", "model.embed_tokens.weight", "as it is"),
+    ("norm.weight", "model.norm.weight", "as it is"),
+    ("logits.weight", "lm_head.weight", "as it is"),
+    ("blocks.{}.norm_1.weight", "model.layers.{}.input_layernorm.weight", "as it is"),
+    ("blocks.{}.attention.q.weight", "model.layers.{}.self_attn.q_proj.weight", "as it is"),
+    ("blocks.{}.attention.k.weight", "model.layers.{}.self_attn.k_proj.weight", "as it is"),
+    ("blocks.{}.attention.v.weight", "model.layers.{}.self_attn.v_proj.weight", "as it is"),
+    ("blocks.{}.attention.out.weight", "model.layers.{}.self_attn.o_proj.weight", "as it is"),
+    ("blocks.{}.attention.q_norm.weight", "model.layers.{}.self_attn.q_norm.weight", "as it is"),
+    ("blocks.{}.attention.k_norm.weight", "model.layers.{}.self_attn.k_norm.weight", "as it is"),
+    ("blocks.{}.norm_2.weight", "model.layers.{}.post_attention_layernorm.weight", "as it is"),
+    ("blocks.{}.mlp.gate.weight", "model.layers.{}.mlp.gate_proj.weight", "as it is"),
+    ("blocks.{}.mlp.up.weight", "model.layers.{}.mlp.up_proj.weight", "as it is"),
+    ("blocks.{}.mlp.down.weight", "model.layers.{}.mlp.down_proj.weight", "as it is"),
+)
+_MOE: Table = (
+    *_MODERN,
+    ("blocks.{}.mlp.router.weight", "model.layers.{}.mlp.gate.weight", "as it is"),
+    ("blocks.{}.mlp.router.bias", "model.layers.{}.mlp.gate.e_score_correction_bias", "as it is"),
+    ("blocks.{}.mlp.experts.gate", "model.layers.{}.mlp.experts.{e}.gate_proj.weight", "by expert"),
+    ("blocks.{}.mlp.experts.up", "model.layers.{}.mlp.experts.{e}.up_proj.weight", "by expert"),
+    ("blocks.{}.mlp.experts.down", "model.layers.{}.mlp.experts.{e}.down_proj.weight", "by expert"),
+    ("blocks.{}.mlp.shared.gate.weight", "model.layers.{}.mlp.shared_experts.gate_proj.weight", "as it is"),
+    ("blocks.{}.mlp.shared.up.weight", "model.layers.{}.mlp.shared_experts.up_proj.weight", "as it is"),
+    ("blocks.{}.mlp.shared.down.weight", "model.layers.{}.mlp.shared_experts.down_proj.weight", "as it is"),
+)
+TABLES: dict[Family, Table] = {"gpt2": _GPT2, "modern": _MODERN, "moe": _MOE}
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
-def hugging_face_name(ours: str) -> tuple[str, bool]:
-    """The Hugging Face name of one of our parameters, and whether it is transposed there."""
+def hugging_face_name(family: Family, ours: str) -> tuple[str, Layout]:
+    """Hugging Face's name of one of our parameters (``{e}`` for an expert's number), and its layout."""
     layer = _LAYER.search(ours)
     pattern = _LAYER.sub(".{}.", ours)
-    for name, theirs, transposed in _GPT2:
+    for name, theirs, layout in TABLES[family]:
         if name == pattern:
-            return theirs.format(layer[1] if layer else ""), transposed
+            return theirs.replace("{}", layer[1] if layer else ""), layout
     raise KeyError(ours)
 
 
-def to_hugging_face(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_hugging_face(family: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by our names → by Hugging Face's, in its layout."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for ours, tensor in tensors.items():
-        theirs, transposed = hugging_face_name(ours)
-        found[theirs] = (tensor.t() if transposed else tensor).contiguous()
+        theirs, layout = hugging_face_name(family, ours)
+        if layout == "by expert":
+            found |= {theirs.replace("{e}", str(e)): part.contiguous() for e, part in enumerate(tensor)}
+        else:
+            found[theirs] = (tensor.t() if layout == "transposed" else tensor).contiguous()
     return found
 
 
-def from_hugging_face(tensors: dict[str, Tensor], ours: list[str], where: str) -> dict[str, Tensor]:
+def from_hugging_face(
+    family: Family, tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], where: str
+) -> dict[str, Tensor]:
     """Tensors by Hugging Face's names → by ours, in our layout.
 
+    Args:
+        family: whose table.
+        tensors: by Hugging Face's names.
+        shapes: those of all our parameters, by our names.
+        where: the folder, for the message.
+
     Raises:
-        CheckpointError: one of ours is missing.
+        CheckpointError: one is missing, or has another shape.
     """
-    found = {}
-    for name in ours:
-        theirs, transposed = hugging_face_name(name)
-        tensor = tensors.get(theirs, tensors.get(theirs.removeprefix("transformer.")))  # GPT2Model has none
+
+    def find(theirs: str) -> Tensor:
+        bare = re.sub(r"^(transformer|model)\.", "", theirs)  # a model saved without its head has no prefix
+        tensor = tensors.get(theirs, tensors.get(bare))
         if tensor is None:
-            raise CheckpointError(f"the weights lack {theirs}", where=where, mend="is it a GPT-2?")
-        found[name] = tensor.t().contiguous() if transposed else tensor
-    return found
+            raise CheckpointError(f"the weights lack {theirs}", where=where, mend=f"is it a {family} model?")
+        return tensor
 
-
-def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
-    """config.json as transformers, llama.cpp (which reads n_ctx) and vLLM expect it."""
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "activation_function": "gelu_new",
-        "vocab_size": config.vocab_size,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_embd": config.n_embd,
-        "n_inner": None,
-        "n_positions": config.block_size,
-        "n_ctx": config.block_size,
-        "attn_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
-        "layer_norm_epsilon": 1e-05,
-        "initializer_range": 0.02,
-        "tie_word_embeddings": True,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "dtype": "float32",
-    }
-
-
-def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
-    """The shape in a config.json.
-
-    Raises:
-        CheckpointError: another family, or a GPT-2 with a part ours does not have.
-    """
-    expected = {
-        "model_type": ("gpt2",),
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-        "layer_norm_epsilon": (1e-5,),
-        "n_inner": (None, 4 * values.get("n_embd", 0)),
-        "tie_word_embeddings": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-    }
-    for key, allowed in expected.items():
-        value = values.get(key, allowed[0])
-        if value not in allowed:
+    found = {}
+    for name, shape in shapes.items():
+        theirs, layout = hugging_face_name(family, name)
+        if layout == "by expert":
+            tensor = stack([find(theirs.replace("{e}", str(e))) for e in range(shape[0])])
+        else:
+            tensor = find(theirs)
+            tensor = tensor.t().contiguous() if layout == "transposed" else tensor
+        if tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(
-                f"config.json has {key}={value!r}; yanmo's gpt2 has {allowed[0]!r}",
-                where=where,
-                mend="give a GPT-2 folder",
+                f"{name} has shape {tuple(tensor.shape)}, config.json says {tuple(shape)}", where=where
             )
-    try:
-        return GPTConfig(
-            vocab_size=values["vocab_size"],
-            n_layer=values["n_layer"],
-            n_head=values["n_head"],
-            n_embd=values["n_embd"],
-            block_size=values["n_positions"],
-            dropout=values.get("resid_pdrop", 0.1),
-        )
-    except KeyError as error:
-        raise CheckpointError(f"config.json lacks {error}", where=where) from error
+        found[name] = tensor
+    return found

@@ -20,7 +20,8 @@ from yanmo.checkpoint import find_model_folder, load_shape
 from yanmo.config import MICRO_BATCH, Recipe, check_relations, get, given_keys, with_values
 from yanmo.data.batches import windows_in
 from yanmo.errors import ConfigError, DeviceError
-from yanmo.model.gpt import GPT, GPTConfig, count_parameters
+from yanmo.model.gpt import GPT, count_active
+from yanmo.model.shape import GPTConfig
 from yanmo.train.distributed import World, autocast_for
 from yanmo.train.machine import is_out_of_memory, onednn_keeps_float32, use_matmul
 from yanmo.train.optim import build_optimizer
@@ -60,14 +61,18 @@ def adopt_shape(recipe: Recipe) -> Recipe:
     if recipe.model.init is None:
         return recipe
     folder = find_model_folder(Path(recipe.model.init))
-    config = load_shape(folder)
-    taken: dict[str, Any] = {
-        f"model.{key}": getattr(config, key) for key in ("n_layer", "n_head", "n_embd", "block_size")
-    }
-    for name, value in taken.items():
-        if name in given_keys(recipe) and get(recipe, name) != value:
+    shape = load_shape(folder)
+    taken = {f"model.{key}": value for key, value in shape.settings().items()}
+    free = () if shape.family == "gpt2" else ("model.block_size", "model.rope_theta")  # no table of positions
+    for name, value in list(taken.items()):
+        asked = get(recipe, name)
+        if name not in given_keys(recipe) or asked in (None, value):
+            continue
+        if name in free:
+            taken[name] = asked
+        else:
             raise ConfigError(
-                f"{name}={get(recipe, name)}, but the weights have {value}",
+                f"{name}={asked}, but the weights have {value}",
                 where=f"model.init={recipe.model.init}",
                 mend="leave the shape out: it comes with the weights",
             )
@@ -121,6 +126,12 @@ def decide_packing(recipe: Recipe) -> dict[str, Any]:
     return {"data.packing": packing, "data.stride": stride}
 
 
+def decide_shape(recipe: Recipe) -> dict[str, Any]:
+    """What is left open of the model's shape: by the rules of its family."""
+    shape = GPTConfig.of(recipe.model, vocab_size=1)
+    return {f"model.{name}": value for name, value in shape.settings().items()}
+
+
 def decide_optimizer(recipe: Recipe) -> dict[str, Any]:
     """The optimizer and its rate: by rule."""
     name = recipe.optim.name or ("adamw" if recipe.model.init else "muon")
@@ -171,7 +182,7 @@ def measure(
     model = GPT(config).to(device)
     model.initialise(0)
     model.train()
-    flop = 6 * count_parameters(config) * config.block_size
+    flop = 6 * count_active(config) * config.block_size
     most = max(int(PROBE_FLOP.get(device.type, MUCH_FLOP) / flop), 1)
 
     def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:

@@ -59,7 +59,9 @@ class World:
 
     def share_gradients(self, module: nn.Module) -> nn.Module:
         """``module``, whose gradients become the mean over all ranks (Li et al. 2020, torch's DDP)."""
-        return DistributedDataParallel(module) if self.size > 1 else module
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False)  # experts' loads differ by rank
 
     def hold_back(self, module: nn.Module) -> AbstractContextManager[None]:
         """A context in which gradients stay on their rank and add up."""

@@ -21,7 +21,9 @@ RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two dimensions; a group's ``parts`` says how many matrices lie in each of them.
+    """For matrices; a group's ``parts`` says how many lie below each other in a parameter of two dimensions.
+
+    In one of three dimensions matrices lie behind each other.
 
     Args:
         params: groups.
@@ -52,9 +54,9 @@ class Muon(torch.optim.Optimizer):
                     key = (group["parts"], parameter.shape, group["lr"], group["weight_decay"])
                     alike[key].append((parameter, self._with_momentum(parameter)))
         for (parts, shape, rate, decay), pairs in alike.items():
-            rows, columns = shape[0] // parts, shape[1]
+            rows, columns = shape[-2] // parts, shape[-1]
             stacked = torch.stack([update for _, update in pairs]).view(-1, rows, columns)
-            updates = orthogonalise(stacked.to(self.dtype)).view(-1, *shape)  # (N, R, C)
+            updates = orthogonalise(stacked.to(self.dtype)).view(-1, *shape)
             size = RMS * math.sqrt(max(rows, columns))
             for (parameter, _), update in zip(pairs, updates, strict=True):
                 parameter.mul_(1 - rate * decay)

@@ -101,5 +101,5 @@ def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = Non
 
 
 def hidden_matrices(model: GPT) -> dict[str, nn.Parameter]:
-    """The matrices between embedding and head, by name."""
-    return {name: p for name, p in model.blocks.named_parameters() if p.dim() == 2}
+    """The matrices between embedding and head, by name; a router is a head of its own."""
+    return {name: p for name, p in model.blocks.named_parameters() if p.dim() >= 2 and "router" not in name}

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from yanmo.config import Recipe
 from yanmo.data.batches import windows_in
 from yanmo.data.shards import ShardSet
 from yanmo.model.fused import LOGITS, MANY_LOGITS
-from yanmo.model.gpt import GPTConfig, count_parameters
+from yanmo.model.gpt import GPT, count_active, count_between, count_parameters
+from yanmo.model.shape import GPTConfig
 from yanmo.train.decide import MANY_PASSES, passes, step_limit, usual_rate
+from yanmo.train.optim import hidden_matrices
 
 FINE_TUNING_RATE = 5e-5
 """Up to here a learning rate is one for weights that know something already."""
@@ -42,8 +46,11 @@ class Forecast:
     """The numbers of a run; what follows from its length is None where only the clock will tell."""
 
     parameters: int
+    active_parameters: int
+    """Those that a token goes through: fewer than all where it is sent to some of many experts."""
     parameters_without_embeddings: int
-    """Token and position tables not counted (Kaplan et al. 2020; nanoGPT leaves out positions only)."""
+    """Token and position tables, and a head of its own, not counted (Kaplan et al. 2020; nanoGPT leaves out
+    positions only)."""
     vocabulary: int
     text: Text
     tokens_per_parameter: float
@@ -52,6 +59,8 @@ class Forecast:
     passes: float | None
     """How often each token is a target: more than epochs where windows overlap."""
     memory_bytes: int
+    cache_bytes: int
+    """What writing keeps of each token, in float32."""
     disk_bytes: int
     warnings: tuple[str, ...]
 
@@ -74,12 +83,12 @@ def forecast(
     """
     steps = steps or step_limit(recipe, text.train_tokens)
     parameters = count_parameters(config)
-    tables = (config.vocab_size + config.block_size) * config.n_embd
     windows = windows_in(text.train_tokens, config.block_size, recipe.data.stride)
     samples = steps * recipe.train.batch_size if steps else None
     found = Forecast(
         parameters=parameters,
-        parameters_without_embeddings=parameters - tables,
+        active_parameters=count_active(config),
+        parameters_without_embeddings=count_between(config),
         vocabulary=config.vocab_size,
         text=text,
         tokens_per_parameter=text.train_tokens / parameters,
@@ -87,6 +96,7 @@ def forecast(
         epochs=samples / windows if samples else None,
         passes=passes(recipe, steps, text.train_tokens) if steps else None,
         memory_bytes=memory_bytes(recipe, config, parameters),
+        cache_bytes=4 * config.cached_values,
         disk_bytes=disk_bytes(recipe, config, parameters, samples / windows if samples else 0),
         warnings=(),
     )
@@ -116,8 +126,9 @@ def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
 
 def moment_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
     """What the optimizer keeps in float32: two moments of a parameter, one of a matrix under Muon."""
-    matrices = 12 * config.n_layer * config.n_embd**2 if recipe.optim.name == "muon" else 0
-    return 4 * (2 * parameters - matrices)
+    with torch.device("meta"):
+        hidden = hidden_matrices(GPT(config)) if recipe.optim.name == "muon" else {}
+    return 4 * (2 * parameters - sum(matrix.numel() for matrix in hidden.values()))
 
 
 def disk_bytes(recipe: Recipe, config: GPTConfig, parameters: int, epochs: float) -> int:
@@ -163,17 +174,26 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         ends.append(f"within {train.minutes:g} minutes")
     if found.passes and found.epochs:
         ends.append(f"{found.epochs:.1f} epochs, {found.passes:.1f} passes over the text")
+    tables = "token and position tables" if config.family == "gpt2" else "token table and head"
+    shared = f" on {config.n_kv_head} of keys and values" if config.n_kv_head < config.n_head else ""
+    active = ""
+    if config.family == "moe":
+        active = (
+            f"; {found.active_parameters:,} active, of {config.n_expert} experts {config.n_expert_active}"
+            f" and {config.n_expert_shared} shared"
+        )
     lines = [
         *recipe_lines(recipe),
         f"text   {text.characters:,} characters, {text.train_tokens:,} training tokens,"
         f" {text.val_tokens:,} held out",
         f"model  {recipe.model.family}, {found.parameters:,} parameters"
-        f" ({found.parameters_without_embeddings:,} without token and position tables):"
-        f" {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide,"
+        f" ({found.parameters_without_embeddings:,} without {tables}{active}):"
+        f" {config.n_layer} layers, {config.n_head} heads{shared}, {config.n_embd} wide,"
         f" window {config.block_size}, vocabulary {config.vocab_size:,};"
         f" {found.tokens_per_parameter:.2f} training tokens per parameter",
         f"plan   {', '.join(ends)}; batches of {train.batch_size} windows on {place(recipe)}",
-        f"needs  about {gigabytes(found.memory_bytes)} of memory,"
+        f"needs  about {gigabytes(found.memory_bytes)} of memory (to write,"
+        f" {found.cache_bytes / 1000:.1f} kB for each token it looks back on),"
         f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
     ]
     return lines + [f"warning: {warning}" for warning in found.warnings]

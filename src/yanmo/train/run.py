@@ -40,7 +40,8 @@ from yanmo.errors import CheckpointError, ConfigError
 from yanmo.evaluate import ReferenceLines, reference_lines
 from yanmo.generate import encode_prompt
 from yanmo.log import Voice
-from yanmo.model.gpt import GPT, GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.model.shape import GPTConfig
 from yanmo.tokenizer import Tokenizer, kind_of
 from yanmo.train.decide import (
     adopt_shape,
@@ -49,6 +50,7 @@ from yanmo.train.decide import (
     decide_length,
     decide_optimizer,
     decide_packing,
+    decide_shape,
     measure,
     require_compiler,
     step_limit,
@@ -150,6 +152,7 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     encode_prompt(prepared.tokenizer, recipe.sample.prompt or "", recipe.model.block_size)  # it fits
     lines = reference_lines(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
     model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
+    model.separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
     progress = Progress(loss_scale=FIRST_LOSS_SCALE if recipe.train.precision == "float16" else 1.0)
     return Run(
         folder, recipe, prepared, lines, world, voice, model,
@@ -191,7 +194,8 @@ def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prep
     """
     recipe = adopt_shape(asked)
     require_compiler(recipe, world.device)
-    recipe = decide(recipe, decide_device(recipe, world) | decide_packing(recipe) | decide_optimizer(recipe))
+    recipe = decide(recipe, decide_device(recipe, world) | decide_shape(recipe))
+    recipe = decide(recipe, decide_packing(recipe) | decide_optimizer(recipe))
     check_relations(recipe)
     prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
     recipe = decide(
@@ -266,7 +270,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def begin_anew(run: Run) -> None:
     """Weights of a run without checkpoints: drawn from the seed, or those of ``model.init``."""
     if run.recipe.model.init is None:
-        run.model.initialise(run.recipe.train.seed)
+        run.model.initialise(run.recipe.train.seed, run.recipe.model.zero_projections)
         return
     if _origin(run.recipe)["init"] != read_record(run.folder / "corpus.json").get("init"):
         raise ConfigError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from yanmo.data.batches import Batches
 from yanmo.model.gpt import GPT
+from yanmo.model.moe import balance, forget_loads
 from yanmo.train.distributed import World
 from yanmo.train.optim import Optimizer
 
@@ -59,6 +60,8 @@ class StepResult:
     loss: float
     grad_norm: float
     updated: bool
+    loads: Tensor | None = None
+    """Tokens that each expert of each layer was given, (layers, experts), if there are any."""
 
 
 class Loss(nn.Module):
@@ -89,10 +92,12 @@ def training_step(
         parameter.grad.div_(scale)
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or float("inf"))
     finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
+    loads = None
     if finite:
         optimizer.step()
+        loads = balance(loss_of, world.sum)
     optimizer.zero_grad()
-    return StepResult(float(loss), float(norm), finite)
+    return StepResult(float(loss), float(norm), finite, loads)
 
 
 def accumulate_gradient(
@@ -107,6 +112,7 @@ def accumulate_gradient(
 
     Both are the same on every rank: gradients travel during the last backward pass.
     """
+    forget_loads(loss_of)
     total = torch.zeros((), device=world.device)
     count = batches.targets_in(step)
     rows = world.rows(settings.batch_size)

@@ -227,19 +227,30 @@ def log_step(run: Run, metrics: Metrics, result: StepResult, rate: float, logged
     """Write a ``train`` row and renew the live line; gives where to count speed from next."""
     step, now = run.progress.step, time.monotonic()
     tokens = (step - logged.step) * run.recipe.train.batch_size * run.model.config.block_size
-    speed = tokens / max(now - logged.at, 1e-9)
+    speed, experts = tokens / max(now - logged.at, 1e-9), load_of_experts(result)
     metrics.write(
         "train", step=step, loss=result.loss, loss_hex=result.loss.hex(), lr=rate,
         grad_norm=result.grad_norm if result.updated else None, tokens=run.progress.tokens,
         tokens_per_s=round(speed, 1), elapsed_s=round(run.progress.elapsed_s, 3),
+        **experts,
     )  # fmt: skip
     bits = result.loss / math.log(2) / run.characters_per_token
+    busiest = f"  busiest expert {experts['busiest_expert']:.2f}x" if experts else ""
     left = run.progress.elapsed_s / step * (run.plan.horizon - step)
     run.voice.live(
         f"step {step:,}/{run.plan.horizon:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
-        f"  {speed:,.0f} tokens/s  {span(left)} left"
+        f"  {speed:,.0f} tokens/s  {span(left)} left{busiest}"
     )
     return Logged(step, now)
+
+
+def load_of_experts(result: StepResult) -> dict[str, Any]:
+    """How many tokens each expert was given in the last step, layer by layer; 1 is an equal share."""
+    if result.loads is None:
+        return {}
+    shares = result.loads / result.loads.mean(1, keepdim=True)  # (layers, E)
+    by_layer = [[round(share, 3) for share in layer] for layer in shares.tolist()]
+    return {"busiest_expert": float(shares.max()), "expert_load": by_layer}
 
 
 def evaluate_now(run: Run, metrics: Metrics) -> bool:

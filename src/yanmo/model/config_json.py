@@ -1,0 +1,198 @@
+"""The shape of a model ↔ the config.json of its Hugging Face architecture.
+
+Every key that has a say is written, those too whose default is right today: other tools have other
+defaults. What a config.json asks for and ours does not do is refused by name.
+"""
+
+from typing import Any
+
+from yanmo.errors import CheckpointError
+from yanmo.model.layers import RMSNorm
+from yanmo.model.shape import Family, GPTConfig
+
+ARCHITECTURES: dict[Family, tuple[str, str]] = {
+    "gpt2": ("GPT2LMHeadModel", "gpt2"),
+    "modern": ("Qwen3ForCausalLM", "qwen3"),
+    "moe": ("Dots1ForCausalLM", "dots1"),
+}
+"""Class and model_type."""
+
+
+def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
+    """config.json as transformers, llama.cpp and vLLM expect it."""
+    architecture, model_type = ARCHITECTURES[config.family]
+    common = {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "vocab_size": config.vocab_size,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": config.tied_head,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "dtype": "float32",
+    }
+    if config.family == "gpt2":
+        return common | _gpt2(config)
+    return common | _modern(config) | (_experts(config) if config.family == "moe" else {})
+
+
+def _gpt2(config: GPTConfig) -> dict[str, Any]:
+    return {
+        "activation_function": "gelu_new",
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_inner": None if config.n_inner == 4 * config.n_embd else config.n_inner,
+        "n_positions": config.block_size,
+        "n_ctx": config.block_size,  # llama.cpp reads it
+        "attn_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "layer_norm_epsilon": 1e-05,
+    }
+
+
+def _modern(config: GPTConfig) -> dict[str, Any]:
+    return {
+        "hidden_act": "silu",
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.n_kv_head,
+        "head_dim": config.head_dim,
+        "hidden_size": config.n_embd,
+        "intermediate_size": config.n_inner,
+        "max_position_embeddings": config.block_size,
+        "rope_theta": config.rope_theta,  # where transformers before 5, llama.cpp and vLLM look
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rms_norm_eps": RMSNorm.EPSILON,
+        "attention_bias": False,
+        "attention_dropout": config.dropout,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "max_window_layers": config.n_layer,
+        "use_cache": True,
+    }
+
+
+def _experts(config: GPTConfig) -> dict[str, Any]:
+    return {
+        "n_routed_experts": config.n_expert,
+        "num_experts_per_tok": config.n_expert_active,
+        "n_shared_experts": config.n_expert_shared,
+        "moe_intermediate_size": config.expert_inner,
+        "first_k_dense_replace": config.n_dense_layer,
+        "routed_scaling_factor": config.expert_scaling,
+        "norm_topk_prob": True,
+        "scoring_func": "sigmoid",
+        "n_group": 1,
+        "topk_group": 1,
+    }
+
+
+def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
+    """The shape in a config.json.
+
+    Raises:
+        CheckpointError: another architecture, or one of ours with a part that ours does not have.
+    """
+    families = {model_type: family for family, (_, model_type) in ARCHITECTURES.items()}
+    family = families.get(values.get("model_type", "gpt2"))
+    if family is None:
+        raise CheckpointError(
+            f"config.json has model_type={values['model_type']!r}; yanmo knows {', '.join(families)}",
+            where=where,
+            mend="give a folder of one of these",
+        )
+    refuse_differences(family, values, where)
+    try:
+        return from_gpt2(values) if family == "gpt2" else from_modern(family, values)
+    except KeyError as error:
+        raise CheckpointError(f"config.json lacks {error}", where=where) from error
+
+
+def refuse_differences(family: Family, values: dict[str, Any], where: str) -> None:
+    """Only what ours computes in the same way is opened.
+
+    Raises:
+        CheckpointError: a key asks for something else.
+    """
+    expected: dict[str, tuple[Any, ...]]
+    if family == "gpt2":
+        expected = {
+            "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+            "layer_norm_epsilon": (1e-5,),
+            "tie_word_embeddings": (True,),
+            "scale_attn_by_inverse_layer_idx": (False,),
+        }
+    else:
+        expected = {
+            "hidden_act": ("silu",),
+            "rms_norm_eps": (RMSNorm.EPSILON,),
+            "attention_bias": (False,),
+            "rope_scaling": (None,),
+        }
+        rope = values.get("rope_parameters") or {}
+        values = values | {"rope_type": rope.get("rope_type", "default")}
+        expected |= {"rope_type": ("default",)}
+        if family == "modern":
+            expected |= {"use_sliding_window": (False,)}
+    if family == "moe":
+        # what Dots1Config has where the key is missing, and what ours has
+        values = {"norm_topk_prob": False} | values
+        expected |= {"norm_topk_prob": (True,), "n_group": (1,), "topk_group": (1,)}
+    layers = values.get("layer_types") or []
+    for key, allowed in expected.items():
+        value = values.get(key, allowed[0])
+        if value not in allowed:
+            raise CheckpointError(
+                f"config.json has {key}={value!r}; yanmo's {family} has {allowed[0]!r}",
+                where=where,
+                mend="give a folder without that",
+            )
+    if "sliding_attention" in layers:
+        raise CheckpointError(
+            "config.json has layers of sliding attention, yanmo has none", where=where, mend="give another"
+        )
+
+
+def from_gpt2(values: dict[str, Any]) -> GPTConfig:
+    """A GPT-2's shape; KeyError where a key is missing."""
+    return GPTConfig(
+        vocab_size=values["vocab_size"],
+        n_layer=values["n_layer"],
+        n_head=values["n_head"],
+        n_embd=values["n_embd"],
+        block_size=values["n_positions"],
+        dropout=values.get("resid_pdrop", 0.1),
+        n_inner=values.get("n_inner") or 0,
+    )
+
+
+def from_modern(family: Family, values: dict[str, Any]) -> GPTConfig:
+    """A Qwen3's or Dots1's shape; KeyError where a key is missing."""
+    rope = values.get("rope_parameters") or {}
+    experts = {
+        "n_expert": "n_routed_experts",
+        "n_expert_active": "num_experts_per_tok",
+        "n_expert_shared": "n_shared_experts",
+        "expert_inner": "moe_intermediate_size",
+    }
+    config = {ours: values[theirs] for ours, theirs in experts.items()} if family == "moe" else {}
+    if family == "moe":
+        config["expert_scaling"] = values.get("routed_scaling_factor", 1.0)
+        config["n_dense_layer"] = values.get("first_k_dense_replace", 0)
+    return GPTConfig(
+        vocab_size=values["vocab_size"],
+        n_layer=values["num_hidden_layers"],
+        n_head=values["num_attention_heads"],
+        n_embd=values["hidden_size"],
+        block_size=values["max_position_embeddings"],
+        dropout=values.get("attention_dropout", 0.0),
+        family=family,
+        n_kv_head=values.get("num_key_value_heads") or values["num_attention_heads"],
+        head_dim=values.get("head_dim") or (128 if family == "modern" else 0),  # Qwen3Config's default
+        n_inner=values["intermediate_size"],
+        tied_head=values.get("tie_word_embeddings", False),
+        rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
+        **config,
+    )

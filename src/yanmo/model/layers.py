@@ -1,0 +1,41 @@
+"""Layers that the families share."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from yanmo.model.fused import linear, rms_norm
+
+
+class Linear(nn.Linear):
+    """torch's, by ``fused.linear``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class RMSNorm(nn.Module):
+    """Divide the last dimension by its root mean square (Zhang & Sennrich 2019); keeps shape and dtype."""
+
+    EPSILON = 1e-6
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.EPSILON)
+
+
+class GatedMLP(nn.Module):
+    """A feed-forward network whose inner values are let through by a gate (SwiGLU, Shazeer 2020)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate = Linear(width, inner, bias=False)
+        self.up = Linear(width, inner, bias=False)
+        self.down = Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return y

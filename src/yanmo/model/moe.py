@@ -1,0 +1,142 @@
+"""Experts: each token goes through a few of many small MLPs, and through one that all share.
+
+DeepSeek-AI 2024, "DeepSeekMoE" and "DeepSeek-V3 Technical Report". A router scores every expert for a token;
+the best few are taken and weighted by their scores. So that no expert is forgotten, a bias is added to the
+scores when experts are chosen, not when they are weighted; after each step it falls a little for experts
+that had more than their share of tokens, and rises for the others. No gradient and no further loss is needed
+(Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts").
+
+N tokens, C channels, E routed experts, K of them for a token, I the inner width of one.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from yanmo.model.layers import GatedMLP
+from yanmo.model.shape import GPTConfig, rounded
+
+BIAS_STEP = 0.001
+"""How far a bias moves after a step."""
+
+
+class Router(nn.Module):
+    """Which experts a token goes to, and with what weights."""
+
+    bias: Tensor
+    load: Tensor
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.active, self.scaling = config.n_expert_active, config.expert_scaling
+        self.weight = nn.Parameter(torch.empty(config.n_expert, config.n_embd))
+        self.register_buffer("bias", torch.zeros(config.n_expert))
+        # tokens each expert was given since the last update; not part of the model
+        self.register_buffer("load", torch.zeros(config.n_expert, device="cpu"), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights and numbers of the experts chosen for x (N, C), (N, K) each, and their loads (E,)."""
+        with torch.autocast(x.device.type, enabled=False):
+            scores = F.linear(x.float(), self.weight.float()).sigmoid()  # (N, E), float32
+        chosen = (scores.detach() + self.bias).topk(self.active, dim=-1, sorted=False).indices  # (N, K)
+        numbers = torch.arange(len(self.weight), device=x.device)
+        load = (chosen.flatten()[:, None] == numbers).sum(0)  # (E,)
+        if self.training:
+            self.load += load
+        weights = scores.gather(1, chosen)  # (N, K)
+        return weights / (weights.sum(-1, keepdim=True) + 1e-20) * self.scaling, chosen, load
+
+
+class Experts(nn.Module):
+    """E gated MLPs, whose matrices lie behind each other."""
+
+    def __init__(self, count: int, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.empty(count, inner, width))
+        self.up = nn.Parameter(torch.empty(count, inner, width))
+        self.down = nn.Parameter(torch.empty(count, width, inner))
+
+    def forward(self, x: Tensor, load: Tensor) -> Tensor:
+        """Of x (M, C) the first ``load[0]`` tokens go to the first expert, and so on; gives (M, C)."""
+        matrices = (self.gate, self.up, self.down)
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        if x.device.type == "cuda" and dtype == torch.bfloat16:
+            ends = load.cumsum(0).to(torch.int32)
+            return gated(x.to(dtype), lambda y, w: F.grouped_mm(y, w.to(dtype).mT, offs=ends), *matrices)
+        if len(x) <= len(load):  # a few tokens, as in writing: most experts have none
+            busy = load.nonzero().flatten().tolist()
+            parts = zip(busy, torch.split(x, load[busy].tolist()), strict=True)
+            return torch.cat([gated(part, F.linear, *(w[e] for w in matrices)) for e, part in parts])
+        return self.padded(x, load)
+
+    def padded(self, x: Tensor, load: Tensor) -> Tensor:
+        """All experts as one batch, each with as many places as the busiest needs.
+
+        A CPU's matrix library prepares itself for every new shape; so there are few of them.
+        """
+        places = rounded(int(load.max()))
+        numbers = torch.arange(len(load), device=x.device)  # (E,)
+        shift = numbers * places - (load.cumsum(0) - load)  # (E,) from where a token stands to its place
+        token = torch.arange(len(x), device=x.device)  # (M,)
+        place = token + shift.repeat_interleave(load, output_size=len(x))  # (M,)
+        spread = x.new_zeros(len(load) * places, x.size(1)).index_copy(0, place, x)
+        spread = spread.view(len(load), places, -1)  # (E, places, C)
+        y = gated(spread, lambda y, w: y @ w.mT, self.gate, self.up, self.down)
+        return y.flatten(0, 1).index_select(0, place)
+
+
+def gated(
+    x: Tensor, product: Callable[[Tensor, Tensor], Tensor], gate: Tensor, up: Tensor, down: Tensor
+) -> Tensor:
+    """A gated MLP (SwiGLU, Shazeer 2020) of matrices, multiplied by ``product``."""
+    return product(F.silu(product(x, gate)) * product(x, up), down)
+
+
+class MixtureOfExperts(nn.Module):
+    """The MLP of a ``moe`` layer."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.router = Router(config)
+        self.experts = Experts(config.n_expert, config.n_embd, config.expert_inner)
+        self.shared = GatedMLP(config.n_embd, config.n_expert_shared * config.expert_inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, 1)  # (N, C)
+        weights, chosen, load = self.router(tokens)
+        order = chosen.flatten().argsort(stable=True)  # (N * K,) by expert
+        y: Tensor = self.experts(tokens.index_select(0, order // chosen.size(1)), load)  # (N * K, C)
+        y = y.index_select(0, order.argsort()).view(*chosen.shape, -1) * weights.unsqueeze(-1)  # (N, K, C)
+        shared: Tensor = self.shared(x)
+        return shared + y.sum(1).view_as(x)  # (B, T, C)
+
+
+def routers_of(model: nn.Module) -> list[Router]:
+    """The routers of a model, layer by layer."""
+    return [module for module in model.modules() if isinstance(module, Router)]
+
+
+@torch.no_grad()
+def forget_loads(model: nn.Module) -> None:
+    """Count the experts' tokens from nothing."""
+    for router in routers_of(model):
+        router.load.zero_()
+
+
+@torch.no_grad()
+def balance(
+    model: nn.Module, sum_over_ranks: Callable[[Tensor], Tensor], step: float = BIAS_STEP
+) -> Tensor | None:
+    """Make experts with too many tokens since :func:`forget_loads` less likely, and the others more.
+
+    Gives the tokens of every expert (layers, E); None for a model without experts.
+    """
+    routers = routers_of(model)
+    if not routers:
+        return None
+    loads = sum_over_ranks(torch.stack([router.load for router in routers]))  # (layers, E)
+    for router, load in zip(routers, loads, strict=True):
+        router.bias += step * torch.sign(load.mean() - load)
+    return loads

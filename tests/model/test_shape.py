@@ -1,0 +1,113 @@
+"""The shape of a model: what is left open is filled in, and config.json says it all."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from yanmo.config import load_recipe
+from yanmo.errors import CheckpointError, ConfigError
+from yanmo.model.config_json import from_config_json, to_config_json
+from yanmo.model.gpt import count_active, count_between, count_parameters
+from yanmo.model.shape import GPTConfig
+
+GPT2 = GPTConfig(321, 2, 4, 32, 16, dropout=0.1)
+MODERN = GPTConfig(
+    321, 2, 4, 32, 16, 0.1, "modern", n_kv_head=2, head_dim=16, tied_head=False, rope_theta=5e5
+)
+MOE = GPTConfig(
+    321, 3, 4, 32, 16, family="moe", n_expert=6, n_expert_active=2, expert_scaling=2.5, n_dense_layer=2
+)
+SHAPES = [GPT2, replace(GPT2, n_inner=96), MODERN, GPTConfig(50, 1, 1, 8, 8, family="modern"), MOE]
+
+
+def test_what_is_left_open_is_as_usual() -> None:
+    assert (GPT2.n_kv_head, GPT2.head_dim, GPT2.n_inner) == (4, 8, 128)
+    modern = GPTConfig(1000, 12, 12, 768, 1024, family="modern")
+    assert (modern.n_kv_head, modern.head_dim, modern.n_inner, modern.rope_theta) == (12, 64, 2048, 10_000)
+    moe = GPTConfig(1000, 12, 12, 768, 1024, family="moe")
+    assert (moe.n_expert, moe.n_expert_active, moe.n_expert_shared, moe.expert_inner) == (16, 3, 1, 512)
+    assert [moe.has_experts(layer) for layer in range(3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_the_shape_survives_config_json(config: GPTConfig) -> None:
+    assert from_config_json(to_config_json(config, 0), "here") == config
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_the_shape_survives_a_recipe(config: GPTConfig) -> None:
+    recipe = load_recipe(
+        None, [f"model.{k}={str(v).lower()}" for k, v in config.settings().items() if v is not None]
+    )
+    assert (
+        replace(GPTConfig.of(recipe.model, 321), dropout=config.dropout, vocab_size=config.vocab_size)
+        == config
+    )
+
+
+@pytest.mark.parametrize("theirs", ["gpt2", "qwen3", "dots1"])
+def test_what_transformers_has_by_default_is_read_as_it_means_it(theirs: str) -> None:
+    """Or refused: a key that is missing says what transformers' class says."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(theirs, **({"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "norm_topk_prob": True} if theirs == "dots1" else {}))  # fmt: skip
+    shape = from_config_json(config.to_dict(), "here")
+    again = AutoConfig.for_model(**to_config_json(shape, 0))
+    for key in ("vocab_size", "intermediate_size", "rope_parameters", "first_k_dense_replace", "n_inner",
+                "num_key_value_heads", "routed_scaling_factor", "norm_topk_prob", "rms_norm_eps"):  # fmt: skip
+        assert getattr(again, key, None) == getattr(config, key, None), key
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "what"),
+    [
+        (GPT2, {"model_type": "llama"}, "model_type='llama'; yanmo knows gpt2, qwen3, dots1"),
+        (GPT2, {"activation_function": "relu"}, "activation_function='relu'"),
+        (MODERN, {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type='yarn'"),
+        (MODERN, {"rope_scaling": {"type": "linear"}}, "rope_scaling="),
+        (MODERN, {"use_sliding_window": True}, "use_sliding_window=True"),
+        (MODERN, {"layer_types": ["full_attention", "sliding_attention"]}, "sliding attention"),
+        (MODERN, {"attention_bias": True}, "attention_bias=True"),
+        (MODERN, {"rms_norm_eps": 1e-5}, "rms_norm_eps=1e-05"),
+        (MOE, {"norm_topk_prob": False}, "norm_topk_prob=False"),
+        (MOE, {"n_group": 2}, "n_group=2"),
+        (MOE, {"n_routed_experts": ...}, "lacks 'n_routed_experts'"),
+        (MOE, {"norm_topk_prob": ...}, "norm_topk_prob=False"),
+    ],
+)
+def test_what_ours_does_not_compute_is_refused(config: GPTConfig, change: dict[str, Any], what: str) -> None:
+    values = to_config_json(config, 0) | change
+    with pytest.raises(CheckpointError) as caught:
+        from_config_json({key: value for key, value in values.items() if value is not ...}, "here")
+    assert what in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ("model.n_kv_head=2", "model.n_kv_head=2 means nothing in a gpt2 model"),
+        ("model.tied_head=false", "model.tied_head=False means nothing in a gpt2 model"),
+        ("model.rope_theta=1e6", "rope_theta=1000000.0 means nothing"),
+        ("model.family=modern model.n_expert=4", "n_expert=4 means nothing in a modern model"),
+        ("model.family=modern model.n_kv_head=3", "cannot be shared out among model.n_kv_head=3"),
+        ("model.family=modern model.head_dim=7", "a head of 7 channels cannot be turned in pairs"),
+        ("model.family=moe model.n_expert=2", "n_expert_active=3 is more than model.n_expert=2"),
+    ],
+)
+def test_what_a_family_does_not_have_is_refused(settings: str, what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(None, settings.split())
+    assert what in caught.value.what
+
+
+def test_parameters_total_and_active() -> None:
+    modern = GPTConfig(32000, 12, 12, 768, 1024, family="modern")
+    layer = 4 * 768 * 768 + 2 * 64 + 3 * 768 * 2048 + 2 * 768
+    assert count_parameters(modern) == count_active(modern) == 32000 * 768 + 12 * layer + 768
+    assert count_between(modern) == 12 * layer + 768
+    assert count_parameters(replace(modern, tied_head=False)) == count_parameters(modern) + 32000 * 768
+    moe = GPTConfig(32000, 12, 12, 768, 1024, family="moe")
+    router = 16 * 768
+    assert count_active(moe) == count_parameters(modern) + 11 * router
+    assert count_parameters(moe) - count_active(moe) == 11 * 13 * 3 * 768 * 512
