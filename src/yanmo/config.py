@@ -188,9 +188,10 @@ class TrainConfig(Section):
     precision: Literal["float32", "bfloat16", "float16"] | None = None
     """Arithmetic of the forward and backward pass (autocast); weights are float32 always. `float16`
     scales the loss, for GPUs without bfloat16. Decided: the faster of float32 and bfloat16, measured."""
-    compile: bool = False
-    """Let torch.compile fuse the model: some minutes of preparation, then faster steps. Needs a C++
-    compiler on a CPU."""
+    compile: bool | None = None
+    """Let torch.compile fuse the model: half a minute of preparation or more, then faster steps. Needs a
+    C++ compiler on a CPU. Decided: in a run of half an hour or more (on a GPU, two minutes), whether it is
+    faster by a twentieth, measured; else not."""
     attention: Literal["sdpa", "matmul"] | None = None
     """torch's fused attention, or matrix products in blocks (`model/fused.py`). Decided: measured."""
     matmul: Literal["torch", "onednn"] | None = None
@@ -403,7 +404,8 @@ def check_relations(recipe: Recipe) -> None:
         ConfigError: with both values.
     """
     model, optim, train, data = recipe.model, recipe.optim, recipe.train, recipe.data
-    _check_family(model)
+    if model.init is None:  # the shape comes with the weights
+        _check_family(model)
     if model.n_embd % model.n_head and not model.head_dim:
         raise ConfigError(
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
@@ -454,18 +456,18 @@ def _check_family(model: ModelConfig) -> None:
     """Refuse what a family does not have."""
     fixed = {"n_kv_head": model.n_head, "head_dim": model.n_embd // model.n_head, "tied_head": True}
     missing: dict[str, Any] = {"rope_theta": None, **fixed} if model.family == "gpt2" else {}
+    experts = [key for key in ModelConfig.model_fields if "expert" in key or key == "n_dense_layer"]
     if model.family != "moe":
-        experts = ("n_expert", "n_expert_active", "n_expert_shared", "expert_inner", "expert_scaling")
-        missing |= dict.fromkeys((*experts, "n_dense_layer"))
+        missing |= dict.fromkeys(experts)
     for key, usual in missing.items():
         value = getattr(model, key)
         if value not in (None, usual):
+            family = "moe" if key in experts else "modern"
             raise ConfigError(
                 f"model.{key}={value} means nothing in a {model.family} model",
                 where="[model]",
-                mend=f"leave {key} out, or choose model.family=moe" if usual is None and key != "rope_theta"
-                else f"leave {key} out, or choose model.family=modern",
-            )  # fmt: skip
+                mend=f"leave {key} out, or choose model.family={family}",
+            )
     if model.n_head % (model.n_kv_head or 1):
         raise ConfigError(
             f"model.n_head={model.n_head} queries cannot be shared out among"

@@ -1,5 +1,6 @@
 """Compiled training is the same training, and survives being stopped, bit for bit."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ import torch
 from tests.conftest import tiny_recipe
 from tests.train.test_distributed import run
 from tests.train.test_trainer import RUN, StopAt, losses, weights
+from yanmo.config import load_recipe
 from yanmo.errors import Stopped
 from yanmo.log import Voice
 from yanmo.model.fused import causal_attention
+from yanmo.model.shape import GPTConfig
+from yanmo.train import decide
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
 
@@ -31,6 +35,15 @@ def test_a_compiled_run_that_is_stopped_equals_one_that_is_not(
     train(tiny_recipe(novel, more=COMPILED), RUN, voice)
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))
+
+
+def test_the_probe_compiles_and_says_a_ratio() -> None:
+    recipe = load_recipe(
+        None, ["train.micro_batch_size=2", "train.attention=matmul", "train.precision=float32"]
+    )
+    for family in ("gpt2", "modern", "moe"):
+        config = GPTConfig(50, 2, 2, 16, 16, family=family)
+        assert decide.gain_of_compiling(recipe, config, torch.device("cpu"), time.perf_counter) > 0
 
 
 def test_compiled_attention_drops_as_many_weights_as_asked() -> None:

@@ -11,6 +11,7 @@ from yanmo.train import decide, machine
 from yanmo.train.decide import (
     Speed,
     Way,
+    decide_compile,
     decide_dropout,
     decide_length,
     decide_optimizer,
@@ -182,6 +183,46 @@ def test_a_run_of_minutes_aims_by_its_speed() -> None:
         load_recipe(None, ["train.minutes=10"]), speed, 1000, val_tokens=30_000
     )
     assert with_evaluation == 1000  # ten evaluations of 10 s
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "gain", "asked", "compiles"),
+    [
+        ("train.minutes=30", "cpu", 1.3, True, True),
+        ("train.minutes=30", "cpu", 1.04, True, False),
+        ("train.minutes=29", "cpu", 1.3, False, False),
+        ("", "cpu", 1.3, False, False),  # ten minutes
+        ("train.max_steps=1800", "cpu", 1.3, True, True),  # of a second each
+        ("train.max_steps=1800 train.minutes=10", "cpu", 1.3, False, False),
+        ("train.minutes=30 train.compile=false", "cpu", 1.3, False, False),
+        ("train.minutes=2", "cuda", 1.3, True, True),
+        ("train.minutes=1", "cuda", 1.3, False, False),
+    ],
+)
+def test_a_long_run_is_compiled_where_that_is_faster(
+    settings: str, device: str, gain: float, asked: bool, compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(decide, "has_compiler", lambda device: True)
+    monkeypatch.setattr(decide, "gain_of_compiling", lambda *args: calls.append(args) or gain)
+    recipe, world = load_recipe(None, settings.split()), World(torch.device(device))
+    decisions, speed = decide_compile(recipe, SMALL, world, Speed(1.0, 1000.0), 10_000)
+    assert decisions == {"train.compile": compiles}
+    assert bool(calls) == asked
+    assert speed.tokens_per_second == pytest.approx(1300 if compiles else 1000)
+    monkeypatch.setattr(decide, "has_compiler", lambda device: False)
+    assert decide_compile(recipe, SMALL, world, speed, 10_000)[0] == {"train.compile": False}
+
+
+def test_a_compiler_that_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> float:
+        raise RuntimeError("no Triton")
+
+    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    recipe = load_recipe(None, ["train.micro_batch_size=2", "train.attention=matmul"])
+    gain = decide.gain_of_compiling(recipe, SMALL, torch.device("cpu"), iter(range(99)).__next__)
+    assert gain == 0
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_compiling_without_a_compiler_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,10 @@ PROBE_FLOP = {"cpu": 2e11}
 """The probe's micro-batch is cut to about so much work; on other devices ``MUCH_FLOP``."""
 MUCH_FLOP = 2e13
 ROUNDS = 3
+LONG_RUN = {"cpu": 1800.0}
+"""Seconds of a run from which on it is tried to compile; on other devices ``SHORT_RUN``."""
+SHORT_RUN = 120.0
+WORTH_COMPILING = 1.05
 HOPELESS = 4
 """So many times slower than another, and a way is not measured again."""
 
@@ -110,13 +114,22 @@ def require_compiler(recipe: Recipe, device: torch.device) -> None:
     Raises:
         DeviceError: ``train.compile`` is asked for and there is no compiler.
     """
-    names = (os.environ.get("CXX", "g++"), "g++", "clang++", "c++", "cl")
-    if recipe.train.compile and device.type == "cpu" and not any(map(shutil.which, names)):
+    if recipe.train.compile and not has_compiler(device):
         raise DeviceError(
             "train.compile needs a C++ compiler, and there is none",
-            where=f"PATH ({', '.join(dict.fromkeys(names))})",
+            where=f"PATH ({', '.join(compilers())})",
             mend="install g++, or leave train.compile out",
         )
+
+
+def compilers() -> list[str]:
+    """Names of C++ compilers, the one that is asked for first."""
+    return list(dict.fromkeys((os.environ.get("CXX", "g++"), "g++", "clang++", "c++", "cl")))
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile can work: on a CPU it writes C++, elsewhere it brings its own."""
+    return device.type != "cpu" or any(map(shutil.which, compilers()))
 
 
 def decide_packing(recipe: Recipe) -> dict[str, Any]:
@@ -218,6 +231,67 @@ def measure(
     return decisions | {MICRO_BATCH: size}, Speed(per_step, tokens / per_step)
 
 
+def decide_compile(
+    recipe: Recipe,
+    config: GPTConfig,
+    world: World,
+    speed: Speed,
+    train_tokens: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[dict[str, Any], Speed]:
+    """Whether torch.compile pays: measured where a run is so long that trying costs little.
+
+    Args:
+        recipe: with arithmetic and micro-batch decided.
+        config: the model's shape.
+        world: where to measure.
+        speed: without compiling.
+        train_tokens: how many tokens an epoch has.
+        clock: seconds.
+    """  # fmt: skip
+    device, open_question = world.device, recipe.train.compile is None
+    long = expected_seconds(recipe, speed, train_tokens) >= LONG_RUN.get(device.type, SHORT_RUN)
+    if not (open_question and long and has_compiler(device)):
+        return {"train.compile": False}, speed
+    gain = gain_of_compiling(recipe, config, device, clock)
+    if gain < WORTH_COMPILING:
+        return {"train.compile": False}, speed
+    return {"train.compile": True}, Speed(speed.seconds_per_step / gain, speed.tokens_per_second * gain)
+
+
+def expected_seconds(recipe: Recipe, speed: Speed, train_tokens: int) -> float:
+    """How long the run will take."""
+    limit, minutes = step_limit(recipe, train_tokens), recipe.train.minutes
+    steps = math.inf if limit is None else limit * speed.seconds_per_step
+    return min(steps, 60 * (minutes or (math.inf if limit else DEFAULT_MINUTES)))
+
+
+def gain_of_compiling(
+    recipe: Recipe, config: GPTConfig, device: torch.device, clock: Callable[[], float]
+) -> float:
+    """How many times as fast compiled passes are, by the fastest of three rounds; 0 where it fails."""
+    train = recipe.train
+    way = Way(train.precision or "float32", train.attention or "sdpa", train.matmul or "torch")
+    model = GPT(config).to(device)
+    model.initialise(0)
+    model.train()
+    compiled: Callable[..., torch.Tensor] = torch.compile(model.loss)
+    torch.use_deterministic_algorithms(True)  # as compiled runs do
+    try:
+        times = [
+            [_time_pass(model, train.micro_batch_size or 1, device, way, clock, loss_of)
+             for loss_of in (model.loss, compiled)]
+            for _ in range(1 + ROUNDS)
+        ]  # fmt: skip
+    except RuntimeError:  # what a compiler says when it cannot
+        return 0.0
+    finally:
+        torch.use_deterministic_algorithms(train.deterministic)
+        use_matmul("torch")
+    plain, faster = zip(*times[1:], strict=True)
+    return float(min(plain) / min(faster))
+
+
 class Way(NamedTuple):
     """How the arithmetic of a forward and backward pass is done."""
 
@@ -292,15 +366,23 @@ def no_room(config: GPTConfig, where: str) -> DeviceError:
     )
 
 
-def _time_pass(model: GPT, rows: int, device: torch.device, way: Way, clock: Callable[[], float]) -> float:
+def _time_pass(
+    model: GPT,
+    rows: int,
+    device: torch.device,
+    way: Way,
+    clock: Callable[[], float],
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> float:
     """Seconds for each token of a forward and backward pass over so many rows; infinite without memory."""
+    loss_of = loss_of or model.loss
     model.use_attention(way.attention)
     use_matmul(way.matmul)
     start = clock()
     try:
         ids = torch.randint(model.config.vocab_size, (rows, model.config.block_size), device=device)
         with autocast_for(device, way.precision)():
-            loss = model.loss(ids, ids) / ids.numel()
+            loss = loss_of(ids, ids) / ids.numel()
         torch.autograd.backward(loss)
         float(loss.detach())
     except (RuntimeError, MemoryError) as error:

@@ -20,7 +20,7 @@ def make_ready(train: TrainConfig) -> None:
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # compiled code adds gradients of the embedding in no fixed order otherwise
-    torch.use_deterministic_algorithms(train.deterministic or train.compile)
+    torch.use_deterministic_algorithms(train.deterministic or bool(train.compile))
     if train.device in (None, "cpu"):
         use_matmul(train.matmul or "torch")
     keep_freed_memory()

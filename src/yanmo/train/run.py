@@ -45,6 +45,7 @@ from yanmo.model.shape import GPTConfig
 from yanmo.tokenizer import Tokenizer, kind_of
 from yanmo.train.decide import (
     adopt_shape,
+    decide_compile,
     decide_device,
     decide_dropout,
     decide_length,
@@ -167,12 +168,14 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     make_ready(recipe.train)
     voice.live("measuring what is fastest here")
     measured, speed = measure(recipe, config, world)
-    voice.settle()
     text = Text.of(prepared.shards)
+    recipe = decide(recipe, measured)
+    compiled, speed = decide_compile(recipe, config, world, speed, text.train_tokens)
+    voice.settle()
     horizon, length = decide_length(recipe, speed, text.train_tokens, text.val_tokens)
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     dropout = decide_dropout(recipe, horizon, text.train_tokens)
-    recipe = decide(recipe, measured | length | opening | dropout)
+    recipe = decide(recipe, compiled | length | opening | dropout)
     make_ready(recipe.train)
     free = storage.free_megabytes(folder) << 20
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):

@@ -1,0 +1,112 @@
+"""Every family is trained by the same loop: it stops, goes on, shares its batches, and opens elsewhere."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TINY, tiny_recipe
+from tests.train.test_distributed import losses, run
+from tests.train.test_trainer import RUN, StopAt, weights, without_times
+from yanmo.checkpoint import load_model
+from yanmo.config import load_recipe
+from yanmo.errors import ConfigError, Stopped
+from yanmo.log import Voice
+from yanmo.model.moe import routers_of
+from yanmo.storage import read_json
+from yanmo.train import step
+from yanmo.train.metrics import read_metrics
+from yanmo.train.trainer import train
+
+MODERN = ("model.family=modern", "model.n_kv_head=1", "model.dropout=0.1")
+MOE = ("model.family=moe", "model.n_expert=4", "model.n_expert_active=2", "model.expert_inner=16")
+UNTIED = ("model.family=modern", "model.tied_head=false", "model.zero_projections=true")
+FAMILIES = pytest.mark.parametrize("family", [MODERN, UNTIED, MOE], ids=["modern", "untied", "moe"])
+
+
+@FAMILIES
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_stopped_run_equals_one_that_was_not(
+    family: tuple[str, ...], precision: str, novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(novel, more=(*family, f"train.precision={precision}"))
+    train(recipe, Path("whole"), voice)
+    with monkeypatch.context() as stopped, pytest.raises(Stopped):
+        StopAt(stopped, 6)
+        train(recipe, RUN, voice)
+    train(recipe, RUN, voice)
+    assert weights(RUN) == weights(Path("whole"))
+    resumed, whole = (
+        [row for row in without_times(folder) if row["event"] in ("train", "eval")]
+        for folder in (RUN, Path("whole"))
+    )
+    assert resumed == whole
+
+
+@FAMILIES
+def test_transformers_opens_a_run(family: tuple[str, ...], novel: Path, voice: Voice) -> None:
+    from transformers import AutoModelForCausalLM
+
+    train(tiny_recipe(novel, more=family), RUN, voice)
+    ids, folder = torch.randint(30, (2, 16)), (RUN / "model").resolve()
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert type(theirs).__name__ == read_json(folder / "config.json")["architectures"][0]
+    torch.testing.assert_close(load_model(folder).eval()(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", [MODERN[:2], MOE], ids=["modern", "moe"])
+def test_two_ranks_give_the_losses_of_one(family: tuple[str, ...], novel: Path) -> None:
+    for ranks in (1, 2):
+        done = run(ranks, f"ranks-{ranks}", *family, "optim.name=adamw", "optim.learning_rate=1e-3")
+        assert done.returncode == 0, done.stderr
+    assert losses("ranks-2") == pytest.approx(losses("ranks-1"), abs=1e-5)
+    biases = [
+        torch.stack([router.bias for router in routers_of(load_model(Path(f"ranks-{ranks}/model")))])
+        for ranks in (1, 2)
+        if family is MOE
+    ]
+    assert not biases or torch.equal(*biases)  # so both ranks' tokens were counted
+
+
+def test_experts_are_balanced_by_what_is_logged(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel, more=MOE), RUN, voice)
+    rows = [row for row in read_metrics(RUN) if row["event"] == "train"]
+    loads = torch.tensor([row["expert_load"] for row in rows])  # (steps, layers, experts)
+    assert loads.shape == (12, 1, 4)
+    torch.testing.assert_close(loads.mean(-1), torch.ones(12, 1), atol=1e-3, rtol=0)
+    assert [row["busiest_expert"] for row in rows] == pytest.approx(loads.amax((1, 2)).tolist(), abs=1e-3)
+    expected = (1 - loads).sign().sum(0) * 0.001  # (layers, experts)
+    last = load_model(RUN / "checkpoints" / "step-00000012")
+    torch.testing.assert_close(torch.stack([router.bias for router in routers_of(last)]), expected)
+
+
+def test_a_modern_model_is_taught_a_longer_window(novel: Path, voice: Voice) -> None:
+    """It has no table of positions that would end."""
+    train(tiny_recipe(novel, more=MODERN), Path("first"), voice)
+    without_shape = [setting for setting in TINY if not setting.startswith("model.")]
+    settings = [f"corpus.path=['{novel}']", *without_shape, "model.init=first"]
+    longer = load_recipe(None, [*settings, "model.block_size=32", "model.rope_theta=40000"])
+    train(longer, Path("second"), voice)
+    config = load_model(Path("second/model")).config
+    assert (config.block_size, config.rope_theta, config.n_kv_head) == (32, 40_000, 1)
+    other = load_recipe(None, [*settings, "model.n_embd=32"])
+    with pytest.raises(ConfigError, match="model.n_embd=32, but the weights have 16"):
+        train(other, Path("third"), voice)
+
+
+@pytest.mark.long
+def test_without_the_bias_experts_go_idle(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 steps on the embedded corpus: the busiest expert of the last steps, in shares of the mean."""
+    settings = (
+        "corpus.path=['yanmo:demo']", "model.family=moe", "model.n_layer=3", "model.n_embd=64",
+        "train.max_steps=200", "train.eval_interval=200", "sample.max_new_tokens=1", "train.device=cpu",
+        "train.threads=1", "train.precision=float32", "train.attention=matmul", "model.dropout=0",
+    )  # fmt: skip
+    busiest = {}
+    for name in ("balanced", "alone"):
+        train(load_recipe(None, settings), Path(name), voice)
+        rows = [row for row in read_metrics(Path(name)) if row["event"] == "train"]
+        busiest[name] = max(row["busiest_expert"] for row in rows[-3:])
+        monkeypatch.setattr(step, "balance", lambda model, total: None)
+    assert busiest["balanced"] < 1.5
+    assert busiest["alone"] > 1.5
