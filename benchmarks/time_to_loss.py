@@ -1,18 +1,20 @@
-"""How soon a loss is reached: yanmo's gpt2 beside the same architecture trained the usual way.
+"""How soon a loss is reached: yanmo's families beside GPT-2 trained the usual way.
 
     python benchmarks/time_to_loss.py TEXT --loss 1.92 --seeds 3
     python benchmarks/time_to_loss.py TEXT --minutes 10 --seeds 3 --shape 4 4 256 128 --batch 8
+    python benchmarks/time_to_loss.py TEXT --loss 1.92 --families gpt2 modern
 
-Side A is transformers' GPT2LMHeadModel (or nanoGPT's GPT without biases, with ``--nanogpt CLONE``) in
+One side is transformers' GPT2LMHeadModel (or nanoGPT's GPT without biases, with ``--nanogpt CLONE``) in
 float32 with AdamW (0.9, 0.99), weight decay 0.1, clipping 1.0, warm-up 100 steps and cosine to a tenth:
-nanoGPT's CPU recipe. Side B is yanmo: Muon, in the arithmetic that its probe finds fastest, warm-up a
-twentieth, ``--our-schedule`` to a tenth. ``--rates`` and ``--our-rates`` are the learning rates tried on
-either side, the same number of them; the tuning is by the loss on the 5% of the text before the validation
-part, at seed 0. Each run is a process of its own; the probe, and evaluations (on the validation part, of
-which at most 200,000 characters count, in windows that do not overlap) are outside the clock.
+nanoGPT's CPU recipe. The other sides are yanmo's families of the same shape: Muon, in the arithmetic that
+its probe finds fastest, warm-up a twentieth, ``--our-schedule`` to a tenth. ``--rates`` and ``--our-rates``
+are the learning rates tried on each side, the same number of them; the tuning is by the loss on the 5% of
+the text before the validation part, at seed 0. Each run is a process of its own; the probe, and evaluations
+(on the validation part, of which at most 200,000 characters count, in windows that do not overlap) are
+outside the clock.
 
 With ``--loss`` a run ends when the validation loss (nats per character) is reached, or ``--minutes`` are
-over; each side's schedule has a horizon of ``--steps`` (A) and ``--our-steps`` (B). Without it both
+over; schedules have a horizon of ``--steps`` (the other side) and ``--our-steps`` (ours). Without it both
 schedules follow the clock.
 """
 
@@ -121,7 +123,8 @@ def main() -> None:
     parser.add_argument("--our-schedule", choices=["cosine", "linear"], default="cosine")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--our-rates", type=float, nargs="+", default=[6e-3])
-    parser.add_argument("--dropout", type=float, default=0.0, help="of our side")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of our sides")
+    parser.add_argument("--families", nargs="+", choices=["gpt2", "modern", "moe"], default=["gpt2"])
     parser.add_argument("--held-out", type=float, default=0.1)
     parser.add_argument("--nanogpt", help="a clone of nanoGPT; without it the other side is transformers")
     parser.add_argument("--name", default="time_to_loss", help="of the JSON file")
@@ -133,11 +136,11 @@ def main() -> None:
         print(json.dumps(asdict(run(asked, *asked.run))))
         return
     other = "nanoGPT" if asked.nanogpt else "transformers"
-    rates, runs = {}, []
-    for side, tried in ((other, asked.rates), ("yanmo", asked.our_rates)):
-        rates[side] = tune(side, tried)
+    tried = {other: asked.rates} | dict.fromkeys(asked.families, asked.our_rates)
+    rates = {side: tune(side, its_rates) for side, its_rates in tried.items()}
+    runs = []
     for seed in range(1, asked.seeds + 1):
-        for side in (other, "yanmo"):
+        for side in tried:
             runs.append(in_a_process(side, rates[side], seed))
             print(runs[-1].row(), flush=True)
     conclude(asked, other, rates, runs)
@@ -153,7 +156,7 @@ def in_a_process(side: str, rate: float, seed: int) -> Outcome:
 def setting_of(asked: argparse.Namespace, side: str) -> Setting:
     """What the command line says of a side."""
     length = (60 * asked.minutes, asked.loss)
-    if side != "yanmo":
+    if side not in asked.families:
         return Setting(*asked.shape, asked.batch, asked.steps, *length, "cosine", 100)
     batch = asked.our_batch or asked.batch
     return Setting(*asked.shape, batch, asked.our_steps, *length, asked.our_schedule, None, asked.dropout)
@@ -187,8 +190,8 @@ def run(asked: argparse.Namespace, side: str, rate: str, seed: str) -> Outcome:
     if seed == "0":
         train, held_out = data.train[: -len(data.tuning)], data.tuning
     torch.manual_seed(int(seed))
-    if side == "yanmo":
-        trained = yanmo_side(setting, data.vocab_size, int(seed))
+    if side in asked.families:
+        trained = yanmo_side(setting, side, data.vocab_size, int(seed))
     else:
         trained = other_side(setting, data.vocab_size, asked.nanogpt)
     generator = torch.Generator().manual_seed(int(seed))
@@ -225,11 +228,10 @@ def evaluate(trained: Trained, held_out: torch.Tensor, block: int) -> float:
     return sum(parts) / count
 
 
-def yanmo_side(setting: Setting, vocab_size: int, seed: int) -> Trained:
-    """gpt2 with Muon, computed as the product decides on this machine."""
-    config = GPTConfig(
-        vocab_size, setting.layers, setting.heads, setting.width, setting.block, setting.dropout
-    )
+def yanmo_side(setting: Setting, family: Any, vocab_size: int, seed: int) -> Trained:
+    """A family with Muon, computed as the product decides on this machine."""
+    shape = (setting.layers, setting.heads, setting.width, setting.block, setting.dropout)
+    config = GPTConfig(vocab_size, *shape, family=family)
     way = decisions(setting, config)
     model = GPT(config)
     model.initialise(seed)
@@ -301,13 +303,17 @@ def conclude(asked: argparse.Namespace, other: str, rates: dict[str, float], run
         "|---|---|---|---|---|---|---|---|"
     )
     print("\n".join(run.row() for run in runs))
-    theirs, ours = ([run for run in runs if run.side == side] for side in (other, "yanmo"))
-    both = [pair for pair in zip(theirs, ours, strict=True) if not asked.loss or all(r.reached for r in pair)]
-    ratios = [a.seconds / b.seconds if asked.loss else a.loss / b.loss for a, b in both]
-    unit = "seconds" if asked.loss else "loss"
-    if ratios:
-        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-        print(f"{unit}, {other} / yanmo: {middle:.3f} ({low:.3f} to {high:.3f}), {len(both)} seeds")
+    by_side = {side: [run for run in runs if run.side == side] for side in rates}
+    ratios = {}
+    for family in asked.families:
+        pairs = zip(by_side[other], by_side[family], strict=True)
+        both = [pair for pair in pairs if not asked.loss or all(run.reached for run in pair)]
+        found = [a.seconds / b.seconds if asked.loss else a.loss / b.loss for a, b in both]
+        ratios[family] = found
+        unit = "seconds" if asked.loss else "loss"
+        if found:
+            low, middle, high = min(found), statistics.median(found), max(found)
+            print(f"{unit}, {other} / {family}: {middle:.3f} ({low:.3f} to {high:.3f}), {len(found)} seeds")
     said = {key: value for key, value in vars(asked).items() if key not in ("text", "nanogpt", "name", "run")}
     results = {"text": asked.text.name, "asked": said, "rates": rates, "ratios": ratios}
     print(turns.save(asked.name, results | {"runs": [vars(run) for run in runs]}))
