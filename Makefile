@@ -14,10 +14,10 @@ quickstart: $(VENV)/installed-track
 	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-long: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n 2 -m long
 
 test-compile: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m compiler

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import turns
-from peers import transformers_gpt2
+from peers import transformers_twin
 
 from yanmo.config import SampleConfig
 from yanmo.generate import generate_batch
@@ -85,8 +85,8 @@ def transformers_side(batch: int) -> Callable[[int], list[int]]:
     """GPT2LMHeadModel.generate."""
     ours = GPT(CONFIG)
     ours.initialise(0)
-    model = transformers_gpt2(CONFIG, eos_token_id=None, use_cache=True).eval()
-    model.load_state_dict(to_hugging_face(ours.state_dict()), strict=False)
+    model = transformers_twin(CONFIG, eos_token_id=None, use_cache=True).eval()
+    model.load_state_dict(to_hugging_face("gpt2", ours.state_dict()), strict=False)
     model.tie_weights()
     start = torch.ones(batch, 1, dtype=torch.long)
 

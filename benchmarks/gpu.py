@@ -3,11 +3,12 @@
     python benchmarks/gpu.py            (make bench-gpu)
     python benchmarks/gpu.py --device cpu --tiny
 
-GPT-2 of 124M and 350M, window 1024, bfloat16, fused AdamW, torch.compile and torch's attention on both
-sides: yanmo's own step beside transformers' GPT2LMHeadModel, which is also measured as its users write it
-(not compiled). Both sides live in one process and take turns. Model FLOPs utilisation counts 6 FLOPs for
-each parameter but the tables and each token, and attention in full, against the bfloat16 rate that a large
-matrix product reaches here. ``--tiny`` runs the same lines in miniature, to see that they work.
+GPT-2 of 124M and 350M and `modern` of the smaller shape, window 1024, bfloat16, fused AdamW, torch.compile
+and torch's attention on both sides: yanmo's own step beside the same architecture of transformers, which is
+also measured as its users write it (not compiled). The sides live in one process and take turns. Model
+FLOPs utilisation counts 6 FLOPs for each parameter but the table of positions and each token, and attention
+in full, against the bfloat16 rate that a large matrix product reaches here.
+``--tiny`` runs the same lines in miniature, to see that they work.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 import turns
-from peers import transformers_gpt2
+from peers import transformers_twin
 
 from yanmo.config import OptimConfig, SampleConfig
 from yanmo.generate import generate_batch
@@ -53,13 +54,18 @@ FULL = Plan(
     sizes={
         "124M": (GPTConfig(50257, 12, 12, 768, 1024), 32),
         "350M": (GPTConfig(50257, 24, 16, 1024, 1024), 16),
+        "modern 124M": (GPTConfig(50257, 12, 12, 768, 1024, family="modern"), 32),
     },
     seconds=2.0, matrix=8192,
     reader=GPTConfig(0, 6, 6, 384, 256), reader_loss=0.60, reader_seconds=60.0,
     batches=(1, 16, 256), tokens=200,
 )  # fmt: skip
 TINY = Plan(
-    sizes={"tiny": (GPTConfig(100, 2, 2, 32, 32), 2)}, seconds=0.1, matrix=256,
+    sizes={
+        "tiny": (GPTConfig(100, 2, 2, 32, 32), 2),
+        "modern": (GPTConfig(100, 2, 2, 32, 32, family="modern"), 2),
+    },
+    seconds=0.1, matrix=256,
     reader=GPTConfig(0, 2, 2, 32, 32), reader_loss=5.0, reader_seconds=5.0, batches=(1, 3), tokens=5,
 )  # fmt: skip
 
@@ -145,10 +151,9 @@ def training(device: torch.device, plan: Plan, tflops: float) -> dict[str, Any]:
 
 def flops_per_token(config: GPTConfig) -> float:
     """Of a forward and backward pass (Chowdhery et al. 2022, appendix B); the head counts, tables do not."""
-    positions = config.block_size * config.n_embd
-    return (
-        6 * (count_parameters(config) - positions) + 12 * config.n_layer * config.n_embd * config.block_size
-    )
+    table = config.block_size * config.n_embd if config.family == "gpt2" else 0
+    attention = 12 * config.n_layer * config.n_head * config.head_dim * config.block_size
+    return 6 * (count_parameters(config) - table) + attention
 
 
 def yanmo_step(config: GPTConfig, device: torch.device, compiled: bool, name: str = "adamw") -> Step:
@@ -176,8 +181,8 @@ def yanmo_step(config: GPTConfig, device: torch.device, compiled: bool, name: st
 
 
 def transformers_step(config: GPTConfig, device: torch.device, compiled: bool) -> Step:
-    """The same with GPT2LMHeadModel."""
-    model = transformers_gpt2(config).to(device).train()
+    """The same with transformers' model."""
+    model = transformers_twin(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     forward = torch.compile(model) if compiled else model
 
@@ -231,9 +236,11 @@ def time_to_loss(device: torch.device, plan: Plan) -> dict[str, Any]:
     ids = torch.tensor([number[character] for character in text], device=device)
     train, val = ids[: -len(ids) // 20], ids[-len(ids) // 20 :]
     config = replace(plan.reader, vocab_size=len(number))
+    modern = replace(config, family="modern", n_inner=0)
     print(f"\n| to {plan.reader_loss} nats per character | seconds | steps | loss |\n|---|---|---|---|")
     results = {}
     sides = {
+        "yanmo modern, Muon": lambda: yanmo_step(modern, device, False, "muon"),
         "yanmo, Muon": lambda: yanmo_step(config, device, False, "muon"),
         "yanmo, AdamW": lambda: yanmo_step(config, device, False),
         "transformers, AdamW": lambda: transformers_step(config, device, False),

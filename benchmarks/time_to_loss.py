@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 import turns
-from peers import transformers_gpt2
+from peers import transformers_twin
 
 from yanmo.config import OptimConfig, load_recipe
 from yanmo.model.gpt import GPT
@@ -275,7 +275,7 @@ def other_side(setting: Setting, vocab_size: int, nanogpt: str | None) -> Traine
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     else:
         shape = (vocab_size, setting.layers, setting.heads, setting.width, setting.block)
-        model = transformers_gpt2(GPTConfig(*shape))
+        model = transformers_twin(GPTConfig(*shape))
         matrices = [p for p in model.parameters() if p.dim() >= 2]
         vectors = [p for p in model.parameters() if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]

@@ -154,12 +154,12 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
 
 def transformers_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     """GPT2LMHeadModel and AdamW as in transformers' examples."""
-    from peers import transformers_gpt2
+    from peers import transformers_twin
 
     from yanmo.model.shape import GPTConfig
 
     shape = (size.vocab_size, size.n_layer, size.n_head, size.n_embd, size.block_size, size.dropout)
-    model = transformers_gpt2(GPTConfig(*shape)).train()
+    model = transformers_twin(GPTConfig(*shape)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     return plain_step(model, optimizer, size, lambda x, y: model(input_ids=x, labels=x).loss), {
         "note": "(float32)",

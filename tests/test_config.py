@@ -129,11 +129,14 @@ def test_free_settings_change_on_resume_and_others_stay() -> None:
 
 
 def test_all_our_recipes_load() -> None:
-    recipes = sorted(recipes_folder().glob("*.toml"))
-    assert recipes
-    for path in recipes:
-        recipe = load_recipe(recipe_path(path.stem))
-        assert get(recipe, "model.family") == "gpt2"
+    """Those of other tools are GPT-2s; the rest is what is best here."""
+    families = {
+        path.stem: get(load_recipe(recipe_path(path.stem)), "model.family")
+        for path in recipes_folder().glob("*.toml")
+    }
+    newer = {"demo": "modern", "modern_small": "modern", "mnbvc_230m": "modern", "moe_small": "moe"}
+    older = ("doupo", "nanogpt_cpu", "prose", "shakespeare_char", "wiki_gpt2")
+    assert families == newer | dict.fromkeys(older, "gpt2")
 
 
 def test_docs_settings_lists_every_setting() -> None:

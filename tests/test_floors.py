@@ -70,7 +70,7 @@ SIBLINGS = {
     "model.fused": {"data.batches"},
     "model.layers": {"model.fused"},
     "model.cache": {"model.shape"},
-    "model.moe": {"model.layers", "model.shape"},
+    "model.moe": {"model.fused", "model.layers", "model.shape"},
     "model.gpt": {"model.fused", "model.layers", "model.rotary", "model.cache", "model.moe", "model.shape"},
     "model.config_json": {"model.layers", "model.shape"},
     "model.names": {"model.shape"},

@@ -16,14 +16,14 @@ from yanmo.model.shape import GPTConfig
 
 PAGES = Path(__file__).parents[1] / "docs" / "seeds"
 SMALL = (
-    *TINY,
+    *(setting for setting in TINY if "family" not in setting),
     "train.device=cpu",
     "train.epochs=1",
     "train.precision=float32",
     "data.stride=8",
     "optim.warmup_steps=2",
 )
-SEEDS = ("doupo", "prose", "shakespeare_char", "wiki_gpt2")
+SEEDS = ("doupo", "prose", "shakespeare_char", "mnbvc_230m", "wiki_gpt2")
 
 
 def table() -> list[tuple[str, str, str]]:
@@ -52,6 +52,7 @@ def make_files() -> None:
         "dataset/corpus/prose2.json": "\n".join(json.dumps({"text": a[::-1]}) for a in articles),
         "input.txt": "ROMEO:\n" + text,
         "datasets/wikipedia/sentences.txt": text,
+        "mnbvc/part1.jsonl": "\n".join(json.dumps({"text": article}) for article in articles),
     }
     for name, content in files.items():
         path = Path(name)
@@ -97,6 +98,7 @@ def test_the_seeds_page_names_every_recipe_and_verb_it_needs() -> None:
         ("prose", 21128, 102_068_736),
         ("shakespeare_char", 65, 10_770_816),
         ("shakespeare_char", 322, 10_869_504),
+        ("mnbvc_230m", 32000, 235_179_008),
         ("wiki_gpt2", 50257, 124_439_808),
         ("wiki_gpt2", 100277, 162_855_168),
     ],
@@ -108,7 +110,7 @@ def test_parameter_counts_are_the_pages(seed: str, vocabulary: int, parameters: 
 
 
 def test_the_seeds_settings_are_the_recipes() -> None:
-    doupo, prose, drama, wiki = (load_recipe(recipe_path(seed)) for seed in SEEDS)
+    doupo, prose, drama, diary, wiki = (load_recipe(recipe_path(seed)) for seed in SEEDS)
     assert (doupo.train.epochs, doupo.train.batch_size, doupo.data.stride) == (15, 8, 512)
     assert (doupo.tokenizer.newline_token, doupo.tokenizer.start_token, doupo.tokenizer.end_token) == (
         "[SEP]", "[MASK]", "[CLS]",
@@ -116,6 +118,7 @@ def test_the_seeds_settings_are_the_recipes() -> None:
     assert prose.train.precision == "float16"
     assert (drama.model.dropout, drama.train.max_steps, drama.train.batch_size) == (0.2, 5000, 64)
     assert (drama.train.eval_interval, drama.train.log_interval) == (250, 10)
+    assert (diary.model.family, diary.optim.warmup_steps, diary.optim.weight_decay) == ("modern", 1000, 0.1)
     assert (wiki.model.n_head, wiki.train.epochs, wiki.train.batch_size) == (12, 4, 8)
 
 

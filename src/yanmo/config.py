@@ -101,7 +101,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The shape of the model (``model/gpt.py``). The vocabulary's size comes from the tokenizer."""
 
-    family: Literal["gpt2", "modern", "moe"] = "gpt2"
+    family: Literal["gpt2", "modern", "moe"] = "modern"
     """`gpt2`: opens as `GPT2LMHeadModel` everywhere. `modern`: rotary positions, RMSNorm, gated MLP;
     opens as `Qwen3ForCausalLM`. `moe`: the same with experts, of which each token goes through a few; opens
     as `Dots1ForCausalLM`."""
@@ -404,14 +404,14 @@ def check_relations(recipe: Recipe) -> None:
         ConfigError: with both values.
     """
     model, optim, train, data = recipe.model, recipe.optim, recipe.train, recipe.data
-    if model.init is None:  # the shape comes with the weights
-        _check_family(model)
     if model.n_embd % model.n_head and not model.head_dim:
         raise ConfigError(
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
             where="[model]",
             mend=f"choose n_embd as a multiple of {model.n_head}, or another n_head",
         )
+    if model.init is None:  # else the shape comes with the weights
+        _check_family(model)
     if train.matmul == "onednn" and (train.device or "cpu") != "cpu":
         raise ConfigError(
             f"train.matmul=onednn is a way of a CPU, and train.device={train.device}",

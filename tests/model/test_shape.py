@@ -86,10 +86,10 @@ def test_what_ours_does_not_compute_is_refused(config: GPTConfig, change: dict[s
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ("model.n_kv_head=2", "model.n_kv_head=2 means nothing in a gpt2 model"),
-        ("model.tied_head=false", "model.tied_head=False means nothing in a gpt2 model"),
-        ("model.rope_theta=1e6", "rope_theta=1000000.0 means nothing"),
-        ("model.family=modern model.n_expert=4", "n_expert=4 means nothing in a modern model"),
+        ("model.family=gpt2 model.n_kv_head=2", "model.n_kv_head=2 means nothing in a gpt2 model"),
+        ("model.family=gpt2 model.tied_head=false", "model.tied_head=False means nothing in a gpt2 model"),
+        ("model.family=gpt2 model.rope_theta=1e6", "rope_theta=1000000.0 means nothing"),
+        ("model.n_expert=4", "n_expert=4 means nothing in a modern model"),
         ("model.family=modern model.n_kv_head=3", "cannot be shared out among model.n_kv_head=3"),
         ("model.family=modern model.head_dim=7", "a head of 7 channels cannot be turned in pairs"),
         ("model.family=moe model.n_expert=2", "n_expert_active=3 is more than model.n_expert=2"),

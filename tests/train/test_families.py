@@ -9,10 +9,12 @@ from tests.conftest import TINY, tiny_recipe
 from tests.train.test_distributed import losses, run
 from tests.train.test_trainer import RUN, StopAt, weights, without_times
 from yanmo.checkpoint import load_model
-from yanmo.config import load_recipe
+from yanmo.config import load_recipe, recipe_path
 from yanmo.errors import ConfigError, Stopped
 from yanmo.log import Voice
+from yanmo.model.gpt import count_active, count_parameters
 from yanmo.model.moe import balance, routers_of
+from yanmo.model.shape import GPTConfig
 from yanmo.storage import read_json
 from yanmo.train import step
 from yanmo.train.metrics import read_metrics
@@ -52,6 +54,22 @@ def test_transformers_opens_a_run(family: tuple[str, ...], novel: Path, voice: V
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     assert type(theirs).__name__ == read_json(folder / "config.json")["architectures"][0]
     torch.testing.assert_close(load_model(folder).eval()(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "between", "active"),
+    [("modern_small", 23_209_472, 23_209_472), ("moe_small", 72_812_032, 23_610_880)],
+)
+def test_the_small_recipes_run_in_miniature(
+    name: str, between: int, active: int, novel: Path, voice: Voice
+) -> None:
+    whole = GPTConfig.of(load_recipe(recipe_path(name)).model, 8000)
+    tables = 8000 * 512
+    assert (count_parameters(whole) - tables, count_active(whole) - tables) == (between, active)
+    small = [setting for setting in TINY if "family" not in setting]
+    recipe = load_recipe(recipe_path(name), [f"corpus.path=['{novel}']", *small, "model.n_kv_head=1"])
+    train(recipe, RUN, voice)
+    assert load_model(RUN / "model").config.family == name.removesuffix("_small")
 
 
 @pytest.mark.parametrize("family", [MODERN[:2], MOE], ids=["modern", "moe"])

@@ -66,15 +66,19 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     Under autocast the products are in its dtype. The gradient is computed together with the loss, so no
     more than a few rows of logits ever exist. A target of ``IGNORED`` counts for nothing.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x, weight = x.to(dtype), weight.to(dtype)
-    with torch.autocast(device, enabled=False):
+    dtype = product_dtype(x)
+    x, weight = x.to(dtype), weight.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
         if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
             return sum((_nats(*rows, weight) for rows in _parts(x, targets, weight)), x.new_zeros(()).float())
         loss: Tensor = _LinearCrossEntropy.apply(x, weight, targets)  # type: ignore[no-untyped-call]
         return loss
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """In which matrix products of x are computed here: that of autocast, where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -90,41 +94,46 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """The last dimension divided by its root mean square, times ``weight``; keeps shape and dtype."""
+    """The last dimension divided by its root mean square, times ``weight``, in the dtype of products."""
+    dtype = product_dtype(x)
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.rms_norm(x, x.shape[-1:], weight.to(x.dtype), epsilon)
-    y: Tensor = _RMSNorm.apply(x, weight, epsilon)  # type: ignore[no-untyped-call]
+        return torch.rms_norm(x, x.shape[-1:], weight.to(x.dtype), epsilon).to(dtype)
+    y: Tensor = _RMSNorm.apply(x, weight, epsilon, dtype)  # type: ignore[no-untyped-call]
     return y
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn channel i and channel i + D/2 of x (..., D) by an angle: ``cos`` (..., D), ``sin`` (..., D).
 
-    In the first half of ``sin`` are the negative sines.
+    All of one dtype; in the first half of ``sin`` are the negative sines.
     """
-    y: Tensor = _Rotation.apply(x, cos.to(x.dtype), sin.to(x.dtype))  # type: ignore[no-untyped-call]
+    y: Tensor = _Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return y
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
         squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_exact(x)).square_()
-        scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_().to(x.dtype)  # (..., 1)
-        weight = weight.to(x.dtype)
+        scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_()  # (..., 1)
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        return _scaled(x, scale, dtype).mul_(weight.to(dtype))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
-        normal = x * scale
+        weight = weight.to(grad.dtype)
+        normal = _scaled(x, scale, grad.dtype)
         along = grad * normal
         dweight = along.flatten(0, -2).sum(0, dtype=_exact(x))
         shared = (along @ weight).unsqueeze(-1).div_(x.size(-1))  # (..., 1)
-        dx = (grad * weight).sub_(normal.mul_(shared)).mul_(scale)
-        return dx, dweight, None
+        dx = _scaled((grad * weight).sub_(normal.mul_(shared)), scale, x.dtype)
+        return dx, dweight, None, None
+
+
+def _scaled(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (x * scale.to(x.dtype)).to(dtype)  # of mixed dtypes torch would make copies
 
 
 class _Rotation(torch.autograd.Function):

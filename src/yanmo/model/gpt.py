@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yanmo.model.cache import Cache
-from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy, rotate
+from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy, product_dtype, rotate
 from yanmo.model.layers import GatedMLP, Linear, RMSNorm
 from yanmo.model.moe import MixtureOfExperts
 from yanmo.model.rotary import Rotation, rotation
@@ -199,7 +199,7 @@ class GPT(nn.Module):
         if config.family == "gpt2":
             x = x + self.positions(position)
         else:
-            turn = rotation(position, config.head_dim, config.rope_theta)
+            turn = rotation(position, config.head_dim, config.rope_theta, product_dtype(x))
         x = dropout(x, config.dropout, self.training)
         shared = Pass(cache, turn, None if cache is not None else self.documents(ids))
         for block in self.blocks:

@@ -15,7 +15,7 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """Divide the last dimension by its root mean square (Zhang & Sennrich 2019); keeps shape and dtype."""
+    """Divide the last dimension by its root mean square (Zhang & Sennrich 2019); keeps the shape."""
 
     EPSILON = 1e-6
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from yanmo.model.fused import product_dtype
 from yanmo.model.layers import GatedMLP
 from yanmo.model.shape import GPTConfig, rounded
 
@@ -61,7 +62,7 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, load: Tensor) -> Tensor:
         """Of x (M, C) the first ``load[0]`` tokens go to the first expert, and so on; gives (M, C)."""
         matrices = (self.gate, self.up, self.down)
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        dtype = product_dtype(x)
         if x.device.type == "cuda" and dtype == torch.bfloat16:
             ends = load.cumsum(0).to(torch.int32)
             return gated(x.to(dtype), lambda y, w: F.grouped_mm(y, w.to(dtype).mT, offs=ends), *matrices)
