@@ -37,10 +37,10 @@ from peers import transformers_twin
 from yanmo.config import OptimConfig, load_recipe
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
-from yanmo.train.decide import measure
 from yanmo.train.distributed import World, autocast_for
 from yanmo.train.machine import make_ready
 from yanmo.train.optim import build_optimizer
+from yanmo.train.probe import measure
 from yanmo.train.schedule import height_at
 
 EVALUATIONS = 20

@@ -104,10 +104,11 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     from yanmo.data.shards import Tokens
     from yanmo.model.gpt import GPT
     from yanmo.model.shape import GPTConfig
-    from yanmo.train.decide import decide_device, decide_optimizer, measure
+    from yanmo.train.decide import decide_device, decide_optimizer
     from yanmo.train.distributed import World, autocast_for
     from yanmo.train.machine import make_ready
     from yanmo.train.optim import build_optimizer
+    from yanmo.train.probe import measure
     from yanmo.train.step import Loss, StepSettings, training_step
 
     shape = [

@@ -11,7 +11,7 @@ from yanmo.config import Recipe, load_recipe
 from yanmo.log import Voice
 
 TINY = (
-    "model.family=gpt2", "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=16",
+    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=16",
     "model.dropout=0",
     "train.batch_size=8", "train.micro_batch_size=4", "train.max_steps=12", "train.log_interval=1",
     "train.eval_interval=4", "train.checkpoint_interval=4", "train.device=cpu", "train.threads=1",

@@ -206,9 +206,10 @@ def plan(
     """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
     from yanmo.config import MICRO_BATCH, decide
     from yanmo.log import Voice
-    from yanmo.train.decide import decide_dropout, micro_batches, step_limit
+    from yanmo.train.decide import decide_dropout, step_limit
     from yanmo.train.distributed import find_world
     from yanmo.train.plan import Text, describe, forecast
+    from yanmo.train.probe import micro_batches
     from yanmo.train.run import prepare_run
 
     recipe, _ = read_recipe(arguments or [])

@@ -99,7 +99,7 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """The shape of the model (``model/gpt.py``). The vocabulary's size comes from the tokenizer."""
+    """The shape of the model (``model/shape.py``). The vocabulary's size comes from the tokenizer."""
 
     family: Literal["gpt2", "modern", "moe"] = "modern"
     """`gpt2`: opens as `GPT2LMHeadModel` everywhere. `modern`: rotary positions, RMSNorm, gated MLP;
@@ -126,15 +126,15 @@ class ModelConfig(Section):
     rope_theta: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
     """Base of the rotary positions: raise it when a model is taught a longer window. Not in `gpt2`.
     Decided: 10,000."""
-    n_expert: PositiveInt | None = None
+    n_expert: Annotated[int, Field(ge=2)] | None = None
     """`moe`: experts a layer can choose from. Decided: 16."""
     n_expert_active: PositiveInt | None = None
     """`moe`: how many of them a token goes through. Decided: 3."""
     n_expert_shared: PositiveInt | None = None
     """`moe`: experts that every token goes through. Decided: 1."""
     expert_inner: PositiveInt | None = None
-    """`moe`: inner width of one expert. Decided: so that a token goes through as many weights as in one
-    MLP of n_inner."""
+    """`moe`: inner width of one expert. Decided: so that a token goes through about as many weights as in
+    one MLP of n_inner."""
     expert_scaling: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """`moe`: the sum of the weights of a token's experts. Decided: 1."""
     n_dense_layer: NonNegativeInt | None = None
@@ -145,8 +145,9 @@ class ModelConfig(Section):
     """Share of activations dropped in training, which keeps a text from being learned by heart. Decided:
     0.1 for a run of six passes over the text or more, else 0."""
     init: str | None = None
-    """Begin from the weights in a folder: a run, a checkpoint, or any Hugging Face folder of our families.
-    The shape comes from there too; of `modern` and `moe`, block_size and rope_theta may be others."""
+    """Begin from the weights in a folder: a run, a checkpoint, or any Hugging Face folder of our families
+    whose tokenizer has as many ids as the model. The shape comes from there too; of `modern` and `moe`,
+    block_size and rope_theta may be others."""
 
 
 class OptimConfig(Section):
@@ -283,6 +284,14 @@ FREE_ON_RESUME = (
 )
 """Keys, and a whole section, that may change when a run goes on."""
 
+USUAL_EXPERTS = {"n_expert": 16, "n_expert_active": 3, "n_expert_shared": 1, "expert_scaling": 1.0}
+EXPERT_KEYS = (*USUAL_EXPERTS, "expert_inner", "n_dense_layer")
+"""Keys of [model] that only `moe` has."""
+
+SHAPE_KEYS = ("family", "n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "n_inner", "block_size",
+              "tied_head", "rope_theta", *EXPERT_KEYS)  # fmt: skip
+"""Keys of [model] that are the model's shape."""
+
 MICRO_BATCH = "train.micro_batch_size"
 """Out of memory halves it and records it as decided, whatever was asked."""
 
@@ -370,6 +379,7 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
         section, key, value = _parse_override(override)
         values.setdefault(section, {})[key] = value
         typed.add(f"{section}.{key}")
+    _forget_decided_shape(values, typed)
     recipe = _validate(values, str(source), typed)
     check_relations(recipe)
     return recipe
@@ -404,7 +414,7 @@ def check_relations(recipe: Recipe) -> None:
         ConfigError: with both values.
     """
     model, optim, train, data = recipe.model, recipe.optim, recipe.train, recipe.data
-    if model.n_embd % model.n_head and not model.head_dim:
+    if model.n_embd % model.n_head and (model.family == "gpt2" or not model.head_dim):
         raise ConfigError(
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
             where="[model]",
@@ -412,6 +422,12 @@ def check_relations(recipe: Recipe) -> None:
         )
     if model.init is None:  # else the shape comes with the weights
         _check_family(model)
+    elif model.zero_projections:
+        raise ConfigError(
+            "model.zero_projections=true would do away with the weights to begin from",
+            where=f"model.init={model.init}",
+            mend="leave one of them out",
+        )
     if train.matmul == "onednn" and (train.device or "cpu") != "cpu":
         raise ConfigError(
             f"train.matmul=onednn is a way of a CPU, and train.device={train.device}",
@@ -452,17 +468,27 @@ def check_relations(recipe: Recipe) -> None:
         )
 
 
+def _forget_decided_shape(values: dict[str, Any], typed: Collection[str]) -> None:
+    """Where a resolved recipe is run with another shape, what followed from the old one is open again."""
+    shape = {f"model.{key}" for key in SHAPE_KEYS}
+    if not shape & {*typed}:
+        return
+    again = [name for name in values.get("decided", ()) if name in shape and name not in typed]
+    for name in again:
+        values["model"].pop(name.partition(".")[2], None)
+    values["decided"] = [name for name in values.get("decided", ()) if name not in again]
+
+
 def _check_family(model: ModelConfig) -> None:
     """Refuse what a family does not have."""
     fixed = {"n_kv_head": model.n_head, "head_dim": model.n_embd // model.n_head, "tied_head": True}
     missing: dict[str, Any] = {"rope_theta": None, **fixed} if model.family == "gpt2" else {}
-    experts = [key for key in ModelConfig.model_fields if "expert" in key or key == "n_dense_layer"]
     if model.family != "moe":
-        missing |= dict.fromkeys(experts)
+        missing |= dict.fromkeys(EXPERT_KEYS)
     for key, usual in missing.items():
         value = getattr(model, key)
         if value not in (None, usual):
-            family = "moe" if key in experts else "modern"
+            family = "moe" if key in EXPERT_KEYS else "modern"
             raise ConfigError(
                 f"model.{key}={value} means nothing in a {model.family} model",
                 where="[model]",
@@ -481,10 +507,11 @@ def _check_family(model: ModelConfig) -> None:
             where="[model]",
             mend="choose an even model.head_dim",
         )
-    if (model.n_expert_active or 3) > (model.n_expert or 16):
+    active = model.n_expert_active or USUAL_EXPERTS["n_expert_active"]
+    count = model.n_expert or USUAL_EXPERTS["n_expert"]
+    if active > count:
         raise ConfigError(
-            f"model.n_expert_active={model.n_expert_active or 3} is more than"
-            f" model.n_expert={model.n_expert or 16}",
+            f"model.n_expert_active={active} is more than model.n_expert={count}",
             where="[model]",
             mend="choose fewer active experts, or more",
         )

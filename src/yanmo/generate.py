@@ -24,6 +24,7 @@ from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
 from yanmo.model.cache import Cache
 from yanmo.model.gpt import GPT, count_parameters
+from yanmo.model.moe import routers_of
 from yanmo.sampling import Past, Rules, describe_sampler, encode, process, sample
 from yanmo.tokenizer import Tokenizer
 
@@ -42,7 +43,11 @@ def make_writer(model: GPT, device: torch.device, precision: str | None, trained
     large = count_parameters(model.config) > SMALL
     fast = device.type == "cuda" or (device.type == "cpu" and large and trained == "bfloat16")
     precision = precision or ("bfloat16" if fast else "float32")
-    return model.eval().to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    biases = [router.bias for router in routers_of(model)]
+    model.eval().to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    for router, bias in zip(routers_of(model), biases, strict=True):
+        router.bias = bias.to(device)  # bfloat16 would choose other experts
+    return model
 
 
 def describe(config: SampleConfig, model: GPT) -> str:

@@ -56,6 +56,7 @@ def test_gradients_reach_router_and_experts_and_not_the_bias() -> None:
         found.append({name: p.grad.clone() for name, p in mlp.named_parameters() if p.grad is not None})
     assert "router.weight" in found[0]
     assert "router.bias" not in found[0]
+    assert set(found[0]) == set(found[1]) == {name for name, _ in mlp.named_parameters()}
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], atol=1e-3, rtol=1e-3)
 
@@ -70,8 +71,26 @@ def test_experts_without_tokens_are_no_trouble(load: list[int]) -> None:
         (F.silu(part @ g.t()) * (part @ u.t())) @ d.t()
         for part, g, u, d in zip(x.split(load), experts.gate, experts.up, experts.down, strict=True)
     ])  # fmt: skip
-    torch.testing.assert_close(experts(x, torch.tensor(load)), expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(experts.padded(x, torch.tensor(load)), expected, atol=1e-4, rtol=1e-4)
+    for way in (experts, experts.padded, experts.one_by_one):
+        torch.testing.assert_close(way(x, torch.tensor(load)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_grouped_product_gives_the_same_and_the_same_gradients() -> None:
+    """A GPU's way; torch can compute it on a CPU as well."""
+    torch.manual_seed(0)
+    experts, load = Experts(4, 16, 8), torch.tensor([5, 0, 20, 7])
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, wanted = torch.randn(32, 16), torch.randn(32, 16)
+    found = []
+    for way in (experts.padded, experts.grouped):
+        experts.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = way(x.bfloat16(), load).float()
+        (y * wanted).sum().backward()
+        found.append([y.detach(), *(p.grad for p in experts.parameters())])
+        assert not any(p.grad[1].any() for p in experts.parameters() if p.grad is not None)
+    torch.testing.assert_close(*found, atol=0.02, rtol=0.02)
 
 
 def test_the_busy_become_less_likely_and_the_idle_more() -> None:

@@ -1,15 +1,19 @@
 """The shape of a model: what is left open is filled in, and config.json says it all."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from yanmo.config import load_recipe
+from yanmo.config import decide, load_recipe, to_toml
 from yanmo.errors import CheckpointError, ConfigError
 from yanmo.model.config_json import from_config_json, to_config_json
 from yanmo.model.gpt import count_active, count_between, count_parameters
+from yanmo.model.rotary import rotation_at
 from yanmo.model.shape import GPTConfig
+from yanmo.train.decide import decide_shape
 
 GPT2 = GPTConfig(321, 2, 4, 32, 16, dropout=0.1)
 MODERN = GPTConfig(
@@ -18,6 +22,8 @@ MODERN = GPTConfig(
 MOE = GPTConfig(
     321, 3, 4, 32, 16, family="moe", n_expert=6, n_expert_active=2, expert_scaling=2.5, n_dense_layer=2
 )
+NOT_THE_SHAPE = ("architectures", "dtype", "bos_token_id", "eos_token_id", "attn_pdrop", "embd_pdrop", "n_ctx",
+                 "max_window_layers", "sliding_window", "rope_theta", "use_cache")  # fmt: skip
 SHAPES = [GPT2, replace(GPT2, n_inner=96), MODERN, GPTConfig(50, 1, 1, 8, 8, family="modern"), MOE]
 
 
@@ -46,17 +52,22 @@ def test_the_shape_survives_a_recipe(config: GPTConfig) -> None:
     )
 
 
-@pytest.mark.parametrize("theirs", ["gpt2", "qwen3", "dots1"])
-def test_what_transformers_has_by_default_is_read_as_it_means_it(theirs: str) -> None:
-    """Or refused: a key that is missing says what transformers' class says."""
+@pytest.mark.parametrize("config", [GPT2, MODERN, MOE], ids=lambda config: config.family)
+def test_a_key_that_is_missing_means_what_transformers_takes_it_for(config: GPTConfig) -> None:
+    """Or it is refused."""
     from transformers import AutoConfig
 
-    config = AutoConfig.for_model(theirs, **({"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "norm_topk_prob": True} if theirs == "dots1" else {}))  # fmt: skip
-    shape = from_config_json(config.to_dict(), "here")
-    again = AutoConfig.for_model(**to_config_json(shape, 0))
-    for key in ("vocab_size", "intermediate_size", "rope_parameters", "first_k_dense_replace", "n_inner",
-                "num_key_value_heads", "routed_scaling_factor", "norm_topk_prob", "rms_norm_eps"):  # fmt: skip
-        assert getattr(again, key, None) == getattr(config, key, None), key
+    values = to_config_json(config, 0)
+    for key in sorted(set(values) - {"model_type", "n_layer", "n_embd", "num_hidden_layers", "hidden_size"}):
+        without = {k: v for k, v in values.items() if k != key}
+        try:
+            shape = from_config_json(without, "here")
+        except CheckpointError:
+            continue
+        theirs = AutoConfig.for_model(**without)
+        for name, value in to_config_json(shape, 0).items():
+            if hasattr(theirs, name) and name not in NOT_THE_SHAPE:
+                assert getattr(theirs, name) == value, f"{name} without {key}"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +84,8 @@ def test_what_transformers_has_by_default_is_read_as_it_means_it(theirs: str) ->
         (MOE, {"norm_topk_prob": False}, "norm_topk_prob=False"),
         (MOE, {"n_group": 2}, "n_group=2"),
         (MOE, {"n_routed_experts": ...}, "lacks 'n_routed_experts'"),
+        (MOE, {"n_routed_experts": 1}, "two experts"),
+        (MOE, {"sliding_window": 64, "max_window_layers": 1}, "sliding attention"),
         (MOE, {"norm_topk_prob": ...}, "norm_topk_prob=False"),
     ],
 )
@@ -92,6 +105,9 @@ def test_what_ours_does_not_compute_is_refused(config: GPTConfig, change: dict[s
         ("model.n_expert=4", "n_expert=4 means nothing in a modern model"),
         ("model.family=modern model.n_kv_head=3", "cannot be shared out among model.n_kv_head=3"),
         ("model.family=modern model.head_dim=7", "a head of 7 channels cannot be turned in pairs"),
+        ("model.family=moe model.n_expert=1", "greater than or equal to 2"),
+        ("model.family=gpt2 model.n_embd=10 model.n_head=3 model.head_dim=3", "cannot be shared out among"),
+        ("model.init=x model.zero_projections=true", "do away with the weights"),
         ("model.family=moe model.n_expert=2", "n_expert_active=3 is more than model.n_expert=2"),
     ],
 )
@@ -111,3 +127,29 @@ def test_parameters_total_and_active() -> None:
     router = 16 * 768
     assert count_active(moe) == count_parameters(modern) + 11 * router
     assert count_parameters(moe) - count_active(moe) == 11 * 13 * 3 * 768 * 512
+
+
+def test_a_resolved_recipe_takes_another_shape() -> None:
+    """What was decided for the old one is open again; what somebody wrote stands."""
+    made = decide(load_recipe(None, ["model.n_inner=100"]), decide_shape(load_recipe(None)))
+    Path("made.toml").write_text(to_toml(made), encoding="utf-8")
+    wider = load_recipe(Path("made.toml"), ["model.n_embd=512", "model.n_head=8"])
+    assert (wider.model.head_dim, wider.model.n_kv_head, wider.model.n_inner) == (None, None, 100)
+    assert "model.head_dim" not in wider.decided
+    assert load_recipe(Path("made.toml"), ["train.max_steps=5"]).model.head_dim == 64
+    older = load_recipe(Path("made.toml"), ["model.family=gpt2"])
+    assert GPTConfig.of(older.model, 9).family == "gpt2"
+
+
+def test_rotations_are_those_of_transformers() -> None:
+    from transformers import Qwen3Config
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
+
+    for theta, D in ((1e4, 64), (1e6, 128), (5e5, 6)):
+        rope = {"rope_type": "default", "rope_theta": theta}
+        config = Qwen3Config(hidden_size=2 * D, num_attention_heads=2, head_dim=D, rope_parameters=rope)
+        position = torch.arange(40_960)
+        cos, sin = Qwen3RotaryEmbedding(config)(torch.zeros(1), position[None])
+        found = rotation_at(position, D, theta, torch.float32)
+        assert torch.equal(found.cos[:, 0], cos[0])
+        assert torch.equal(found.sin[:, 0, D // 2 :], sin[0, :, D // 2 :])

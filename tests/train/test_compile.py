@@ -14,7 +14,7 @@ from yanmo.errors import Stopped
 from yanmo.log import Voice
 from yanmo.model.fused import causal_attention
 from yanmo.model.shape import GPTConfig
-from yanmo.train import decide
+from yanmo.train import probe
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
 
@@ -43,7 +43,7 @@ def test_the_probe_compiles_and_says_a_ratio() -> None:
     )
     for family in ("gpt2", "modern", "moe"):
         config = GPTConfig(50, 2, 2, 16, 16, family=family)
-        assert decide.gain_of_compiling(recipe, config, torch.device("cpu"), time.perf_counter) > 0
+        assert probe.gain_of_compiling(recipe, config, torch.device("cpu"), time.perf_counter) > 0
 
 
 def test_compiled_attention_drops_as_many_weights_as_asked() -> None:

@@ -7,22 +7,18 @@ from yanmo.config import Recipe, load_recipe
 from yanmo.errors import DeviceError
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.shape import GPTConfig
-from yanmo.train import decide, machine
+from yanmo.train import decide, machine, probe
 from yanmo.train.decide import (
-    Speed,
-    Way,
     decide_compile,
     decide_dropout,
     decide_length,
     decide_optimizer,
     decide_packing,
-    measure,
-    micro_batches,
     require_compiler,
     step_limit,
-    ways,
 )
 from yanmo.train.distributed import World, find_device
+from yanmo.train.probe import Speed, Way, measure, micro_batches, ways
 
 SMALL = GPTConfig(50, 1, 1, 8, 8)
 
@@ -61,8 +57,8 @@ class Stopwatch:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, by_size: dict[int, float]) -> None:
         self.timed: list[tuple[Way, int]] = []
         self.by_size = by_size
-        monkeypatch.setattr(decide, "onednn_keeps_float32", lambda: True)
-        monkeypatch.setattr(decide, "_time_pass", self.time)
+        monkeypatch.setattr(probe, "onednn_keeps_float32", lambda: True)
+        monkeypatch.setattr(probe, "_time_pass", self.time)
         self.reading = iter([0.0, 0.5]).__next__
 
     def time(self, model: object, rows: int, device: object, way: Way, clock: object) -> float:
@@ -115,16 +111,16 @@ def test_what_has_no_room_in_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_probe_of_a_large_model_is_cut_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     flop = 6 * count_parameters(SMALL) * SMALL.block_size
-    monkeypatch.setitem(decide.PROBE_FLOP, "cpu", 300 * flop)
+    monkeypatch.setitem(probe.PROBE_FLOP, "cpu", 300 * flop)
     watch = Stopwatch(monkeypatch, {128: 1.0, 256: 2.0, 300: 0.1, 512: 0.1})
     assert measure(ONE, SMALL, CPU, watch.reading)[0]["train.micro_batch_size"] == 128
-    monkeypatch.setitem(decide.PROBE_FLOP, "cpu", 3 * flop)
+    monkeypatch.setitem(probe.PROBE_FLOP, "cpu", 3 * flop)
     watch = Stopwatch(monkeypatch, {3: 1.0})
     assert measure(ONE, SMALL, CPU, watch.reading)[0]["train.micro_batch_size"] == 128
 
 
 def test_what_was_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "onednn_keeps_float32", lambda: False)
+    monkeypatch.setattr(probe, "onednn_keeps_float32", lambda: False)
     recipe = load_recipe(None, ["train.precision=float32", "train.attention=matmul"])
     assert list(ways(recipe, torch.device("cpu"))) == [("float32", "matmul", "torch")]
     given = load_recipe(None, ["train.precision=float32", "train.matmul=onednn", "train.attention=sdpa"])
@@ -194,7 +190,6 @@ def test_a_run_of_minutes_aims_by_its_speed() -> None:
         ("", "cpu", 1.3, False, False),  # ten minutes
         ("train.max_steps=1800", "cpu", 1.3, True, True),  # of a second each
         ("train.max_steps=1800 train.minutes=10", "cpu", 1.3, False, False),
-        ("train.minutes=30 train.compile=false", "cpu", 1.3, False, False),
         ("train.minutes=2", "cuda", 1.3, True, True),
         ("train.minutes=1", "cuda", 1.3, False, False),
     ],
@@ -214,13 +209,34 @@ def test_a_long_run_is_compiled_where_that_is_faster(
     assert decide_compile(recipe, SMALL, world, speed, 10_000)[0] == {"train.compile": False}
 
 
+@pytest.mark.parametrize("asked", ["true", "false"])
+def test_what_is_asked_of_the_compiler_is_not_decided(asked: str) -> None:
+    recipe, speed = load_recipe(None, ["train.minutes=99", f"train.compile={asked}"]), Speed(1.0, 1000.0)
+    assert decide_compile(recipe, SMALL, CPU, speed, 10_000) == ({}, speed)
+
+
+def test_experts_are_not_compiled() -> None:
+    moe, recipe = GPTConfig(50, 2, 1, 8, 8, family="moe"), load_recipe(None, ["train.minutes=99"])
+    assert decide_compile(recipe, moe, CPU, Speed(1.0, 1000.0), 10_000)[0] == {"train.compile": False}
+
+
+@pytest.mark.parametrize("lacks_memory", ["plain", "compiled"])
+def test_compiling_without_memory_is_not_taken(lacks_memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def time_pass(model, rows, device, way, clock, loss_of):  # type: ignore[no-untyped-def]
+        return float("inf") if (loss_of == "compiled") == (lacks_memory == "compiled") else 1.0
+
+    monkeypatch.setattr(torch, "compile", lambda function: "compiled")
+    monkeypatch.setattr(probe, "_time_pass", time_pass)
+    assert probe.gain_of_compiling(load_recipe(None), SMALL, torch.device("cpu"), lambda: 0.0) == 0
+
+
 def test_a_compiler_that_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> float:
         raise RuntimeError("no Triton")
 
     monkeypatch.setattr(torch, "compile", lambda function: broken)
     recipe = load_recipe(None, ["train.micro_batch_size=2", "train.attention=matmul"])
-    gain = decide.gain_of_compiling(recipe, SMALL, torch.device("cpu"), iter(range(99)).__next__)
+    gain = probe.gain_of_compiling(recipe, SMALL, torch.device("cpu"), iter(range(99)).__next__)
     assert gain == 0
     assert not torch.are_deterministic_algorithms_enabled()
 

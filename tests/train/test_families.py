@@ -1,5 +1,6 @@
 """Every family is trained by the same loop: it stops, goes on, shares its batches, and opens elsewhere."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 from tests.conftest import TINY, tiny_recipe
 from tests.train.test_distributed import losses, run
 from tests.train.test_trainer import RUN, StopAt, weights, without_times
-from yanmo.checkpoint import load_model
-from yanmo.config import load_recipe, recipe_path
+from yanmo.assess import assess
+from yanmo.checkpoint import load_model, load_model_and_tokenizer
+from yanmo.config import SampleConfig, load_recipe, recipe_path
 from yanmo.errors import ConfigError, Stopped
+from yanmo.generate import make_writer, write_all
 from yanmo.log import Voice
 from yanmo.model.gpt import count_active, count_parameters
 from yanmo.model.moe import balance, routers_of
@@ -66,8 +69,7 @@ def test_the_small_recipes_run_in_miniature(
     whole = GPTConfig.of(load_recipe(recipe_path(name)).model, 8000)
     tables = 8000 * 512
     assert (count_parameters(whole) - tables, count_active(whole) - tables) == (between, active)
-    small = [setting for setting in TINY if "family" not in setting]
-    recipe = load_recipe(recipe_path(name), [f"corpus.path=['{novel}']", *small, "model.n_kv_head=1"])
+    recipe = load_recipe(recipe_path(name), [f"corpus.path=['{novel}']", *TINY, "model.n_kv_head=1"])
     train(recipe, RUN, voice)
     assert load_model(RUN / "model").config.family == name.removesuffix("_small")
 
@@ -87,12 +89,14 @@ def test_two_ranks_give_the_losses_of_one(family: tuple[str, ...], novel: Path) 
 
 
 def test_experts_are_balanced_by_what_is_logged(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel, more=MOE), RUN, voice)
-    rows = [row for row in read_metrics(RUN) if row["event"] == "train"]
-    loads = torch.tensor([row["expert_load"] for row in rows])  # (steps, layers, experts)
+    train(tiny_recipe(novel, more=(*MOE, "train.eval_interval=1")), RUN, voice)
+    rows = [row for row in read_metrics(RUN) if row["event"] == "experts"]
+    assert [(row["step"], row["layer"]) for row in rows] == [(step, 0) for step in range(1, 13)]
+    loads = torch.tensor([row["load"] for row in rows])[:, None]  # (steps, layers, experts)
     assert loads.shape == (12, 1, 4)
     torch.testing.assert_close(loads.mean(-1), torch.ones(12, 1), atol=1e-3, rtol=0)
-    assert [row["busiest_expert"] for row in rows] == pytest.approx(loads.amax((1, 2)).tolist(), abs=1e-3)
+    busiest = [row["busiest_expert"] for row in read_metrics(RUN) if row["event"] == "train"]
+    assert busiest == pytest.approx(loads.amax((1, 2)).tolist(), abs=1e-3)
     expected = (1 - loads).sign().sum(0) * 0.001  # (layers, experts)
     last = load_model(RUN / "checkpoints" / "step-00000012")
     torch.testing.assert_close(torch.stack([router.bias for router in routers_of(last)]), expected)
@@ -110,6 +114,45 @@ def test_a_modern_model_is_taught_a_longer_window(novel: Path, voice: Voice) -> 
     other = load_recipe(None, [*settings, "model.n_embd=32"])
     with pytest.raises(ConfigError, match="model.n_embd=32, but the weights have 16"):
         train(other, Path("third"), voice)
+
+
+def test_weights_of_a_moe_bring_their_biases(novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel, more=MOE), Path("first"), voice)
+    settings = [setting for setting in TINY if not setting.startswith("model.")]
+    more = ("model.init=first", "optim.learning_rate=0", "optim.name=adamw", "train.max_steps=1")
+    train(load_recipe(None, [f"corpus.path=['{novel}']", *settings, *more]), RUN, voice)
+    first, second = (
+        routers_of(load_model(folder))[0].bias for folder in (Path("first/model"), RUN / "model")
+    )
+    assert (second - first).abs().max() == pytest.approx(0.001, rel=1e-3)
+    assert first.abs().max() > 0.001
+
+
+def test_attention_may_stay_within_documents(novel: Path, voice: Voice) -> None:
+    texts = Path("texts.jsonl")
+    lines = novel.read_text(encoding="utf-8").splitlines()
+    texts.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines if line), encoding="utf-8")
+    found = {}
+    for mask in ("false", "true"):
+        for attention in ("matmul", "sdpa"):
+            more = (f"data.document_mask={mask}", f"train.attention={attention}", "model.family=modern")
+            found[mask, attention] = train(tiny_recipe(texts, more=more), Path(mask + attention), voice)
+    losses = {key: result.progress.val_loss for key, result in found.items()}
+    assert losses["true", "sdpa"] == pytest.approx(losses["true", "matmul"], abs=1e-3)
+    assert abs(losses["true", "sdpa"] - losses["false", "sdpa"]) > 1e-3  # type: ignore[operator]
+    own = assess(Path("truematmul"), (), 16, voice).evaluation.loss
+    assert own == pytest.approx(losses["true", "matmul"], abs=0.05)
+
+
+@pytest.mark.parametrize("family", [("model.family=gpt2",), MODERN, MOE], ids=["gpt2", "modern", "moe"])
+def test_a_model_writes_in_bfloat16(family: tuple[str, ...], novel: Path, voice: Voice) -> None:
+    train(tiny_recipe(novel, more=family), RUN, voice)
+    model, tokenizer = load_model_and_tokenizer(RUN / "model")
+    biases = [router.bias.clone() for router in routers_of(model)]
+    writer = make_writer(model, torch.device("cpu"), "bfloat16", None)
+    sampled = SampleConfig(max_new_tokens=40, num_samples=2)
+    assert all(write_all(writer, tokenizer, "春风", sampled))
+    assert all(torch.equal(a, router.bias) for a, router in zip(biases, routers_of(writer), strict=True))
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from yanmo.train.plan import Text, describe, forecast
 
 TEXT = Text(characters=1_000_000, train_tokens=1_000_000, val_tokens=50_000)
 DOUPO = GPTConfig(13317, 10, 12, 768, 1024)
+MOE = GPTConfig(8000, 8, 8, 512, 512, family="moe", n_kv_head=4)
 
 
 def recipe(*settings: str) -> Recipe:
@@ -61,6 +63,7 @@ def test_muon_keeps_one_moment_of_its_matrices() -> None:
 
 
 PEAK = """
+import sys
 import torch
 from yanmo.config import OptimConfig
 from yanmo.model.gpt import GPT
@@ -69,7 +72,7 @@ from yanmo.train.optim import build_optimizer
 def peak():  # getrusage would begin with that of the process which began this one
     with open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-model = GPT(GPTConfig(3000, 6, 6, 384, 256))
+model = GPT(GPTConfig(3000, 6, 6, 384, 256, family=sys.argv[1]))
 model.initialise(0)
 ids = torch.zeros(1, 2, dtype=torch.long)
 model.loss(ids, ids)  # torch is loaded
@@ -85,11 +88,12 @@ print(peak() - before + sum(p.numel() * 4 for p in model.parameters()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")
-def test_the_memory_forecast_is_about_what_is_measured() -> None:
-    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("family", ["gpt2", "modern", "moe"])
+def test_the_memory_forecast_is_about_what_is_measured(family: Any) -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK, family], capture_output=True, text=True, check=True)
     asked = recipe("train.attention=matmul", "train.batch_size=8", "train.micro_batch_size=8")
-    found = forecast(asked, GPTConfig(3000, 6, 6, 384, 256), TEXT)
-    assert 0.6 < found.memory_bytes / int(done.stdout) < 1.6
+    found = forecast(asked, GPTConfig(3000, 6, 6, 384, 256, family=family), TEXT)
+    assert 0.7 < found.memory_bytes / int(done.stdout) < 1.4
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,14 @@ def test_the_lines_say_the_whole_recipe_and_name_the_convention() -> None:
     assert "as many steps as fit, within 10 minutes" in said
     for setting in ("learning_rate=0.001", "batch_size=16", "top_p=0.95", "schedule=cosine"):
         assert setting in said
+
+
+def test_experts_and_shared_keys_are_said() -> None:
+    asked = recipe("model.family=moe", "model.n_kv_head=4")
+    said = "\n".join(describe(asked, MOE, forecast(asked, MOE, TEXT)))
+    assert "27,706,880 active, of 16 experts 3 and 1 shared" in said
+    assert "8 heads on 4 of keys and values" in said
+    assert "16.4 kB for each token it looks back on" in said  # 2 * 8 layers * 4 heads * 64 * 4 bytes
 
 
 @pytest.mark.parametrize(

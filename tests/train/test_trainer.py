@@ -280,7 +280,7 @@ def test_a_weight_that_is_not_finite_is_never_saved(
         result = real(model, optimizer, batches, step, *rest)
         if step == 5:
             with torch.no_grad():
-                model.model.norm.bias[0] = float("nan")
+                model.model.norm.weight[0] = float("nan")
         return StepResult(1.0, 1.0, True) if step > 5 else result
 
     monkeypatch.setattr(memory, "training_step", poisoning)
@@ -296,11 +296,11 @@ def test_an_optimizer_value_that_is_not_finite_is_never_saved(
 
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         result = real(model, optimizer, batches, step, *rest)
-        optimizer.parts[-1].state[model.model.norm.bias]["exp_avg"][0] = float("inf") if step == 7 else 0.0
+        optimizer.parts[-1].state[model.model.norm.weight]["exp_avg"][0] = float("inf") if step == 7 else 0.0
         return result
 
     monkeypatch.setattr(memory, "training_step", poisoning)
-    with pytest.raises(DivergedError, match=r"norm\.bias/exp_avg is not finite after step 8"):
+    with pytest.raises(DivergedError, match=r"norm\.weight/exp_avg is not finite after step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 

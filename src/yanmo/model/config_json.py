@@ -83,7 +83,9 @@ def _experts(config: GPTConfig) -> dict[str, Any]:
         "first_k_dense_replace": config.n_dense_layer,
         "routed_scaling_factor": config.expert_scaling,
         "norm_topk_prob": True,
-        "scoring_func": "sigmoid",
+        "scoring_func": "noaux_tc",  # so llama.cpp's converter and vLLM call sigmoid scores with a bias
+        "topk_method": "noaux_tc",
+        "moe_layer_freq": 1,
         "n_group": 1,
         "topk_group": 1,
     }
@@ -140,7 +142,12 @@ def refuse_differences(family: Family, values: dict[str, Any], where: str) -> No
         # what Dots1Config has where the key is missing, and what ours has
         values = {"norm_topk_prob": False} | values
         expected |= {"norm_topk_prob": (True,), "n_group": (1,), "topk_group": (1,)}
+    if family == "moe" and values.get("n_routed_experts", 2) < 2:
+        raise CheckpointError("a router needs two experts", where=where, mend="give a folder with more")
     layers = values.get("layer_types") or []
+    if family == "moe" and not layers and values.get("sliding_window", 4096) is not None:
+        full = values.get("max_window_layers", 62)
+        layers = ["sliding_attention"] if full < values.get("num_hidden_layers", 62) else []
     for key, allowed in expected.items():
         value = values.get(key, allowed[0])
         if value not in allowed:
@@ -151,7 +158,9 @@ def refuse_differences(family: Family, values: dict[str, Any], where: str) -> No
             )
     if "sliding_attention" in layers:
         raise CheckpointError(
-            "config.json has layers of sliding attention, yanmo has none", where=where, mend="give another"
+            "config.json has layers of sliding attention; yanmo has none",
+            where=where,
+            mend="give a folder without them",
         )
 
 
@@ -189,7 +198,7 @@ def from_modern(family: Family, values: dict[str, Any]) -> GPTConfig:
         block_size=values["max_position_embeddings"],
         dropout=values.get("attention_dropout", 0.0),
         family=family,
-        n_kv_head=values.get("num_key_value_heads") or values["num_attention_heads"],
+        n_kv_head=values.get("num_key_value_heads", 32) or 0,  # both classes' default; None is all heads
         head_dim=values.get("head_dim") or (128 if family == "modern" else 0),  # Qwen3Config's default
         n_inner=values["intermediate_size"],
         tied_head=values.get("tie_word_embeddings", False),

@@ -107,7 +107,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     All of one dtype; in the first half of ``sin`` are the negative sines.
     """
-    y: Tensor = _Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    y: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -136,7 +136,7 @@ def _scaled(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (x * scale.to(x.dtype)).to(dtype)  # of mixed dtypes torch would make copies
 
 
-class _Rotation(torch.autograd.Function):
+class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)

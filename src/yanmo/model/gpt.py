@@ -25,7 +25,7 @@ from yanmo.model.cache import Cache
 from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy, product_dtype, rotate
 from yanmo.model.layers import GatedMLP, Linear, RMSNorm
 from yanmo.model.moe import MixtureOfExperts
-from yanmo.model.rotary import Rotation, rotation
+from yanmo.model.rotary import Rotation, rotation_at
 from yanmo.model.shape import GPTConfig
 
 
@@ -195,13 +195,13 @@ class GPT(nn.Module):
             raise ValueError(f"{past + T} tokens do not fit a window of {config.block_size}")
         position = torch.arange(T, device=ids.device) if cache is None else cache.place(T)  # (T,) or (B, T)
         x = self.tokens(ids)  # (B, T, C)
-        turn = None
+        rotation = None
         if config.family == "gpt2":
             x = x + self.positions(position)
         else:
-            turn = rotation(position, config.head_dim, config.rope_theta, product_dtype(x))
+            rotation = rotation_at(position, config.head_dim, config.rope_theta, product_dtype(x))
         x = dropout(x, config.dropout, self.training)
-        shared = Pass(cache, turn, None if cache is not None else self.documents(ids))
+        shared = Pass(cache, rotation, None if cache is not None else self.documents(ids))
         for block in self.blocks:
             x = block(x, shared)
         if cache is not None:
@@ -244,7 +244,8 @@ class GPT(nn.Module):
                 into_stream = name.endswith(("out.weight", "down.weight", "experts.down"))
                 scale = 1 / math.sqrt(2 * self.config.n_layer) if into_stream else 1.0
                 scale = 0.0 if into_stream and zero_projections else scale
-                nn.init.normal_(parameter, std=0.02 * scale, generator=generator)
+                drawn = torch.empty(parameter.shape)  # on the CPU: the same weights on every device
+                parameter.copy_(drawn.normal_(0.0, 0.02 * scale, generator=generator))
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:

@@ -1,5 +1,7 @@
 """Layers that the families share."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,5 +39,11 @@ class GatedMLP(nn.Module):
         self.down = Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
-        return y
+        return gated(x, linear, self.gate.weight, self.up.weight, self.down.weight)
+
+
+def gated(
+    x: Tensor, product: Callable[[Tensor, Tensor], Tensor], gate: Tensor, up: Tensor, down: Tensor
+) -> Tensor:
+    """The gated MLP of three matrices, which ``product`` multiplies with."""
+    return product(F.silu(product(x, gate)) * product(x, up), down)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yanmo.model.fused import product_dtype
-from yanmo.model.layers import GatedMLP
+from yanmo.model.fused import linear, product_dtype
+from yanmo.model.layers import GatedMLP, gated
 from yanmo.model.shape import GPTConfig, rounded
 
 BIAS_STEP = 0.001
@@ -61,16 +61,36 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, load: Tensor) -> Tensor:
         """Of x (M, C) the first ``load[0]`` tokens go to the first expert, and so on; gives (M, C)."""
-        matrices = (self.gate, self.up, self.down)
-        dtype = product_dtype(x)
-        if x.device.type == "cuda" and dtype == torch.bfloat16:
-            ends = load.cumsum(0).to(torch.int32)
-            return gated(x.to(dtype), lambda y, w: F.grouped_mm(y, w.to(dtype).mT, offs=ends), *matrices)
-        if len(x) <= len(load):  # a few tokens, as in writing: most experts have none
-            busy = load.nonzero().flatten().tolist()
-            parts = zip(busy, torch.split(x, load[busy].tolist()), strict=True)
-            return torch.cat([gated(part, F.linear, *(w[e] for w in matrices)) for e, part in parts])
-        return self.padded(x, load)
+        if self.has_grouped_product(x):
+            return self.grouped(x.bfloat16(), load)
+        return self.one_by_one(x, load) if len(x) <= len(load) else self.padded(x, load)
+
+    def has_grouped_product(self, x: Tensor) -> bool:
+        """Whether torch's is there and right: bfloat16, rows of 16 bytes, Ampere to Hopper.
+
+        On newer GPUs wrong gradients of experts without tokens have been reported.
+        """
+        if x.device.type != "cuda" or product_dtype(x) != torch.bfloat16:
+            return False
+        aligned = all(width % 8 == 0 for width in self.gate.shape[1:])
+        return aligned and torch.cuda.get_device_capability(x.device)[0] in (8, 9)
+
+    def grouped(self, x: Tensor, load: Tensor) -> Tensor:
+        """All experts in one grouped matrix product, which GPUs have in bfloat16."""
+        ends = load.cumsum(0).to(torch.int32)  # (E,)
+
+        def product(y: Tensor, matrices: Tensor) -> Tensor:
+            return F.grouped_mm(y, matrices.bfloat16().mT, offs=ends)
+
+        return gated(x, product, self.gate, self.up, self.down)
+
+    def one_by_one(self, x: Tensor, load: Tensor) -> Tensor:
+        """For a few tokens, as in writing: most experts have none, and their weights are not read."""
+        busy = load.nonzero().flatten().tolist()
+        parts = zip(busy, torch.split(x, load[busy].tolist()), strict=True)
+        return torch.cat([
+            gated(part, linear, self.gate[e], self.up[e], self.down[e]) for e, part in parts
+        ])  # fmt: skip
 
     def padded(self, x: Tensor, load: Tensor) -> Tensor:
         """All experts as one batch, each with as many places as the busiest needs.
@@ -86,13 +106,6 @@ class Experts(nn.Module):
         spread = spread.view(len(load), places, -1)  # (E, places, C)
         y = gated(spread, lambda y, w: y @ w.mT, self.gate, self.up, self.down)
         return y.flatten(0, 1).index_select(0, place)
-
-
-def gated(
-    x: Tensor, product: Callable[[Tensor, Tensor], Tensor], gate: Tensor, up: Tensor, down: Tensor
-) -> Tensor:
-    """A gated MLP (SwiGLU, Shazeer 2020) of matrices, multiplied by ``product``."""
-    return product(F.silu(product(x, gate)) * product(x, up), down)
 
 
 class MixtureOfExperts(nn.Module):
@@ -111,7 +124,7 @@ class MixtureOfExperts(nn.Module):
         y: Tensor = self.experts(tokens.index_select(0, order // chosen.size(1)), load)  # (N * K, C)
         y = y.index_select(0, order.argsort()).view(*chosen.shape, -1) * weights.unsqueeze(-1)  # (N, K, C)
         shared: Tensor = self.shared(x)
-        return shared + y.sum(1).view_as(x)  # (B, T, C)
+        return shared + y.sum(1).to(shared.dtype).view_as(x)  # (B, T, C)
 
 
 def routers_of(model: nn.Module) -> list[Router]:

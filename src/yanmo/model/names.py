@@ -2,7 +2,7 @@
 
 ``GPT2LMHeadModel`` stores its linear layers as ``Conv1D``, (in, out) where ``nn.Linear`` has (out, in);
 so those matrices are transposed on the way. ``Dots1ForCausalLM`` stores every expert by itself; ours lie
-behind each other in one tensor. A tied head is not stored.
+behind each other in one tensor. A tied head is stored for ``moe`` only.
 """
 
 import re
@@ -85,6 +85,8 @@ def to_hugging_face(family: Family, tensors: dict[str, Tensor]) -> dict[str, Ten
             found |= {theirs.replace("{e}", str(e)): part.contiguous() for e, part in enumerate(tensor)}
         else:
             found[theirs] = (tensor.t() if layout == "transposed" else tensor).contiguous()
+    if family == "moe" and "logits.weight" not in tensors:
+        found["lm_head.weight"] = found["model.embed_tokens.weight"].clone()  # vLLM does not tie it
     return found
 
 
@@ -120,7 +122,9 @@ def from_hugging_face(
             tensor = tensor.t().contiguous() if layout == "transposed" else tensor
         if tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(
-                f"{name} has shape {tuple(tensor.shape)}, config.json says {tuple(shape)}", where=where
+                f"{name} has shape {tuple(tensor.shape)}, config.json says {tuple(shape)}",
+                where=where,
+                mend="weights and config.json do not belong together",
             )
         found[name] = tensor
     return found

@@ -17,9 +17,9 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
-def rotation(position: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotation:
+def rotation_at(position: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotation:
     """The rotation of tokens at ``position`` (T,) or (B, T); wavelengths grow from 2π to 2π theta."""
     channel = torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32)  # (D / 2,)
-    angle = position[..., None].float() * theta ** (-channel / head_dim)  # (..., T, D / 2)
+    angle = position[..., None].float() * (1.0 / theta ** (channel / head_dim))  # (..., T, D / 2)
     cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
     return Rotation(torch.cat((cos, cos), -1).unsqueeze(-2), torch.cat((-sin, sin), -1).unsqueeze(-2))

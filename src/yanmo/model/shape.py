@@ -6,21 +6,9 @@ Nothing here computes; ``gpt.py`` builds a model of this shape, ``names.py`` wri
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from yanmo.config import ModelConfig
+from yanmo.config import EXPERT_KEYS, SHAPE_KEYS, USUAL_EXPERTS, ModelConfig
 
 Family = Literal["gpt2", "modern", "moe"]
-EXPERTS = (
-    "n_expert",
-    "n_expert_active",
-    "n_expert_shared",
-    "expert_inner",
-    "expert_scaling",
-    "n_dense_layer",
-)
-"""What only ``moe`` has."""
-SHAPE = ("family", "n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "n_inner", "block_size",
-         "tied_head", "rope_theta", *EXPERTS)  # fmt: skip
-"""Keys of [model] that are the shape."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +41,9 @@ class GPTConfig:
         if self.family != "gpt2":
             self._fill("rope_theta", 10_000.0)
         if self.family == "moe":
-            self._fill("n_expert", 16)
-            self._fill("n_expert_active", 3)
-            self._fill("n_expert_shared", 1)
+            for name, usual in USUAL_EXPERTS.items():
+                self._fill(name, usual)
             self._fill("expert_inner", rounded(self.n_inner / (self.n_expert_active + self.n_expert_shared)))
-            self._fill("expert_scaling", 1.0)
         if self.n_dense_layer < 0:
             object.__setattr__(self, "n_dense_layer", 1 if self.family == "moe" else self.n_layer)
 
@@ -67,14 +53,14 @@ class GPTConfig:
     @classmethod
     def of(cls, model: ModelConfig, vocab_size: int) -> "GPTConfig":
         """From the settings of a recipe and the vocabulary of its tokenizer."""
-        given = {name: getattr(model, name) for name in (*SHAPE, "dropout")}
+        given = {name: getattr(model, name) for name in (*SHAPE_KEYS, "dropout")}
         return cls(vocab_size, **{name: value for name, value in given.items() if value is not None})
 
     def settings(self) -> dict[str, Any]:
         """The shape as keys of [model]; None where the family has no such thing."""
-        missing = [] if self.family == "moe" else [*EXPERTS]
+        missing = [] if self.family == "moe" else [*EXPERT_KEYS]
         missing += ["rope_theta"] if self.family == "gpt2" else []
-        return {name: None if name in missing else getattr(self, name) for name in SHAPE}
+        return {name: None if name in missing else getattr(self, name) for name in SHAPE_KEYS}
 
     @property
     def cached_values(self) -> int:

@@ -14,9 +14,9 @@ from yanmo import storage
 from yanmo.config import MICRO_BATCH, to_toml, with_values
 from yanmo.data.batches import Batches
 from yanmo.errors import DeviceError
-from yanmo.train.decide import largest_divisor, no_room
 from yanmo.train.machine import is_out_of_memory
 from yanmo.train.metrics import Metrics
+from yanmo.train.probe import largest_divisor, no_room
 from yanmo.train.run import Run
 from yanmo.train.step import StepResult, training_step
 

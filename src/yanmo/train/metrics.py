@@ -1,7 +1,7 @@
 """What a run says about itself: metrics.jsonl always, TensorBoard where it is installed.
 
-One flat JSON object a line (DESIGN's schema 1). When a run resumes, the rows of steps that are done
-again move to metrics.superseded.jsonl, so the file reads as if the run had never stopped.
+One JSON object a line, flat but for the loads of experts (DESIGN's schema 1). When a run resumes, the rows of
+steps that are done again move to metrics.superseded.jsonl, so the file reads as if the run had never stopped.
 """
 
 import importlib.util

@@ -51,9 +51,10 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    key = (group["parts"], parameter.shape, group["lr"], group["weight_decay"])
+                    alone = id(parameter) if parameter.dim() > 2 else None  # many matrices already
+                    key = (group["parts"], parameter.shape, group["lr"], group["weight_decay"], alone)
                     alike[key].append((parameter, self._with_momentum(parameter)))
-        for (parts, shape, rate, decay), pairs in alike.items():
+        for (parts, shape, rate, decay, _), pairs in alike.items():
             rows, columns = shape[-2] // parts, shape[-1]
             stacked = torch.stack([update for _, update in pairs]).view(-1, rows, columns)
             updates = orthogonalise(stacked.to(self.dtype)).view(-1, *shape)

@@ -107,21 +107,35 @@ def forecast(
 def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
     """Roughly what training needs at its peak: weights, gradients, optimizer, one micro-batch's activations.
 
-    Of each token a layer keeps 17 values of width C (Korthikanti et al. 2022), which with what lies between
-    them measured as 28, and half of the attention matrices where they are not fused away; of the head there
-    are a few rows of logits in float32 and in the arithmetic's dtype, and the gradients of input and weights.
+    Activations are those of the layers (:func:`values_of_layer`), and half of the attention matrices where
+    they are not fused away; of the head there are a few rows of logits in float32 and in the arithmetic's
+    dtype, and the gradients of input and weights.
     """
     rows = recipe.train.micro_batch_size or 1
     size = 4 if recipe.train.precision in (None, "float32") else 2
     tokens, C = rows * config.block_size, config.n_embd
     copies = 0 if size == 4 else size * parameters  # autocast's, of all weights
-    layers = config.n_layer * tokens * 28 * C * size
+    layers = config.n_layer * tokens * values_of_layer(config) * size
     matrices = 0
     if recipe.train.attention == "matmul":
         matrices = config.n_layer * config.n_head * tokens * config.block_size * size // 2
     logits = min(LOGITS.get(recipe.train.device or "cpu", MANY_LOGITS), tokens * config.vocab_size)
     head = logits * (4 + 2 * size) + (tokens + config.vocab_size) * C * (4 + size)
     return 8 * parameters + moment_bytes(recipe, config, parameters) + copies + layers + matrices + head
+
+
+def values_of_layer(config: GPTConfig) -> int:
+    """What a layer keeps of each token for the backward pass, with what lies between; measured.
+
+    Korthikanti et al. 2022 count 17 C for what is kept alone. A gated MLP keeps twice as much of its inner
+    width, and a token that goes to K experts is there K times.
+    """
+    if config.family == "gpt2":
+        return 20 * config.n_embd + 2 * config.n_inner
+    if config.family == "modern":
+        return 24 * config.n_embd + 4 * config.n_inner
+    inner = (config.n_expert_active + config.n_expert_shared) * config.expert_inner
+    return (24 + 4 * config.n_expert_active) * config.n_embd + 4 * inner
 
 
 def moment_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:

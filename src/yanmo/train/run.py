@@ -52,7 +52,6 @@ from yanmo.train.decide import (
     decide_optimizer,
     decide_packing,
     decide_shape,
-    measure,
     require_compiler,
     step_limit,
 )
@@ -61,6 +60,7 @@ from yanmo.train.machine import make_ready
 from yanmo.train.metrics import rewind
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.plan import Text, describe, forecast
+from yanmo.train.probe import measure
 from yanmo.train.schedule import Aim, Plan
 from yanmo.train.step import StepSettings
 

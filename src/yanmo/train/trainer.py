@@ -124,7 +124,7 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
         stopping = run.world.largest(stop.number or 0)
         if run.due(train.log_interval):
             logged = log_step(run, metrics, result, rate, logged)
-        improved = run.due(train.eval_interval) and evaluate_now(run, metrics)
+        improved = run.due(train.eval_interval) and evaluate_now(run, metrics, result)
         at_end = run.progress.step >= run.plan.horizon
         epoch_ends = train.save_every_epoch and ends_epoch(batches, run.progress.step)
         if improved or run.due(train.checkpoint_interval) or epoch_ends or at_end or stopping:
@@ -227,7 +227,7 @@ def log_step(run: Run, metrics: Metrics, result: StepResult, rate: float, logged
     """Write a ``train`` row and renew the live line; gives where to count speed from next."""
     step, now = run.progress.step, time.monotonic()
     tokens = (step - logged.step) * run.recipe.train.batch_size * run.model.config.block_size
-    speed, experts = tokens / max(now - logged.at, 1e-9), load_of_experts(result)
+    speed, experts = tokens / max(now - logged.at, 1e-9), busiest_expert(result)
     metrics.write(
         "train", step=step, loss=result.loss, loss_hex=result.loss.hex(), lr=rate,
         grad_norm=result.grad_norm if result.updated else None, tokens=run.progress.tokens,
@@ -244,17 +244,23 @@ def log_step(run: Run, metrics: Metrics, result: StepResult, rate: float, logged
     return Logged(step, now)
 
 
-def load_of_experts(result: StepResult) -> dict[str, Any]:
-    """How many tokens each expert was given in the last step, layer by layer; 1 is an equal share."""
+def busiest_expert(result: StepResult) -> dict[str, float]:
+    """How many tokens it was given in the last step, in shares of the mean of its layer."""
     if result.loads is None:
         return {}
-    shares = result.loads / result.loads.mean(1, keepdim=True)  # (layers, E)
-    by_layer = [[round(share, 3) for share in layer] for layer in shares.tolist()]
-    return {"busiest_expert": float(shares.max()), "expert_load": by_layer}
+    return {"busiest_expert": float((result.loads / result.loads.mean(1, keepdim=True)).max())}
 
 
-def evaluate_now(run: Run, metrics: Metrics) -> bool:
+def log_experts(run: Run, metrics: Metrics, result: StepResult) -> None:
+    """The share of every expert in the last step, where 1 is an equal share; a row for each layer."""
+    for layer, loads in enumerate(() if result.loads is None else result.loads):
+        shares = [round(share, 3) for share in (loads / loads.mean()).tolist()]
+        metrics.write("experts", step=run.progress.step, layer=layer, load=shares)
+
+
+def evaluate_now(run: Run, metrics: Metrics, result: StepResult) -> bool:
     """Loss on the validation text, a sample, a new aim; True if the loss is the best so far."""
+    log_experts(run, metrics, result)
     part, tokenizer = run.prepared.shards.manifest["splits"]["val"], run.prepared.tokenizer
     found = evaluate(
         run.model, run.prepared.shards.val, part["characters"], tokenizer.end_of_text,

@@ -1,0 +1,218 @@
+"""How fast this machine trains this model: real passes over random tokens, in every way that is open.
+
+In: a recipe with its device decided, and the model's shape. Out: the fastest arithmetic, attention, matmul
+route and micro-batch, and the seconds a step takes; and what compiling would gain. What is decided by rule,
+and when compiling is tried at all, stands in ``decide.py``.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from yanmo.config import MICRO_BATCH, Recipe
+from yanmo.errors import DeviceError
+from yanmo.model.gpt import GPT, count_active
+from yanmo.model.shape import GPTConfig
+from yanmo.train.distributed import World, autocast_for
+from yanmo.train.machine import is_out_of_memory, onednn_keeps_float32, use_matmul
+from yanmo.train.optim import build_optimizer
+
+PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+ATTENTIONS: tuple[Literal["sdpa", "matmul"], ...] = ("sdpa", "matmul")
+PROBE_FLOP = {"cpu": 2e11}
+"""A pass is cut to about so much work; on other devices ``MUCH_FLOP``."""
+MUCH_FLOP = 2e13
+ROUNDS = 3
+HOPELESS = 4
+"""So many times slower than another, and a way is not measured again."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the probe measured."""
+
+    seconds_per_step: float
+    tokens_per_second: float
+
+
+def measure(
+    recipe: Recipe, config: GPTConfig, world: World, clock: Callable[[], float] = time.perf_counter
+) -> tuple[dict[str, Any], Speed]:
+    """Precision, attention, matmul route, micro-batch: the fastest of what is open; and the speed that gives.
+
+    Args:
+        recipe: with the device decided.
+        config: the model's shape.
+        world: where to measure.
+        clock: seconds; a parameter so that tests can choose the winner.
+
+    Raises:
+        DeviceError: not even one window fits into memory.
+    """
+    device, sizes = world.device, micro_batches(recipe, world)
+    model, most = probe_model(recipe, config, device), most_rows(config, device)
+
+    def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
+        """Seconds for a token: the least of three rounds in which all take turns, after one to warm up.
+
+        What is far slower than another when it warms up does not come in again: bfloat16 on a CPU that
+        lacks it may take 50 times as long.
+        """
+        first = {option: time_of(option) for option in options}
+        left = [option for option in options if first[option] <= HOPELESS * min(first.values())]
+        rounds = [[time_of(option) for option in left] for _ in range(ROUNDS)]
+        return dict(zip(left, map(min, *rounds), strict=True))
+
+    def time_of(option: tuple[Way, int]) -> float:
+        way, size = option
+        return _time_pass(model, min(size, most), device, way, clock)
+
+    found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
+    while min(found.values()) == math.inf:
+        if sizes[0] == 1:
+            raise no_room(config, str(device))
+        sizes = [largest_divisor(recipe.train.batch_size, sizes[0] // 2)]
+        found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
+    way, _ = min(found, key=lambda option: found[option])
+    affordable = [size for size in sizes if size <= most]
+    if len(affordable) > 1:
+        found = per_token([(way, size) for size in affordable])
+    way, size = min(found, key=lambda option: found[option])
+    tokens = recipe.train.batch_size * config.block_size
+    per_step = found[way, size] * tokens / world.size + _time_update(model, recipe, way, clock)
+    use_matmul("torch")
+    decisions = {f"train.{key}": value for key, value in way._asdict().items()}
+    return decisions | {MICRO_BATCH: size}, Speed(per_step, tokens / per_step)
+
+
+class Way(NamedTuple):
+    """How the arithmetic of a forward and backward pass is done."""
+
+    precision: Literal["float32", "bfloat16", "float16"]
+    attention: Literal["sdpa", "matmul"]
+    matmul: Literal["torch", "onednn"]
+
+
+def ways(recipe: Recipe, device: torch.device) -> Iterator[Way]:
+    """Those that are open on this device, where the recipe does not say."""
+    train, on_cpu = recipe.train, device.type == "cpu"
+    for precision in [train.precision] if train.precision else PRECISIONS:
+        for attention in [train.attention] if train.attention else ATTENTIONS if on_cpu else ATTENTIONS[:1]:
+            yield Way(precision, attention, train.matmul or "torch")
+            plain = (precision, attention) == ("float32", "matmul")
+            if plain and on_cpu and not train.matmul and onednn_keeps_float32():
+                yield Way(precision, attention, "onednn")
+
+
+def micro_batches(recipe: Recipe, world: World) -> list[int]:
+    """Sizes of a micro-batch worth trying, the smallest first; one alone where it was asked for.
+
+    About 1,024 to 4,096 tokens on a CPU, whose caches hold the activations of no more; 16,384 elsewhere.
+    """
+    if recipe.train.micro_batch_size:
+        return [recipe.train.micro_batch_size]
+    batch = recipe.train.batch_size
+    tokens = (1024, 2048, 4096) if world.device.type == "cpu" else (16384,)
+    limits = [min(max(count // recipe.model.block_size, 1), -(-batch // world.size)) for count in tokens]
+    return sorted({largest_divisor(batch, limit) for limit in limits})
+
+
+def probe_model(recipe: Recipe, config: GPTConfig, device: torch.device) -> GPT:
+    """A model to measure with."""
+    model = GPT(config).to(device)
+    model.initialise(0)
+    model.separator = 0 if recipe.data.document_mask else None
+    return model.train()
+
+
+def most_rows(config: GPTConfig, device: torch.device) -> int:
+    """How many windows a pass takes at most."""
+    flop = 6 * count_active(config) * config.block_size
+    return max(int(PROBE_FLOP.get(device.type, MUCH_FLOP) / flop), 1)
+
+
+def gain_of_compiling(
+    recipe: Recipe, config: GPTConfig, device: torch.device, clock: Callable[[], float]
+) -> float:
+    """How many times as fast compiled passes are, by the fastest of three rounds; 0 where it fails."""
+    train = recipe.train
+    way = Way(train.precision or "float32", train.attention or "sdpa", train.matmul or "torch")
+    model = probe_model(recipe, config, device)
+    rows = min(train.micro_batch_size or 1, most_rows(config, device))
+    compiled: Callable[..., torch.Tensor] = torch.compile(model.loss)
+    torch.use_deterministic_algorithms(True)  # as compiled runs do
+    try:
+        times = [
+            [_time_pass(model, rows, device, way, clock, loss_of) for loss_of in (model.loss, compiled)]
+            for _ in range(1 + ROUNDS)
+        ]
+    except RuntimeError:  # what a compiler says when it cannot
+        return 0.0
+    finally:
+        torch.use_deterministic_algorithms(train.deterministic)
+        use_matmul("torch")
+    plain, faster = zip(*times[1:], strict=True)
+    return 0.0 if math.inf in (*plain, *faster) else float(min(plain) / min(faster))
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of ``number`` that is at most ``limit`` (and at least 1)."""
+    return max(n for n in range(1, max(min(limit, number), 1) + 1) if number % n == 0)
+
+
+def no_room(config: GPTConfig, where: str) -> DeviceError:
+    """What is said when memory does not suffice for a single window."""
+    return DeviceError(
+        f"not even one window of {config.block_size} tokens fits into memory",
+        where=where,
+        mend="choose a smaller model.block_size, n_embd or n_layer, or train.precision=bfloat16",
+    )
+
+
+def _time_pass(
+    model: GPT,
+    rows: int,
+    device: torch.device,
+    way: Way,
+    clock: Callable[[], float],
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> float:
+    """Seconds for each token of a forward and backward pass over so many rows; infinite without memory."""
+    loss_of = loss_of or model.loss
+    model.use_attention(way.attention)
+    use_matmul(way.matmul)
+    start = clock()
+    try:
+        ids = torch.randint(model.config.vocab_size, (rows, model.config.block_size), device=device)
+        with autocast_for(device, way.precision)():
+            loss = loss_of(ids, ids) / ids.numel()
+        torch.autograd.backward(loss)
+        float(loss.detach())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        model.zero_grad()
+        return math.inf
+    _wait(device)
+    return (clock() - start) / ids.numel()
+
+
+def _time_update(model: GPT, recipe: Recipe, way: Way, clock: Callable[[], float]) -> float:
+    optimizer, device = build_optimizer(model, recipe.optim, way.precision), model.tokens.weight.device
+    optimizer.step()
+    _wait(device)
+    start = clock()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    _wait(device)
+    return clock() - start
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
