@@ -2,9 +2,11 @@
 
 DeepSeek-AI 2024, "DeepSeekMoE" and "DeepSeek-V3 Technical Report". A router scores every expert for a token;
 the best few are taken and weighted by their scores. So that no expert is forgotten, a bias is added to the
-scores when experts are chosen, not when they are weighted; after each step it falls a little for experts
-that had more than their share of tokens, and rises for the others. No gradient and no further loss is needed
-(Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts").
+scores when experts are chosen, not when they are weighted; after each step it falls a little for experts that
+had more than their share of tokens, and rises for the others. No gradient and no further loss is needed (Wang
+et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts"). Theirs moves by the sign
+alone, 0.001 a step, over many thousands of steps; ours by how much an expert lacks, so that a run of some
+hundred steps is balanced too, and a long one comes to rest.
 
 N tokens, C channels, E routed experts, K of them for a token, I the inner width of one.
 """
@@ -19,8 +21,8 @@ from yanmo.model.fused import linear, product_dtype
 from yanmo.model.layers import GatedMLP, gated
 from yanmo.model.shape import GPTConfig, rounded
 
-BIAS_STEP = 0.001
-"""How far a bias moves after a step."""
+BIAS_STEP = 0.02
+"""How far a bias moves at most after a step; scores lie between 0 and 1, at first some 0.1 apart."""
 
 
 class Router(nn.Module):
@@ -152,5 +154,6 @@ def balance(
         return None
     loads = sum_over_ranks(torch.stack([router.load for router in routers]))  # (layers, E)
     for router, load in zip(routers, loads, strict=True):
-        router.bias += step * torch.sign(load.mean() - load)
+        lacking = (load.mean() - load) / load.mean()  # (E,) 1: it had none
+        router.bias += step * lacking.clamp(-1, 1)
     return loads
