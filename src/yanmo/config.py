@@ -501,9 +501,10 @@ def _check_family(model: ModelConfig) -> None:
             where="[model]",
             mend="choose a divisor of n_head",
         )
-    if model.family != "gpt2" and (model.head_dim or model.n_embd // model.n_head) % 2:
+    head_dim = model.head_dim or fixed["head_dim"]
+    if model.family != "gpt2" and head_dim % 2:
         raise ConfigError(
-            f"a head of {model.head_dim or model.n_embd // model.n_head} channels cannot be turned in pairs",
+            f"a head of {head_dim} channels cannot be turned in pairs",
             where="[model]",
             mend="choose an even model.head_dim",
         )

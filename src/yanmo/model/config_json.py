@@ -17,6 +17,28 @@ ARCHITECTURES: dict[Family, tuple[str, str]] = {
 }
 """Class and model_type."""
 
+_ROTARY: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "rms_norm_eps": (RMSNorm.EPSILON,),
+    "attention_bias": (False,),
+    "rope_scaling": (None,),
+    "rope_type": ("default",),
+    "sliding layers": (False,),
+}
+COMPUTED: dict[Family, dict[str, tuple[Any, ...]]] = {
+    "gpt2": {
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "layer_norm_epsilon": (1e-5,),
+        "tie_word_embeddings": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+    },
+    "modern": _ROTARY | {"use_sliding_window": (False,)},
+    "moe": _ROTARY
+    | {"norm_topk_prob": (True,), "n_group": (1,), "topk_group": (1,), "enough experts": (True,)},
+}
+"""What ours computes: keys, and the values that mean it; a key that is missing has the first, but for those
+that ``refuse_differences`` works out."""
+
 
 def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     """config.json as transformers, llama.cpp and vLLM expect it."""
@@ -118,50 +140,29 @@ def refuse_differences(family: Family, values: dict[str, Any], where: str) -> No
     Raises:
         CheckpointError: a key asks for something else.
     """
-    expected: dict[str, tuple[Any, ...]]
-    if family == "gpt2":
-        expected = {
-            "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-            "layer_norm_epsilon": (1e-5,),
-            "tie_word_embeddings": (True,),
-            "scale_attn_by_inverse_layer_idx": (False,),
-        }
-    else:
-        expected = {
-            "hidden_act": ("silu",),
-            "rms_norm_eps": (RMSNorm.EPSILON,),
-            "attention_bias": (False,),
-            "rope_scaling": (None,),
-        }
-        rope = values.get("rope_parameters") or {}
-        values = values | {"rope_type": rope.get("rope_type", "default")}
-        expected |= {"rope_type": ("default",)}
-        if family == "modern":
-            expected |= {"use_sliding_window": (False,)}
+    rope = values.get("rope_parameters") or {}
+    asked = {
+        "rope_type": rope.get("rope_type", "default"),
+        "sliding layers": has_sliding_layers(family, values),
+    }
     if family == "moe":
-        # what Dots1Config has where the key is missing, and what ours has
-        values = {"norm_topk_prob": False} | values
-        expected |= {"norm_topk_prob": (True,), "n_group": (1,), "topk_group": (1,)}
-    if family == "moe" and values.get("n_routed_experts", 2) < 2:
-        raise CheckpointError("a router needs two experts", where=where, mend="give a folder with more")
-    layers = values.get("layer_types") or []
-    if family == "moe" and not layers and values.get("sliding_window", 4096) is not None:
-        full = values.get("max_window_layers", 62)
-        layers = ["sliding_attention"] if full < values.get("num_hidden_layers", 62) else []
-    for key, allowed in expected.items():
-        value = values.get(key, allowed[0])
+        asked |= {"norm_topk_prob": False, "enough experts": values.get("n_routed_experts", 2) >= 2}
+    asked |= values
+    for key, allowed in COMPUTED[family].items():
+        value = asked.get(key, allowed[0])
         if value not in allowed:
             raise CheckpointError(
                 f"config.json has {key}={value!r}; yanmo's {family} has {allowed[0]!r}",
                 where=where,
                 mend="give a folder without that",
             )
-    if "sliding_attention" in layers:
-        raise CheckpointError(
-            "config.json has layers of sliding attention; yanmo has none",
-            where=where,
-            mend="give a folder without them",
-        )
+
+
+def has_sliding_layers(family: Family, values: dict[str, Any]) -> bool:
+    """Whether a layer looks at the last tokens only; Dots1Config says so without naming layers, too."""
+    if values.get("layer_types") or family != "moe" or values.get("sliding_window", 4096) is None:
+        return "sliding_attention" in (values.get("layer_types") or ())
+    return bool(values.get("max_window_layers", 62) < values.get("num_hidden_layers", 62))
 
 
 def from_gpt2(values: dict[str, Any]) -> GPTConfig:
