@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from yanmo import storage
@@ -25,6 +23,7 @@ from yanmo.model.gpt import GPT
 from yanmo.model.names import from_hugging_face, to_hugging_face
 from yanmo.model.shape import GPTConfig
 from yanmo.tokenizer import Tokenizer, load_tokenizer
+from yanmo.weights import ONE_FILE, load_tensors, load_weights, save_tensors
 
 SCHEMA = 1
 PREFIX = "step-"
@@ -70,18 +69,11 @@ def save_checkpoint(
                 where=str(run),
                 mend="lower optim.learning_rate, in a new folder (--out); the last checkpoint is sound",
             )
-    end_of_text = tokenizer.end_of_text
 
     def fill(folder: Path) -> None:
-        _save_tensors(folder / "model.safetensors", to_hugging_face(model.config.family, weights))
-        _write_text_json(folder / "config.json", to_config_json(model.config, end_of_text))
-        _write_text_json(
-            folder / "generation_config.json",
-            {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text},
-        )
-        tokenizer.save(folder, model.config.block_size)
+        write_model(folder, model.config, weights, tokenizer)
         (folder / "training").mkdir()
-        _save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
+        save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
         _write_text_json(
             folder / "training" / "state.json",
             {"schema": SCHEMA, "progress": asdict(progress), "environment": environment},
@@ -94,6 +86,18 @@ def save_checkpoint(
     return target
 
 
+def write_model(folder: Path, config: GPTConfig, weights: dict[str, Tensor], tokenizer: Tokenizer) -> None:
+    """Write what a Hugging Face folder consists of: weights, config, tokenizer."""
+    end_of_text = tokenizer.end_of_text
+    save_tensors(folder / ONE_FILE, to_hugging_face(config.family, weights))
+    _write_text_json(folder / "config.json", to_config_json(config, end_of_text))
+    _write_text_json(
+        folder / "generation_config.json",
+        {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text},
+    )
+    tokenizer.save(folder, config.block_size)
+
+
 def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, str]]:
     """Progress, optimizer tensors and environment of a checkpoint."""
     state = storage.read_json(folder / "training" / "state.json")
@@ -103,7 +107,7 @@ def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, 
             where=str(folder),
             mend="resume it with the yanmo that made it",
         )
-    tensors = _load_tensors(folder / "training" / "state.safetensors")
+    tensors = load_tensors(folder / "training" / "state.safetensors")
     return Progress(**state["progress"]), tensors, state["environment"]
 
 
@@ -115,7 +119,9 @@ def load_shape(folder: Path) -> GPTConfig:
     """
     try:
         values = storage.read_json(folder / "config.json")
-    except (OSError, ValueError) as error:
+        if not isinstance(values, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             "there is no readable config.json", where=str(folder), mend="give a model folder"
         ) from error
@@ -128,12 +134,30 @@ def load_model(folder: Path) -> GPT:
     Raises:
         CheckpointError: a file is missing or damaged, or the model is of another family.
     """
-    config = load_shape(folder)
-    tensors = _load_tensors(folder / "model.safetensors")
+    return build_model(load_shape(folder), load_weights(folder), str(folder))
+
+
+def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GPT:
+    """A model of weights by Hugging Face's names, float32 on the CPU.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape, or holds what is no finite number.
+    """
     with torch.device("meta"):
         model = GPT(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    weights = from_hugging_face(config.family, tensors, shapes, str(folder))
+    weights = from_hugging_face(config.family, tensors, shapes, where)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise CheckpointError(
+                f"{name} is stored as {tensor.dtype}, which is no weight yet",
+                where=where,
+                mend="give the model in float32, float16 or bfloat16, before it was quantised",
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{name} holds numbers that are not finite", where=where, mend="its training had diverged"
+            )
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     model.requires_grad_(True)
     return model
@@ -211,18 +235,6 @@ def recorded_recipe(model_folder: Path) -> Recipe | None:
         if (folder / "recipe.toml").is_file():
             return load_recipe(folder / "recipe.toml")
     return None
-
-
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"format": "pt"})
-    path.write_bytes(data)  # through Python, whose errors say what the disk said
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error}", where=str(path.parent)) from error
 
 
 def _write_text_json(path: Path, value: Any) -> None:

@@ -126,6 +126,9 @@ class ModelConfig(Section):
     rope_theta: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
     """Base of the rotary positions: raise it when a model is taught a longer window. Not in `gpt2`.
     Decided: 10,000."""
+    gelu: Literal["tanh", "erf"] | None = None
+    """`gpt2`: how GELU is computed: `tanh`, OpenAI's approximation, or `erf`, the function itself, as nanoGPT
+    has it. Decided: `tanh`, or what the weights of model.init were trained with."""
     n_expert: Annotated[int, Field(ge=2)] | None = None
     """`moe`: experts a layer can choose from. Decided: 16."""
     n_expert_active: PositiveInt | None = None
@@ -289,7 +292,7 @@ EXPERT_KEYS = (*USUAL_EXPERTS, "expert_inner", "n_dense_layer")
 """Keys of [model] that only `moe` has."""
 
 SHAPE_KEYS = ("family", "n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "n_inner", "block_size",
-              "tied_head", "rope_theta", *EXPERT_KEYS)  # fmt: skip
+              "tied_head", "rope_theta", "gelu", *EXPERT_KEYS)  # fmt: skip
 """Keys of [model] that are the model's shape."""
 
 MICRO_BATCH = "train.micro_batch_size"
@@ -482,13 +485,13 @@ def _forget_decided_shape(values: dict[str, Any], typed: Collection[str]) -> Non
 def _check_family(model: ModelConfig) -> None:
     """Refuse what a family does not have."""
     fixed = {"n_kv_head": model.n_head, "head_dim": model.n_embd // model.n_head, "tied_head": True}
-    missing: dict[str, Any] = {"rope_theta": None, **fixed} if model.family == "gpt2" else {}
+    missing: dict[str, Any] = {"rope_theta": None, **fixed} if model.family == "gpt2" else {"gelu": None}
     if model.family != "moe":
         missing |= dict.fromkeys(EXPERT_KEYS)
     for key, usual in missing.items():
         value = getattr(model, key)
         if value not in (None, usual):
-            family = "moe" if key in EXPERT_KEYS else "modern"
+            family = "moe" if key in EXPERT_KEYS else "gpt2" if key == "gelu" else "modern"
             raise ConfigError(
                 f"model.{key}={value} means nothing in a {model.family} model",
                 where="[model]",

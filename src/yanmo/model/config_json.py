@@ -27,7 +27,7 @@ _ROTARY: dict[str, tuple[Any, ...]] = {
 }
 COMPUTED: dict[Family, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu"),
         "layer_norm_epsilon": (1e-5,),
         "tie_word_embeddings": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
@@ -38,6 +38,39 @@ COMPUTED: dict[Family, dict[str, tuple[Any, ...]]] = {
 }
 """What ours computes: keys, and the values that mean it; a key that is missing has the first, but for those
 that ``refuse_differences`` works out."""
+
+
+_ROTARY_SIZES = {
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 4_096,
+    "num_key_value_heads": 4_096,
+    "head_dim": 4_096,
+    "hidden_size": 1 << 17,
+    "intermediate_size": 1 << 20,
+    "max_position_embeddings": 1 << 24,
+}
+LARGEST: dict[Family, dict[str, int]] = {
+    "gpt2": {
+        "n_layer": 1_000,
+        "n_head": 4_096,
+        "n_embd": 1 << 17,
+        "n_inner": 1 << 20,
+        "n_positions": 1 << 24,
+    },
+    "modern": _ROTARY_SIZES,
+    "moe": _ROTARY_SIZES
+    | {
+        "n_routed_experts": 4_096,
+        "num_experts_per_tok": 4_096,
+        "n_shared_experts": 4_096,
+        "moe_intermediate_size": 1 << 20,
+        "first_k_dense_replace": 1_000,
+    },
+}
+"""What no model exceeds: a config.json that does is a mistake, and would cost memory before it is found."""
+MOST_TOKENS = 1 << 20
+OPTIONAL = {"n_inner", "num_key_value_heads", "head_dim", "n_shared_experts"}
+"""null means: as usual."""
 
 
 def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
@@ -60,7 +93,7 @@ def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
 
 def _gpt2(config: GPTConfig) -> dict[str, Any]:
     return {
-        "activation_function": "gelu_new",
+        "activation_function": "gelu" if config.gelu == "erf" else "gelu_new",
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_embd": config.n_embd,
@@ -120,18 +153,58 @@ def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
         CheckpointError: another architecture, or one of ours with a part that ours does not have.
     """
     families = {model_type: family for family, (_, model_type) in ARCHITECTURES.items()}
-    family = families.get(values.get("model_type", "gpt2"))
+    family = families.get(str(values.get("model_type", "gpt2")))
     if family is None:
         raise CheckpointError(
             f"config.json has model_type={values['model_type']!r}; yanmo knows {', '.join(families)}",
             where=where,
             mend="give a folder of one of these",
         )
+    refuse_nonsense(family, values, where)
     refuse_differences(family, values, where)
     try:
         return from_gpt2(values) if family == "gpt2" else from_modern(family, values)
     except KeyError as error:
         raise CheckpointError(f"config.json lacks {error}", where=where) from error
+
+
+def refuse_nonsense(family: Family, values: dict[str, Any], where: str) -> None:
+    """Sizes are whole numbers that a model can have, shares and scales are numbers.
+
+    Raises:
+        CheckpointError: one is not.
+    """
+    wrong = []
+    for key, largest in (LARGEST[family] | {"vocab_size": MOST_TOKENS}).items():
+        value, least = values.get(key), 0 if key == "first_k_dense_replace" else 1
+        is_open = key not in values or (value is None and key in OPTIONAL)
+        if not is_open and not (type(value) is int and least <= value <= largest):
+            wrong.append(key)
+    rope = values.get("rope_parameters") or {}
+    numbers = {key: values.get(key) for key in ("resid_pdrop", "attention_dropout", "routed_scaling_factor")}
+    numbers["rope_theta"] = rope.get("rope_theta", values.get("rope_theta")) if type(rope) is dict else rope
+    wrong += [
+        key
+        for key, value in numbers.items()
+        if value is not None and not (type(value) in (int, float) and 0 <= value < 1e12)
+    ]
+    if wrong:
+        value = values.get(wrong[0], numbers.get(wrong[0]))
+        raise CheckpointError(
+            f"config.json has {wrong[0]}={value!r}, which no model has",
+            where=where,
+            mend="take the folder from its source again",
+        )
+    heads = "n_head" if family == "gpt2" else "num_attention_heads"
+    width = "n_embd" if family == "gpt2" else "hidden_size"
+    whole, shared = values.get(heads) or 1, values.get("num_key_value_heads") or 1
+    if whole % shared or (family != "modern" and not values.get("head_dim") and values.get(width, 0) % whole):
+        raise CheckpointError(
+            f"config.json has {heads}={whole}, which does not divide {width}={values.get(width)} or is not"
+            f" shared out evenly among num_key_value_heads={shared}",
+            where=where,
+            mend="take the folder from its source again",
+        )
 
 
 def refuse_differences(family: Family, values: dict[str, Any], where: str) -> None:
@@ -175,6 +248,7 @@ def from_gpt2(values: dict[str, Any]) -> GPTConfig:
         block_size=values["n_positions"],
         dropout=values.get("resid_pdrop", 0.1),
         n_inner=values.get("n_inner") or 0,
+        gelu="erf" if values.get("activation_function") == "gelu" else "tanh",
     )
 
 

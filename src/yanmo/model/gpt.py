@@ -125,9 +125,10 @@ class MLP(nn.Module):
         super().__init__()
         self.up = Linear(config.n_embd, config.n_inner)
         self.down = Linear(config.n_inner, config.n_embd)
+        self.approximate = "tanh" if config.gelu == "tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        y: Tensor = self.down(F.gelu(self.up(x), approximate=self.approximate))
         return y  # (B, T, C)
 
 

@@ -27,6 +27,7 @@ class GPTConfig:
     n_inner: int = 0
     tied_head: bool = True
     rope_theta: float = 0.0
+    gelu: Literal["", "tanh", "erf"] = ""
     n_expert: int = 0
     n_expert_active: int = 0
     n_expert_shared: int = 0
@@ -38,7 +39,9 @@ class GPTConfig:
         self._fill("n_kv_head", self.n_head)
         self._fill("head_dim", self.n_embd // self.n_head)
         self._fill("n_inner", usual_inner(self.family, self.n_embd))
-        if self.family != "gpt2":
+        if self.family == "gpt2":
+            self._fill("gelu", "tanh")
+        else:
             self._fill("rope_theta", 10_000.0)
         if self.family == "moe":
             for name, usual in USUAL_EXPERTS.items():
@@ -47,7 +50,7 @@ class GPTConfig:
         if self.n_dense_layer < 0:
             object.__setattr__(self, "n_dense_layer", 1 if self.family == "moe" else self.n_layer)
 
-    def _fill(self, name: str, usual: float) -> None:
+    def _fill(self, name: str, usual: float | str) -> None:
         object.__setattr__(self, name, getattr(self, name) or usual)
 
     @classmethod
@@ -59,7 +62,7 @@ class GPTConfig:
     def settings(self) -> dict[str, Any]:
         """The shape as keys of [model]; None where the family has no such thing."""
         missing = [] if self.family == "moe" else [*EXPERT_KEYS]
-        missing += ["rope_theta"] if self.family == "gpt2" else []
+        missing += ["rope_theta"] if self.family == "gpt2" else ["gelu"]
         return {name: None if name in missing else getattr(self, name) for name in SHAPE_KEYS}
 
     @property

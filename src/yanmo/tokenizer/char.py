@@ -33,7 +33,7 @@ class CharTokenizer:
     def __init__(self, characters: Iterable[str], characters_first: bool = False) -> None:
         self._characters = own = list(characters)
         others = [END_OF_TEXT, *BYTES]
-        entries = [*own, *others] if characters_first else [*others, *own]
+        self.entries = entries = [*own, *others] if characters_first else [*others, *own]
         self._end = entries.index(END_OF_TEXT)
         self._first_byte = self._end + 1
         first = 0 if characters_first else len(others)

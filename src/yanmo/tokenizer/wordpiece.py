@@ -1,8 +1,8 @@
 """A BERT vocab.txt as GPT2-Chinese uses it: the tokenizer of a thousand Chinese GPT-2s.
 
 Text is lower-cased and stripped of accents and control characters; each Chinese character, each digit
-and each punctuation mark stands alone (BERT does not isolate digits, GPT2-Chinese does); what is left
-are words, cut greedily into the longest known pieces, with ``##`` before a piece that continues a word
+and each punctuation mark stands alone (BERT itself leaves numbers whole, ``Roles.digits_alone``); what is
+left are words, cut greedily into the longest known pieces, with ``##`` before a piece that continues a word
 (Wu et al. 2016; Devlin et al. 2019). What the vocabulary lacks becomes [UNK]: this tokenizer loses
 text, and ``tokenizer/lost.py`` counts what.
 
@@ -49,6 +49,8 @@ class Roles:
     newline: str = ""
     start: str = ""
     end: str = "[SEP]"
+    digits_alone: bool = True
+    """As in GPT2-Chinese; BERT itself leaves a number one word."""
 
 
 class WordPieceTokenizer:
@@ -64,8 +66,9 @@ class WordPieceTokenizer:
         self._roles = roles
         self._entries = _written_entries(entries, roles.newline)
         self._ids = {entry: number for number, entry in enumerate(self._entries)}
-        self._spec = _tokenizer_json(self._ids)
-        self._fingerprint = fingerprint_of({"tokenizer": self._spec, "roles": vars(roles)})
+        self._spec = _tokenizer_json(self._ids, roles.digits_alone)
+        named = {"newline": roles.newline, "start": roles.start, "end": roles.end}
+        self._fingerprint = fingerprint_of({"tokenizer": self._spec, "roles": named})
         self._library = tokenizers.Tokenizer.from_str(json_text(self._spec))
         specials = {entry: self._ids[entry] for entry in SPECIALS if entry in self._ids}
         self._texts = [entry if entry not in specials else "" for entry in self._entries]
@@ -95,7 +98,8 @@ class WordPieceTokenizer:
         """From a tokenizer.json of ours and the roles in its tokenizer_config.json."""
         try:
             vocabulary: dict[str, int] = spec["model"]["vocab"]
-            roles = Roles(config["line_end"], config["document_start"], config["eos_token"])
+            named = config["line_end"], config["document_start"], config["eos_token"]
+            roles = Roles(*named, digits_alone=config.get("digits_alone", True))
             entries = sorted(vocabulary, key=lambda entry: vocabulary[entry])
             entries = [roles.newline if entry == "\n" else entry for entry in entries]
             tokenizer = cls(entries, roles)
@@ -174,6 +178,7 @@ class WordPieceTokenizer:
             "unk_token": UNKNOWN,
             "line_end": self._roles.newline,
             "document_start": self._roles.start,
+            "digits_alone": self._roles.digits_alone,
         }
         write_tokenizer(folder, self._spec, model_max_length, more)
 
@@ -238,7 +243,7 @@ def _written_entries(entries: list[str], newline: str) -> list[str]:
     return ["\n" if newline and entry == newline else entry for entry in written]
 
 
-def _tokenizer_json(ids: dict[str, int]) -> dict[str, Any]:
+def _tokenizer_json(ids: dict[str, int], digits_alone: bool) -> dict[str, Any]:
     before = [
         replace(r"\x{FFFD}|(?![\t\n\r])\p{C}", ""),
         {"type": "NFD"},
@@ -247,7 +252,7 @@ def _tokenizer_json(ids: dict[str, int]) -> dict[str, Any]:
     ]
     cuts = [
         split_step(r"[^\S\n]+" if "\n" in ids else r"\s+", "Removed"),
-        split_step(rf"[\n{HAN}{DIGITS}{PUNCTUATION}]"),
+        split_step(rf"[\n{HAN}{DIGITS if digits_alone else ''}{PUNCTUATION}]"),
     ]
     after = [
         replace("^(?!##.)", " "),  # a space before each word,

@@ -63,6 +63,7 @@ from yanmo.train.plan import Text, describe, forecast
 from yanmo.train.probe import measure
 from yanmo.train.schedule import Aim, Plan
 from yanmo.train.step import StepSettings
+from yanmo.weights import weight_files
 
 FIRST_LOSS_SCALE = 65536.0
 """Where float16 begins; it is too much at first, and soon halved to what fits."""
@@ -224,7 +225,8 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
     """What tells the weights a run begins from apart from others."""
     if recipe.model.init is None:
         return {}
-    return {"init": storage.sha256_of(find_model_folder(Path(recipe.model.init)) / "model.safetensors")}
+    files = weight_files(find_model_folder(Path(recipe.model.init)))
+    return {"init": " ".join(storage.sha256_of(file) for file in files)}
 
 
 def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path, is_main: bool) -> Recipe:

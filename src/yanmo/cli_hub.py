@@ -1,0 +1,80 @@
+"""``yanmo import`` and ``yanmo export``: come with what you have, leave with what others open."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from yanmo.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def import_(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC [tokenizer.key=value…]",
+            help="A Hugging Face or GPT2-Chinese folder, nanoGPT's ckpt.pt, .bin tokens or config .py,"
+            " llm.c's tokens, or the name of a model on the hub; tokenizer.path=… where the vocabulary is"
+            " elsewhere.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The folder to write. [default: models/NAME]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take over a model, its tokens or its settings, and prove that it computes what it did."""
+    from yanmo.config import load_recipe, split_arguments
+    from yanmo.hub.importer import import_ as take_over
+    from yanmo.log import Voice
+
+    names, settings = split_arguments(arguments)
+    if len(names) != 1:
+        raise ConfigError(f"{len(names)} sources are named", "yanmo import", "name one")
+    if outside := [setting for setting in settings if not setting.startswith("tokenizer.")]:
+        raise ConfigError(
+            f"{outside[0]} says nothing of a vocabulary", "yanmo import", "set tokenizer.* only"
+        )
+    config = load_recipe(None, settings).tokenizer
+    name = Path(names[0]).resolve().stem if Path(names[0]).exists() else names[0].rpartition("/")[2]
+    found = take_over(names[0], out or Path("models") / name, config, Voice())
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+        return
+    print("\n".join([f"{found.folder}", *(f"  {line}" for line in found.said)]))
+    print("Next:", *(f"  yanmo {command}" for command in found.next), sep="\n")
+
+
+def export(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]")
+    ] = None,
+    to: Annotated[
+        Literal["hf", "gguf", "onnx"],
+        typer.Option(
+            help="hf: a folder for transformers, vLLM; gguf: a file for llama.cpp, Ollama; onnx: a graph."
+        ),
+    ] = "hf",
+    out: Annotated[
+        Path | None, typer.Option(help="The file (gguf, onnx) or folder (hf). [default: in exports/]")
+    ] = None,
+    precision: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"],
+        typer.Option(help="Of the weights in a GGUF file; a smaller file writes a little worse."),
+    ] = "f16",
+    verify: Annotated[
+        bool, typer.Option(help="Open what was written with the target's own library, and compare.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Write a model for other tools, open it there, and compare what it says."""
+    from yanmo.hub.exporter import export as write
+    from yanmo.log import Voice
+
+    found = write(run, to, out, precision, verify, Voice())
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join([f"{found.path}", *(f"  {line}" for line in found.said)]))

@@ -1,0 +1,116 @@
+"""The model card: what a stranger wants to know of a model, from what its run recorded."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from yanmo import storage
+from yanmo.config import Recipe, to_toml
+from yanmo.model.config_json import ARCHITECTURES
+from yanmo.model.gpt import GPT, count_active, count_parameters
+from yanmo.tokenizer import Tokenizer, kind_of
+from yanmo.train.metrics import read_metrics
+
+WORDS = {
+    "gpt2": "GPT-2",
+    "modern": "a Qwen3-shaped transformer (rotary positions, RMSNorm, gated MLP)",
+    "moe": "a Dots1-shaped transformer with experts",
+}
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the run of a model recorded; nothing for a model that has no run."""
+
+    recipe: Recipe | None = None
+    corpus: dict[str, Any] | None = None
+    metrics: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, model_folder: Path, recipe: Recipe | None) -> "Past":
+        """Of the run that a model folder belongs to."""
+        runs = [f for f in model_folder.parents[:2] if (f / "corpus.json").is_file()]
+        if recipe is None or not runs:
+            return cls()
+        return cls(recipe, storage.read_json(runs[0] / "corpus.json"), tuple(read_metrics(runs[0])))
+
+
+def model_card(name: str, model: GPT, tokenizer: Tokenizer, past: Past, sample: str) -> str:
+    """README.md of an exported folder, as the Hugging Face hub shows it."""
+    parts = [_front(), f"# {name}", _what(model, tokenizer), _use(name)]
+    if past.corpus:
+        parts.append(_corpus(past.corpus))
+    if any(row["event"] == "eval" for row in past.metrics):
+        parts.append(_results(past.metrics, tokenizer.lossless))
+    if sample.strip():
+        quoted = "\n".join(f"> {line}" for line in sample.strip().split("\n"))
+        parts.append(f"## What it writes\n\n{quoted}\n\n(one sample, unedited)")
+    parts.append(
+        "## Limits\n\nIt continues texts; it was not taught to answer questions or to follow instructions,"
+        " and it may repeat what it was trained on. The licence of its text is for you to state."
+    )
+    if past.recipe:
+        parts.append(f"## Recipe\n\n```toml\n{_without_paths(past.recipe)}```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _front() -> str:
+    return "---\nlanguage: zh\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- yanmo\n---"
+
+
+def _what(model: GPT, tokenizer: Tokenizer) -> str:
+    config = model.config
+    size, active = count_parameters(config), count_active(config)
+    said = f"{WORDS[config.family]} (`{ARCHITECTURES[config.family][0]}`) of {size:,} parameters"
+    said += f", {active:,} of them active for each token" if active < size else ""
+    return (
+        f"{said[0].upper()}{said[1:]}, trained with [yanmo](https://pypi.org/project/yanmo)"
+        f" {version('yanmo')}: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, a window"
+        f" of {config.block_size} tokens, a {kind_of(tokenizer)} vocabulary of {tokenizer.vocab_size:,}."
+    )
+
+
+def _use(name: str) -> str:
+    return (
+        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
+        f'write = pipeline("text-generation", model="{name}")\n'
+        'print(write("从前", max_new_tokens=100, do_sample=True, temperature=0.8)[0]["generated_text"])\n```'
+    )
+
+
+def _corpus(manifest: dict[str, Any]) -> str:
+    counts, splits = manifest["counts"], manifest["splits"]
+    rows = [
+        f"| {name} | {part['documents']:,} | {part['characters']:,} | {part['tokens']:,} |"
+        for name, part in splits.items()
+    ]
+    dropped = sum(counts["documents_dropped"].values())
+    table = "| part | documents | characters | tokens |\n|---|---|---|---|\n" + "\n".join(rows)
+    read = f"{counts['documents_read']:,} documents were read, {dropped:,} of them dropped."
+    return f"## Text\n\n{table}\n\n{read}"
+
+
+def _results(metrics: tuple[dict[str, Any], ...], lossless: bool) -> str:
+    evaluations = [row for row in metrics if row["event"] == "eval"]
+    best = min(evaluations, key=lambda row: float(row["val_loss"]))
+    start = next((row for row in metrics if row["event"] == "start"), {})
+    lines = ", ".join(
+        f"{name} {start[key]:.2f}"
+        for name in ("uniform", "unigram", "bigram")
+        if (key := f"{name}_bits_per_char") in start
+    )
+    lossy = "" if lossless else " (the vocabulary loses characters: not to be compared)"
+    return (
+        f"## Results\n\nOn held-out text, step {best['step']:,}: {best['val_bits_per_char']:.3f} bits per"
+        f" character{lossy}, loss {best['val_loss']:.3f} nats per token, perplexity"
+        f" {best['val_perplexity']:.1f}."
+        + (f" Lines of counting, bits per character: {lines}." if lines else "")
+    )
+
+
+def _without_paths(recipe: Recipe) -> str:
+    """The recipe, without where its text and vocabulary lay on somebody's disk."""
+    hidden = ("path = ", "init = ")
+    lines = to_toml(recipe).split("\n")
+    return "\n".join(line for line in lines if not line.startswith((*hidden, "#")) or "yanmo:" in line)

@@ -1,0 +1,185 @@
+"""``yanmo export``: a model → what other people's tools open, opened there and compared."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from yanmo import storage
+from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer, recorded_recipe, write_model
+from yanmo.config import Recipe, SampleConfig
+from yanmo.errors import ConfigError
+from yanmo.generate import write_all
+from yanmo.hub.card import Past, model_card
+from yanmo.hub.foreign import CHAT
+from yanmo.hub.verify import Verdict, require_library, require_passed, verify_folder, verify_gguf, verify_onnx
+from yanmo.log import Voice
+from yanmo.model.gpt import GPT
+from yanmo.tokenizer import Tokenizer
+
+Target = Literal["hf", "gguf", "onnx"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+SHOWN_TOKENS = 120
+"""Length of the sample in a model card."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what its library said of it."""
+
+    path: Path
+    said: tuple[str, ...]
+    verdict: Verdict | None
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        verified = {"by": self.verdict.by, **self.verdict.numbers} if self.verdict else None
+        return {"path": str(self.path), "verified": verified, **self.values}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model with everything that is known of it."""
+
+    name: str
+    folder: Path
+    model: GPT
+    tokenizer: Tokenizer
+    recipe: Recipe | None
+
+    @property
+    def sample(self) -> SampleConfig:
+        """How its run let it write."""
+        return self.recipe.sample if self.recipe else SampleConfig()
+
+
+def export(
+    run: Path | None, to: Target, out: Path | None, precision: str, is_verified: bool, voice: Voice
+) -> Exported:
+    """Write the model of ``run`` as ``to``; afterwards open it with that library and compare.
+
+    Raises:
+        ConfigError: the library is not installed, the target is there already, or it has no such vocabulary.
+        CheckpointError: what was written is not what the model is; it stays, for inspection.
+    """
+    if is_verified:
+        require_library(to)
+    folder = find_model_folder(run)
+    name = name_of(run, folder)
+    target = (
+        out or Path("exports") / {"hf": name, "gguf": f"{name}-{precision}.gguf", "onnx": f"{name}.onnx"}[to]
+    )
+    if target.exists():
+        raise ConfigError("it is there already", where=f"--out {target}", mend="name another, or delete it")
+    model, tokenizer = load_model_and_tokenizer(folder)
+    source = Source(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
+    writers: dict[Target, Callable[[], Exported]] = {
+        "hf": lambda: export_folder(source, target),
+        "gguf": lambda: export_gguf(source, target, precision),
+        "onnx": lambda: export_onnx(source, target),
+    }
+    written = writers[to]()
+    if not is_verified:
+        return written
+    voice.say(f"{written.path}: written; opening it again")
+    verdict = verdict_on(written.path, to, source, precision)
+    require_passed(verdict, written.path)
+    said = (*written.said, *(f"{verdict.by}: {line}" for line in verdict.said))
+    return Exported(written.path, said, verdict, written.values)
+
+
+def verdict_on(path: Path, to: Target, source: Source, precision: str) -> Verdict:
+    """Open what was written with the library it is for."""
+    if to == "hf":
+        return verify_folder(path, source.model, source.tokenizer)
+    if to == "gguf":
+        return verify_gguf(path, source.model, source.tokenizer, precision)
+    return verify_onnx(path, source.model)
+
+
+def name_of(run: Path | None, folder: Path) -> str:
+    """A run is called by its folder, not by that of its model."""
+    runs = [f for f in folder.parents[:2] if (f / "recipe.toml").is_file()]
+    return runs[0].name if runs else (run or folder).resolve().name
+
+
+def export_folder(source: Source, target: Path) -> Exported:
+    """A clean Hugging Face folder, with a model card."""
+    sample = write_all(source.model, source.tokenizer, "", source.sample.model_copy(update={"num_samples": 1,
+        "max_new_tokens": SHOWN_TOKENS}))[0]  # fmt: skip
+    past = Past.of(source.folder, source.recipe)
+
+    def fill(folder: Path) -> None:
+        write_model(folder, source.model.config, source.model.state_dict(), source.tokenizer)
+        generation = storage.read_json(folder / "generation_config.json") | how_it_writes(source)
+        text = json.dumps(generation, indent=2) + "\n"
+        (folder / "generation_config.json").write_text(text, encoding="utf-8", newline="\n")
+        card = model_card(source.name, source.model, source.tokenizer, past, sample)
+        (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
+        if (source.folder / CHAT).is_file():
+            chat = (source.folder / CHAT).read_text(encoding="utf-8")
+            (folder / CHAT).write_text(chat, encoding="utf-8", newline="\n")
+
+    storage.commit_folder(target, fill)
+    return Exported(target, ("a Hugging Face folder with a model card",), None)
+
+
+def how_it_writes(source: Source) -> dict[str, Any]:
+    """The [sample] of a run as transformers' generation config."""
+    sample = source.sample
+    found: dict[str, Any] = {"max_new_tokens": sample.max_new_tokens, "do_sample": sample.temperature > 0}
+    if sample.temperature > 0:
+        found |= {"temperature": sample.temperature, "top_k": sample.top_k, "top_p": sample.top_p}
+        found |= {"min_p": sample.min_p} if sample.min_p else {}
+    if sample.repetition_penalty != 1:
+        found["repetition_penalty"] = sample.repetition_penalty
+    if sample.no_repeat_ngram:
+        found["no_repeat_ngram_size"] = sample.no_repeat_ngram
+    if source.tokenizer.suppressed:
+        found["suppress_tokens"] = list(source.tokenizer.suppressed)
+    return found
+
+
+def export_gguf(source: Source, target: Path, precision: str) -> Exported:
+    """One file for llama.cpp and Ollama, with a Modelfile beside it."""
+    _require("gguf", "gguf")
+    from yanmo.hub.gguf_file import PRECISIONS, modelfile_of, write_gguf
+
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"no precision '{precision}'",
+            where="--precision",
+            mend=f"{', '.join(PRECISIONS)}; others through llama.cpp's llama-quantize",
+        )
+    with storage.disk_errors("writing the file", target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        written = write_gguf(target, source.model, source.tokenizer, precision, source.sample, source.name)
+    said = [f"GGUF in {precision}; for Ollama: ollama create {source.name} -f {modelfile_of(target)}"]
+    if written.float16:
+        rows = f"{len(written.float16)} tensors with rows of no multiple of 32 stay in f16"
+        said.append(f"{rows}: {', '.join(written.float16[:3])}" + (" …" if written.float16[3:] else ""))
+    said += written.lossy
+    values = {"float16": written.float16, "lossy": written.lossy}
+    return Exported(target, tuple(said), None, values)
+
+
+def export_onnx(source: Source, target: Path) -> Exported:
+    """One graph with a cache, and the tokenizer beside it."""
+    _require("onnx", "onnxscript")
+    from yanmo.hub.onnx_file import write_onnx
+
+    with storage.disk_errors("writing the file", target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_onnx(target, source.model)
+    return Exported(target, ("an ONNX graph with its cache as inputs and outputs",), None)
+
+
+def _require(target: str, package: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{package} is not installed", where=f"--to {target}", mend='pip install "yanmo[export]"'
+        )

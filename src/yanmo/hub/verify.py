@@ -1,0 +1,277 @@
+"""What was exported, opened again with the library it was made for, and compared.
+
+A comparison that fails deletes nothing: it says the numbers and ends with exit code 4.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from yanmo.config import SampleConfig
+from yanmo.errors import CheckpointError, ConfigError
+from yanmo.generate import generate
+from yanmo.hub.proof import CLOSE, quiet_transformers
+from yanmo.model.gpt import GPT
+from yanmo.tokenizer import Tokenizer
+
+MIXED = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，👍\n  GPT-2 wrote 123 字。\t<|endoftext|> ①Ａ é\n\n完"
+"""What a vocabulary meets: rare characters, spaces, line ends, digits, what looks like a special token."""
+WRITTEN = 200
+POSITIONS = 400
+"""How many positions are compared, at least."""
+AGREEMENT = {"f32": 1.0, "f16": 0.99, "bf16": 0.98, "q8_0": 0.99, "q5_0": 0.9, "q4_0": 0.8}
+"""Of how many positions the likeliest token must be the same, by precision."""
+SECONDS = 1800
+NEEDED = {"hf": ("transformers", "hf"), "onnx": ("onnxruntime", "export"), "gguf": ("gguf", "export")}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found."""
+
+    by: str
+    said: tuple[str, ...]
+    failed: tuple[str, ...]
+    numbers: dict[str, Any]
+
+
+def require_library(target: str) -> None:
+    """Say before anything is written that it could not be verified.
+
+    Raises:
+        ConfigError: the target's own library is not installed.
+    """
+    name, extra = NEEDED[target]
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(
+            f"{name} is not installed, which opens what is written",
+            where=f"--to {target}",
+            mend=f'pip install "yanmo[{extra}]", or write it unverified: --no-verify',
+        )
+
+
+def require_passed(verdict: Verdict, path: Path) -> None:
+    """Raise what failed, with its numbers; what was written stays.
+
+    Raises:
+        CheckpointError: something failed.
+    """
+    if verdict.failed:
+        raise CheckpointError(
+            f"{verdict.by} opened it, and found: {'; '.join(verdict.failed)}",
+            where=str(path),
+            mend="the file is as it was written; if this model is well trained, please report it",
+        )
+
+
+# -- transformers -----------------------------------------------------------------------------
+
+
+def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
+    """Logits, tokens and a greedy text by transformers."""
+    rows = rows_to_compare(model, positions=64)
+    prompt = rows[0, :PROMPT].tolist()
+    count = min(WRITTEN, model.config.block_size - len(prompt))
+    with quiet_transformers() as transformers, torch.no_grad():
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        cutter = transformers.AutoTokenizer.from_pretrained(folder)
+        ours, found = model(torch.from_numpy(rows)), theirs(torch.from_numpy(rows)).logits
+        written = theirs.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),  # else it looks for padding
+            max_new_tokens=count,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        tokens = cutter(MIXED, add_special_tokens=False)["input_ids"]
+        by = f"transformers {transformers.__version__}"
+    difference, largest = float((ours - found).abs().max()), float(ours.abs().max())
+    failed = []
+    if not difference <= CLOSE * max(1.0, largest):
+        failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
+    failed += _same_tokens(tokens, tokenizer) + _same_text(written, continuation(model, prompt, count))
+    said = f"largest difference of logits {difference:.1e}; the same tokens; {count} greedy tokens equal"
+    return Verdict(by, (said,), tuple(failed), {"difference": difference, "written": count})
+
+
+# -- llama.cpp --------------------------------------------------------------------------------
+
+
+def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) -> Verdict:
+    """Tokens, logits and a greedy text by llama.cpp; without it, the weights by the gguf package."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        return verify_tensors(path, model)
+    rows = rows_to_compare(model, POSITIONS)
+    prompt = rows[0, :PROMPT].tolist()
+    count = min(WRITTEN, model.config.block_size - len(prompt))
+    with torch.no_grad():
+        logits = torch.cat([model(torch.from_numpy(row[None])) for row in rows]).numpy()
+    found = ask_llama(path, prompt, count, rows, logits)
+    failed = _same_tokens(found["tokens"], tokenizer)
+    if found["agreement"] < AGREEMENT[precision]:
+        failed.append(f"the likeliest token is the same in {found['agreement']:.1%} of {rows.size} positions")
+    ours = continuation(model, prompt, count)
+    same = next((k for k, (a, b) in enumerate(zip(ours, found["written"], strict=True)) if a != b), count)
+    if precision == "f32":
+        failed += _same_text(found["written"], ours)
+    said = (
+        f"the same tokens; likeliest token the same in {found['agreement']:.1%} of {rows.size} positions,"
+        f" largest difference of logits {found['difference']:.1e}; {same} of {count} greedy tokens equal"
+    )
+    numbers = {key: found[key] for key in ("agreement", "difference")} | {"written": same}
+    return Verdict(f"llama.cpp (llama-cpp-python {found['version']})", (said,), tuple(failed), numbers)
+
+
+def ask_llama(
+    path: Path, prompt: list[int], count: int, rows: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
+) -> dict[str, Any]:
+    """What llama.cpp makes of a file, asked in a process of its own.
+
+    Raises:
+        CheckpointError: it did not open the file, or ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="yanmo-gguf-") as folder:
+        files: dict[str, npt.NDArray[Any]] = {"rows": rows, "logits": logits}
+        for name, array in files.items():
+            np.save(f"{folder}/{name}.npy", array)
+        asked = {"path": str(path), "text": MIXED, "prompt": prompt, "count": count}
+        asked |= {name: f"{folder}/{name}.npy" for name in files}
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "yanmo.hub.llama_child"],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=False,
+        )
+    if child.returncode:
+        said = child.stderr.strip().splitlines() or ["no word"]
+        raise CheckpointError(
+            f"llama.cpp did not open it: it ended with {child.returncode}, {said[-1][:300]}",
+            where=str(path),
+            mend="the file is as it was written; please report it",
+        )
+    found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return found
+
+
+def verify_tensors(path: Path, model: GPT) -> Verdict:
+    """The weights of a GGUF file as the gguf package reads them, where there is no llama.cpp."""
+    import gguf
+
+    from yanmo.hub.gguf_file import ARCHITECTURES, gguf_name
+
+    config = model.config
+    names = gguf.get_tensor_name_map(ARCHITECTURES[config.family], config.n_layer)
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    worst = 0.0
+    for ours, tensor in model.state_dict().items():
+        theirs = found[gguf_name(names, config.family, ours)]
+        read = gguf.quants.dequantize(theirs.data, theirs.tensor_type).reshape(tensor.shape)
+        size = max(float(tensor.abs().max()), 1e-12)
+        worst = max(worst, float(np.abs(read - tensor.float().numpy()).max()) / size)
+    said = f"weights within {worst:.1e} of their tensor's largest; llama-cpp-python is not installed: not run"
+    failed = (f"a weight is off by {worst:.1%} of its tensor's largest",) if worst > 0.2 else ()
+    return Verdict("the gguf package", (said,), failed, {"weights": worst})
+
+
+# -- onnxruntime ------------------------------------------------------------------------------
+
+
+def verify_onnx(path: Path, model: GPT) -> Verdict:
+    """Logits of a batch, and a greedy text written with the cache, by onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    rows = rows_to_compare(model, positions=64)
+    with torch.no_grad():
+        ours = model(torch.from_numpy(rows)).numpy()
+    found, _ = run_onnx(session, model, rows, None)
+    difference, largest = float(np.abs(found - ours).max()), float(np.abs(ours).max())
+    prompt = rows[:1, :PROMPT]
+    count = min(WRITTEN, model.config.block_size - prompt.shape[1])
+    written: list[int] = []
+    ids, past = prompt, None
+    for _ in range(count):
+        logits, past = run_onnx(session, model, ids, past)
+        written.append(int(logits[0, -1].argmax()))
+        ids = np.array([written[-1:]], dtype=np.int64)
+    failed = _same_text(written, continuation(model, prompt[0].tolist(), count))
+    if not difference <= 10 * CLOSE * max(1.0, largest):
+        failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
+    said = f"largest difference of logits {difference:.1e}; {count} greedy tokens equal"
+    by = f"onnxruntime {onnxruntime.__version__}"
+    return Verdict(by, (said,), tuple(failed), {"difference": difference, "written": count})
+
+
+def run_onnx(
+    session: Any, model: GPT, ids: npt.NDArray[np.int64], past: list[Any] | None
+) -> tuple[npt.NDArray[np.float32], list[Any]]:
+    """Logits of tokens (B, T) behind ``past``, and what is then remembered."""
+    from yanmo.hub.onnx_file import cache_names
+
+    config, (B, T) = model.config, ids.shape
+    names = cache_names(config.n_layer, "past_key_values")
+    if past is None:
+        past = [np.zeros((B, config.n_kv_head, 0, config.head_dim), np.float32)] * len(names)
+    S = past[0].shape[2]
+    asked = {
+        "input_ids": ids,
+        "attention_mask": np.ones((B, S + T), np.int64),
+        "position_ids": np.tile(np.arange(S, S + T), (B, 1)),
+        **dict(zip(names, past, strict=True)),
+    }
+    logits, *present = session.run(None, asked)
+    return logits, present
+
+
+# -- what they share --------------------------------------------------------------------------
+
+PROMPT = 8
+"""Tokens that a greedy text begins with."""
+
+
+def rows_to_compare(model: GPT, positions: int) -> npt.NDArray[np.int64]:
+    """Rows of tokens that the model itself wrote, at least two: (R, T), R * T >= positions."""
+    T = min(model.config.block_size, 256)
+    rows = []
+    for seed in range(max(2, -(-positions // T))):
+        start = torch.randint(model.config.vocab_size, (1,), generator=torch.Generator().manual_seed(seed))
+        config = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=T, seed=seed)
+        written = [tokens[0] for tokens in generate(model, start.tolist(), config, -1)]
+        rows.append([*start.tolist(), *(token for token in written if token is not None)][:T])
+    return np.array(rows, dtype=np.int64)
+
+
+def continuation(model: GPT, prompt: list[int], count: int) -> list[int]:
+    """What the model itself writes, always the likeliest token."""
+    config = SampleConfig(temperature=0, max_new_tokens=count)
+    return [tokens[0] for tokens in generate(model, prompt, config, -1) if tokens[0] is not None]
+
+
+def _same_tokens(theirs: list[int], tokenizer: Tokenizer) -> list[str]:
+    ours = tokenizer.encode(MIXED).tolist()
+    if theirs == ours:
+        return []
+    at = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
+    return [
+        f"a mixed text is cut otherwise from token {at} on: {theirs[at : at + 3]}, ours {ours[at : at + 3]}"
+    ]
+
+
+def _same_text(theirs: list[int], ours: list[int]) -> list[str]:
+    at = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
+    return [] if at is None else [f"greedy texts part at token {at} of {len(ours)}"]

@@ -1,0 +1,255 @@
+"""What comes from elsewhere is hostile until it is parsed: refused or reported, never run."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.hub.makers import LETTERS, NanoGPT, char_tokenizer, nanogpt_checkpoint, our_folder, reader
+
+from yanmo.config import TokenizerConfig
+from yanmo.errors import CheckpointError, ConfigError, DataError, YanmoError
+from yanmo.hub.importer import import_
+from yanmo.hub.pickled import open_pickle
+from yanmo.log import Voice
+from yanmo.weights import check_header, load_weights
+
+
+class Bomb:
+    """Makes a file when it is unpickled by a reader that runs what it reads."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch exploded",)
+
+
+class Evaluated(Bomb):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("open('exploded', 'w')",)
+
+
+def zipped(content: bytes) -> bytes:
+    """A .pt whose data.pkl is ours."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3")
+    return file.getvalue()
+
+
+def deep(count: int) -> bytes:
+    return b"\x80\x02" + b"(" * count + b"l" * count + b"."
+
+
+def sparse_tensor() -> Any:
+    """A few bytes that say they are a terabyte."""
+    return torch.as_strided(torch.zeros(1), (1 << 20, 1 << 18), (0, 0))
+
+
+BOMBS = {
+    "os.system": pickle.dumps({"model": Bomb()}),
+    "eval": pickle.dumps({"model": {"w": Evaluated()}}),
+    "os.system, zipped": zipped(pickle.dumps({"model": Bomb()})),
+    "eval, zipped": zipped(pickle.dumps(Evaluated(), protocol=2)),
+    "a class of its own": zipped(b"\x80\x02cyanmo.hub.fetch\nfetch_model\n(Vgpt2\ntR."),
+    "deep": zipped(deep(200_000)),
+    "cut short": pickle.dumps({"model": {}})[:5],
+    "no pickle": b"\x00" * 100,
+    "nothing": b"",
+    "a zip of nothing": zipped(b""),
+    "a path out": zipped(pickle.dumps({})).replace(b"archive/version", b"../../../versio"),
+}
+
+
+@pytest.fixture
+def watched() -> Any:
+    """Nothing in this process starts, connects or evaluates while it reads."""
+    events: list[str] = []
+    listening = [True]
+
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
+        if listening[0] and event in ("os.system", "socket.connect", "pickle.find_class"):
+            events.append(event)
+
+    import sys
+
+    sys.addaudithook(listen)
+    yield events
+    listening[0] = False
+    assert events == []
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_hostile_checkpoint_is_refused_and_nothing_runs(
+    name: str, tmp_path: Path, voice: Voice, watched: list[str]
+) -> None:
+    path = tmp_path / "ckpt.pt"
+    path.write_bytes(BOMBS[name])
+    with pytest.raises(CheckpointError):
+        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+    assert not Path("taken").exists()
+
+
+@pytest.mark.parametrize("name", ["os.system", "eval, zipped"])
+def test_a_hostile_pytorch_model_bin_is_refused(
+    name: str, tmp_path: Path, voice: Voice, watched: list[str]
+) -> None:
+    source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
+    (source / "model.safetensors").unlink()
+    (source / "pytorch_model.bin").write_bytes(BOMBS[name])
+    with pytest.raises(CheckpointError, match="is not read"):
+        import_(str(source), Path("taken"), TokenizerConfig(), voice)
+
+
+def test_a_tensor_of_a_terabyte_is_refused_by_a_limit_on_memory(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt.pt"
+    torch.save({"model": {"w": sparse_tensor()}}, path)
+    with pytest.raises(CheckpointError, match=r"asks for more than \d+ MB"):
+        open_pickle(path)
+
+
+def test_a_reader_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    path = nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(9, True))
+    with pytest.raises(CheckpointError, match=r"not read within 0.01 s"):
+        open_pickle(path, seconds=0.01)
+
+
+def test_what_a_pickle_holds_beside_tensors_comes_back_as_plain_values(tmp_path: Path) -> None:
+    found = open_pickle(nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(9, True), "play"))
+    assert found.values["model_args"]["bias"] is True
+    assert found.values["config"]["dataset"] == "play"
+    assert found.values["best_val_loss"] == pytest.approx(1.4697)
+    assert "optimizer" not in found.values
+    assert "_orig_mod.lm_head.weight" in found.tensors
+
+
+def test_a_hostile_meta_pickle_is_refused(tmp_path: Path, voice: Voice, watched: list[str]) -> None:
+    path = nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(len(LETTERS), True))
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": Bomb()}))
+    with pytest.raises(CheckpointError):
+        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+
+
+def test_an_array_of_objects_is_no_list_of_tokens(tmp_path: Path, voice: Voice, watched: list[str]) -> None:
+    np.save(tmp_path / "tokens.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    config = TokenizerConfig(path=str(our_folder(tmp_path / "v", reader(), char_tokenizer())))
+    with pytest.raises(DataError, match="no array of tokens"):
+        import_(str(tmp_path / "tokens.npy"), Path("taken"), config, voice)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read"),
+    [
+        ("import os\nbatch_size = 12", True),
+        ("__import__('os').system('touch exploded')", False),
+        ("batch_size = __import__('os').system('touch exploded')", False),
+        ("learning_rate = 9 ** 9 ** 9", False),
+        ("n_layer = 10**400 * 2", False),
+        ("for i in range(10**9): pass", False),
+        ("wandb_run_name = 'x' + str(open('exploded', 'w'))", True),
+        ("n_layer = " + "(" * 500 + "1" + ")" * 500, False),
+        ("n_layer = 1 +", False),
+        ("block_size = 5 * 8\nmax_iters = block_size * 100", True),
+    ],
+)
+def test_a_config_is_parsed_and_never_run(
+    line: str, is_read: bool, tmp_path: Path, voice: Voice, watched: list[str]
+) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(line, encoding="utf-8")
+    if is_read:
+        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+        assert Path("taken/recipe.toml").exists()
+    else:
+        with pytest.raises(ConfigError):
+            import_(str(path), Path("taken"), TokenizerConfig(), voice)
+
+
+# -- safetensors ------------------------------------------------------------------------------
+
+
+def header(entries: dict[str, Any] | str, data: int = 8) -> bytes:
+    text = (entries if isinstance(entries, str) else json.dumps(entries)).encode()
+    return struct.pack("<Q", len(text)) + text + b"\x00" * data
+
+
+def tensor(start: int, end: int, shape: list[Any], dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+HEADERS = {
+    "overlapping": header({"a": tensor(0, 8, [2]), "b": tensor(4, 12, [2])}, 12),
+    "with a hole": header({"a": tensor(0, 4, [1]), "b": tensor(8, 12, [1])}, 12),
+    "too large": header({"a": tensor(0, 1 << 40, [1 << 38])}),
+    "of another size": header({"a": tensor(0, 8, [3])}),
+    "of negative size": header({"a": tensor(0, 8, [-2])}),
+    "with bytes left over": header({"a": tensor(0, 4, [1])}),
+    "of no known dtype": header({"a": tensor(0, 8, [2], "F33")}),
+    "twice": header('{"a": %s, "a": %s}' % ((json.dumps(tensor(0, 8, [2])),) * 2)),
+    "of true": header({"a": tensor(0, 4, [True])}, 4),
+    "longer than the file": struct.pack("<Q", 1 << 60) + b"{}",
+    "no JSON": header("{"),
+    "no object": header("[1]"),
+    "deep": header("[" * 100_000),
+    "empty": b"",
+    "torn": b"\x01\x00",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_that_lies_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(HEADERS[name])
+    with pytest.raises(CheckpointError):
+        load_weights(tmp_path)
+
+
+def test_a_true_header_is_not(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(3), "b": torch.ones(2, 2).half(), "c": torch.ones(())}, tmp_path / "x.safetensors")
+    check_header(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "x.bin", 5])
+def test_an_index_names_files_beside_it_only(name: object, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="no file beside it|torn"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda s: s["model"]["vocab"].update(far=1 << 40),
+        lambda s: s["model"]["vocab"].update(far=5000),
+        lambda s: s["model"]["vocab"].update(low=-1),
+        lambda s: s["model"]["vocab"].update(twice=3),
+        lambda s: s.update(model=None),
+    ],
+)
+def test_a_vocabulary_of_wrong_ids_is_refused(spoil: Any, tmp_path: Path, voice: Voice) -> None:
+    source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
+    spec = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    spoil(spec)
+    (source / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    with pytest.raises(YanmoError) as caught:
+        import_(str(source), Path("taken"), TokenizerConfig(), voice)
+    assert caught.value.exit_code == 4
+
+
+def test_a_key_that_asks_for_code_is_passed_over(tmp_path: Path, voice: Voice) -> None:
+    source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
+    (source / "evil.py").write_text("open('exploded', 'w')", encoding="utf-8")
+    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    values["auto_map"] = {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"}
+    (source / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    import_(str(source), Path("taken"), TokenizerConfig(), voice)
+    assert not Path("exploded").exists()
+    assert not (Path("taken") / "evil.py").exists()
+    assert "auto_map" not in Path("taken/config.json").read_text(encoding="utf-8")
