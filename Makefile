@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-long test-compile bench-gpu check docs clean
+.PHONY: quickstart test test-long test-compile test-interop bench-gpu check docs clean
 
 quickstart: $(VENV)/installed-track
 	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
@@ -22,6 +22,11 @@ test-long: $(VENV)/installed-dev
 test-compile: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m compiler
 
+# llama.cpp comes as source: it is built once, in ten minutes, with cmake and a C++ compiler
+test-interop: $(VENV)/installed-dev
+	$(PIP) --constraint constraints.txt llama-cpp-python==0.3.36
+	$(BIN)/python -m pytest -m interop
+
 bench-gpu: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/gpu.py
 
@@ -32,6 +37,7 @@ check: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_settings.py
+	$(BIN)/python docs/make_interop.py
 
 clean:
 	rm -rf $(VENV) .yanmo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -75,7 +75,10 @@ TOKENIZERS = {
 
 
 def small(family: str, tokenizer: Tokenizer, **more: Any) -> GPTConfig:
-    usual: dict[str, Any] = {"modern": {"n_kv_head": 2}, "moe": {"n_kv_head": 2, "n_expert": 4, "n_expert_active": 2}}
+    usual: dict[str, Any] = {
+        "modern": {"n_kv_head": 2},
+        "moe": {"n_kv_head": 2, "n_expert": 4, "n_expert_active": 2},
+    }
     shape = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 48, **usual.get(family, {}), **more}
     return GPTConfig(tokenizer.vocab_size, family=family, **shape)  # type: ignore[arg-type]
 
@@ -189,7 +192,12 @@ class NanoGPT(nn.Module):
         shapes = {"transformer.wte.weight": (vocab_size, 32), "transformer.wpe.weight": (48, 32)}
         for layer in range(2):
             at = f"transformer.h.{layer}"
-            linear = {"attn.c_attn": (96, 32), "attn.c_proj": (32, 32), "mlp.c_fc": (128, 32), "mlp.c_proj": (32, 128)}
+            linear = {
+                "attn.c_attn": (96, 32),
+                "attn.c_proj": (32, 32),
+                "mlp.c_fc": (128, 32),
+                "mlp.c_proj": (32, 128),
+            }
             shapes |= {f"{at}.{name}.weight": shape for name, shape in linear.items()}
             shapes |= {f"{at}.{name}.weight": (32,) for name in ("ln_1", "ln_2")}
         shapes["transformer.ln_f.weight"] = (32,)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.hub.makers import LETTERS, NanoGPT, char_tokenizer, nanogpt_checkpoint, our_folder, reader
 
+from tests.hub.makers import LETTERS, NanoGPT, char_tokenizer, nanogpt_checkpoint, our_folder, reader
 from yanmo.config import TokenizerConfig
 from yanmo.errors import CheckpointError, ConfigError, DataError, YanmoError
 from yanmo.hub.importer import import_
@@ -212,13 +212,17 @@ def test_a_header_that_lies_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_a_true_header_is_not(tmp_path: Path) -> None:
-    save_file({"a": torch.ones(3), "b": torch.ones(2, 2).half(), "c": torch.ones(())}, tmp_path / "x.safetensors")
+    save_file(
+        {"a": torch.ones(3), "b": torch.ones(2, 2).half(), "c": torch.ones(())}, tmp_path / "x.safetensors"
+    )
     check_header(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "x.bin", 5])
 def test_an_index_names_files_beside_it_only(name: object, tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}), encoding="utf-8")
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": name}}), encoding="utf-8"
+    )
     with pytest.raises(CheckpointError, match="no file beside it|torn"):
         load_weights(tmp_path)
 

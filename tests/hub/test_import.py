@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from tests.hub.makers import (
     ENTRIES,
     LETTERS,
@@ -23,7 +24,6 @@ from tests.hub.makers import (
     vocab_txt,
     wordpiece_tokenizer,
 )
-
 from yanmo.checkpoint import load_model, load_model_and_tokenizer
 from yanmo.config import SampleConfig, TokenizerConfig
 from yanmo.errors import CheckpointError, ConfigError
@@ -106,7 +106,9 @@ def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, 
         taken(source, voice)
     short = tmp_path / "short.txt"
     short.write_text("\n".join(ENTRIES[:-3]), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=rf"know {len(ENTRIES)} tokens, the vocabulary has {len(ENTRIES) - 3}"):
+    with pytest.raises(
+        CheckpointError, match=rf"know {len(ENTRIES)} tokens, the vocabulary has {len(ENTRIES) - 3}"
+    ):
         taken(source, voice, path=str(short))
     taken(source, voice, path=str(vocab_txt(tmp_path / "vocab.txt")))
     ours, tokenizer = load_model_and_tokenizer(Path("taken"))
@@ -118,7 +120,9 @@ def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, 
     assert tokenizer.document_start == (ENTRIES.index("[MASK]"),)
 
 
-def test_a_bert_vocabulary_keeps_numbers_whole_where_berts_rules_made_it(tmp_path: Path, voice: Voice) -> None:
+def test_a_bert_vocabulary_keeps_numbers_whole_where_berts_rules_made_it(
+    tmp_path: Path, voice: Voice
+) -> None:
     model = drawn(small("gpt2", wordpiece_tokenizer()))
     source = gpt2_chinese_folder(tmp_path / "uer", model)
     vocab_txt(source / "vocab.txt")
@@ -230,7 +234,9 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
         "run('train', 't.txt', 'model.init=taken', 'train.max_steps=1', 'train.batch_size=1', '--out', 'run')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
-    said = subprocess.run([sys.executable, "-c", import_and_train], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", import_and_train], capture_output=True, text=True, check=True
+    )
     assert int(said.stdout.split()[-1]) < 6 << 20  # kilobytes
 
 
@@ -243,7 +249,10 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
         (lambda t: t | {"transformer.ln_f.bias": torch.zeros(64, dtype=torch.int64)}, "is no weight yet"),
         (lambda t: t | {"transformer.ln_f.bias": torch.zeros(65)}, r"has shape \(65,\)"),
         (lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1}, "its head is not its embedding"),
-        (lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:-9]}, "tokens, config.json says"),
+        (
+            lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:-9]},
+            "tokens, config.json says",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(spoil: object, what: str, tmp_path: Path, voice: Voice) -> None:
@@ -262,7 +271,9 @@ def test_weights_that_do_not_fit_are_refused(spoil: object, what: str, tmp_path:
         {"model_type": ["gpt2"]}, {"model_type": "llama"},
     ],
 )  # fmt: skip
-def test_a_config_that_no_model_has_is_refused_at_once(values: dict[str, object], tmp_path: Path, voice: Voice) -> None:
+def test_a_config_that_no_model_has_is_refused_at_once(
+    values: dict[str, object], tmp_path: Path, voice: Voice
+) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     change_config(source, **values)
     with pytest.raises(CheckpointError):
@@ -271,7 +282,6 @@ def test_a_config_that_no_model_has_is_refused_at_once(values: dict[str, object]
 
 def test_the_folder_trains_on_with_its_own_vocabulary(novel: Path, tmp_path: Path, voice: Voice) -> None:
     from tests.conftest import TINY
-
     from yanmo.config import load_recipe
     from yanmo.train.trainer import train
 

@@ -1,12 +1,13 @@
 """The model card: what a stranger wants to know of a model, from what its run recorded."""
 
+import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from yanmo import storage
-from yanmo.config import Recipe, to_toml
+from yanmo.config import Recipe
 from yanmo.model.config_json import ARCHITECTURES
 from yanmo.model.gpt import GPT, count_active, count_parameters
 from yanmo.tokenizer import Tokenizer, kind_of
@@ -17,6 +18,8 @@ WORDS = {
     "modern": "a Qwen3-shaped transformer (rotary positions, RMSNorm, gated MLP)",
     "moe": "a Dots1-shaped transformer with experts",
 }
+PLACES = ("path", "init", "device", "workers", "threads")
+"""Settings that say where and on what, not how."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def model_card(name: str, model: GPT, tokenizer: Tokenizer, past: Past, sample: 
         " and it may repeat what it was trained on. The licence of its text is for you to state."
     )
     if past.recipe:
-        parts.append(f"## Recipe\n\n```toml\n{_without_paths(past.recipe)}```")
+        parts.append(f"## Recipe\n\n```toml\n{_settings(past.recipe)}```")
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,7 +90,7 @@ def _corpus(manifest: dict[str, Any]) -> str:
     ]
     dropped = sum(counts["documents_dropped"].values())
     table = "| part | documents | characters | tokens |\n|---|---|---|---|\n" + "\n".join(rows)
-    read = f"{counts['documents_read']:,} documents were read, {dropped:,} of them dropped."
+    read = f"Documents read: {counts['documents_read']:,}; dropped: {dropped:,}."
     return f"## Text\n\n{table}\n\n{read}"
 
 
@@ -109,8 +112,11 @@ def _results(metrics: tuple[dict[str, Any], ...], lossless: bool) -> str:
     )
 
 
-def _without_paths(recipe: Recipe) -> str:
-    """The recipe, without where its text and vocabulary lay on somebody's disk."""
-    hidden = ("path = ", "init = ")
-    lines = to_toml(recipe).split("\n")
-    return "\n".join(line for line in lines if not line.startswith((*hidden, "#")) or "yanmo:" in line)
+def _settings(recipe: Recipe) -> str:
+    """The recipe as TOML, without where its text and vocabulary lay on somebody's disk."""
+    parts = []
+    for section, values in recipe.model_dump(exclude_none=True, exclude={"decided"}).items():
+        kept = {key: value for key, value in values.items() if key not in PLACES and value not in ("", ())}
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in kept.items()]
+        parts.append("\n".join([f"[{section}]", *lines]))
+    return "\n\n".join(parts) + "\n"

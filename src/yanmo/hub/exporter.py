@@ -160,8 +160,8 @@ def export_gguf(source: Source, target: Path, precision: str) -> Exported:
     if written.float16:
         rows = f"{len(written.float16)} tensors with rows of no multiple of 32 stay in f16"
         said.append(f"{rows}: {', '.join(written.float16[:3])}" + (" …" if written.float16[3:] else ""))
-    said += written.lossy
-    values = {"float16": written.float16, "lossy": written.lossy}
+    said += written.remarks
+    values = {"float16": written.float16, "remarks": written.remarks}
     return Exported(target, tuple(said), None, values)
 
 

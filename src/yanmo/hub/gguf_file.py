@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import gguf
+import torch
 from torch import Tensor
 
 from yanmo.config import SampleConfig
@@ -52,8 +53,8 @@ class Written:
 
     float16: tuple[str, ...]
     """Tensors that were to be rounded, but whose rows are no multiple of 32."""
-    lossy: tuple[str, ...]
-    """What this file does not say exactly."""
+    remarks: tuple[str, ...]
+    """What this file does not say exactly, or otherwise."""
 
 
 def write_gguf(
@@ -69,15 +70,18 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(name)
     _add_shape(writer, config)
-    lossy = _add_vocabulary(writer, tokenizer)
+    remarks = _add_vocabulary(writer, tokenizer)
     writer.add_file_type(_file_type(precision))
     if precision.startswith("q"):
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     names = gguf.get_tensor_name_map(architecture, config.n_layer)
     kept = []
     tensors = model.state_dict()
-    if config.family == "moe":
-        tensors.setdefault("logits.weight", model.head_weight)  # llama.cpp's dots1 does not tie its head
+    if config.family == "moe":  # llama.cpp's dots1 ties no head and shares no keys
+        tensors.setdefault("logits.weight", model.head_weight)
+        if config.n_kv_head < config.n_head:
+            tensors = with_keys_of_their_own(tensors, config)
+            remarks = (*remarks, "keys and values are stored for each head: llama.cpp's dots1 shares none")
     for ours, tensor in tensors.items():
         theirs = gguf_name(names, config.family, ours)
         kind = _type_of(theirs, tensor, precision)
@@ -90,9 +94,21 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     if config.gelu == "erf":
-        lossy = (*lossy, "llama.cpp computes GELU by tanh, this model was trained with erf")
+        remarks = (*remarks, "llama.cpp computes GELU by tanh, this model was trained with erf")
     modelfile_of(path).write_text(modelfile(path, config, tokenizer, sample), encoding="utf-8", newline="\n")
-    return Written(tuple(kept), lossy)
+    return Written(tuple(kept), remarks)
+
+
+def with_keys_of_their_own(tensors: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+    """Keys and values that several heads share, written down once for each: the same function."""
+    times = config.n_head // config.n_kv_head
+
+    def spread(matrix: Tensor) -> Tensor:
+        heads = torch.unflatten(matrix, 0, (config.n_kv_head, -1))  # (n_kv_head, D, C)
+        return heads.repeat_interleave(times, 0).flatten(0, 1)
+
+    shared = ("attention.k.weight", "attention.v.weight")
+    return {name: spread(t) if name.endswith(shared) else t for name, t in tensors.items()}
 
 
 def gguf_name(names: Any, family: Family, ours: str) -> str:
@@ -127,7 +143,7 @@ def _add_shape(writer: Any, config: GPTConfig) -> None:
     if config.family == "gpt2":
         writer.add_layer_norm_eps(1e-5)
         return
-    writer.add_head_count_kv(config.n_kv_head)
+    writer.add_head_count_kv(config.n_head if config.family == "moe" else config.n_kv_head)
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)
@@ -169,16 +185,16 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
             where="--to gguf",
             mend="train with tokenizer.kind=char or bpe, or export --to hf",
         )
-    lossy: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     if isinstance(tokenizer, CharTokenizer):
-        lossy = _add_characters(writer, tokenizer)
+        remarks = _add_characters(writer, tokenizer)
     elif isinstance(tokenizer, LibraryTokenizer):
         _add_byte_bpe(writer, tokenizer)
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.end_of_text)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
-    return lossy
+    return remarks
 
 
 def _add_characters(writer: Any, tokenizer: CharTokenizer) -> tuple[str, ...]:

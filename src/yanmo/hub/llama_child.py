@@ -33,7 +33,7 @@ def answer(path: str, text: str, prompt: list[int], count: int, rows: str, logit
     library.llama_model_default_params = plain_parameters
     ids, expected = np.load(rows), np.load(logits)  # (R, T), (R, T, V)
     model: Any = llama_cpp.Llama(
-        path, n_ctx=ids.shape[1], verbose=False, logits_all=True, type_k=0, type_v=0, flash_attn=False
+        path, n_ctx=ids.shape[1], verbose=True, logits_all=True, type_k=0, type_v=0, flash_attn=False
     )  # keys and values in float32
     tokens = model.tokenize(text.encode("utf-8"), add_bos=False, special=False)
     text_again = model.detokenize(tokens).decode("utf-8", "replace")

@@ -1,0 +1,120 @@
+"""The table of ``table.py``, cell by cell: taken over, written out, opened there and compared."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.hub.makers import (
+    LETTERS,
+    TOKENIZERS,
+    NanoGPT,
+    bpe_tokenizer,
+    drawn,
+    gpt2_chinese_folder,
+    hugging_face_folder,
+    meta_pickle,
+    nanogpt_checkpoint,
+    our_folder,
+    small,
+    vocab_txt,
+)
+from tests.hub.table import FAMILIES, SOURCES, TARGETS, VOCABULARIES, not_from, not_to
+from yanmo.checkpoint import load_model_and_tokenizer
+from yanmo.config import TokenizerConfig
+from yanmo.errors import ConfigError
+from yanmo.hub.exporter import export
+from yanmo.hub.importer import import_
+from yanmo.hub.verify import has_llama
+from yanmo.log import Voice
+
+CAME = [c for c in itertools.product(SOURCES[1:], FAMILIES, VOCABULARIES) if not_from(*c) is None]
+GOES = list(itertools.product(TARGETS, FAMILIES, VOCABULARIES))
+QUICK = [cell for cell in GOES if cell[0] != "onnx"]
+GRAPHS = [("onnx", family, "char") for family in FAMILIES]
+"""A graph has no vocabulary in it: one of each family proves it for all."""
+
+
+@pytest.mark.parametrize(("source", "family", "vocabulary"), CAME)
+def test_each_source_is_taken_over(
+    source: str, family: str, vocabulary: str, tmp_path: Path, voice: Voice
+) -> None:
+    tokenizer = TOKENIZERS[vocabulary]()
+    config = TokenizerConfig()
+    model = drawn(small(family, tokenizer))
+    if source == "Hugging Face":
+        place = hugging_face_folder(tmp_path / "theirs", model, tokenizer)
+    elif source == "GPT2-Chinese":
+        place = gpt2_chinese_folder(tmp_path / "theirs", model)
+        config = TokenizerConfig(path=str(vocab_txt(tmp_path / "vocab.txt")))
+    else:
+        count = len(LETTERS) if vocabulary == "char" else bpe_tokenizer().vocab_size
+        place = nanogpt_checkpoint(tmp_path / "theirs" / "ckpt.pt", NanoGPT(count, True))
+        path = meta_pickle(tmp_path / "meta.pkl")
+        if vocabulary == "bpe":
+            path = tmp_path / "bpe"
+            path.mkdir()
+            tokenizer.save(path, 48)
+        config = TokenizerConfig(path=str(path))
+    found = import_(str(place), Path("taken"), config, voice)
+    assert found.proof is not None and found.proof.against.startswith("transformers")
+    ours, again = load_model_and_tokenizer(Path("taken"))
+    text = "他说：我们走"
+    assert again.decode(again.encode(text)) == text
+    if source != "nanoGPT":
+        ids = torch.arange(20)[None]
+        torch.testing.assert_close(ours.eval()(ids), model(ids), atol=1e-6, rtol=0)
+
+
+def test_what_is_taken_over_is_what_a_run_writes(tmp_path: Path, voice: Voice) -> None:
+    """So whatever leaves from a run leaves from an import as well: sources times targets."""
+    tokenizer = TOKENIZERS["char"]()
+    model = drawn(small("modern", tokenizer))
+    source = our_folder(tmp_path / "ours", model, tokenizer)
+    import_(str(source), Path("taken"), TokenizerConfig(), voice)
+    for file in sorted(source.iterdir()):
+        assert file.read_bytes() == (Path("taken") / file.name).read_bytes(), file.name
+    assert {f.name for f in Path("taken").iterdir()} == {f.name for f in source.iterdir()} | {"MANIFEST.json"}
+
+
+@pytest.mark.parametrize(("target", "family", "vocabulary"), [*QUICK, *GRAPHS])
+def test_each_target_opens_it(
+    target: str, family: str, vocabulary: str, tmp_path: Path, voice: Voice
+) -> None:
+    tokenizer = TOKENIZERS[vocabulary]()
+    source = our_folder(tmp_path / "ours", drawn(small(family, tokenizer)), tokenizer)
+    reason = not_to(target, family, vocabulary)
+    if reason is None:
+        found = export(source, target, None, "f32", True, voice)  # type: ignore[arg-type]
+        assert found.verdict is not None and not found.verdict.failed
+    else:
+        with pytest.raises(ConfigError, match=reason):
+            export(source, target, None, "f32", True, voice)  # type: ignore[arg-type]
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("vocabulary", [v for v in VOCABULARIES if not_to("gguf", "gpt2", v) is None])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_llama_cpp_reads_and_writes_the_same(
+    family: str, vocabulary: str, tmp_path: Path, voice: Voice
+) -> None:
+    assert has_llama(), "make test-interop builds it"
+    tokenizer = TOKENIZERS[vocabulary]()
+    config = small(family, tokenizer, block_size=256, n_embd=64)
+    source = our_folder(tmp_path / "ours", drawn(config), tokenizer)
+    found = export(source, "gguf", None, "f32", True, voice)
+    assert found.verdict is not None and found.verdict.by.startswith("llama.cpp")
+    assert found.verdict.numbers["written"] == 200
+    assert found.verdict.numbers["agreement"] == 1.0
+
+
+def test_the_page_shows_this_table() -> None:
+    import importlib.util
+
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("make_interop", root / "docs" / "make_interop.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == (root / "docs" / "interop.md").read_text(encoding="utf-8")
