@@ -231,9 +231,15 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
 
 def recorded_recipe(model_folder: Path) -> Recipe | None:
     """The recipe of the run that a model folder belongs to, if it belongs to one."""
-    for folder in model_folder.parents[:2]:  # a checkpoint, or `model` where it is a copy
-        if (folder / "recipe.toml").is_file():
-            return load_recipe(folder / "recipe.toml")
+    run = run_of(model_folder)
+    return load_recipe(run / "recipe.toml") if run else None
+
+
+def run_of(model_folder: Path) -> Path | None:
+    """The run that a model folder belongs to: a checkpoint's, or that of `model` where it is a copy."""
+    for folder in model_folder.parents[:2]:
+        if (folder / "recipe.toml").is_file() and (folder / "corpus.json").is_file():
+            return folder
     return None
 
 

@@ -416,7 +416,7 @@ def load_writer(
 
     folder = find_model_folder(run)
     values = {f"sample.{key}": value for key, value in given.items() if value is not None}
-    recipe = with_values(recorded_recipe(folder), values)
+    recipe = with_values(recipe_of(folder), values)
     place = find_device(device, "--device")
     model, tokenizer = load_model_and_tokenizer(folder)
     return folder, make_writer(model, place, precision, recipe.train.precision), tokenizer, recipe.sample
@@ -468,14 +468,12 @@ def heading(number: int, of: int) -> str:
     return f"── {number}/{of} ──\n" if of > 1 else ""
 
 
-def recorded_recipe(model_folder: Path) -> "Recipe":
+def recipe_of(model_folder: Path) -> "Recipe":
     """The recipe of the run that a model folder belongs to, or the defaults."""
-    from yanmo.config import Recipe, load_recipe
+    from yanmo.checkpoint import recorded_recipe
+    from yanmo.config import Recipe
 
-    for folder in model_folder.parents[:2]:  # a checkpoint, or `model` where it is a copy
-        if (folder / "recipe.toml").is_file():
-            return load_recipe(folder / "recipe.toml")
-    return Recipe()
+    return recorded_recipe(model_folder) or Recipe()
 
 
 def demo_prompts() -> list[str]:

@@ -38,7 +38,8 @@ def import_(
             f"{outside[0]} says nothing of a vocabulary", "yanmo import", "set tokenizer.* only"
         )
     config = load_recipe(None, settings).tokenizer
-    name = Path(names[0]).resolve().stem if Path(names[0]).exists() else names[0].rpartition("/")[2]
+    path = Path(names[0]).resolve()
+    name = path.stem if path.is_file() else path.name
     found = take_over(names[0], out or Path("models") / name, config, Voice())
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))

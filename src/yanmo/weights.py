@@ -24,7 +24,7 @@ BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
 }  # fmt: skip
-FLOATS = {"F16", "BF16", "F32", "F64"}
+MOST_DIMENSIONS, MOST_NUMBERS = 8, 1 << 48
 AGAIN = "take the file from its source again"
 
 
@@ -118,8 +118,10 @@ def check_header(path: Path) -> None:
 def _extent(entry: dict[str, Any]) -> tuple[int, int]:
     """From which byte to which a tensor goes; ValueError if that is not what its shape takes."""
     shape, (start, end) = entry["shape"], entry["data_offsets"]
-    if any(type(number) is not int or number < 0 for number in (*shape, start, end)):
-        raise ValueError(f"shape {shape} at {start} to {end}")
+    if len(shape) > MOST_DIMENSIONS or any(
+        type(number) is not int or not 0 <= number < MOST_NUMBERS for number in (*shape, start, end)
+    ):
+        raise ValueError(f"a tensor of {str(shape)[:80]} at {str(start)[:20]} to {str(end)[:20]}")
     if end - start != math.prod(shape) * BITS[entry["dtype"]] // 8:
         raise ValueError(f"{entry['dtype']} of shape {shape} does not take {end - start:,} bytes")
     return start, end

@@ -181,3 +181,45 @@ def test_what_was_saved_opens_in_a_clean_process(source: Path, voice: Voice) -> 
     found = written(source, "hf", voice)
     config = json.loads((found.path / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 and 5 know it
+
+
+def test_what_a_run_samples_with_does_not_disturb_the_comparison(novel: Path, voice: Voice) -> None:
+    settings = ("sample.repetition_penalty=1.3", "sample.no_repeat_ngram=3", "model.block_size=40")
+    run = train(tiny_recipe(novel, more=settings), Path("runs/novel"), voice)
+    found = export(run.folder, "hf", None, "f32", True, voice)
+    assert found.verdict is not None and not found.verdict.failed
+    assert read_json(found.path / "generation_config.json")["repetition_penalty"] == 1.3
+
+
+@pytest.mark.parametrize("to", ["hf", "onnx"])
+def test_a_window_of_a_few_tokens_is_enough(to: str, tmp_path: Path, voice: Voice) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "short", drawn(small("modern", tokenizer, block_size=4)), tokenizer)
+    assert written(folder, to, voice).verdict is not None
+
+
+def test_a_file_that_its_library_cannot_open_ends_with_4(
+    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yanmo.hub.onnx_file
+
+    def torn(path: Path, model: object) -> None:
+        path.write_bytes(b"no graph")
+
+    monkeypatch.setattr(yanmo.hub.onnx_file, "write_onnx", torn)
+    with pytest.raises(CheckpointError, match="could not be opened again"):
+        written(source, "onnx", voice)
+
+
+def test_a_modelfile_of_ones_own_is_not_overwritten(source: Path, voice: Voice) -> None:
+    Path("novel.Modelfile").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="there already"):
+        written(source, "gguf", voice, out="novel.gguf")
+    assert Path("novel.Modelfile").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_recipe_that_lies_about_gives_a_model_no_name(source: Path, voice: Voice) -> None:
+    (source.parent / "recipe.toml").write_text("[train]\nseed = 1\n", encoding="utf-8")
+    found = written(source, "hf", voice)
+    assert found.path == Path("exports/ours")
+    assert "trained elsewhere" in (found.path / "README.md").read_text(encoding="utf-8")

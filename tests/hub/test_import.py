@@ -313,3 +313,87 @@ def test_nothing_is_overwritten(tmp_path: Path, voice: Voice) -> None:
 def change_config(folder: Path, **values: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"attn_implementation": "somebody/kernel"}, {"_attn_implementation": "somebody/kernel"},
+        {"num_labels": 1 << 40}, {"return_dict": False}, {"eos_token_id": "abc"}, {"cls": 1, "self": 2},
+        {"initializer_range": "x"},
+    ],
+)  # fmt: skip
+def test_keys_that_mean_nothing_here_never_reach_transformers(
+    values: dict[str, object], tmp_path: Path, voice: Voice
+) -> None:
+    source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
+    change_config(source, **values)
+    assert taken(source, voice).proof is not None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"quantization_config": {"quant_method": "gptq"}}, {"scale_attn_weights": False},
+        {"tie_word_embeddings": "yes"}, {"embd_pdrop": "x"}, {"add_cross_attention": True},
+    ],
+)  # fmt: skip
+def test_keys_that_mean_another_model_are_refused(
+    values: dict[str, object], tmp_path: Path, voice: Voice
+) -> None:
+    source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
+    change_config(source, **values)
+    with pytest.raises(CheckpointError):
+        taken(source, voice)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"num_experts_per_tok": 9}, {"layer_types": 5}, {"max_window_layers": None}, {"max_window_layers": "x"}],
+)
+def test_experts_that_cannot_be_are_refused_without_a_traceback(
+    values: dict[str, object], tmp_path: Path, voice: Voice
+) -> None:
+    tokenizer = char_tokenizer()
+    source = our_folder(tmp_path / "theirs", drawn(small("moe", tokenizer)), tokenizer)
+    change_config(source, sliding_window=128, **values)
+    try:
+        taken(source, voice)
+    except CheckpointError:
+        return
+    assert values["max_window_layers"] is None
+
+
+def test_a_cased_vocabulary_is_refused_rather_than_lower_cased(tmp_path: Path, voice: Voice) -> None:
+    source = gpt2_chinese_folder(tmp_path / "uer", drawn(small("gpt2", wordpiece_tokenizer())))
+    vocab_txt(source / "vocab.txt")
+    (source / "tokenizer_config.json").write_text('{"do_lower_case": false}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="do_lower_case=false"):
+        taken(source, voice)
+    (source / "tokenizer_config.json").write_text("{", encoding="utf-8")
+    taken(source, voice)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "gpt2", "uer/gpt2-chinese-cluecorpussmall"])
+def test_a_name_that_is_no_file_is_one_on_the_hub(name: str) -> None:
+    from yanmo.hub.recognise import recognise
+
+    assert recognise(name).kind == "hub"
+
+
+@pytest.mark.parametrize("name", ["ckpt.pt", "a/b.bin", "x.py", "../up/there", "a b"])
+def test_a_name_that_is_a_file_is_not(name: str) -> None:
+    from yanmo.hub.recognise import recognise
+
+    with pytest.raises(ConfigError, match="there is no"):
+        recognise(name)
+
+
+def test_the_current_folder_is_not_written_over(tmp_path: Path, voice: Voice) -> None:
+    source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
+    Path("empty").mkdir()
+    import os
+
+    os.chdir("empty")
+    with pytest.raises(ConfigError, match="there already"):
+        taken(source, voice, ".")

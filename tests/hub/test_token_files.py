@@ -140,4 +140,42 @@ def test_a_nanogpt_config_becomes_a_recipe_that_says_what_it_left_out(tmp_path: 
     assert (recipe.model.family, recipe.model.gelu, recipe.optim.name) == ("gpt2", "erf", "adamw")
     assert (recipe.optim.learning_rate, recipe.optim.min_lr, recipe.optim.beta2) == (1e-3, 1e-4, 0.99)
     assert (recipe.train.batch_size, recipe.train.max_steps, recipe.optim.warmup_steps) == (64, 5000, 100)
-    assert "always_save_checkpoint, lr_decay_iters" in "\n".join(found.said)
+    assert "without a meaning here: always_save_checkpoint" in found.said
+
+
+def test_a_rate_that_does_not_fall_has_no_warm_up(tmp_path: Path, voice: Voice) -> None:
+    """nanoGPT's finetune_shakespeare.py."""
+    config = tmp_path / "finetune.py"
+    config.write_text("learning_rate = 3e-5\ndecay_lr = False\nmax_iters = 20\n", encoding="utf-8")
+    taken(config, voice)
+    recipe = load_recipe(Path("taken/recipe.toml"), [])
+    assert (recipe.optim.min_lr, recipe.optim.warmup_steps) == (3e-5, 0)
+
+
+@pytest.mark.parametrize("ids", [[], [-1, 5]])
+def test_no_tokens_and_negative_ones_are_refused(
+    ids: list[int], tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+) -> None:
+    np.save(tmp_path / "t.npy", np.array(ids, dtype=np.int32))
+    with pytest.raises(DataError):
+        taken(tmp_path / "t.npy", voice, vocabulary)
+
+
+def test_an_array_larger_than_the_world_is_refused(
+    tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+) -> None:
+    np.save(tmp_path / "t.npy", np.arange(5, dtype=np.uint16))
+    data = (tmp_path / "t.npy").read_bytes()
+    head = data.replace(b"(5,), }" + b" " * 30, b"(" + b"9" * 30 + b",), }" + b" ")
+    (tmp_path / "t.npy").write_bytes(head)
+    with pytest.raises(DataError, match="no array of tokens"):
+        taken(tmp_path / "t.npy", voice, vocabulary)
+
+
+@pytest.mark.parametrize(
+    "line", ["batch_size = None", "batch_size = 'x'", "max_iters = 0", "n_layer = " + "1+" * 5000 + "1"]
+)
+def test_a_config_of_nonsense_is_refused(line: str, tmp_path: Path, voice: Voice) -> None:
+    (tmp_path / "c.py").write_text(line, encoding="utf-8")
+    with pytest.raises(ConfigError):
+        taken(tmp_path / "c.py", voice)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yanmo import storage
+from yanmo.checkpoint import run_of
 from yanmo.config import Recipe
 from yanmo.model.config_json import ARCHITECTURES
 from yanmo.model.gpt import GPT, count_active, count_parameters
@@ -33,15 +34,15 @@ class Past:
     @classmethod
     def of(cls, model_folder: Path, recipe: Recipe | None) -> "Past":
         """Of the run that a model folder belongs to."""
-        runs = [f for f in model_folder.parents[:2] if (f / "corpus.json").is_file()]
-        if recipe is None or not runs:
+        run = run_of(model_folder)
+        if recipe is None or run is None:
             return cls()
-        return cls(recipe, storage.read_json(runs[0] / "corpus.json"), tuple(read_metrics(runs[0])))
+        return cls(recipe, storage.read_json(run / "corpus.json"), tuple(read_metrics(run)))
 
 
 def model_card(name: str, model: GPT, tokenizer: Tokenizer, past: Past, sample: str) -> str:
     """README.md of an exported folder, as the Hugging Face hub shows it."""
-    parts = [_front(), f"# {name}", _what(model, tokenizer), _use(name)]
+    parts = [_front(past), f"# {name}", _what(model, tokenizer, past), _use(name)]
     if past.corpus:
         parts.append(_corpus(past.corpus))
     if any(row["event"] == "eval" for row in past.metrics):
@@ -58,17 +59,19 @@ def model_card(name: str, model: GPT, tokenizer: Tokenizer, past: Past, sample: 
     return "\n\n".join(parts) + "\n"
 
 
-def _front() -> str:
-    return "---\nlanguage: zh\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- yanmo\n---"
+def _front(past: Past) -> str:
+    language = "language: zh\n" if past.recipe else ""  # of a model that came from elsewhere nothing is known
+    return f"---\n{language}library_name: transformers\npipeline_tag: text-generation\ntags:\n- yanmo\n---"
 
 
-def _what(model: GPT, tokenizer: Tokenizer) -> str:
+def _what(model: GPT, tokenizer: Tokenizer, past: Past) -> str:
     config = model.config
     size, active = count_parameters(config), count_active(config)
     said = f"{WORDS[config.family]} (`{ARCHITECTURES[config.family][0]}`) of {size:,} parameters"
     said += f", {active:,} of them active for each token" if active < size else ""
+    made = "trained" if past.recipe else "trained elsewhere and written"
     return (
-        f"{said[0].upper()}{said[1:]}, trained with [yanmo](https://pypi.org/project/yanmo)"
+        f"{said[0].upper()}{said[1:]}, {made} with [yanmo](https://pypi.org/project/yanmo)"
         f" {version('yanmo')}: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, a window"
         f" of {config.block_size} tokens, a {kind_of(tokenizer)} vocabulary of {tokenizer.vocab_size:,}."
     )

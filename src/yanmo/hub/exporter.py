@@ -1,15 +1,24 @@
 """``yanmo export``: a model → what other people's tools open, opened there and compared."""
 
+import contextlib
+import importlib.util
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from yanmo import storage
-from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer, recorded_recipe, write_model
+from yanmo.checkpoint import (
+    find_model_folder,
+    load_model_and_tokenizer,
+    recorded_recipe,
+    run_of,
+    write_model,
+)
 from yanmo.config import Recipe, SampleConfig
-from yanmo.errors import ConfigError
+from yanmo.errors import CheckpointError, ConfigError, YanmoError
 from yanmo.generate import write_all
 from yanmo.hub.card import Past, model_card
 from yanmo.hub.foreign import CHAT
@@ -19,7 +28,6 @@ from yanmo.model.gpt import GPT
 from yanmo.tokenizer import Tokenizer
 
 Target = Literal["hf", "gguf", "onnx"]
-TARGETS: tuple[Target, ...] = get_args(Target)
 SHOWN_TOKENS = 120
 """Length of the sample in a model card."""
 
@@ -71,8 +79,11 @@ def export(
     target = (
         out or Path("exports") / {"hf": name, "gguf": f"{name}-{precision}.gguf", "onnx": f"{name}.onnx"}[to]
     )
-    if target.exists():
-        raise ConfigError("it is there already", where=f"--out {target}", mend="name another, or delete it")
+    for file in (target, *beside(target, to)):
+        if file.exists():
+            raise ConfigError(
+                "it is there already", where=str(file), mend="name another with --out, or delete it"
+            )
     model, tokenizer = load_model_and_tokenizer(folder)
     source = Source(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
     writers: dict[Target, Callable[[], Exported]] = {
@@ -84,10 +95,26 @@ def export(
     if not is_verified:
         return written
     voice.say(f"{written.path}: written; opening it again")
-    verdict = verdict_on(written.path, to, source, precision)
+    try:
+        verdict = verdict_on(written.path, to, source, precision)
+    except YanmoError:
+        raise
+    except Exception as error:  # whatever the library raises on what it cannot open
+        raise CheckpointError(
+            f"it could not be opened again: {type(error).__name__}: {str(error)[:300]}",
+            where=str(written.path),
+            mend="the file is as it was written; please report it",
+        ) from error
     require_passed(verdict, written.path)
     said = (*written.said, *(f"{verdict.by}: {line}" for line in verdict.said))
     return Exported(written.path, said, verdict, written.values)
+
+
+def beside(target: Path, to: Target) -> tuple[Path, ...]:
+    """What is written beside a file."""
+    if to == "gguf":
+        return (target.with_name(f"{target.stem}.Modelfile"),)
+    return (target.with_name(f"{target.stem}.tokenizer.json"),) if to == "onnx" else ()
 
 
 def verdict_on(path: Path, to: Target, source: Source, precision: str) -> Verdict:
@@ -101,8 +128,8 @@ def verdict_on(path: Path, to: Target, source: Source, precision: str) -> Verdic
 
 def name_of(run: Path | None, folder: Path) -> str:
     """A run is called by its folder, not by that of its model."""
-    runs = [f for f in folder.parents[:2] if (f / "recipe.toml").is_file()]
-    return runs[0].name if runs else (run or folder).resolve().name
+    found = run_of(folder)
+    return (found or run or folder).resolve().name
 
 
 def export_folder(source: Source, target: Path) -> Exported:
@@ -145,7 +172,7 @@ def how_it_writes(source: Source) -> dict[str, Any]:
 def export_gguf(source: Source, target: Path, precision: str) -> Exported:
     """One file for llama.cpp and Ollama, with a Modelfile beside it."""
     _require("gguf", "gguf")
-    from yanmo.hub.gguf_file import PRECISIONS, modelfile_of, write_gguf
+    from yanmo.hub.gguf_file import PRECISIONS, modelfile, modelfile_of, write_gguf
 
     if precision not in PRECISIONS:
         raise ConfigError(
@@ -153,9 +180,10 @@ def export_gguf(source: Source, target: Path, precision: str) -> Exported:
             where="--precision",
             mend=f"{', '.join(PRECISIONS)}; others through llama.cpp's llama-quantize",
         )
-    with storage.disk_errors("writing the file", target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written = write_gguf(target, source.model, source.tokenizer, precision, source.sample, source.name)
+    with whole(target) as file:
+        written = write_gguf(file, source.model, source.tokenizer, precision, source.name)
+    text = modelfile(target, source.model.config, source.tokenizer, source.sample)
+    storage.write_atomic(modelfile_of(target), text)
     said = [f"GGUF in {precision}; for Ollama: ollama create {source.name} -f {modelfile_of(target)}"]
     if written.float16:
         rows = f"{len(written.float16)} tensors with rows of no multiple of 32 stay in f16"
@@ -168,17 +196,33 @@ def export_gguf(source: Source, target: Path, precision: str) -> Exported:
 def export_onnx(source: Source, target: Path) -> Exported:
     """One graph with a cache, and the tokenizer beside it."""
     _require("onnx", "onnxscript")
-    from yanmo.hub.onnx_file import write_onnx
+    from yanmo.hub.onnx_file import is_large, write_onnx
 
+    with whole(target) if not is_large(source.model) else contextlib.nullcontext(target) as file:
+        write_onnx(file, source.model)
+    vocabulary = target.with_name(f"{target.stem}.tokenizer.json")
+    with tempfile.TemporaryDirectory() as folder:
+        source.tokenizer.save(Path(folder), source.model.config.block_size)
+        storage.write_atomic(vocabulary, (Path(folder) / "tokenizer.json").read_bytes())
+    said = f"an ONNX graph with its cache as inputs and outputs; its vocabulary is {vocabulary}"
+    return Exported(target, (said,), None)
+
+
+@contextlib.contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A file that appears under its name when it is whole, or not at all."""
+    unfinished = target.with_name(f"{storage.TEMPORARY}{target.name}")
     with storage.disk_errors("writing the file", target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_onnx(target, source.model)
-    return Exported(target, ("an ONNX graph with its cache as inputs and outputs",), None)
+        try:
+            yield unfinished
+            storage.sync_file(unfinished)
+            unfinished.rename(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def _require(target: str, package: str) -> None:
-    import importlib.util
-
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"{package} is not installed", where=f"--to {target}", mend='pip install "yanmo[export]"'

@@ -143,9 +143,15 @@ def _tokenizer_of(
     given = config.model_fields_set & {"newline_token", "start_token", "end_token"}
     if not (path.suffix == ".txt" or (is_vocab_txt and (path / "vocab.txt").is_file())) or given:
         return read_tokenizer(path, config), ()
-    beside = (path if path.is_dir() else path.parent) / "tokenizer_config.json"
-    said = read_json(beside) if beside.is_file() else {}
-    name = str((said if isinstance(said, dict) else {}).get("tokenizer_class", values.get("tokenizer_class")))
+    said = _tokenizer_config(path if path.is_dir() else path.parent)
+    for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if said.get(key) is False:
+            raise CheckpointError(
+                f"its vocabulary was used with {key}=false, which yanmo's wordpiece does not do",
+                where=str(path),
+                mend="give a tokenizer.json of it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+            )
+    name = str(said.get("tokenizer_class", values.get("tokenizer_class")))
     roles = BERT if name.startswith("Bert") else GPT2_CHINESE
     file = path if path.is_file() else path / "vocab.txt"
     tokenizer = WordPieceTokenizer.from_vocabulary(file, roles)
@@ -154,16 +160,25 @@ def _tokenizer_of(
     return tokenizer, (f"{note}: if it was trained otherwise, set tokenizer.start_token and the like",)
 
 
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    """What tokenizer_config.json says; nothing where it is missing or torn."""
+    try:
+        said = read_json(folder / "tokenizer_config.json")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 def _chat_template(folder: Path) -> str | None:
     """The text of a chat template; never run here."""
     file = folder / CHAT
     try:
         if file.is_file() and file.stat().st_size <= LARGEST_CHAT:
             return file.read_text(encoding="utf-8")
-        said = read_json(folder / "tokenizer_config.json").get("chat_template")
-        return said if isinstance(said, str) and len(said) <= LARGEST_CHAT else None
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError):
         return None
+    said = _tokenizer_config(folder).get("chat_template")
+    return said if isinstance(said, str) and len(said) <= LARGEST_CHAT else None
 
 
 def fit_vocabulary(foreign: Foreign) -> Foreign:

@@ -57,10 +57,8 @@ class Written:
     """What this file does not say exactly, or otherwise."""
 
 
-def write_gguf(
-    path: Path, model: GPT, tokenizer: Tokenizer, precision: Precision, sample: SampleConfig, name: str
-) -> Written:
-    """Write ``path`` and, beside it, a Modelfile.
+def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precision, name: str) -> Written:
+    """Write ``path``.
 
     Raises:
         ConfigError: llama.cpp has no such vocabulary.
@@ -95,7 +93,6 @@ def write_gguf(
     writer.close()
     if config.gelu == "erf":
         remarks = (*remarks, "llama.cpp computes GELU by tanh, this model was trained with erf")
-    modelfile_of(path).write_text(modelfile(path, config, tokenizer, sample), encoding="utf-8", newline="\n")
     return Written(tuple(kept), remarks)
 
 

@@ -55,7 +55,7 @@ def import_(name: str, out: Path, config: TokenizerConfig, voice: Voice) -> Impo
         ConfigError: it is nothing that is imported, or ``out`` is there already.
         CheckpointError: it is damaged, does not fit together, or was not proven equal.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.resolve() == Path.cwd()):
         raise ConfigError("it is there already", where=f"--out {out}", mend="name a new folder")
     source = recognise(name)
     if source.kind == "hub":

@@ -43,7 +43,7 @@ DEFAULTS = {
     "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "dropout": 0.0, "learning_rate": 6e-4,
     "min_lr": 6e-5, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "grad_clip": 1.0, "warmup_iters": 2000,
     "max_iters": 600_000, "eval_interval": 2000, "log_interval": 1, "batch_size": 12,
-    "gradient_accumulation_steps": 40, "decay_lr": True,
+    "gradient_accumulation_steps": 40, "decay_lr": True, "lr_decay_iters": 600_000,
 }  # fmt: skip
 """Those of nanoGPT's train.py: its configs say only what differs."""
 PRECISIONS = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
@@ -138,7 +138,7 @@ def read_config(path: Path) -> dict[str, Any]:
             assert isinstance(target, ast.Name)
             try:
                 found[target.id] = _value(line.value, found)
-            except (ValueError, KeyError, ArithmeticError, TypeError):
+            except (ValueError, KeyError, ArithmeticError, TypeError, RecursionError):
                 if target.id in {*SETTINGS, *DEFAULTS}:
                     raise _does_more(path, line) from None
     return found
@@ -175,6 +175,16 @@ def _does_more(path: Path, line: ast.stmt) -> ConfigError:
 def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Settings of a recipe that mean what a nanoGPT config means, and the names that mean nothing here."""
     full = DEFAULTS | config
+    strange = [k for k, usual in DEFAULTS.items() if not isinstance(full[k], bool | int | float)]
+    if strange:
+        raise ConfigError(
+            f"{strange[0]} = {str(full[strange[0]])[:40]!r} is no number",
+            where="nanoGPT config",
+            mend="mend it",
+        )
+    for key, most in (("min_lr", full["learning_rate"]), ("warmup_iters", max(full["max_iters"] - 1, 0))):
+        if key not in config:  # nanoGPT's own default, made for its own run
+            full[key] = min(full[key], most)
     found = {ours: full[theirs] for theirs, ours in SETTINGS.items() if theirs in full}
     found |= {
         "model.family": "gpt2",
@@ -185,10 +195,13 @@ def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "train.micro_batch_size": full["batch_size"],
     }
     if not full["decay_lr"]:
-        found["optim.min_lr"] = full["learning_rate"]
+        found |= {"optim.min_lr": full["learning_rate"], "optim.warmup_steps": 0}
     if full.get("dtype") in PRECISIONS:
         found["train.precision"] = full["dtype"]
     if full.get("device"):
         found["train.device"] = full["device"]
     used = {*SETTINGS, *DEFAULTS, "dtype", "device", "dataset", "out_dir"}
-    return found, sorted(set(config) - used)
+    left = set(config) - used - {"lr_decay_iters"}
+    if full["decay_lr"] and full["lr_decay_iters"] != full["max_iters"]:
+        left.add(f"lr_decay_iters={full['lr_decay_iters']} (here the rate falls to the end of the run)")
+    return found, sorted(left)

@@ -158,5 +158,9 @@ def write_onnx(path: Path, model: GPT) -> None:
             dynamic_shapes=shapes,
         )
     assert program is not None
-    size = sum(parameter.numel() * 4 for parameter in model.parameters())
-    program.save(path, external_data=size >= LARGEST_FILE)
+    program.save(path, external_data=is_large(model))
+
+
+def is_large(model: GPT) -> bool:
+    """Whether the weights go into a file beside the graph."""
+    return sum(parameter.numel() * 4 for parameter in model.parameters()) >= LARGEST_FILE

@@ -5,6 +5,7 @@ It leaves ``tensors.safetensors`` and ``values.json`` in FOLDER, or ends with on
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ def main() -> None:
     except MemoryError:
         raise SystemExit(f"it asks for more than {memory >> 20} MB") from None
     except Exception as error:  # whatever a hostile file makes torch raise
-        wants_memory = "allocate" in str(error) or "memory" in str(error)
-        reason = f"it asks for more than {memory >> 20} MB" if wants_memory else str(error)
-        raise SystemExit(" ".join(reason.split())[:300] or type(error).__name__) from None
+        wants_memory = "allocate memory" in str(error)
+        reason = f"it asks for more than {memory >> 20} MB" if wants_memory else said(error)
+        raise SystemExit(reason or type(error).__name__) from None
 
 
 def load_something() -> None:
@@ -53,6 +54,15 @@ def load_something() -> None:
         torch.save({"w": torch.zeros(1)}, file, _use_new_zipfile_serialization=as_zip)
         file.seek(0)
         save({"w": torch.load(file, map_location="cpu", weights_only=True)["w"].contiguous().clone()})
+
+
+def said(error: Exception) -> str:
+    """What torch says, without its advice to run the file after all, and without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = (
+        text.rpartition("WeightsUnpickler error:")[2].partition("Please use")[0].partition("Please file")[0]
+    )
+    return "".join(c for c in " ".join(text.split())[:300] if c.isprintable())
 
 
 def limit_memory(more: int) -> None:

@@ -49,10 +49,15 @@ def open_pickle(path: Path, seconds: float = SECONDS, spare: int = SPARE) -> Pic
         )
     memory = 3 * path.stat().st_size + spare
     with TemporaryDirectory(prefix="yanmo-import-") as folder:
-        command = [sys.executable, "-P", "-m", "yanmo.hub.pickle_child", str(path), folder, str(memory)]
+        child_of = [sys.executable, "-X", "utf8", "-P", "-m", "yanmo.hub.pickle_child"]
         try:
             child = subprocess.run(
-                command, capture_output=True, text=True, encoding="utf-8", timeout=seconds, check=False
+                [*child_of, str(path), folder, str(memory)],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=seconds,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise _refused(path, f"it was not read within {seconds:g} s") from error

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from yanmo.errors import CheckpointError
-from yanmo.model.config_json import ARCHITECTURES
+from yanmo.model.config_json import ARCHITECTURES, COMPUTED, LARGEST
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import Family, GPTConfig
 from yanmo.tokenizer import Tokenizer
@@ -39,6 +39,13 @@ SENSE = 0.7
 OPENAI = {(12, 768): 12, (24, 1024): 16, (36, 1280): 20, (48, 1600): 25, (6, 768): 12}
 """Heads of GPT-2 by layers and width (Radford et al. 2019), and of its distilled form."""
 OPENAI_TOKENS = 50_257
+MEANT = {
+    *(key for family in COMPUTED for key in (*COMPUTED[family], *LARGEST[family])),
+    "model_type", "vocab_size", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout",
+    "routed_scaling_factor", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
+}  # fmt: skip
+"""Keys of a config.json that say what is computed; no other one reaches transformers, some of which would
+fetch code."""
 BATCH, LENGTH = 2, 64
 
 
@@ -216,14 +223,24 @@ def reference_logits(
     if importlib.util.find_spec("transformers") is None:
         return 'it is not installed (pip install "yanmo[hf]")', None
     with quiet_transformers() as transformers:
-        plain = {
-            name: value for name, value in values.items() if name not in ("auto_map", "dtype", "torch_dtype")
-        }
-        config = transformers.AutoConfig.for_model(**plain)
-        kind = getattr(transformers, ARCHITECTURES[family][0])
-        model, found = kind.from_pretrained(
-            None, config=config, state_dict=dict(tensors), output_loading_info=True, dtype=torch.float32
-        )
+        try:
+            config = transformers.AutoConfig.for_model(**{k: v for k, v in values.items() if k in MEANT})
+            kind = getattr(transformers, ARCHITECTURES[family][0])
+            model, found = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(tensors),
+                output_loading_info=True,
+                dtype=torch.float32,
+                attn_implementation="eager",
+            )
+            logits: Tensor = model.eval()(ids).logits
+        except Exception as error:  # whatever a strange config.json makes it raise
+            raise CheckpointError(
+                f"transformers does not build it: {type(error).__name__}: {str(error)[:200]}",
+                where=where,
+                mend="take the folder from its source again",
+            ) from error
         left = sorted((*found["missing_keys"], *found["unexpected_keys"]))
         if left:
             raise CheckpointError(
@@ -231,7 +248,6 @@ def reference_logits(
                 where=where,
                 mend="is it a whole model, of one of our families?",
             )
-        logits: Tensor = model.eval()(ids).logits
     return f"transformers {transformers.__version__}", logits
 
 

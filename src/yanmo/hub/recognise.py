@@ -15,6 +15,21 @@ Kind = Literal["model folder", "nanoGPT checkpoint", "token files", "nanoGPT con
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 ZIP = b"PK\x03\x04"
 OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+FILES = {
+    ".bin",
+    ".npy",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".py",
+    ".safetensors",
+    ".json",
+    ".txt",
+    ".pkl",
+    ".jsonl",
+    ".zip",
+}
+"""Names that end so are those of files; one on the hub may have a dot, too (Qwen3-0.6B)."""
 KNOWN = (
     "a Hugging Face folder (config.json and weights), nanoGPT's ckpt.pt or the folder with it, its .bin"
     " tokens, its config .py, llm.c's .bin or .npy tokens, or the name of a model on the hub"
@@ -41,7 +56,7 @@ def recognise(name: str) -> Source:
         return _folder(path)
     if path.is_file():
         return _file(path)
-    if HUB_NAME.fullmatch(name) and not path.suffix:
+    if HUB_NAME.fullmatch(name) and path.suffix not in FILES:
         return Source("hub", path)
     raise ConfigError(f"there is no {name}", where="yanmo import", mend=f"name {KNOWN}")
 
@@ -51,19 +66,28 @@ def _folder(path: Path) -> Source:
         return Source("model folder", path)
     if (path / "ckpt.pt").is_file():
         return Source("nanoGPT checkpoint", path, (path / "ckpt.pt",))
-    tokens = [file for file in sorted([*path.glob("*.bin"), *path.glob("*.npy")]) if not is_pickle(file)]
+    files = [file for file in (*path.glob("*.bin"), *path.glob("*.npy")) if file.is_file()]
+    tokens = [file for file in files if not is_pickle(file)]
     if tokens:
         return Source("token files", path, tuple(sorted(tokens, key=_validation_last)))
     raise ConfigError("the folder holds nothing that is imported", where=str(path), mend=f"name {KNOWN}")
 
 
 def _file(path: Path) -> Source:
-    if path.name == "config.json" or path.suffix == ".safetensors":
-        return _folder(path.parent)
-    if path.suffix in (".bin", ".npy") and not is_pickle(path):
+    if (
+        path.name == "config.json"
+        or path.suffix == ".safetensors"
+        or (path.suffix == ".bin" and is_pickle(path))
+    ):
+        if (path.parent / "config.json").is_file():
+            return Source("model folder", path.parent)
+        raise ConfigError(
+            f"there is no config.json beside {path.name}, so its shape is not known",
+            where=str(path),
+            mend="give a folder with both",
+        )
+    if path.suffix in (".bin", ".npy"):
         return Source("token files", path.parent, (path,))
-    if path.suffix == ".bin":  # pytorch_model.bin: its config.json is beside it
-        return _folder(path.parent)
     if path.suffix in (".pt", ".pth", ".ckpt"):
         return Source("nanoGPT checkpoint", path.parent, (path,))
     if path.suffix == ".py":

@@ -72,7 +72,7 @@ def _read_llm_c(path: Path, head: npt.NDArray[np.int32], size: int) -> Tokens:
 def _read_npy(path: Path) -> Tokens:
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, OverflowError, EOFError) as error:
         raise DataError(
             f"it is no array of tokens: {error}", str(path), "save it as unsigned numbers"
         ) from error
@@ -124,10 +124,10 @@ def _joined(parts: list[Tokens], end_of_text: int) -> list[Tokens]:
 
 
 def _require_known(tokens: Tokens, tokenizer: Tokenizer, files: tuple[Path, ...]) -> None:
-    largest = int(tokens.max())
-    if largest >= tokenizer.vocab_size:
+    least, largest = (int(tokens.min()), int(tokens.max())) if len(tokens) else (0, 0)
+    if not len(tokens) or least < 0 or largest >= tokenizer.vocab_size:
         raise DataError(
-            f"token {largest:,} is beyond the vocabulary's {tokenizer.vocab_size:,}",
+            f"token {least if least < 0 else largest:,} is beyond the vocabulary's {tokenizer.vocab_size:,}",
             where=", ".join(file.name for file in files),
             mend="name the vocabulary they were made with: tokenizer.path=meta.pkl, or GPT-2's folder",
         )

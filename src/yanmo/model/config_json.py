@@ -30,7 +30,9 @@ COMPUTED: dict[Family, dict[str, tuple[Any, ...]]] = {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu"),
         "layer_norm_epsilon": (1e-5,),
         "tie_word_embeddings": (True,),
+        "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
     },
     "modern": _ROTARY | {"use_sliding_window": (False,)},
     "moe": _ROTARY
@@ -65,11 +67,12 @@ LARGEST: dict[Family, dict[str, int]] = {
         "n_shared_experts": 4_096,
         "moe_intermediate_size": 1 << 20,
         "first_k_dense_replace": 1_000,
+        "max_window_layers": 1_000,
     },
 }
 """What no model exceeds: a config.json that does is a mistake, and would cost memory before it is found."""
 MOST_TOKENS = 1 << 20
-OPTIONAL = {"n_inner", "num_key_value_heads", "head_dim", "n_shared_experts"}
+OPTIONAL = {"n_inner", "num_key_value_heads", "head_dim", "n_shared_experts", "max_window_layers"}
 """null means: as usual."""
 
 
@@ -160,6 +163,12 @@ def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
             where=where,
             mend="give a folder of one of these",
         )
+    if values.get("quantization_config"):
+        raise CheckpointError(
+            "config.json has a quantization_config: its weights are rounded in a way yanmo does not read",
+            where=where,
+            mend="give the model as it was before it was quantised",
+        )
     refuse_nonsense(family, values, where)
     refuse_differences(family, values, where)
     try:
@@ -192,6 +201,13 @@ def refuse_nonsense(family: Family, values: dict[str, Any], where: str) -> None:
         value = values.get(wrong[0], numbers.get(wrong[0]))
         raise CheckpointError(
             f"config.json has {wrong[0]}={value!r}, which no model has",
+            where=where,
+            mend="take the folder from its source again",
+        )
+    if (values.get("num_experts_per_tok") or 1) > (values.get("n_routed_experts") or 1 << 20):
+        raise CheckpointError(
+            f"config.json has num_experts_per_tok={values['num_experts_per_tok']} of"
+            f" n_routed_experts={values['n_routed_experts']}",
             where=where,
             mend="take the folder from its source again",
         )
@@ -234,8 +250,8 @@ def refuse_differences(family: Family, values: dict[str, Any], where: str) -> No
 def has_sliding_layers(family: Family, values: dict[str, Any]) -> bool:
     """Whether a layer looks at the last tokens only; Dots1Config says so without naming layers, too."""
     if values.get("layer_types") or family != "moe" or values.get("sliding_window", 4096) is None:
-        return "sliding_attention" in (values.get("layer_types") or ())
-    return bool(values.get("max_window_layers", 62) < values.get("num_hidden_layers", 62))
+        return "sliding_attention" in str(values.get("layer_types"))
+    return bool((values.get("max_window_layers") or 62) < values.get("num_hidden_layers", 62))
 
 
 def from_gpt2(values: dict[str, Any]) -> GPTConfig:

@@ -116,10 +116,13 @@ def from_hugging_face(
     for name, shape in shapes.items():
         theirs, layout = hugging_face_name(family, name)
         if layout == "by expert":
-            tensor = stack([find(theirs.replace("{e}", str(e))) for e in range(shape[0])])
+            parts = [find(theirs.replace("{e}", str(e))) for e in range(shape[0])]
+            odd = [part for part in parts if part.shape != parts[0].shape]
+            tensor = odd[0] if odd else stack(parts)
         else:
             tensor = find(theirs)
-            tensor = tensor.t().contiguous() if layout == "transposed" else tensor
+            is_turned = layout == "transposed" and tensor.dim() == 2
+            tensor = tensor.t().contiguous() if is_turned else tensor
         if tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(
                 f"{name} has shape {tuple(tensor.shape)}, config.json says {tuple(shape)}",
