@@ -54,9 +54,9 @@ def sparse_tensor() -> Any:
 
 
 BOMBS = {
-    "os.system": pickle.dumps({"model": Bomb()}),
+    "os.system": pickle.dumps({"model": Bomb()}, protocol=2),
     "eval": pickle.dumps({"model": {"w": Evaluated()}}),
-    "os.system, zipped": zipped(pickle.dumps({"model": Bomb()})),
+    "os.system, zipped": zipped(pickle.dumps({"model": Bomb()}, protocol=2)),
     "eval, zipped": zipped(pickle.dumps(Evaluated(), protocol=2)),
     "a class of its own": zipped(b"\x80\x02cyanmo.hub.fetch\nfetch_model\n(Vgpt2\ntR."),
     "deep": zipped(deep(200_000)),
