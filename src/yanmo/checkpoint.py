@@ -226,7 +226,8 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
         if (folder / "config.json").is_file():
             return folder.resolve()
     missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is no run or model folder"
-    raise ConfigError(f"{path} {missing}", where="RUN", mend="give a folder that yanmo train wrote")
+    mend = "give a run or a model folder; other people's models enter by yanmo import"
+    raise ConfigError(f"{path} {missing}", where="RUN", mend=mend)
 
 
 def recorded_recipe(model_folder: Path) -> Recipe | None:

@@ -39,7 +39,8 @@ def import_(
         )
     config = load_recipe(None, settings).tokenizer
     path = Path(names[0]).resolve()
-    name = path.stem if path.is_file() else path.name
+    name = path.stem if path.is_file() and path.name != "ckpt.pt" else path.name
+    name = path.parent.name if path.name == "ckpt.pt" else name
     found = take_over(names[0], out or Path("models") / name, config, Voice())
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
@@ -62,9 +63,11 @@ def export(
         Path | None, typer.Option(help="The file (gguf, onnx) or folder (hf). [default: in exports/]")
     ] = None,
     precision: Annotated[
-        Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"],
-        typer.Option(help="Of the weights in a GGUF file; a smaller file writes a little worse."),
-    ] = "f16",
+        Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"] | None,
+        typer.Option(
+            help="Of the weights in a GGUF file; a smaller file writes a little worse. [default: f16]"
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option(help="Open what was written with the target's own library, and compare.")
     ] = True,

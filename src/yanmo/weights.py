@@ -43,7 +43,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         check_header(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error}", where=str(path.parent)) from error
+        raise CheckpointError(
+            f"{path.name} cannot be read: {error}", where=str(path.parent), mend=AGAIN
+        ) from error
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:

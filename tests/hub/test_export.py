@@ -21,12 +21,13 @@ def source(tmp_path: Path) -> Path:
 
 
 def written(source: Path, to: str, voice: Voice, precision: str = "f32", out: str | None = None) -> Exported:
-    return export(source, to, Path(out) if out else None, precision, True, voice)  # type: ignore[arg-type]
+    wanted = precision if to == "gguf" else None
+    return export(source, to, Path(out) if out else None, wanted, True, voice)  # type: ignore[arg-type]
 
 
 def test_a_run_leaves_with_a_card_that_says_what_it_is(novel: Path, voice: Voice) -> None:
     run = train(tiny_recipe(novel, more=("sample.top_k=7",)), Path("runs/novel"), voice)
-    found = export(run.folder, "hf", None, "f32", True, voice)
+    found = export(run.folder, "hf", None, None, True, voice)
     assert found.path == Path("exports/novel")
     names = {file.name for file in found.path.iterdir()}
     assert names == {
@@ -186,7 +187,7 @@ def test_what_was_saved_opens_in_a_clean_process(source: Path, voice: Voice) -> 
 def test_what_a_run_samples_with_does_not_disturb_the_comparison(novel: Path, voice: Voice) -> None:
     settings = ("sample.repetition_penalty=1.3", "sample.no_repeat_ngram=3", "model.block_size=40")
     run = train(tiny_recipe(novel, more=settings), Path("runs/novel"), voice)
-    found = export(run.folder, "hf", None, "f32", True, voice)
+    found = export(run.folder, "hf", None, None, True, voice)
     assert found.verdict is not None and not found.verdict.failed
     assert read_json(found.path / "generation_config.json")["repetition_penalty"] == 1.3
 
@@ -223,3 +224,8 @@ def test_a_recipe_that_lies_about_gives_a_model_no_name(source: Path, voice: Voi
     found = written(source, "hf", voice)
     assert found.path == Path("exports/ours")
     assert "trained elsewhere" in (found.path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_precision_is_for_gguf_only(source: Path, voice: Voice) -> None:
+    with pytest.raises(ConfigError, match="--to onnx is written in float32"):
+        export(source, "onnx", None, "q8_0", True, voice)

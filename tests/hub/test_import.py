@@ -397,3 +397,11 @@ def test_the_current_folder_is_not_written_over(tmp_path: Path, voice: Voice) ->
     os.chdir("empty")
     with pytest.raises(ConfigError, match="there already"):
         taken(source, voice, ".")
+
+
+def test_a_folder_of_ours_that_was_changed_is_noticed(tmp_path: Path, voice: Voice) -> None:
+    source = our_folder(tmp_path / "theirs", drawn(small("gpt2", char_tokenizer())), char_tokenizer())
+    taken(source, voice)
+    change_config(Path("taken"), n_head=8)
+    with pytest.raises(CheckpointError, match=r"config.json (has|is damaged)"):
+        taken("taken", voice, "again")

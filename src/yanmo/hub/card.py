@@ -80,7 +80,7 @@ def _what(model: GPT, tokenizer: Tokenizer, past: Past) -> str:
 def _use(name: str) -> str:
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
-        f'write = pipeline("text-generation", model="{name}")\n'
+        f'write = pipeline("text-generation", model="./{name}")\n'
         'print(write("从前", max_new_tokens=100, do_sample=True, temperature=0.8)[0]["generated_text"])\n```'
     )
 

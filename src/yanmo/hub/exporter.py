@@ -28,6 +28,8 @@ from yanmo.model.gpt import GPT
 from yanmo.tokenizer import Tokenizer
 
 Target = Literal["hf", "gguf", "onnx"]
+USUAL = "f16"
+"""Precision of a GGUF file."""
 SHOWN_TOKENS = 120
 """Length of the sample in a model card."""
 
@@ -64,7 +66,7 @@ class Source:
 
 
 def export(
-    run: Path | None, to: Target, out: Path | None, precision: str, is_verified: bool, voice: Voice
+    run: Path | None, to: Target, out: Path | None, precision: str | None, is_verified: bool, voice: Voice
 ) -> Exported:
     """Write the model of ``run`` as ``to``; afterwards open it with that library and compare.
 
@@ -72,6 +74,11 @@ def export(
         ConfigError: the library is not installed, the target is there already, or it has no such vocabulary.
         CheckpointError: what was written is not what the model is; it stays, for inspection.
     """
+    if precision and to != "gguf":
+        raise ConfigError(
+            f"--to {to} is written in float32", where=f"--precision {precision}", mend="it is for --to gguf"
+        )
+    precision = precision or USUAL
     if is_verified:
         require_library(to)
     folder = find_model_folder(run)
@@ -123,7 +130,7 @@ def verdict_on(path: Path, to: Target, source: Source, precision: str) -> Verdic
         return verify_folder(path, source.model, source.tokenizer)
     if to == "gguf":
         return verify_gguf(path, source.model, source.tokenizer, precision)
-    return verify_onnx(path, source.model)
+    return verify_onnx(path, source.model, source.tokenizer)
 
 
 def name_of(run: Path | None, folder: Path) -> str:

@@ -15,7 +15,7 @@ from yanmo.errors import CheckpointError, ConfigError
 from yanmo.hub.nanogpt import as_gpt2, bare_names
 from yanmo.hub.pickled import open_pickle
 from yanmo.hub.recognise import Source
-from yanmo.storage import read_json
+from yanmo.storage import MANIFEST, read_json, verify_folder
 from yanmo.tokenizer import Tokenizer, WordPieceTokenizer, kind_of, read_tokenizer
 from yanmo.tokenizer.wordpiece import Roles
 from yanmo.weights import INDEX, ONE_FILE, load_weights
@@ -67,6 +67,8 @@ def read_foreign(source: Source, config: TokenizerConfig) -> Foreign:
 
 def _read_folder(source: Source, config: TokenizerConfig) -> Foreign:
     folder = source.path
+    if (folder / MANIFEST).is_file():  # ours: it says whether anything was changed
+        verify_folder(folder)
     try:
         values = read_json(folder / "config.json")
         if not isinstance(values, dict):
@@ -133,6 +135,8 @@ def _tokenizer_of(
 ) -> tuple[Tokenizer, tuple[str, ...]]:
     """The vocabulary named, or the one in the folder; vocab.txt with the roles its models give entries."""
     path = Path(config.path) if config.path else folder
+    if not path.exists():
+        raise ConfigError(f"there is no {path}", "tokenizer.path", "name the vocabulary it was trained with")
     if not config.path and not any((folder / name).is_file() for name in VOCABULARIES):
         raise ConfigError(
             "the folder has no vocabulary",

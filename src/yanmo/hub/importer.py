@@ -16,7 +16,7 @@ from torch import Tensor
 from yanmo import storage
 from yanmo.checkpoint import build_model, write_model
 from yanmo.config import Recipe, TokenizerConfig, load_recipe, to_toml
-from yanmo.errors import CheckpointError, ConfigError
+from yanmo.errors import CheckpointError, ConfigError, DataError
 from yanmo.hub.fetch import fetch_model
 from yanmo.hub.foreign import CHAT, Foreign, fit_vocabulary, read_foreign
 from yanmo.hub.nanogpt import as_settings, read_config
@@ -148,6 +148,12 @@ def import_tokens(source: Source, out: Path, config: TokenizerConfig) -> Importe
         target.mkdir(parents=True)
         try:
             found = restore_text(source.files, tokenizer, target / "corpus.jsonl")
+            if found.differing > found.documents / 2:
+                raise DataError(
+                    f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
+                    where=str(source.path),
+                    mend="they were made with another vocabulary: name it with tokenizer.path=…",
+                )
             (target / "tokenizer").mkdir()
             tokenizer.save(target / "tokenizer", 1 << 30)
             target.rename(out)
@@ -157,10 +163,7 @@ def import_tokens(source: Source, out: Path, config: TokenizerConfig) -> Importe
         f"{', '.join(f.name for f in source.files)}: {found.tokens:,} tokens, {found.characters:,} characters"
     ]
     if found.differing:
-        said.append(
-            f"{found.differing:,} of {found.documents:,} documents give other tokens when they are encoded"
-            " again: was this their vocabulary?"
-        )
+        said.append(f"{found.differing:,} of {found.documents:,} documents give other tokens, encoded again")
     else:
         said.append(f"encoded again, the text of {found.documents:,} documents gives the same tokens")
     following = (f"train {out}/corpus.jsonl tokenizer.path={out}/tokenizer",)
@@ -182,7 +185,10 @@ def _vocabulary_of(source: Source, config: TokenizerConfig) -> Tokenizer:
 def import_config(source: Source, out: Path, config: TokenizerConfig) -> Imported:
     """nanoGPT's settings → a recipe."""
     settings, left = as_settings(read_config(source.files[0]))
-    recipe: Recipe = load_recipe(None, [f"{name}={_as_toml(value)}" for name, value in settings.items()])
+    try:
+        recipe: Recipe = load_recipe(None, [f"{name}={_as_toml(value)}" for name, value in settings.items()])
+    except ConfigError as error:
+        raise ConfigError(error.what, where=str(source.files[0]), mend=error.mend) from error
     storage.remove_path(out)
     storage.write_atomic(out / "recipe.toml", to_toml(recipe))
     said = [f"{len(settings)} settings, nanoGPT's defaults included"]

@@ -58,7 +58,9 @@ def load_something() -> None:
 
 def said(error: Exception) -> str:
     """What torch says, without its advice to run the file after all, and without colours."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).rpartition("WeightsUnpickler error:")[2]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    for introduction in ("from a trusted source.", "WeightsUnpickler error:"):
+        text = text.rpartition(introduction)[2]
     for advice in ("Please use", "Please file", "Check the documentation"):
         text = text.partition(advice)[0]
     return "".join(c for c in " ".join(text.split())[:300] if c.isprintable())

@@ -62,6 +62,8 @@ class Proof:
     """Loss per token on the sentence the model reads best."""
     readings: dict[str, float]
     """The same, read in other ways."""
+    is_telling: bool
+    """Whether the model makes sense of a sentence, in any way."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -73,6 +75,12 @@ class Proof:
             )
         else:
             found.append(f"not compared with transformers: {self.against}")
+        if not self.is_telling:
+            return [
+                *found,
+                f"reads a sentence at {self.nats:.2f} nats a token, no better than chance: a wrong number of"
+                " heads or a matrix that was not turned would not show",
+            ]
         best = min(self.readings, key=self.readings.__getitem__, default=None)
         said = f"reads a sentence at {self.nats:.2f} nats a token"
         if best is not None:
@@ -110,7 +118,8 @@ def prove(
             mend="the model was not written; please report it with its config.json",
         )
     refuse_better_readings(model.config, nats, readings, where)
-    return Proof(against, difference, largest, nats, readings)
+    is_telling = min([nats, *readings.values()]) < SENSE * math.log(model.config.vocab_size)
+    return Proof(against, difference, largest, nats, readings, is_telling)
 
 
 def probe_ids(config: GPTConfig, common: int, tokenizer: Tokenizer) -> Tensor:
@@ -141,7 +150,7 @@ def other_readings(model: GPT, tokenizer: Tokenizer) -> Iterator[tuple[str, floa
         for heads in range(1, config.n_embd // 8 + 1):
             if config.n_embd % heads == 0 and heads != config.n_head and config.n_embd // heads <= 256:
                 with heads_of(model, heads):
-                    yield f"{heads} heads", reading(model, tokenizer)
+                    yield f"{heads} heads" if heads > 1 else "1 head", reading(model, tokenizer)
     square = [name for name, p in model.named_parameters() if p.dim() == 2 and p.size(0) == p.size(1)]
     square = [name for name in square if "blocks" in name]
     if square:

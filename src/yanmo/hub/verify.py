@@ -26,7 +26,7 @@ from yanmo.tokenizer import Tokenizer
 MIXED = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，👍\n  GPT-2 wrote 123 字。\t<|endoftext|> ①Ａ é\n\n完"
 """What a vocabulary meets: rare characters, spaces, line ends, digits, what looks like a special token."""
 WRITTEN = 200
-POSITIONS = 400
+POSITIONS, SKIPPED = 400, 16
 """How many positions are compared, at least."""
 AGREEMENT = {"f32": 0.99, "f16": 0.99, "bf16": 0.98, "q8_0": 0.99, "q5_0": 0.9, "q4_0": 0.8}
 """Of how many positions the likeliest token must be the same, by precision."""
@@ -69,7 +69,7 @@ def require_passed(verdict: Verdict, path: Path) -> None:
     """
     if verdict.failed:
         raise CheckpointError(
-            f"{verdict.by} opened it, and found: {'; '.join(verdict.failed)}",
+            f"{verdict.by} opened it, and found: {'; '.join(verdict.failed)} ({'; '.join(verdict.said)})",
             where=str(path),
             mend="the file is as it was written; if this model is well trained, please report it",
         )
@@ -80,7 +80,7 @@ def require_passed(verdict: Verdict, path: Path) -> None:
 
 def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
     """Logits, tokens and a greedy text by transformers."""
-    rows = rows_to_compare(model, positions=64)
+    rows = rows_to_compare(model, tokenizer, positions=64)
     prompt = rows[0, : prompt_of(model)].tolist()
     count = min(WRITTEN, model.config.block_size - len(prompt))
     with quiet_transformers() as transformers, torch.no_grad():
@@ -112,7 +112,7 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) ->
     """Tokens, logits and a greedy text by llama.cpp; without it, the weights by the gguf package."""
     if not has_llama():
         return verify_tensors(path, model, tokenizer, precision)
-    rows = rows_to_compare(model, POSITIONS)
+    rows = rows_to_compare(model, tokenizer, POSITIONS)
     prompt = rows[0, : prompt_of(model)].tolist()
     count = min(WRITTEN, model.config.block_size - len(prompt))
     with torch.no_grad():
@@ -207,14 +207,14 @@ def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str)
 # -- onnxruntime ------------------------------------------------------------------------------
 
 
-def verify_onnx(path: Path, model: GPT) -> Verdict:
+def verify_onnx(path: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
     """Logits of a batch, and a greedy text written with the cache, by onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    rows = rows_to_compare(model, positions=64)
+    rows = rows_to_compare(model, tokenizer, positions=64)
     with torch.no_grad():
         ours = model(torch.from_numpy(rows)).numpy()
     found, _ = run_onnx(session, model, rows, None)
@@ -264,15 +264,17 @@ def prompt_of(model: GPT) -> int:
     return max(1, min(8, model.config.block_size // 2))
 
 
-def rows_to_compare(model: GPT, positions: int) -> npt.NDArray[np.int64]:
-    """Rows of tokens that the model itself wrote, at least two: (R, T), R * T >= positions."""
+def rows_to_compare(model: GPT, tokenizer: Tokenizer, positions: int) -> npt.NDArray[np.int64]:
+    """Rows of tokens that the model itself wrote, at least two: (R, T), R * T >= positions.
+
+    The first ones, which follow no text at all, are left out: a model may know nothing of such a place.
+    """
     T = min(model.config.block_size, 256)
     rows: list[list[int]] = []
     for seed in range(max(2, -(-positions // T))):
-        start = torch.randint(model.config.vocab_size, (1,), generator=torch.Generator().manual_seed(seed))
-        config = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=T, seed=seed)
-        written = [tokens[0] for tokens in generate(model, start.tolist(), config, -1)]
-        rows.append([*start.tolist(), *(token for token in written if token is not None)][:T])
+        config = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=T + SKIPPED, seed=seed)
+        written = [tokens[0] for tokens in generate(model, [tokenizer.end_of_text], config, -1)]
+        rows.append([token for token in written[SKIPPED:] if token is not None])
     return np.array(rows, dtype=np.int64)
 
 
