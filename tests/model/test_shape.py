@@ -84,7 +84,7 @@ def test_a_key_that_is_missing_means_what_transformers_takes_it_for(config: GPTC
         (MOE, {"norm_topk_prob": False}, "norm_topk_prob=False"),
         (MOE, {"n_group": 2}, "n_group=2"),
         (MOE, {"n_routed_experts": ...}, "lacks 'n_routed_experts'"),
-        (MOE, {"n_routed_experts": 1}, "enough experts=False"),
+        (MOE, {"n_routed_experts": 1, "num_experts_per_tok": 1}, "enough experts=False"),
         (MOE, {"sliding_window": 64, "max_window_layers": 1}, "sliding layers=True"),
         (MOE, {"norm_topk_prob": ...}, "norm_topk_prob=False"),
     ],
