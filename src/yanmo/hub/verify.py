@@ -28,8 +28,9 @@ MIXED = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，�
 WRITTEN = 200
 POSITIONS, SKIPPED = 400, 16
 """How many positions are compared, at least."""
-AGREEMENT = {"f32": 0.99, "f16": 0.99, "bf16": 0.98, "q8_0": 0.99, "q5_0": 0.9, "q4_0": 0.8}
-"""Of how many positions the likeliest token must be the same, by precision."""
+AGREEMENT = {"f32": 0.99, "f16": 0.99, "bf16": 0.99, "q8_0": 0.97, "q5_0": 0.85, "q4_0": 0.7}
+"""Of how many positions the likeliest token must be the same, by precision: well below what a sound file
+reaches (99% in q8_0, 92% in q4_0), since two tokens may be almost equally likely."""
 ROUNDED = {"f32": 0.0, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "q5_0": 0.1, "q4_0": 0.2}
 """How far a weight may be from what it was, as a share of the largest in its tensor."""
 SECONDS = 1800
