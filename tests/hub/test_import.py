@@ -231,7 +231,8 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
         "    try: runpy.run_module('yanmo', run_name='__main__')\n"
         "    except SystemExit as end: assert not end.code, end.code\n"
         f"run('import', {str(source)!r}, '--out', 'taken')\n"
-        "run('train', 't.txt', 'model.init=taken', 'train.max_steps=1', 'train.batch_size=1', '--out', 'run')\n"
+        "run('train', 't.txt', 'model.init=taken', 'train.max_steps=1', 'train.batch_size=1', '--out', 'run',\n"
+        "    'train.precision=float32', 'train.attention=matmul', 'train.matmul=torch', 'sample.max_new_tokens=1')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     said = subprocess.run(
