@@ -207,7 +207,7 @@ def export_onnx(source: Source, target: Path) -> Exported:
 
     with whole(target) if not is_large(source.model) else contextlib.nullcontext(target) as file:
         write_onnx(file, source.model)
-    vocabulary = target.with_name(f"{target.stem}.tokenizer.json")
+    (vocabulary,) = beside(target, "onnx")
     with tempfile.TemporaryDirectory() as folder:
         source.tokenizer.save(Path(folder), source.model.config.block_size)
         storage.write_atomic(vocabulary, (Path(folder) / "tokenizer.json").read_bytes())

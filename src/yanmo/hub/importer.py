@@ -184,8 +184,9 @@ def _vocabulary_of(source: Source, config: TokenizerConfig) -> Tokenizer:
 
 def import_config(source: Source, out: Path, config: TokenizerConfig) -> Imported:
     """nanoGPT's settings → a recipe."""
-    settings, left = as_settings(read_config(source.files[0]))
+    config_py = read_config(source.files[0])
     try:
+        settings, left = as_settings(config_py)
         recipe: Recipe = load_recipe(None, [f"{name}={_as_toml(value)}" for name, value in settings.items()])
     except ConfigError as error:
         raise ConfigError(error.what, where=str(source.files[0]), mend=error.mend) from error

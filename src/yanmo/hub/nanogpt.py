@@ -46,7 +46,7 @@ DEFAULTS = {
     "gradient_accumulation_steps": 40, "decay_lr": True, "lr_decay_iters": 600_000,
 }  # fmt: skip
 """Those of nanoGPT's train.py: its configs say only what differs."""
-PRECISIONS = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+PRECISIONS = ("float32", "bfloat16", "float16")
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -175,7 +175,7 @@ def _does_more(path: Path, line: ast.stmt) -> ConfigError:
 def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Settings of a recipe that mean what a nanoGPT config means, and the names that mean nothing here."""
     full = DEFAULTS | config
-    strange = [k for k, usual in DEFAULTS.items() if not isinstance(full[k], bool | int | float)]
+    strange = [k for k in DEFAULTS if not isinstance(full[k], bool | int | float)]
     if strange:
         raise ConfigError(
             f"{strange[0]} = {str(full[strange[0]])[:40]!r} is no number",

@@ -70,7 +70,8 @@ def require_passed(verdict: Verdict, path: Path) -> None:
     """
     if verdict.failed:
         raise CheckpointError(
-            f"{verdict.by} opened it, and found: {'; '.join(verdict.failed)} ({'; '.join(verdict.said)})",
+            f"{verdict.by} opened it, and found: {'; '.join(verdict.failed)}"
+            f" ({', '.join(f'{name} {value:.3g}' for name, value in verdict.numbers.items())})",
             where=str(path),
             mend="the file is as it was written; if this model is well trained, please report it",
         )
@@ -101,9 +102,11 @@ def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
     failed = []
     if not difference <= CLOSE * max(1.0, largest):
         failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
-    failed += _same_tokens(tokens, tokenizer) + _same_text(written, continuation(model, prompt, count))
+    ours_written = continuation(model, prompt, count)
+    failed += _same_tokens(tokens, tokenizer) + _same_text(written, ours_written)
     said = f"largest difference of logits {difference:.1e}; the same tokens; {count} greedy tokens equal"
-    return Verdict(by, (said,), tuple(failed), {"difference": difference, "written": count})
+    numbers = {"difference": difference, "written": _equal_tokens(written, ours_written)}
+    return Verdict(by, (said,), tuple(failed), numbers)
 
 
 # -- llama.cpp --------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) ->
     if found["agreement"] < AGREEMENT[precision]:
         failed.append(f"the likeliest token is the same in {found['agreement']:.1%} of {rows.size} positions")
     ours = continuation(model, prompt, count)
-    same = next((k for k, (a, b) in enumerate(zip(ours, found["written"], strict=True)) if a != b), count)
+    same = _equal_tokens(found["written"], ours)
     if precision == "f32":
         failed += _same_text(found["written"], ours)
     said = (
@@ -228,12 +231,14 @@ def verify_onnx(path: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
         logits, past = run_onnx(session, model, ids, past)
         written.append(int(logits[0, -1].argmax()))
         ids = np.array([written[-1:]], dtype=np.int64)
-    failed = _same_text(written, continuation(model, prompt[0].tolist(), count))
+    ours_written = continuation(model, prompt[0].tolist(), count)
+    failed = _same_text(written, ours_written)
     if not difference <= 10 * CLOSE * max(1.0, largest):
         failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
     said = f"largest difference of logits {difference:.1e}; {count} greedy tokens equal"
     by = f"onnxruntime {onnxruntime.__version__}"
-    return Verdict(by, (said,), tuple(failed), {"difference": difference, "written": count})
+    numbers = {"difference": difference, "written": _equal_tokens(written, ours_written)}
+    return Verdict(by, (said,), tuple(failed), numbers)
 
 
 def run_onnx(
@@ -295,6 +300,11 @@ def _same_tokens(theirs: list[int], tokenizer: Tokenizer) -> list[str]:
     ]
 
 
+def _equal_tokens(theirs: list[int], ours: list[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    return next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), len(ours))
+
+
 def _same_text(theirs: list[int], ours: list[int]) -> list[str]:
-    at = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
-    return [] if at is None else [f"greedy texts part at token {at} of {len(ours)}"]
+    at = _equal_tokens(theirs, ours)
+    return [] if at == len(ours) else [f"greedy texts part at token {at} of {len(ours)}"]
