@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from yanmo.config import SECTIONS, Recipe
+from yanmo.config import SECTIONS, Cleaning, Recipe
 
 HEAD = """# Settings
 
-Every key of a recipe. On the command line they are written `section.key=value` after the positional
-arguments; in a recipe they stand in TOML under their section. *Decided* means: left out, it is chosen
-by rule or measurement when the run folder is made, and written into the run's `recipe.toml`.
+Every key of a recipe, and at the end those of `yanmo clean`. On the command line they are written
+`section.key=value` after the positional arguments; in a recipe they stand in TOML under their section.
+*Decided* means: left out, it is chosen by rule or measurement when the run folder is made, and written
+into the run's `recipe.toml`.
 
 This page is made from `src/yanmo/config.py` by `make docs`.
 """
@@ -16,8 +17,8 @@ This page is made from `src/yanmo/config.py` by `make docs`.
 
 def page() -> str:
     lines = [HEAD]
-    for section in SECTIONS:
-        values = getattr(Recipe(), section)
+    sections = {name: getattr(Recipe(), name) for name in SECTIONS} | dict(Cleaning())
+    for section, values in sections.items():
         lines += [f"## [{section}]", "", (type(values).__doc__ or "").strip().replace("``", "`"), ""]
         lines += ["| key | default | |", "|---|---|---|"]
         for key, field in type(values).model_fields.items():

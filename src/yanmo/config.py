@@ -14,7 +14,7 @@ import json
 import tomllib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
@@ -33,6 +33,8 @@ class Section(BaseModel):
     )
 
 
+T = TypeVar("T", bound=Section)
+
 class CorpusConfig(Section):
     """Where the text comes from (``text/documents.py``)."""
 
@@ -46,6 +48,57 @@ class CorpusConfig(Section):
     used as given."""
     split_chapters: bool = False
     """Let each chapter (a line 第N章, 回, 節 or 卷) be a document of its own."""
+
+
+class CleanConfig(Section):
+    """What `yanmo clean` changes, and what it drops (``text/clean/``)."""
+
+    mojibake: bool = True
+    """Repair text that was decoded wrongly: UTF-8 read as Latin-1 or as GBK."""
+    markup: bool = True
+    """Take out what is left of web pages: tags, comments, `&nbsp;` and its like."""
+    controls: bool = True
+    """Take out invisible characters; odd spaces and line ends become plain ones."""
+    width: Literal["keep", "letters", "all"] = "letters"
+    """`letters`: full-width letters and digits become ASCII. `all`: also half-width punctuation between
+    hanzi becomes full-width."""
+    ads: bool = True
+    """Take out lines that advertise a site, however they are spelled, and the banners of book sites."""
+    drop_lines: tuple[str, ...] = ()
+    """Lines to take out wherever they stand, compared by their letters alone; `yanmo inspect` proposes
+    some."""
+    whitespace: bool = True
+    """Take out spaces at line ends and runs of them; at most one blank line."""
+    indentation: Literal["keep", "none", "two"] = "keep"
+    """Of paragraphs: as it is, none, or two full-width spaces."""
+    unwrap: bool = True
+    """Join lines that were cut at a fixed width, in texts that look so."""
+    repeated_lines: bool = True
+    """Of a long line that follows itself keep one."""
+    privacy: bool = True
+    """Put [手机号], [身份证号] and [邮箱] in place of mobile numbers, identity numbers and e-mails."""
+    script: Literal["keep", "simplified", "traditional"] = "keep"
+    """Turn traditional into simplified characters or back (opencc)."""
+    languages: tuple[Literal["zh", "latin", "ja", "ko", "ru", "other"], ...] = ("zh", "latin")
+    """Documents and paragraphs mostly in another language are dropped: `latin` is English and all that
+    is written like it, `ru` all in Cyrillic letters."""
+    quality: bool = True
+    """Drop documents that are mostly symbols, mostly digits, garbled, or one thing over and over."""
+
+
+class DedupConfig(Section):
+    """What `yanmo clean --dedup` takes for the same (``text/dedup.py``)."""
+
+    exact: bool = True
+    """Drop a document whose letters are those of an earlier one."""
+    near: Share = 0.8
+    """Drop a document that shares so much of its runs of five characters with an earlier one (Jaccard);
+    0: none is."""
+    paragraphs: NonNegativeInt = 40
+    """Take out paragraphs of so many characters and more that an earlier document has; 0: none."""
+    against: tuple[str, ...] = ()
+    """Texts that must not be in the corpus, such as a test set: documents that are one of them, or near
+    one, are dropped."""
 
 
 class TokenizerConfig(Section):
@@ -274,6 +327,14 @@ class Recipe(Section):
     """Keys that were not asked for but decided when the run folder was made."""
 
 
+class Cleaning(Section):
+    """All settings of `yanmo clean`: not of a run, for what it makes is a corpus."""
+
+    corpus: CorpusConfig = CorpusConfig()
+    clean: CleanConfig = CleanConfig()
+    dedup: DedupConfig = DedupConfig()
+
+
 SECTIONS = tuple(name for name in Recipe.model_fields if name != "decided")
 
 FREE_ON_RESUME = (
@@ -383,9 +444,24 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
         values.setdefault(section, {})[key] = value
         typed.add(f"{section}.{key}")
     _forget_decided_shape(values, typed)
-    recipe = _validate(values, str(source), typed)
+    recipe = _validate(Recipe, values, str(source), typed)
     check_relations(recipe)
     return recipe
+
+
+def load_cleaning(overrides: Iterable[str] = (), paths: Iterable[str] = ()) -> Cleaning:
+    """The settings of `yanmo clean` with ``section.key=value`` overrides, for these paths.
+
+    Raises:
+        ConfigError: unknown key, or value of the wrong kind.
+    """
+    values: dict[str, Any] = {"corpus": {"path": list(paths)}}
+    typed = set()
+    for override in overrides:
+        section, key, value = _parse_override(override, tuple(Cleaning.model_fields))
+        values.setdefault(section, {})[key] = value
+        typed.add(f"{section}.{key}")
+    return _validate(Cleaning, values, "command line", typed)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -534,15 +610,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _parse_override(text: str) -> tuple[str, str, Any]:
+def _parse_override(text: str, sections: Collection[str] = ()) -> tuple[str, str, Any]:
     """``"train.max_steps=200"`` -> ``("train", "max_steps", 200)``; an unquoted word is a string."""
     name, _, value = text.partition("=")
     section, dot, key = name.partition(".")
-    if not dot or section not in SECTIONS:
+    sections = sections or SECTIONS
+    if not dot or section not in sections:
         raise ConfigError(
             f"unknown setting '{name}'",
             where="command line",
-            mend=_suggest(name) or f"settings are written section.key=value; {_sections()}",
+            mend=_elsewhere(section, sections)
+            or _suggest(name)
+            or f"settings are written section.key=value; {_sections(sections)}",
         )
     try:
         return section, key, tomllib.loads(f"v = {value}")["v"]
@@ -550,9 +629,18 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
         return section, key, value
 
 
-def _validate(values: dict[str, Any], where: str, typed: Collection[str] = ()) -> Recipe:
+def _elsewhere(section: str, sections: Collection[str]) -> str:
+    """Which command has this section, if this one has not."""
+    if section in Cleaning.model_fields and section not in sections:
+        return f"[{section}] belongs to `yanmo clean`: clean first, and train on what it writes"
+    if section in SECTIONS and section not in sections:
+        return f"[{section}] belongs to `yanmo train`; here {_sections(sections)}"
+    return ""
+
+
+def _validate(kind: type[T], values: dict[str, Any], where: str, typed: Collection[str] = ()) -> T:
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(str(part) for part in problem["loc"][:2])
@@ -571,7 +659,7 @@ def _validate(values: dict[str, Any], where: str, typed: Collection[str] = ()) -
 def _suggest(name: str) -> str:
     """ "did you mean" for a name that is not ours, or an empty string."""
     key = name.rpartition(".")[2]
-    known = dict(settings())
+    known = dict(settings(Cleaning)) | dict(settings())
     if key in PEER_NAMES:
         return f"in yanmo it is called {PEER_NAMES[key]}"
     same = [full for full in known if full.partition(".")[2] == key]
@@ -583,22 +671,23 @@ def _suggest(name: str) -> str:
 
 
 def _describe(name: str) -> str:
-    description = dict(settings()).get(name)
+    description = (dict(settings(Cleaning)) | dict(settings())).get(name)
     return f"{name}: {description}" if description else ""
 
 
-def _sections() -> str:
-    return f"the sections are {', '.join(SECTIONS)}; docs/settings.md lists every key"
+def _sections(sections: Collection[str] = ()) -> str:
+    return f"the sections are {', '.join(sections or SECTIONS)}; docs/settings.md lists every key"
 
 
 # -- listing, comparing, writing --------------------------------------------------------------
 
 
-def settings() -> Iterator[tuple[str, str]]:
+def settings(kind: type[Section] = Recipe) -> Iterator[tuple[str, str]]:
     """Every setting as (``section.key``, what it says about itself), in order."""
-    defaults = Recipe()
-    for section in SECTIONS:
-        fields = type(getattr(defaults, section)).model_fields
+    for section, values in kind():
+        if not isinstance(values, Section):
+            continue
+        fields = type(values).model_fields
         for key, field in fields.items():
             yield f"{section}.{key}", " ".join((field.description or "").split())
 
@@ -619,7 +708,7 @@ def with_values(recipe: Recipe, values: dict[str, Any], where: str = "options") 
     for name, value in values.items():
         section, _, key = name.partition(".")
         plain[section][key] = value
-    return _validate(plain, where)
+    return _validate(Recipe, plain, where)
 
 
 def decide(recipe: Recipe, decisions: dict[str, Any]) -> Recipe:
