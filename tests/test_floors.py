@@ -8,9 +8,11 @@ import yanmo
 ROOT = Path(yanmo.__file__).parent
 
 FLOORS = {
-    "errors": 0, "config": 0, "log": 0, "storage": 0,
+    "errors": 0, "config": 0, "log": 0, "storage": 0, "workers": 0,
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
     "text.demo": 1, "text.demo_lexicon": 1,
+    "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1,
+    "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1,
     "tokenizer": 2, "tokenizer.base": 2, "tokenizer.char": 2, "tokenizer.wordpiece": 2, "tokenizer.lost": 2,
     "tokenizer.library": 2, "tokenizer.files": 2, "tokenizer.learn": 2, "tokenizer.sample": 2,
     "tokenizer.spec": 2, "tokenizer.splits": 2, "tokenizer.cuts": 2, "tokenizer.meta_pickle": 2,
@@ -27,11 +29,23 @@ FLOORS = {
     "hub.foreign": 6, "hub.proof": 6, "hub.importer": 6,
     "hub.card": 6, "hub.gguf_file": 6, "hub.onnx_file": 6, "hub.verify": 6, "hub.llama_child": 6, "hub.exporter": 6,
     "assess": 7, "chat": 7,
-    "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "__main__": 9,
+    "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "cli_corpus": 8, "__main__": 9,
 }  # fmt: skip
 SIBLINGS = {
     "config": {"errors"},
     "storage": {"errors"},
+    "workers": {"errors"},
+    "text.clean.judge": {"text.encodings"},
+    "text.clean.rules": {
+        "text.clean.ads",
+        "text.clean.characters",
+        "text.clean.judge",
+        "text.clean.lines",
+        "text.clean.privacy",
+        "text.documents",
+    },
+    "text.clean.run": {"text.clean.rules", "text.dedup", "text.documents", "text.mix"},
+    "text.clean.explain": {"text.clean.rules", "text.documents"},
     "text.documents": {"text.encodings", "text.records", "text.chapters", "text.demo"},
     "text.records": {"text.encodings"},
     "text.demo": {"text.demo_lexicon"},
@@ -67,7 +81,7 @@ SIBLINGS = {
     },
     "tokenizer.judge": {"tokenizer.base", "tokenizer.lost"},
     "tokenizer.show": {"tokenizer.base", "tokenizer.judge", "tokenizer.lost"},
-    "cli": {"cli_tokenizer", "cli_hub"},
+    "cli": {"cli_corpus", "cli_hub", "cli_tokenizer"},
     "data.prepare": {"data.shards", "data.encode"},
     "data.batches": {"data.shards"},
     "model.fused": {"data.batches"},

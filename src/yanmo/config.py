@@ -35,6 +35,7 @@ class Section(BaseModel):
 
 T = TypeVar("T", bound=Section)
 
+
 class CorpusConfig(Section):
     """Where the text comes from (``text/documents.py``)."""
 
@@ -90,7 +91,7 @@ class DedupConfig(Section):
     """What `yanmo clean --dedup` takes for the same (``text/dedup.py``)."""
 
     exact: bool = True
-    """Drop a document whose letters are those of an earlier one."""
+    """Drop a document that is an earlier one, whatever its spaces and case."""
     near: Share = 0.8
     """Drop a document that shares so much of its runs of five characters with an earlier one (Jaccard);
     0: none is."""

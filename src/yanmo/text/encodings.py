@@ -118,7 +118,7 @@ def plausibility(text: str) -> float:
     """Share of the characters beyond ASCII that are common in Chinese; 1 where there are none."""
     counts = Counter(text)
     beyond = sum(n for c, n in counts.items() if c > "\x7f")
-    return sum(n for c, n in counts.items() if c in _common()) / beyond if beyond else 1.0
+    return sum(n for c, n in counts.items() if c in common_characters()) / beyond if beyond else 1.0
 
 
 # -- rungs of the ladder ----------------------------------------------------------------------
@@ -203,13 +203,13 @@ def _best(texts: dict[str, str], score: Callable[[str], float]) -> tuple[str, st
 def _ordinary_share(text: str) -> float:
     """Share of all characters that are readable ASCII or common in Chinese."""
     ordinary = sum(
-        n for c, n in Counter(text).items() if " " <= c < "\x7f" or c in "\t\n\r" or c in _common()
+        n for c, n in Counter(text).items() if " " <= c < "\x7f" or c in "\t\n\r" or c in common_characters()
     )
     return ordinary / max(len(text), 1)
 
 
 @cache
-def _common() -> frozenset[str]:
+def common_characters() -> frozenset[str]:
     """Level 1 of GB2312 (3,755 hanzi) and of Big5 (5,401), and GB2312's punctuation: 7,000 characters."""
     return frozenset(
         _decoded(0xB0A1, 0xD7F9, "gb2312")

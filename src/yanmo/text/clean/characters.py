@@ -1,0 +1,196 @@
+"""Rules on single characters: wrong decoding, left-overs of web pages, invisible ones, widths, scripts.
+
+Each takes a text and gives a text. The first thing each does is a cheap search over the whole text, so
+that a rule with nothing to do costs next to nothing.
+"""
+
+import html
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+from yanmo.errors import ConfigError
+
+LATIN_MOJIBAKE = re.compile("[\xc0-\xff][\x80-\xbf\u0152-\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]")
+"""UTF-8 read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
+GBK_MOJIBAKE = re.compile("[锛銆鈥鐨鏄涓浜鎴鍦鍙鍚鏂鏈閫紝槸狅]")
+"""UTF-8 read as GBK: ， 。 “ 的 是 一 人 我… become one of these, which no Chinese text has often."""
+MIN_GBK_MOJIBAKE = 2
+"""So many of them in a line before it is looked at: hardly any line of Chinese is valid UTF-8 as GBK."""
+
+TAG_NAMES = (
+    "a|abbr|article|aside|b|big|blockquote|body|br|center|cite|code|dd|del|div|dl|dt|em|font|footer|form|"
+    "h[1-6]|head|header|hr|html|i|iframe|img|input|ins|label|li|link|main|meta|nav|noscript|ol|option|p|"
+    "pre|ruby|rp|rt|s|section|select|small|span|strong|sub|sup|table|tbody|td|tfoot|th|thead|title|tr|tt|u|ul"
+)
+BLOCKS = re.compile(r"<(script|style)\b[^>]{0,500}>.{0,100000}?</\1\s*>", re.IGNORECASE | re.DOTALL)
+COMMENTS = re.compile(r"<!--(?:(?!<!--).){0,2000}?-->", re.DOTALL)
+BREAKS = re.compile(r"<(?:br|hr)\b[^<>]{0,200}/?>|</(?:p|div|li|tr|h[1-6])\s*>", re.IGNORECASE)
+TAGS = re.compile(rf"</?(?:{TAG_NAMES}|script|style)(?:\s[^<>]{{0,500}})?/?>", re.IGNORECASE)
+ENTITIES = re.compile(r"&(?:[A-Za-z]{2,8}|#\d{2,7}|#[xX][0-9A-Fa-f]{2,6});")
+
+LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+ODD_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3164]")
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200c\u200e\u200f"
+    "\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f]"
+)
+JOINERS = re.compile("(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200d\ufe0e\ufe0f]")
+"""What joins or colours an emoji, where there is none."""
+ODD = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f"
+    "\u3164\ufe0e\ufe0f\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f]"
+)
+"""One of all these; most texts have none."""
+REPLACED = "\ufffd"
+"""What could not be decoded: it stays, for it says that something is missing. ``quality`` counts it."""
+
+WIDE_LETTERS = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B))}
+WIDE_LETTERS |= {code: code - 0xFEE0 for code in range(0xFF41, 0xFF5B)}
+HAS_WIDE_LETTER = re.compile("[０-９Ａ-Ｚａ-ｚ]")
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+NARROW = re.compile(rf"(?<=[{HAN}”’」』》）])([,;:?!]|\.(?![.\w]))(?: (?=[{HAN}“‘「『《（]))?")
+NARROW_BRACKETS = re.compile(rf"\((?=[^()\n]{{0,80}}[{HAN}])([^()\n]{{1,80}})\)")
+TO_WIDE = {",": "，", ";": "；", ":": "：", "?": "？", "!": "！", ".": "。"}
+
+MEND = 'pip install "yanmo[clean]"'
+
+
+def mojibake(text: str) -> str:
+    r"""Repair what was decoded wrongly on its way here.
+
+    UTF-8 read as Latin-1 is ftfy's work, with nothing else of it switched on: its other repairs would
+    straighten “ ” and make ， half-width. UTF-8 read as GBK is turned back line by line, where all of it
+    but the last character can be; where bytes were lost the line stays as it is.
+
+    >>> mojibake("ä½\xa0å¥½，世界")
+    '你好，世界'
+    >>> mojibake("鎴戠埍浣狅紝鎴戠殑涔︽槸鏂扮殑")
+    '我爱你，我的书是新的'
+    >>> mojibake("他说：“咖啡馆”——café……")
+    '他说：“咖啡馆”——café……'
+    """
+    if LATIN_MOJIBAKE.search(text):
+        text = _ftfy()(text)
+    if GBK_MOJIBAKE.search(text):
+        text = "\n".join(map(_as_utf_8, text.split("\n")))
+    return text
+
+
+def _as_utf_8(line: str) -> str:
+    """A line of UTF-8 that was read as GBK, read right; any other as it is."""
+    if len(GBK_MOJIBAKE.findall(line)) < MIN_GBK_MOJIBAKE:
+        return line
+    try:
+        data = b"\x80".join(part.encode("gb18030") for part in line.split("€"))  # as Windows reads 0x80
+        return data.decode("utf-8")
+    except UnicodeEncodeError:
+        return line
+    except UnicodeDecodeError as error:  # the line's end took the last byte with it
+        is_at_the_end = error.start >= len(data) - 3
+        return data[: error.start].decode("utf-8") + REPLACED if is_at_the_end else line
+
+
+@cache
+def _ftfy() -> Callable[[str], str]:
+    """ftfy's repair of encodings, and nothing else it does."""
+    try:
+        import ftfy
+    except ImportError as error:
+        raise ConfigError(
+            "clean.mojibake needs ftfy",
+            "the text has UTF-8 read as Latin-1",
+            f"{MEND}, or clean.mojibake=false",
+        ) from error
+    only_encodings = ftfy.TextFixerConfig(
+        unescape_html=False,
+        remove_terminal_escapes=False,
+        replace_lossy_sequences=False,
+        fix_c1_controls=False,
+        fix_latin_ligatures=False,
+        fix_character_width=False,
+        uncurl_quotes=False,
+        fix_line_breaks=False,
+        fix_surrogates=False,
+        remove_control_chars=False,
+        normalization=None,
+        explain=False,
+    )
+    return lambda text: str(ftfy.fix_text(text, only_encodings))
+
+
+def markup(text: str) -> str:
+    r"""Take out what is left of a web page: scripts, comments, the tags of HTML, character references.
+
+    Only names that HTML has are tags: <斗破苍穹> and a<b stay. A tag that ends a paragraph ends a line.
+
+    >>> markup("萧炎&nbsp;道：&ldquo;好。&rdquo;<br/>走了。</p><!-- 广告位 --><b>他</b>")
+    '萧炎\xa0道：“好。”\n走了。\n他'
+    >>> markup("《<斗破苍穹>》 a<b，b>c &amp;"), markup("AT&T; 5 < 6")
+    ('《<斗破苍穹>》 a<b，b>c &', 'AT&T; 5 < 6')
+    """
+    if "<" in text:
+        text = COMMENTS.sub("", BLOCKS.sub("", text))
+        text = TAGS.sub("", BREAKS.sub("\n", text))
+    return ENTITIES.sub(_character, text) if "&" in text else text
+
+
+def _character(match: re.Match[str]) -> str:
+    """What a character reference stands for; itself if HTML knows no such name or it is a control."""
+    found = html.unescape(match[0])
+    return found if found != match[0] and (found >= " " or found in "\t\n") else match[0]
+
+
+def controls(text: str) -> str:
+    r"""Take out what cannot be seen; line ends and spaces of all kinds become ``\n`` and a plain space.
+
+    Control characters, zero-width ones, marks of direction, byte-order marks, soft hyphens, tags. What
+    joins an emoji stays.
+
+    >>> controls("第一\u200b章\ufeff\x07\u2028\xa0他\u00ad说\x00 👩\u200d👧 ❤\ufe0f")
+    '第一章\n 他说 👩\u200d👧 ❤️'
+    """
+    if not ODD.search(text):
+        return text
+    text = ODD_SPACES.sub(" ", LINE_ENDS.sub("\n", text))
+    return INVISIBLE.sub("", JOINERS.sub("", text))
+
+
+def letters_width(text: str) -> str:
+    """Full-width letters and digits become ASCII.
+
+    >>> letters_width("ＱＱ１２３，第１２章　Ａ！")
+    'QQ123，第12章　A！'
+    """
+    return text.translate(WIDE_LETTERS) if HAS_WIDE_LETTER.search(text) else text
+
+
+def all_width(text: str) -> str:
+    """Full-width letters become ASCII, and half-width punctuation behind hanzi full-width.
+
+    A full stop does so at a word's end, brackets if a hanzi stands within. Numbers and English keep theirs.
+
+    >>> all_width("他说:你好,世界!走吧. 对(真的)吗? 3.14, e.g. OK, 版本1.2.")
+    '他说：你好，世界！走吧。对（真的）吗？ 3.14, e.g. OK, 版本1.2.'
+    """
+    text = NARROW.sub(lambda match: TO_WIDE[match[1]], letters_width(text))
+    return NARROW_BRACKETS.sub(r"（\1）", text) if "(" in text else text
+
+
+def script(text: str, to: Literal["simplified", "traditional"]) -> str:
+    """Traditional characters become simplified ones, or back, by opencc's words and characters.
+
+    >>> script("乾隆皇帝的頭髮", "simplified"), script("头发发财", "traditional")
+    ('乾隆皇帝的头发', '頭髮發財')
+    """
+    return str(_opencc("t2s" if to == "simplified" else "s2t").convert(text))
+
+
+@cache
+def _opencc(which: str):  # type: ignore[no-untyped-def]  # a class of the library
+    try:
+        import opencc
+    except ImportError as error:
+        raise ConfigError("clean.script needs opencc", "clean.script", MEND) from error
+    return opencc.OpenCC(which)

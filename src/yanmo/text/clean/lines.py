@@ -1,0 +1,166 @@
+"""Rules on lines: spaces and blank lines, indentation, lines cut at a fixed width, repeated lines."""
+
+import re
+import unicodedata
+from collections import Counter
+from itertools import pairwise
+from typing import Literal
+
+TRAILING = re.compile(r"[ \t　]+$", re.MULTILINE)
+SPACES = re.compile(r"(?<=[^\s])(?:[ \t]{2,}|\t|[ \t]*　{3,}[ \t]*)(?=\S)")
+BLANK_LINES = re.compile(r"\n{3,}")
+MARKS = "，。、；：？！“”‘’「」『』《》〈〉（）【】…—～．"
+INDENT = re.compile(r"^[ \t　]+", re.MULTILINE)
+
+ENDS = "。！？…；：”’」』》）)!?.;:\"'—~～】"
+"""A paragraph ends with one of these, or is a heading."""
+SAMPLE = 4000
+"""Lines that show whether a text was cut at a fixed width."""
+MIN_LINES = 20
+MIN_WIDTH, MAX_WIDTH = 40, 120
+"""Columns, of which a hanzi takes two, of lines cut at a fixed width."""
+SLACK = 6
+"""A full line is at most so many columns shorter than the width: no punctuation begins a line."""
+MIN_FULL = 0.35
+"""Share of full lines in a text that was cut."""
+MIN_BROKEN = 0.6
+"""Share of full lines that end in the middle of a sentence."""
+HEADING = re.compile(
+    r"\s*(?:第[0-9０-９零〇一二三四五六七八九十百千两]+[章回節节卷折齣出]|卷[之]?[一二三四五六七八九十]+)"
+)
+REPEATED_FROM = 10
+"""Characters of a line that is not written twice in a row on purpose."""
+
+
+def whitespace(text: str) -> str:
+    r"""Take out spaces at line ends, runs of spaces, spaces at the text's ends; at most one blank line.
+
+    Beside Chinese punctuation a run leaves nothing, else one space. Two full-width spaces stay:
+    they part half-lines of verse. The first line keeps its indentation.
+
+    >>> whitespace("第一回  \n\n\n\n　　他应一句，    果然有理。　\n姓名    张三 \n\n")
+    '第一回\n\n　　他应一句，果然有理。\n姓名 张三'
+    >>> whitespace("文森修  Duke\n白日依山尽　　黄河入海流")
+    '文森修 Duke\n白日依山尽　　黄河入海流'
+    """
+    text = TRAILING.sub("", text) if " \n" in text or "\t\n" in text or "　\n" in text else text
+    if "  " in text or "\t" in text or "　　　" in text:
+        text = SPACES.sub(_one_space, text)
+    if "\n\n\n" in text:
+        text = BLANK_LINES.sub("\n\n", text)
+    return text.strip("\n").rstrip()
+
+
+def _one_space(match: re.Match[str]) -> str:
+    text, start, end = match.string, match.start(), match.end()
+    return "" if text[start - 1] in MARKS or text[end] in MARKS else " "
+
+
+def indentation(text: str, how: Literal["none", "two"]) -> str:
+    r"""Of each indented line: no indentation, or two full-width spaces.
+
+    >>> indentation("    他走了。\n第一章\n\t她来了。", "two")
+    '　　他走了。\n第一章\n　　她来了。'
+    >>> indentation("　　他走了。", "none")
+    '他走了。'
+    """
+    return INDENT.sub("　　" if how == "two" else "", text)
+
+
+def unwrap(text: str) -> str:
+    r"""Join lines that were cut at a fixed width, if the text looks so.
+
+    It does where many lines are equally long and most of those end in the middle of a sentence. Then a
+    full line goes on in the next, unless that is blank, indented deeper than the text is, or a heading; a
+    shorter line does so within a paragraph that is not at its end.
+
+    >>> first = "　　在我的后园可以看见墙外有两株树一株是枣树"
+    >>> second, last = "还有一株也是枣树这上面的夜的天空奇怪而高我", "生平没有见过。"
+    >>> unwrap(f"{first}\n{second}\n{last}\n" * 20) == f"{first}{second}{last}\n" * 20
+    True
+    >>> unwrap("床前明月光，\n疑是地上霜。\n" * 20) == "床前明月光，\n疑是地上霜。\n" * 20
+    True
+    """
+    lines = text.split("\n")
+    width = _cut_width(lines)
+    if not width:
+        return text
+    base = _base_indent(lines)
+    marks_paragraphs = any(_indent(line) > base for line in lines if line.strip())
+    joined: list[str] = []
+    last = ""  # the last line as it stood
+    in_paragraph = False  # whether the paragraph has a full line
+    for line in lines:
+        is_full = columns(last) >= width - SLACK
+        in_paragraph = in_paragraph or is_full
+        ends = last.rstrip()[-1:] in ENDS
+        goes_on = (is_full and (marks_paragraphs or not ends)) or (in_paragraph and not ends)
+        if last.strip() and line.strip() and goes_on and _indent(line) <= base and not HEADING.match(line):
+            joined[-1] = _join(joined[-1], line.strip())
+        else:
+            joined.append(line)
+            in_paragraph = False
+        last = line
+    return "\n".join(joined)
+
+
+def _cut_width(lines: list[str]) -> int:
+    """The width in columns at which these lines were cut; 0 if they were not."""
+    sample = [line for line in lines[:SAMPLE] if line.strip()]
+    if len(sample) < MIN_LINES:
+        return 0
+    widths = [columns(line) for line in sample]
+    width = sorted(widths)[int(len(widths) * 0.95)]
+    if not MIN_WIDTH <= width <= MAX_WIDTH:
+        return 0
+    full = [line for line, wide in zip(sample, widths, strict=True) if wide >= width - SLACK]
+    broken = sum(1 for line in full if line.rstrip()[-1] not in ENDS)
+    is_cut = len(full) >= MIN_FULL * len(sample) and broken >= MIN_BROKEN * len(full)
+    return width if is_cut else 0
+
+
+def columns(line: str) -> int:
+    """How wide a line is on a terminal: hanzi and full-width characters take two columns."""
+    line = line.rstrip()
+    if line.isascii():
+        return len(line)
+    return len(line) + sum(1 for c in line if unicodedata.east_asian_width(c) in "WFA")
+
+
+def _base_indent(lines: list[str]) -> int:
+    """The smallest indentation that some lines have: of the text, and not of a paragraph's beginning."""
+    counts = Counter(_indent(line) for line in lines if line.strip())
+    return min(indent for indent, n in counts.items() if n >= counts.total() / 10)
+
+
+def _indent(line: str) -> int:
+    return columns(line) - columns(line.lstrip()) if line.strip() else 0
+
+
+def _join(before: str, line: str) -> str:
+    """Two lines as one; words of English keep a space."""
+    needs_space = before[-1:].isascii() and line[:1].isascii() and before[-1:] != "-"
+    return f"{before} {line}" if needs_space else before + line
+
+
+def repeated_lines(text: str) -> str:
+    r"""Of a long line that stands twice or more in a row keep one; blank lines between do not matter.
+
+    >>> repeated_lines("薛姨妈便劝解譬喻了一会。\n薛姨妈便劝解譬喻了一会。\n\n薛姨妈便劝解譬喻了一会。\n完")
+    '薛姨妈便劝解譬喻了一会。\n完'
+    >>> repeated_lines("归来兮\n归来兮\n")
+    '归来兮\n归来兮\n'
+    """
+    lines = text.split("\n")
+    if not any(a == b and len(a) >= REPEATED_FROM for a, b in pairwise(line for line in lines if line)):
+        return text
+    kept: list[str] = []
+    last = ""
+    for line in lines:
+        if line and line == last and len(line.strip()) >= REPEATED_FROM:
+            while kept and not kept[-1].strip():
+                kept.pop()
+            continue
+        kept.append(line)
+        last = line if line.strip() else last
+    return "\n".join(kept)

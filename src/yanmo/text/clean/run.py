@@ -1,0 +1,361 @@
+"""The station ``yanmo clean``: corpora → one .jsonl of clean documents, and a manifest that adds up.
+
+1. Documents are read in order, each with the source it comes from.
+2. The rules and the marks of duplicates are worked out on all cores, in batches of about 1 MB.
+3. In order again: duplicates are dropped, repeated paragraphs taken out, rows written.
+4. With weights, each row is told how often it is to be read (``mix.py``).
+
+The output appears whole or not at all; beside it ``NAME.manifest.json`` says where every document went.
+"""
+
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from yanmo import storage
+from yanmo.config import Cleaning, DedupConfig
+from yanmo.errors import DataError
+from yanmo.log import Progress, Voice
+from yanmo.text.clean.rules import Cleaned, Rule, clean, rules_for
+from yanmo.text.dedup import ONLY_REPEATED, Marks, Seen, marks_of
+from yanmo.text.documents import NAMED, CorpusCounts, Document, corpus_size, read_documents
+from yanmo.text.mix import REPEAT, passes, repeats
+from yanmo.workers import cores, in_order, processes
+
+BATCH = 1 << 18
+"""Characters of documents worked on at a time: about 1 MB."""
+WORTH_STARTING = 8 << 20
+"""Bytes of text from which on other processes save more time than their start takes."""
+LICENCE_FIELDS = ("licence", "license")
+LICENCE_FILES = ("LICENSE", "LICENCE", "LICENSE.txt", "LICENCE.txt", "LICENSE.md", "COPYING")
+UNKNOWN = "not known"
+OURS = ("text", "id", "source", REPEAT)
+"""Fields of a row that a record's own fields do not replace."""
+
+
+@dataclass
+class SourceCounts:
+    """What became of one of the corpora."""
+
+    path: str
+    documents_read: int = 0
+    documents: int = 0
+    characters: int = 0
+    """Of the documents that are written."""
+    characters_in_the_mix: int = 0
+    """The same as often as they are to be read."""
+    licences: Counter[str] = field(default_factory=Counter)
+    """Documents, by what their records or a file beside them say."""
+
+
+@dataclass
+class Result:
+    """What was read, changed, dropped and written."""
+
+    out: Path
+    counts: CorpusCounts
+    sources: list[SourceCounts]
+    settings: dict[str, Any]
+    weights: list[float]
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+    changed: Counter[str] = field(default_factory=Counter)
+    """Documents that a rule changed."""
+    removed: Counter[str] = field(default_factory=Counter)
+    """Characters that a rule took out; fewer than none where it put more in."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Documents, by reason."""
+    dropped_names: list[str] = field(default_factory=list)
+
+    def drop(self, reason: str, document: Document) -> None:
+        """Count a document that is left out, and name it."""
+        self.dropped[reason] += 1
+        if len(self.dropped_names) < NAMED:
+            self.dropped_names.append(f"{document.id}: {reason}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The manifest."""
+        return {
+            "format": 1,
+            "made_by": f"yanmo clean {version('yanmo')}",
+            "file": self.out.name,
+            "documents": self.documents,
+            "characters": self.characters,
+            "bytes": self.bytes,
+            "weights": self.weights,
+            "sources": [vars(source) | {"licences": dict(source.licences)} for source in self.sources],
+            "read": self.counts.as_json(),
+            "rules": {
+                name: {"documents": self.changed[name], "characters_removed": self.removed[name]}
+                for name in self.changed
+            },
+            "dropped": dict(self.dropped),
+            "dropped_documents": self.dropped_names,
+            "settings": self.settings,
+        }
+
+
+def run(
+    config: Cleaning,
+    out: Path,
+    voice: Voice,
+    weights: Sequence[float] = (),
+    dedup: bool = False,
+    workers: int | None = None,
+) -> Result:
+    """Clean, and write ``out`` and its manifest.
+
+    Args:
+        config: what to read, and which rules.
+        out: the .jsonl to write.
+        voice: is told how far it is.
+        weights: of the sources in the mix, one each; none: every document is read once.
+        dedup: whether to look for duplicates.
+        workers: processes; left out: one for each core.
+
+    Raises:
+        DataError: a path is missing or unreadable, or nothing is left.
+        StorageError: the disk is full or refuses.
+    """
+    parts = {"clean", "dedup"} if dedup else {"clean"}
+    result = Result(
+        out,
+        CorpusCounts(),
+        [SourceCounts(path) for path in config.corpus.path],
+        config.model_dump(include=parts, mode="json"),
+        [*weights],
+    )
+    unfinished = out.with_name(f"{storage.TEMPORARY}{out.name}-{os.getpid()}")
+    with storage.disk_errors(f"writing {out.name}", out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(unfinished, "wb") as file:
+                rows = _write_rows(file, config, result, dedup, workers, voice)
+            _check_something_left(result)
+            if weights:
+                _tell_repeats(unfinished, rows, result)
+            result.bytes = unfinished.stat().st_size
+            storage.sync_file(unfinished)
+            unfinished.replace(out)
+            storage.sync_folder(out.parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    storage.write_json(manifest_path(out), result.as_json())
+    return result
+
+
+def manifest_path(out: Path) -> Path:
+    """Where the manifest of a corpus lies."""
+    return out.with_name(f"{out.name}.manifest.json")
+
+
+def cleaned_documents(
+    config: Cleaning, counts: CorpusCounts, dedup: bool, workers: int | None, progress: Progress | None = None
+) -> Iterator[tuple[int, Document, Cleaned, Marks]]:
+    """Every document in order: (number of its source, itself, what the rules made of it, its marks)."""
+    documents = (
+        (number, document)
+        for number, path in enumerate(config.corpus.path)
+        for document in read_documents(config.corpus.model_copy(update={"path": (path,)}), counts)
+    )
+    rules, compared = rules_for(config.clean), config.dedup if dedup else None
+    many = workers or (cores() if corpus_size(config.corpus.path) >= WORTH_STARTING else 1)
+    for batch, finished in _on_all_cores(_batches(documents), config, rules, compared, many):
+        for (number, document), (cleaned, marks) in zip(batch, finished, strict=True):
+            yield number, document, cleaned, marks
+            if progress is not None:
+                progress.advance(document.meta["size"])
+
+
+# -- on all cores -----------------------------------------------------------------------------
+
+Numbered = tuple[int, Document]
+Finished = tuple[Cleaned, Marks]
+
+
+def _batches(documents: Iterable[Numbered]) -> Iterator[list[Numbered]]:
+    batch: list[Numbered] = []
+    characters = 0
+    for number, document in documents:
+        batch.append((number, document))
+        characters += len(document.text)
+        if characters >= BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _on_all_cores(
+    batches: Iterable[list[Numbered]],
+    config: Cleaning,
+    rules: list[Rule],
+    compared: DedupConfig | None,
+    many: int,
+) -> Iterator[tuple[list[Numbered], list[Finished]]]:
+    if many == 1:
+        for batch in batches:
+            yield batch, _finish(rules, compared, [document.text for _, document in batch])
+        return
+    mend = "the same command begins again; --nproc 1 needs the least memory"
+    with processes(many, _begin, (config, compared), "cleans", mend) as pool:
+        yield from in_order(
+            batches, lambda batch: pool.submit(_finish_here, [document.text for _, document in batch]), many
+        )
+
+
+def _finish(rules: list[Rule], compared: DedupConfig | None, texts: Sequence[str]) -> list[Finished]:
+    """What the rules make of each text, and the marks of what is left."""
+    cleaned = [clean(text, rules) for text in texts]
+    return [
+        (done, marks_of(done.text, compared) if compared is not None and not done.dropped else Marks())
+        for done in cleaned
+    ]
+
+
+_here: tuple[list[Rule], DedupConfig | None] | None = None
+"""In a process of the pool: what it works with."""
+
+
+def _begin(config: Cleaning, compared: DedupConfig | None) -> None:
+    global _here
+    _here = rules_for(config.clean), compared
+
+
+def _finish_here(texts: Sequence[str]) -> list[Finished]:
+    assert _here is not None
+    return _finish(*_here, texts)
+
+
+# -- in order again ---------------------------------------------------------------------------
+
+
+@dataclass
+class Rows:
+    """Of each row that was written, in order."""
+
+    sources: "array[int]" = field(default_factory=lambda: array("l"))
+    characters: "array[int]" = field(default_factory=lambda: array("l"))
+
+
+def _write_rows(
+    file: BinaryIO, config: Cleaning, result: Result, dedup: bool, workers: int | None, voice: Voice
+) -> Rows:
+    """Write every document that stays, count all others."""
+    rows = Rows()
+    seen = _seen_before(config) if dedup else None
+    licences = [_licence_beside(Path(source.path)) for source in result.sources]
+    with Progress(voice, "cleaning", corpus_size(config.corpus.path)) as progress:
+        found = cleaned_documents(config, result.counts, dedup, workers, progress)
+        for number, document, cleaned, marks in found:
+            source = result.sources[number]
+            source.documents_read += 1
+            for rule, removed in cleaned.changes.items():
+                result.changed[rule] += 1
+                result.removed[rule] += removed
+            text, reason = cleaned.text, cleaned.dropped
+            if seen is not None and not reason:
+                text, reason = _unlike_others(text, marks, seen, result)
+            if reason:
+                result.drop(reason, document)
+                continue
+            source.licences[_licence(document) or licences[number]] += 1
+            source.documents += 1
+            source.characters += len(text)
+            result.documents += 1
+            result.characters += len(text)
+            rows.sources.append(number)
+            rows.characters.append(len(text))
+            file.write(_row(text, document, source.path))
+    return rows
+
+
+def _seen_before(config: Cleaning) -> Seen:
+    """What must not be in the corpus is seen before its first document."""
+    seen = Seen(config.dedup)
+    if config.dedup.against:
+        other = config.model_copy(
+            update={"corpus": config.corpus.model_copy(update={"path": config.dedup.against})}
+        )
+        for number, _, cleaned, marks in cleaned_documents(other, CorpusCounts(), True, None):
+            if not cleaned.dropped:
+                seen.unwanted(marks, f"also in {config.dedup.against[number]}")
+    return seen
+
+
+def _unlike_others(text: str, marks: Marks, seen: Seen, result: Result) -> tuple[str, str]:
+    """(text without paragraphs that were seen, why it is to be dropped)."""
+    if reason := seen.judge(marks):
+        return text, reason
+    repeated = seen.repeated(marks)
+    if not repeated:
+        return text, ""
+    lines = text.split("\n")
+    left = "\n".join(line for number, line in enumerate(lines) if number not in repeated)
+    result.changed["repeated_paragraphs"] += 1
+    result.removed["repeated_paragraphs"] += len(text) - len(left)
+    return left, "" if left.strip() else ONLY_REPEATED
+
+
+def _row(text: str, document: Document, source: str) -> bytes:
+    fields = {key: value for key, value in document.meta.get("fields", {}).items() if key not in OURS}
+    row = {"text": text, "id": document.id, "source": source, **fields}
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _licence(document: Document) -> str:
+    fields = document.meta.get("fields", {})
+    return next((str(fields[name]) for name in LICENCE_FIELDS if fields.get(name)), "")
+
+
+def _licence_beside(path: Path) -> str:
+    """What the manifest of a text, or a licence file in its folder, says."""
+    manifest = manifest_path(path)
+    if manifest.is_file():
+        found = storage.read_json(manifest)
+        if found.get("permission"):
+            return str(found["permission"])
+        names = Counter[str]()
+        for source in found.get("sources", []):
+            names.update(source.get("licences", {}))
+        return ", ".join(names) or UNKNOWN
+    folder = path if path.is_dir() else path.parent
+    for name in LICENCE_FILES:
+        if (folder / name).is_file():
+            with open(folder / name, encoding="utf-8", errors="replace") as file:
+                return f"{name}: {file.readline(200).strip()}"
+    return UNKNOWN
+
+
+def _check_something_left(result: Result) -> None:
+    if result.documents:
+        return
+    reasons = result.dropped + result.counts.documents_dropped
+    why = ", ".join(f"{reason}: {number:,}" for reason, number in reasons.most_common(3))
+    raise DataError(
+        f"nothing is left of {result.counts.documents_read:,} documents ({why})",
+        where=", ".join(source.path for source in result.sources),
+        mend="look at what the rules do: yanmo clean --explain",
+    )
+
+
+def _tell_repeats(written: Path, rows: Rows, result: Result) -> None:
+    """Put into each row how often it is to be read, and count what that makes of the sources."""
+    often = passes([source.characters for source in result.sources], result.weights)
+    times = repeats(list(zip(rows.sources, rows.characters, strict=True)), often)
+    told = written.with_name(f"{written.name}-told")
+    try:
+        with open(written, "rb") as plain, open(told, "wb") as file:
+            for line, number, size, repeat in zip(plain, rows.sources, rows.characters, times, strict=True):
+                result.sources[number].characters_in_the_mix += repeat * size
+                file.write(b'{"%b": %d, ' % (REPEAT.encode("ascii"), repeat) + line[1:])
+        told.replace(written)
+    finally:
+        told.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""Duplicates: the same text, nearly the same text, and paragraphs that another document has.
+
+In: documents one after another. Out: which to drop, and which of their paragraphs. What can be computed
+from one document alone is its :class:`Marks`, in any process; :class:`Seen` compares them in order, and
+what came first stays.
+
+Memory for each document: about 100 bytes of its exact mark, 1 KB of its near one, 60 bytes for each long
+paragraph; past some million documents use ``yanmo scale``.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yanmo.config import DedupConfig
+from yanmo.errors import ConfigError
+
+COPY = "a copy"
+NEAR_COPY = "nearly a copy"
+ONLY_REPEATED = "only repeated paragraphs"
+
+SHINGLE = 5
+"""Characters in a run by which texts are compared: about two words."""
+PERMUTATIONS = 128
+BANDS = 32
+"""Of 4 permutations each: two texts at 0.8 are compared with a probability of 0.99999."""
+SEED = 1
+WINDOW = 50
+"""Characters in a row that do not stand in two texts by chance."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is compared of a text."""
+
+    exact: bytes = b""
+    near: Any = None
+    """A MinHash of its runs of five characters (Broder 1997), by rensa."""
+    paragraphs: tuple[tuple[int, bytes], ...] = ()
+    """(number of the line, its hash) of long paragraphs."""
+
+
+def marks_of(text: str, config: DedupConfig) -> Marks:
+    """A text's marks; spaces and case make no difference."""
+    letters = "".join(text.split()).casefold()
+    return Marks(
+        _hash(letters) if config.exact else b"",
+        _min_hash(letters) if config.near else None,
+        tuple(_paragraphs(text, config.paragraphs)) if config.paragraphs else (),
+    )
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+def _min_hash(letters: str) -> Any:
+    shingles = {letters[i : i + SHINGLE] for i in range(max(len(letters) - SHINGLE + 1, 1))}
+    found = _rensa().RMinHash(PERMUTATIONS, SEED)
+    found.update(list(shingles))
+    return found
+
+
+def _paragraphs(text: str, least: int) -> Iterable[tuple[int, bytes]]:
+    for number, line in enumerate(text.split("\n")):
+        if len(line) >= least:
+            letters = "".join(line.split()).casefold()
+            if len(letters) >= least:
+                yield number, _hash(letters)[:8]
+
+
+@dataclass
+class Seen:
+    """What was seen before; asked about each document in order."""
+
+    config: DedupConfig
+    _exact: dict[bytes, str] = field(default_factory=dict)
+    """Mark -> why a document that has it is dropped."""
+    _paragraphs: set[bytes] = field(default_factory=set)
+    _near: Any = None
+    """rensa's index; its keys are numbers in ``_reasons``."""
+    _reasons: list[str] = field(default_factory=list)
+
+    def judge(self, marks: Marks) -> str:
+        """Why a document is to be dropped, or an empty string; then it is seen."""
+        if marks.exact and marks.exact in self._exact:
+            return self._exact[marks.exact]
+        if marks.near is not None and (found := self._index().get_duplicates(marks.near)):
+            return self._reasons[int(found[0])]
+        self._add(marks, COPY, NEAR_COPY)
+        return ""
+
+    def unwanted(self, marks: Marks, reason: str) -> None:
+        """Let documents that are this one, or near it, be dropped, and its paragraphs be seen."""
+        self._add(marks, reason, reason)
+        self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
+
+    def _add(self, marks: Marks, reason: str, near_reason: str) -> None:
+        if marks.exact:
+            self._exact[marks.exact] = reason
+        if marks.near is not None:
+            self._index().add(str(len(self._reasons)), marks.near)
+            self._reasons.append(near_reason)
+
+    def _index(self) -> Any:
+        if self._near is None:
+            self._near = _rensa().RMinHashDeduplicator(self.config.near, PERMUTATIONS, True, BANDS, SEED)
+        return self._near
+
+    def repeated(self, marks: Marks) -> set[int]:
+        """The numbers of lines that an earlier document has; the others are seen now."""
+        lines = {number for number, hashed in marks.paragraphs if hashed in self._paragraphs}
+        self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
+        return lines
+
+
+@cache
+def _rensa() -> Any:
+    try:
+        import rensa
+    except ImportError as error:
+        raise ConfigError(
+            "near duplicates need rensa", "dedup.near", 'pip install "yanmo[clean]", or dedup.near=0'
+        ) from error
+    return rensa
+
+
+# -- held-out text in the training text -------------------------------------------------------
+
+
+def windows(text: str, step: int) -> npt.NDArray[np.uint64]:
+    """A hash of every ``step``-th run of 50 letters and hanzi in a row; spaces make no difference.
+
+    A polynomial in the code points, modulo 2 to the 64th, by doubling: 50 = 32 + 16 + 2.
+    """
+    data = "".join(text.split()).casefold().encode("utf-32-le", "surrogatepass")
+    points = np.frombuffer(data, dtype=np.uint32).astype(np.uint64)
+    if len(points) < WINDOW:
+        return np.empty(0, np.uint64)
+    power = 0x9E3779B97F4A7C15
+    runs, length, total, covered = points, 1, np.zeros(len(points), np.uint64), 0
+    while length <= 32:
+        if WINDOW & length:  # a run of this length goes behind what is covered
+            shifted = np.zeros_like(total)
+            shifted[: len(total) - covered or None] = runs[covered:]
+            total = total * np.uint64(power) + shifted
+            covered += length
+        longer = np.zeros_like(runs)
+        longer[: len(runs) - length] = runs[length:]
+        runs, power, length = runs * np.uint64(power) + longer, power * power % 2**64, length * 2
+    return total[: len(points) - WINDOW + 1 : step]
+
+
+@dataclass
+class Overlap:
+    """How much of some held-out text stands in a training text too."""
+
+    windows: int
+    found: int
+
+    @property
+    def share(self) -> float:
+        """Of the held-out text's windows."""
+        return self.found / self.windows if self.windows else 0.0
+
+
+def overlap(held_out: Iterable[str], training: Callable[[], Iterable[str]]) -> Overlap:
+    """The share of the held-out text, in windows of 50 letters side by side, that training text has too.
+
+    Memory: 8 bytes for every 50 letters held out.
+    """
+    parts = [windows(text, WINDOW) for text in held_out]
+    sought = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    is_found = np.zeros(len(sought), bool)
+    for text in training():
+        if not len(sought):
+            break
+        here = windows(text, 1)
+        places = np.minimum(np.searchsorted(sought, here), len(sought) - 1)
+        is_found[places[sought[places] == here]] = True
+    return Overlap(len(sought), int(is_found.sum()))

@@ -1,0 +1,38 @@
+"""A mix of sources in a ratio: how often each document is to be read.
+
+Nothing is thrown away for the ratio: the source that has the most text for its weight is read once, the
+others as often as it takes. How often stands in each row of the .jsonl as ``yanmo_repeat``, and
+``prepare`` lays the documents of the training part down so many times, held-out ones once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+REPEAT = "yanmo_repeat"
+MOST = 100
+"""Passes over a source, at most; more would only be learned by heart."""
+
+
+def passes(characters: Sequence[int], weights: Sequence[float]) -> list[float]:
+    """How often each source is to be read, for its share to be its weight.
+
+    >>> passes([1000, 1000, 500], [3, 1, 1])
+    [3.0, 1.0, 2.0]
+    """
+    per_weight = [n / w for n, w in zip(characters, weights, strict=True)]
+    largest = max(per_weight)
+    return [min(largest / share, MOST) if share else 0.0 for share in per_weight]
+
+
+def repeats(rows: Sequence[tuple[int, int]], often: Sequence[float]) -> Iterator[int]:
+    """How often each document is read, at least once, so that the sources' characters come out right.
+
+    Args:
+        rows: (source, characters) of each document, in order.
+        often: passes over each source.
+    """
+    owed = [0.0] * len(often)
+    for source, characters in rows:
+        owed[source] += often[source] * characters
+        times = max(round(owed[source] / characters), 1) if characters else 1
+        owed[source] -= times * characters
+        yield times
