@@ -1,0 +1,223 @@
+"""Every rule: what it changes, what it leaves, and that clean text stays as it is."""
+
+import doctest
+import importlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yanmo.config import CleanConfig
+from yanmo.text.clean import ads, characters, judge, lines, privacy
+from yanmo.text.clean.rules import NOTHING_LEFT, clean, rules_for
+
+MODULES = ["ads", "characters", "judge", "lines", "privacy", "rules"]
+STORY = (
+    "第一回　施禅机赵宅治病\n\n　　话说南宋自南渡以来，迁都临安。在朝有一位官员，姓李名茂春，娶妻王氏，夫妻好善。\n"
+    "　　李大人为人最慈，带兵军令不严，因此罢官回籍，在家中乐善好施，修桥补路，扶危济困，冬施棉衣，夏施汤药。\n"
+    "　　“你是何人？”他问道：“从哪里来？”那人笑而不答……只说了一句——“天知道！”\n"
+)
+
+
+@pytest.mark.parametrize("name", [*MODULES])
+def test_the_examples_in_the_docstrings_are_true(name):
+    found = doctest.testmod(importlib.import_module(f"yanmo.text.clean.{name}"))
+    assert found.failed == 0
+    assert found.attempted > 0 or name == "rules"
+
+
+def test_every_rule_has_an_example():
+    rules = rules_for(CleanConfig(drop_lines=("广告",), indentation="two", script="simplified", width="all"))
+    assert len(rules) == 14
+    for rule in rules:
+        function = getattr(rule.apply, "func", rule.apply)
+        assert ">>>" in function.__doc__, rule.name
+
+
+def test_clean_text_stays_as_it_is():
+    cleaned = clean(STORY.rstrip(), rules_for(CleanConfig()))
+    assert (cleaned.text, cleaned.dropped, cleaned.changes) == (STORY.rstrip(), "", {})
+
+
+@pytest.mark.parametrize("name", CleanConfig.model_fields)
+def test_every_switch_changes_the_rules(name):
+    other = {
+        "width": "keep",
+        "indentation": "none",
+        "script": "simplified",
+        "drop_lines": ("x",),
+        "languages": ("ja",),
+    }.get(name, False)
+    plain = [rule.name for rule in rules_for(CleanConfig())]
+    switched = rules_for(CleanConfig(**{name: other}))
+    if name == "languages":
+        assert clean(STORY, switched).dropped == "in Chinese"
+    else:
+        assert [rule.name for rule in switched] != plain
+
+
+@given(st.text(max_size=400))
+def test_no_text_breaks_a_rule_and_cleaning_twice_changes_nothing_more(text):
+    rules = rules_for(CleanConfig(width="all", indentation="two"))
+    once = clean(text, rules)
+    if not once.dropped:
+        again = clean(once.text, rules)
+        assert again.dropped or again.text == once.text or clean(again.text, rules).text == again.text
+
+
+SPELLINGS = [
+    "www.xiＡoshuo9.Ｎｅｔ", "wＷw。xiao shuo9.neｔ", "w w w/xiao shu o9.n e t", "ww　w　.　xia　oshu　o9.ne t", "ＷＷＷ．ＸＩＡＯＳＨＵＯ９．ＣＯＭ",
+    "http://www.xiaoshuo9.com", "https://m.xiaoshuo9.net/book/1.html"
+]  # fmt: skip
+TAILS = ["", "t.xt小说天堂", "小`说`天.堂", "（／t／xt｜小／说天｜堂）", " 提供下载", "首发更新，请收藏"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("tail", TAILS)
+def test_a_site_is_found_however_it_is_spelled(spelling, tail):
+    text = f"他走了。\n　　{spelling}{tail}\n　　她来了。"
+    assert ads.ads(text) == "他走了。\n　　她来了。"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "xiaoshuo9.com 提供下载",
+        "作品仅供读者预览,请在下载24小时内删除，不得用作商业用途；请购买正版图书!",
+        " ------章节内容开始-------",
+        "更新时间:2007-11-16 7:55:51 本章字数:4804",
+        "首页    |    原创书库    |    现代    |    言情    |    武侠",
+        "后一页",
+        "返回目录",
+        "上一章 ← 章节目录 → 下一章",
+        "请记住本站域名：墨香阁",
+        "天才一秒记住本站地址",
+        "手机用户请浏览阅读，更优质的体验。",
+        "本书来自八零电子书论坛，转载请保留",
+        "求月票，求推荐票！",
+        "本站长期招收作品更新管理员，欢迎报名",
+    ],
+)
+def test_banners_go(line):
+    assert ads.ads(f"他走了。\n{line}\n她来了。") == "他走了。\n她来了。"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "“请记住，本站在三里之外。”老人说。",
+        "他翻开书的目录，看了下一章的名字，又合上了。",
+        "车站的手机铺子已经关了门，他只好走回去。",
+        "她收藏了许多邮票，每一张都有来历。",
+        "“求你，把票给我罢！”孩子哭了起来。",
+        "王（Widow Wang）说：How came that widow in?",
+        "他在 www.gov.cn 上读到通告，第二天就去了乡里，见到了那位多年不见的老朋友。",
+        "最新章程一共七章，章节之间并无次序。",
+        "页码从一到一百，他一页一页地翻。",
+        "DNA和RNA的com比较",
+    ],
+)
+def test_prose_stays(line):
+    assert ads.ads(f"他走了。\n{line}\n她来了。") == f"他走了。\n{line}\n她来了。"
+
+
+def test_named_lines_go_in_every_spelling():
+    config = CleanConfig(drop_lines=("八零电子书",))
+    text = f"{STORY}【八０电子书】\n※八零★电子书※\n"
+    assert "★" not in clean(text, rules_for(config)).text
+    assert "八０" in clean(text, rules_for(CleanConfig(width="keep"))).text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+@pytest.mark.parametrize("text", ["我爱你，中国！", "话说天下大势，分久必合，合久必分。"])
+def test_utf_8_read_as_latin_is_repaired(text, encoding):
+    garbled = text.encode().decode(encoding, "surrogateescape")
+    if any("\udc80" <= c <= "\udcff" for c in garbled):
+        garbled = text.encode().decode("latin-1")
+    assert characters.mojibake(f"前文。{garbled}") == f"前文。{text}"
+
+
+def test_utf_8_read_as_gbk_is_repaired_but_for_a_lost_byte_at_the_end():
+    text = "我们家的人都在书房里看新书，是我们的"
+    garbled = text.encode().decode("gb18030")
+    assert characters.mojibake(f"第一行\n{garbled}\n第三行") == f"第一行\n{text}\n第三行"
+    cut = (text + "书").encode()[:-1].decode("gb18030", "ignore")
+    assert characters.mojibake(cut).startswith(text)
+
+
+def test_rare_characters_are_no_mojibake():
+    text = "锛（bēn）是化学元素锛的旧名；銆、鐨二字见于《康熙字典》，人名里有鏄字。"
+    assert characters.mojibake(text) == text
+
+
+def test_lost_characters_stay_and_are_judged():
+    assert characters.controls("他\ufffd说") == "他\ufffd说"
+
+
+def test_traditional_text_becomes_simplified_only_when_asked():
+    text = "乾隆皇帝的頭髮"
+    assert clean(text, rules_for(CleanConfig())).text == text
+    assert clean(text, rules_for(CleanConfig(script="simplified"))).text == "乾隆皇帝的头发"
+
+
+PROSE = "在我的后园，可以看见墙外有两株树，一株是枣树，还有一株也是枣树。这上面的夜的天空，奇怪而高，我生平没有见过这样的奇怪而高的天空。他仿佛要离开人间而去，使人们仰面不再看见。"
+
+
+@pytest.mark.parametrize("width", [20, 28, 38, 50])
+@pytest.mark.parametrize("indent", ["　　", "    "])
+def test_lines_cut_at_any_width_are_joined(width, indent):
+    paragraphs = [indent + PROSE[: 40 + 7 * number % 45] for number in range(40)]
+    cut = "\n".join(p[i : i + width] for p in paragraphs for i in range(0, len(p), width))
+    joined = lines.unwrap(cut)
+    assert sum(line in paragraphs for line in joined.split("\n")) >= 0.9 * len(paragraphs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "床前明月光，疑是地上霜。\n举头望明月，低头思故乡。\n" * 30,
+        "“你来了。”\n“我来了。”\n他看了看我，没有说话，只是点了点头。\n" * 30,
+        "".join(f"{PROSE[: 30 + 11 * number % 50]}。\n" for number in range(60)),
+        "".join(f"　　第{number}条　凡{PROSE[:22]}。\n" for number in range(60)),
+    ],
+)
+def test_lines_that_end_where_they_should_stay(text):
+    assert lines.unwrap(text) == text
+
+
+@given(st.integers(0, 10**17 - 1))
+def test_an_identity_number_is_masked_only_with_its_check_digit(number):
+    digits = f"{number:017d}"
+    masked = [last for last in "0123456789X" if "[" in privacy.privacy(f"号{digits}{last}。")]
+    try:
+        assert len(masked) == sum(privacy.is_identity(digits + last) for last in "0123456789X") <= 1
+    except ValueError:
+        raise AssertionError(digits) from None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("“" * 500, "mostly symbols"),
+        ("".join(f"{n * n * 7919}\n" for n in range(400, 440)), "mostly digits"),
+        ("今天天气很好。" * 60, "repeats itself"),
+        (STORY.encode().decode("latin-1").replace("\x85", "") * 2, ""),
+        ("Привет, как дела? Всё хорошо, спасибо!", "in Russian or alike"),
+        ("안녕하세요 저는 한국 사람입니다 만나서 반갑습니다 오늘 날씨가 좋네요", "in Korean"),
+        ("吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。", "in Japanese"),
+        ("هذا نص باللغة العربية وليس بالصينية على الإطلاق", "in another language"),
+        ("To be, or not to be, that is the question: whether 'tis nobler in the mind", ""),
+        ("春眠不觉晓", ""),
+        ("往内山书店买《思想家としてのマルクス》一本，泉二元。得侍桁信片。", ""),
+        ("www.xiaoshuo9.com", NOTHING_LEFT),
+        (" \n\t", "empty"),
+    ],
+)
+def test_what_is_dropped_says_why(text, reason):
+    assert clean(text, rules_for(CleanConfig())).dropped == reason
+
+
+def test_a_wrongly_decoded_big5_novel_is_garbled():
+    text = ("遊戲人間小謫仙，幾回滄海變桑田，" * 10).encode("big5").decode("gb18030", "ignore")
+    with pytest.raises(judge.Dropped, match="garbled"):
+        judge.quality(text)
