@@ -156,28 +156,33 @@ def manifest_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.manifest.json")
 
 
+Numbered = tuple[int, Document]
+Finished = tuple[Cleaned, Marks]
+
+
+def documents_of(config: Cleaning, counts: CorpusCounts) -> Iterator[Numbered]:
+    """Every document in order, with the number of its source."""
+    for number, path in enumerate(config.corpus.path):
+        for document in read_documents(config.corpus.model_copy(update={"path": (path,)}), counts):
+            yield number, document
+
+
 def cleaned_documents(
-    config: Cleaning, counts: CorpusCounts, dedup: bool, workers: int | None, progress: Progress | None = None
+    documents: Iterable[Numbered], config: Cleaning, dedup: bool, processes: int
 ) -> Iterator[tuple[int, Document, Cleaned, Marks]]:
-    """Every document in order: (number of its source, itself, what the rules made of it, its marks)."""
-    documents = (
-        (number, document)
-        for number, path in enumerate(config.corpus.path)
-        for document in read_documents(config.corpus.model_copy(update={"path": (path,)}), counts)
-    )
+    """Every document in order, with what the rules made of it, and the marks of what is left."""
     rules, compared = rules_for(config.clean), config.dedup if dedup else None
-    many = workers or (cores() if corpus_size(config.corpus.path) >= WORTH_STARTING else 1)
-    for batch, finished in _on_all_cores(_batches(documents), config, rules, compared, many):
+    for batch, finished in _on_all_cores(_batches(documents), config, rules, compared, processes):
         for (number, document), (cleaned, marks) in zip(batch, finished, strict=True):
             yield number, document, cleaned, marks
-            if progress is not None:
-                progress.advance(document.meta["size"])
+
+
+def processes_for(config: Cleaning, asked: int | None) -> int:
+    """How many processes to clean with; 1 is this one alone."""
+    return asked or (cores() if corpus_size(config.corpus.path) >= WORTH_STARTING else 1)
 
 
 # -- on all cores -----------------------------------------------------------------------------
-
-Numbered = tuple[int, Document]
-Finished = tuple[Cleaned, Marks]
 
 
 def _batches(documents: Iterable[Numbered]) -> Iterator[list[Numbered]]:
@@ -253,8 +258,10 @@ def _write_rows(
     seen = _seen_before(config) if dedup else None
     licences = [_licence_beside(Path(source.path)) for source in result.sources]
     with Progress(voice, "cleaning", corpus_size(config.corpus.path)) as progress:
-        found = cleaned_documents(config, result.counts, dedup, workers, progress)
-        for number, document, cleaned, marks in found:
+        documents = documents_of(config, result.counts)
+        many = processes_for(config, workers)
+        for number, document, cleaned, marks in cleaned_documents(documents, config, dedup, many):
+            progress.advance(document.meta["size"])
             source = result.sources[number]
             source.documents_read += 1
             for rule, removed in cleaned.changes.items():
@@ -284,7 +291,8 @@ def _seen_before(config: Cleaning) -> Seen:
         other = config.model_copy(
             update={"corpus": config.corpus.model_copy(update={"path": config.dedup.against})}
         )
-        for number, _, cleaned, marks in cleaned_documents(other, CorpusCounts(), True, None):
+        documents = documents_of(other, CorpusCounts())
+        for number, _, cleaned, marks in cleaned_documents(documents, config, True, 1):
             if not cleaned.dropped:
                 seen.unwanted(marks, f"also in {config.dedup.against[number]}")
     return seen

@@ -1,0 +1,287 @@
+"""The corpus doctor: what a corpus is, what ails it, and what ``clean`` would do about it.
+
+In: a corpus and the rules of ``clean``. Out: :class:`Report`, numbers and samples in plain values, for the
+terminal, JSON or a page (``report_page.py``). One pass, in order; what is compared across documents is kept
+as counts of hashes, so a corpus may be larger than memory.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from yanmo.config import Cleaning
+from yanmo.errors import DataError
+from yanmo.log import Progress, Voice
+from yanmo.text.chapters import split_chapters
+from yanmo.text.clean import judge
+from yanmo.text.clean.ads import letters
+from yanmo.text.clean.characters import NARROW
+from yanmo.text.clean.rules import Cleaned
+from yanmo.text.clean.run import cleaned_documents, processes_for
+from yanmo.text.dedup import Marks, Seen
+from yanmo.text.documents import CorpusCounts, Document, corpus_size, find_files, read_documents
+from yanmo.text.encodings import ILLEGAL, PRIVATE
+
+ACTS = re.compile(
+    r"^[ \t　]*(?:第[一二三四五六七八九十]+[幕场場折齣出本]|楔子)[ \t　]*\S{0,20}$", re.MULTILINE
+)
+VERSE = re.compile("[，。！？；、\n　]+")
+VERSE_LENGTHS = (4, 5, 6, 7)
+MIN_VERSES = 4
+REPEATED_IN = 3
+"""A line that stands in so many documents, or chapters where there are few documents, is worth a look."""
+MIN_REPEATED_LETTERS = 4
+SHOWN = 20
+MANY_LINES = 1_000_000
+"""Different lines counted at a time; then those seen once are forgotten."""
+QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
+WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
+BINS = (100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+
+
+@dataclass
+class FileReport:
+    """One file."""
+
+    path: str
+    bytes: int = 0
+    encodings: list[str] = field(default_factory=list)
+    documents: int = 0
+    characters: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Documents that cannot be read, by reason."""
+    unreadable: str = ""
+
+
+@dataclass
+class Report:
+    """What was found."""
+
+    files: list[FileReport] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    documents: int = 0
+    bytes: int = 0
+    characters: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
+    """How many there would be, about, by kind of tokenizer."""
+    lengths: list[int] = field(default_factory=list)
+    """Documents with up to 100, 300, 1,000… characters, and more."""
+    longest: int = 0
+    median: int = 0
+    forms: Counter[str] = field(default_factory=Counter)
+    """Chapters, acts and poems found."""
+    scripts: Counter[str] = field(default_factory=Counter)
+    """Letters by script; hanzi that have only a traditional or a simplified form apart."""
+    odd_characters: Counter[str] = field(default_factory=Counter)
+    """Control, private-use and lost characters, by code point."""
+    punctuation: dict[str, int] = field(default_factory=dict)
+    unbalanced: Counter[str] = field(default_factory=Counter)
+    """Documents whose opening and closing marks are not equally many, by mark."""
+    repeated_lines: list[tuple[str, int]] = field(default_factory=list)
+    """Lines that stand in several documents, and in how many."""
+    ads: list[str] = field(default_factory=list)
+    """Lines that the rule against ads takes out: the first."""
+    changed: Counter[str] = field(default_factory=Counter)
+    """Documents that a rule of ``clean`` would change."""
+    removed: Counter[str] = field(default_factory=Counter)
+    """Characters it would take out."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Documents that ``clean --dedup`` would drop, by reason."""
+    dropped_names: list[str] = field(default_factory=list)
+    lacking: dict[str, int] = field(default_factory=dict)
+    """Characters that a vocabulary lacks, and how often each stands in the text."""
+    characters_seen: Counter[str] = field(default_factory=Counter, repr=False)
+    overlap: float | None = None
+    """Share of what would be held out that stands in the training text as well."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = {key: _plain(value) for key, value in vars(self).items() if key != "characters_seen"}
+        return plain | {"different_characters": len(self.characters_seen)}
+
+    def proposal(self) -> str:
+        """The setting that takes out the lines that look like boilerplate, or an empty string."""
+        lines = [line for line, _ in self.repeated_lines if _looks_like_boilerplate(line)]
+        quoted = ", ".join(f'"{line}"' for line in lines[:SHOWN] if '"' not in line and "\\" not in line)
+        return f"clean.drop_lines='[{quoted}]'" if quoted else ""
+
+
+def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
+    """Read a corpus and say what it is.
+
+    Raises:
+        DataError: a path is missing. A file that cannot be read is part of the report.
+    """
+    report, lines, seen = Report(), Lines(), Seen(config.dedup)
+    lengths: list[int] = []
+    with Progress(voice, "reading", corpus_size(config.corpus.path)) as progress:
+        documents = _documents(config, report)
+        found = cleaned_documents(documents, config, True, processes_for(config, processes))
+        for number, document, cleaned, marks in found:
+            file = report.files[number]
+            file.documents += 1
+            file.characters += len(document.text)
+            lengths.append(len(document.text))
+            _look_at(document.text, report)
+            lines.add(document)
+            _count_cleaning(document, cleaned, marks, seen, report)
+            progress.advance(document.meta["size"])
+    _sum_up(report, lengths, lines)
+    return report
+
+
+def _documents(config: Cleaning, report: Report) -> Iterator[tuple[int, Document]]:
+    """Every document with the number of its file; unreadable files are noted."""
+    for path in config.corpus.path:
+        source = find_files(path)
+        report.passed_over.update(file.suffix or "no suffix" for file in source.passed_over)
+        for file in source.files:
+            counts, number = CorpusCounts(), len(report.files)
+            found = FileReport(source.name(file))
+            report.files.append(found)
+            try:
+                corpus = config.corpus.model_copy(update={"path": (str(file),)})
+                for document in read_documents(corpus, counts):
+                    yield number, document
+            except DataError as error:
+                found.unreadable = error.what
+            found.bytes = counts.bytes
+            found.encodings = sorted(counts.encodings)
+            found.dropped = dict(counts.documents_dropped)
+
+
+def _look_at(text: str, report: Report) -> None:
+    """Count what can be seen in one document."""
+    characters = Counter(text)
+    report.characters_seen.update(characters)
+    report.forms["chapters"] += len(split_chapters(text)) - 1 if "第" in text else 0
+    report.forms["acts and scenes"] += len(ACTS.findall(text)) if "第" in text or "楔子" in text else 0
+    report.forms["poems"] += is_poem(text)
+    for opening, closing in QUOTES.items():
+        report.unbalanced[opening + closing] += characters[opening] != characters[closing]
+    report.unbalanced['"'] += characters['"'] % 2
+    marks = report.punctuation
+    marks["half-width between hanzi"] = marks.get("half-width between hanzi", 0) + len(NARROW.findall(text))
+
+
+def is_poem(text: str) -> bool:
+    """Whether a text is verse: most of its lines are of the same few lengths, and short."""
+    if len(text) > 1000:
+        return False
+    verses = [part for part in VERSE.split(text.strip()) if part]
+    if len(verses) < MIN_VERSES:
+        return False
+    length, number = Counter(map(len, verses)).most_common(1)[0]
+    return length in VERSE_LENGTHS and number >= 0.7 * len(verses)
+
+
+class Lines:
+    """Counts in how many documents a line stands; a long document counts as its chapters."""
+
+    def __init__(self) -> None:
+        self._documents: Counter[bytes] = Counter()
+        self._samples: dict[bytes, str] = {}
+
+    def add(self, document: Document) -> None:
+        """Count the different lines of a document once each."""
+        for part in split_chapters(document.text):
+            here: dict[bytes, str] = {}
+            for line in part.split("\n"):
+                line = line.strip()
+                if 2 <= len(line) <= 100:
+                    here.setdefault(hashlib.blake2b(line.encode(), digest_size=8).digest(), line)
+            for key, line in here.items():
+                self._documents[key] += 1
+                if self._documents[key] == REPEATED_IN:
+                    self._samples[key] = line
+        if len(self._documents) > MANY_LINES:
+            self._documents = Counter({key: n for key, n in self._documents.items() if n > 1})
+
+    def repeated(self) -> list[tuple[str, int]]:
+        """Lines with enough letters in them that stand in several documents, the most frequent first."""
+        found = [(line, self._documents[key]) for key, line in self._samples.items()]
+        found = [(line, number) for line, number in found if len(letters(line)) >= MIN_REPEATED_LETTERS]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[: 2 * SHOWN]
+
+
+def _looks_like_boilerplate(line: str) -> bool:
+    """Whether a repeated line is more like a slogan than like what people say again and again."""
+    return re.search(
+        r"[A-Za-z]{3}|网|站|书|本|版|载|目录|章节|更新|[|｜]", line
+    ) is not None and not re.search("[“”「」]", line)
+
+
+def _count_cleaning(document: Document, cleaned: Cleaned, marks: Marks, seen: Seen, report: Report) -> None:
+    for rule, removed in cleaned.changes.items():
+        report.changed[rule] += 1
+        report.removed[rule] += removed
+    if "ads" in cleaned.changes and len(report.ads) < SHOWN:
+        left = set(map(letters, cleaned.text.split("\n")))
+        gone = (line.strip() for line in document.text.split("\n") if letters(line) not in left)
+        report.ads += [line for line in gone if line][: SHOWN - len(report.ads)]
+    reason = cleaned.dropped or seen.judge(marks)
+    if reason:
+        report.dropped[reason] += 1
+        if len(report.dropped_names) < SHOWN:
+            report.dropped_names.append(f"{document.id}: {reason}")
+    elif seen.repeated(marks):
+        report.changed["repeated_paragraphs"] += 1
+
+
+def _sum_up(report: Report, lengths: list[int], lines: Lines) -> None:
+    """What can be said when everything was read."""
+    report.documents = len(lengths)
+    report.bytes = sum(file.bytes for file in report.files)
+    report.characters = sum(lengths)
+    report.lengths = [0] * (len(BINS) + 1)
+    for length in lengths:
+        report.lengths[sum(length > bound for bound in BINS)] += 1
+    report.longest, report.median = (
+        max(lengths, default=0),
+        sorted(lengths)[len(lengths) // 2] if lengths else 0,
+    )
+    report.repeated_lines = lines.repeated()
+    characters = report.characters_seen
+    report.scripts = scripts(characters)
+    latin = report.scripts["latin"]
+    report.tokens = {
+        "char": report.characters,
+        "bpe of 32,000, about": round((report.characters - latin) / 1.5 + latin / 4),
+    }
+    for pattern in (ILLEGAL, PRIVATE, re.compile("\ufffd")):
+        odd = {c: n for c, n in characters.items() if pattern.match(c)}
+        report.odd_characters.update({f"U+{ord(c):04X}": n for c, n in odd.items()})
+    report.punctuation["full-width"] = sum(characters[c] for c in WIDE_MARKS)
+    report.punctuation["half-width"] = sum(characters[c] for c in NARROW_MARKS)
+    report.unbalanced = +report.unbalanced
+    report.forms = +report.forms
+
+
+def scripts(characters: Counter[str]) -> Counter[str]:
+    """Letters by script; of hanzi, those that only traditional or only simplified text has apart.
+
+    What opencc turns into something else is of the one script; where opencc is not installed, all are
+    hanzi.
+    """
+    found = judge.scripts(characters)
+    hanzi = {c: n for c, n in characters.items() if "\u3400" <= c <= "\u9fff"}
+    try:
+        import opencc
+    except ImportError:
+        return +found
+    for name, direction in (("traditional only", "t2s"), ("simplified only", "s2t")):
+        converter = opencc.OpenCC(direction)
+        found[name] = sum(n for c, n in hanzi.items() if converter.convert(c) != c)
+    found["both"] = found.pop("zh", 0) - found["traditional only"] - found["simplified only"]
+    return +found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Counter):
+        return dict(value.most_common())
+    if isinstance(value, list):
+        return [vars(item) if isinstance(item, FileReport) else item for item in value]
+    return value
