@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from yanmo.cli_crawl import crawl
 from yanmo.cli_hub import export, import_
 from yanmo.cli_tokenizer import app as tokenizer_app
 from yanmo.errors import ConfigError, YanmoError
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(tokenizer_app)
 app.command("import")(import_)
 app.command()(export)
+app.command()(crawl)
 
 Settings = Annotated[
     list[str] | None,
