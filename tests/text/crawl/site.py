@@ -25,7 +25,7 @@ Page = Answer | Callable[[str, int], Answer]
 class Site:
     """Serves ``pages`` (a trailing ``*`` matches what begins so) and remembers who asked for what."""
 
-    def __init__(self, pages: dict[str, Page], host: str = "127.0.0.1") -> None:
+    def __init__(self, pages: dict[str, Page], host: str = "127.0.0.1", port: int = 0) -> None:
         self.pages = pages
         self.asked: list[str] = []
         self.times: list[float] = []
@@ -38,12 +38,13 @@ class Site:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 1 << 16  # one packet an answer
 
             def setup(self) -> None:
                 super().setup()
                 site.connections += 1
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 with site._lock:
                     site.open_now += 1
                     site.most_open = max(site.most_open, site.open_now)
@@ -85,7 +86,10 @@ class Site:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
 
-        self._server = Server((host, 0), Handler)
+            def handle_error(self, *_: Any) -> None:
+                """A crawler that hangs up, or is killed, is no news."""
+
+        self._server = Server((host, port), Handler)
         self.port = self._server.server_address[1]
         self.url = f"http://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})

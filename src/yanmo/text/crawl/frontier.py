@@ -177,7 +177,11 @@ class Frontier:
 
 def key_of(url: str) -> str:
     """One name for the spellings of an address: order of the query, port, escapes, fragment."""
-    return str(canonicalize_url(url))
+    key = str(canonicalize_url(url))
+    try:
+        return urlsplit(key)._replace(netloc=host_of(key)).geturl()
+    except ValueError:  # no port of this world; it will be refused
+        return key
 
 
 def _shares(task: Task) -> list[tuple[str, str]]:

@@ -91,6 +91,8 @@ def read_page(data: bytes, content_type: str, url: str, profile: Profile, kind: 
     author = _author(tree, select.author if is_text else select.book_author)
     time = _time(tree, select.time)
     body, by = _body(tree, text, profile) if is_text else ("", "")
+    if by == "trafilatura" and body == title:  # all that it finds on a page without text
+        body, by = "", ""
     return Page(title, author, time, body, by, encoding, replaced, links)
 
 
