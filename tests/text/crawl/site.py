@@ -1,6 +1,7 @@
 """A site on loopback, good and bad: pages by path, each a function of how often it was asked for."""
 
 import gzip
+import ssl
 import threading
 import time
 from collections import Counter
@@ -100,6 +101,10 @@ class Site:
             stars = [p for p in self.pages if p.endswith("*") and path.startswith(p[:-1])]
             page = self.pages[max(stars, key=len)] if stars else Answer(b"<h1>404</h1>", 404)
         return page(path, number) if callable(page) else page
+
+    def serve_tls(self, context: ssl.SSLContext) -> None:
+        """Speak https from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def pages_asked(self) -> Counter[str]:
         return Counter(path for path in self.asked if path != "/robots.txt")

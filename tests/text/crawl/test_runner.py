@@ -20,6 +20,7 @@ from yanmo.storage import FileLock
 from yanmo.text.crawl import runner
 from yanmo.text.crawl.profile import load_profile
 from yanmo.text.crawl.runner import Found
+from yanmo.text.documents import find_files
 
 OUT = Path("x.jsonl")
 RARE = "镕𠮷"  # not in GB2312; the second has four bytes in GB18030
@@ -147,6 +148,13 @@ def test_a_crawl_without_text_is_an_error_that_says_why() -> None:
     with Site({"/": html("nothing here")}) as site, problem as caught:
         crawl(site)
     assert "--dry-run" in caught.value.mend
+
+
+def test_the_output_of_a_crawl_is_a_corpus_and_its_journal_is_none() -> None:
+    with Site({"/": html(links("/1")), "/1": text_page("题", "正文")}) as site:
+        crawl(site)
+    assert [file.name for file in find_files("*.jsonl").files] == ["x.jsonl"]
+    assert "journal.jsonl" not in [file.name for file in find_files(".").files]
 
 
 def test_one_output_has_one_crawler() -> None:

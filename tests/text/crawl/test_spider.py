@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import ssl
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,46 @@ def test_requests_keep_their_distance_and_come_one_by_one() -> None:
     gaps = [after - before for before, after in zip(site.times[1:], site.times[2:], strict=False)]
     assert min(gaps) >= 0.49
     assert site.most_open == 1
+
+
+def test_a_slow_site_is_asked_less_often() -> None:
+    def slow(path: str, number: int) -> Answer:
+        time.sleep(0.6)
+        return text_page("慢", "慢的正文")
+
+    with Site(site_with(slow=slow, fast=text_page("快", "快的正文"))) as site:
+        crawl(toml(site))
+    when = dict(zip(site.asked, site.times, strict=True))
+    assert when["/good"] - when["/fast"] >= 0.25
+
+
+def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    with Site(site_with()) as site:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        site.serve_tls(context)
+        with pytest.raises(Exception, match="no text was found"):
+            crawl(toml(site).replace("http://", "https://"))
+    assert site.asked == []
+
+
+def self_signed(folder: Path) -> Path:
+    """A key and a certificate for 127.0.0.1 in one file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    signed = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = folder / "self.pem"
+    path.write_bytes(key.private_bytes(*how) + signed)
+    return path
 
 
 def test_scrapy_listens_remembers_and_pickles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

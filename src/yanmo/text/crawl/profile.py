@@ -5,7 +5,6 @@ In: a bare name (a profile of ours, from ``sites/``) or the path of a .toml. Out
 """
 
 import difflib
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,8 @@ from yanmo.errors import ConfigError
 
 MIN_DELAY = 1.0
 """Seconds between two requests to a site of somebody else's, at least."""
+TEMPLATE = "template"
+"""The profile that is there to be copied."""
 
 
 class Selectors(Section):
@@ -147,11 +148,12 @@ def profile_path(name: str) -> Path:
     """The file a name means: a path ending in .toml, or the bare name of a profile of ours."""
     if name.endswith(".toml"):
         return Path(name)
-    path = sites_folder() / f"{name}.toml"
-    if re.fullmatch(r"[\w-]+", name) and path.is_file():
-        return path
-    known = sorted(path.stem for path in sites_folder().glob("*.toml"))
-    near = difflib.get_close_matches(name, known, n=1)
+    ours = {path.stem: path for path in sites_folder().glob("*.toml") if path.stem != TEMPLATE}
+    if name in ours:
+        return ours[name]
+    known = sorted(ours)
+    here = [f"{name}.toml"] if Path(f"{name}.toml").is_file() else []
+    near = here or difflib.get_close_matches(name, known, n=1)
     mend = f"did you mean '{near[0]}'?" if near else f"ours are {', '.join(known)}; or give a .toml of yours"
     raise ConfigError(f"there is no site called '{name}'", "yanmo crawl", mend)
 

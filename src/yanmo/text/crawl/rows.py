@@ -21,7 +21,7 @@ from yanmo.text.crawl.profile import Profile
 def rules_of(profile: Profile, task: Task) -> str:
     """A name for what decides how a page is read: a row with another one is read anew."""
     rules = profile.model_dump(include={"select", "encoding", "private_network"})
-    return fingerprint([VERSION, task.kind, rules])
+    return fingerprint([VERSION, task.kind, rules, profile.budget.max_page_mb])
 
 
 def read_row(row: Row, task: Task, profile: Profile) -> Row:

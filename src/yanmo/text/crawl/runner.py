@@ -72,16 +72,18 @@ def crawl(profile: Profile, out: Path, voice: Voice) -> Found:
         ended, signal_number = run(profile, voice, lambda spider: spider.walk(frontier, journal))
         unfinished = "stopped by a signal" if ended is None else ended
         found = _write(profile, out, frontier, journal, unfinished)
-    if signal_number:
+    if ended is None:
         raise Stopped(
             signal_number, f"stopped; {frontier.waiting:,} of {frontier.found:,} addresses are waiting",
             str(out), "the same command goes on; what was fetched is kept",
         )  # fmt: skip
     if not found.manifest["documents"]:
+        again = "the same command tries again what failed; " if "failed" in found.manifest["counts"] else ""
         raise DataError(
-            "no text was found: " + "; ".join(line.strip() for line in found.lines()[1:]), str(out),
-            f"yanmo crawl SITE --dry-run {profile.start[0]} shows what the profile sees there",
-        )  # fmt: skip
+            "no text was found: " + "; ".join(line.strip() for line in found.lines()[1:]),
+            str(out),
+            f"{again}--dry-run {profile.start[0]} shows what the profile sees there",
+        )
     return found
 
 
