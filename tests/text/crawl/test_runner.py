@@ -150,6 +150,16 @@ def test_a_crawl_without_text_is_an_error_that_says_why() -> None:
     assert "--dry-run" in caught.value.mend
 
 
+@pytest.mark.parametrize("kind", ["text/html", "text/plain", ""])
+@pytest.mark.parametrize("body", [b"", b"<!-- -->", "第一章".encode()])
+def test_a_list_that_is_no_list_leads_nowhere(body: bytes, kind: str) -> None:
+    answer = Answer(body, headers={"Content-Type": kind})
+    with Site(
+        {"/": html(links("/l", kind="l") + links("/1")), "/l": answer, "/1": text_page("题", "文")}
+    ) as site:
+        assert crawl(site).manifest["counts"] == {"kept": 1, "list": 2}
+
+
 def test_the_output_of_a_crawl_is_a_corpus_and_its_journal_is_none() -> None:
     with Site({"/": html(links("/1")), "/1": text_page("题", "正文")}) as site:
         crawl(site)

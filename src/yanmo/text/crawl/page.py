@@ -63,7 +63,7 @@ class Page:
     encoding: str = ""
     replaced: int = 0
     """Characters that could not be decoded."""
-    links: dict[str, list[str]] = field(default_factory=dict)
+    links: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in LINKS})
     """Absolute addresses by selector."""
 
     def as_json(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def read_page(data: bytes, content_type: str, url: str, profile: Profile, kind: 
     """Read one page.
 
     Raises:
-        ValueError: its bytes are no text.
+        ValueError: its bytes are no text, or no page that can be read.
     """
     text, encoding, replaced = decode_page(data, content_type, profile.encoding)
     text, _ = remove_controls(unify_line_ends(text)[0])
@@ -258,7 +258,7 @@ def _main_text(text: str) -> str:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     try:
         found = trafilatura.extract(text, include_comments=False, include_tables=False)
-    except (RecursionError, ValueError, etree.LxmlError):
+    except Exception:  # a page that trafilatura stumbles over is a page without text
         return ""
     return _join((found or "").split("\n"))
 

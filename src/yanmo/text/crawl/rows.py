@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from lxml import etree
+
 from yanmo.storage import fingerprint
 from yanmo.text.crawl.frontier import Frontier, Task
 from yanmo.text.crawl.journal import Journal, Row, unpack
@@ -28,7 +30,7 @@ def read_row(row: Row, task: Task, profile: Profile) -> Row:
     """What the page in a row yields, as the part of the row that the rules decide."""
     try:
         page = read_page(unpack(row["page"]), row["type"], task.url, profile, task.kind)
-    except ValueError as error:
+    except (ValueError, RecursionError, etree.LxmlError) as error:  # one page must not end a crawl
         return {"undecodable": str(error)}
     digest = hashlib.sha256(page.text.encode("utf-8")).hexdigest() if page.text else ""
     return {"read": page.as_json(), "hash": digest}
