@@ -21,7 +21,7 @@ from yanmo.config import load_recipe, split_arguments, to_toml
 from yanmo.evaluate import ReferenceLines
 from yanmo.train.trainer import Result
 
-HEAVY = ("torch", "numpy", "pydantic", "transformers", "tokenizers", "safetensors")
+HEAVY = ("torch", "numpy", "pydantic", "transformers", "scrapy", "trafilatura", "tokenizers", "safetensors")
 
 
 def yanmo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from yanmo.cli_corpus import clean
+from yanmo.cli_crawl import crawl
 from yanmo.cli_hub import export, import_
 from yanmo.cli_tokenizer import app as tokenizer_app
 from yanmo.errors import ConfigError, YanmoError
@@ -41,6 +42,7 @@ app.add_typer(tokenizer_app)
 app.command()(clean)
 app.command("import")(import_)
 app.command()(export)
+app.command()(crawl)
 
 Settings = Annotated[
     list[str] | None,

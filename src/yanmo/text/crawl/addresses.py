@@ -1,0 +1,153 @@
+"""Which addresses a crawler may reach, checked where it connects.
+
+In: a URL, or what a name resolved to. Out: the reason why it is refused, or nothing. The check of a URL
+alone proves little (a name may resolve to anything, and to something else a second later), so the
+resolver below hands out only addresses it has checked, and the connection is made to these very ones.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution
+from zope.interface import implementer
+
+from yanmo.text.crawl.profile import Profile, host_of
+
+PRIVATE = "private address"
+OFF_SITE = "off-site"
+SCHEME = "not http"
+MAX_URL = 2000
+"""Characters of a URL; a longer one is refused."""
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def why_forbidden(address: str, private_network: bool) -> str:
+    """Why an address must not be connected to; empty where it may.
+
+    Only what the whole internet can reach is allowed; with ``private_network`` also loopback and private
+    networks, but never link-local addresses: there clouds keep their keys.
+    """
+    try:
+        found = _plain(ipaddress.ip_address(address.partition("%")[0]))
+    except ValueError:
+        return PRIVATE
+    if found.is_multicast or found.is_unspecified or found.is_link_local:
+        return PRIVATE
+    is_inner = found.is_private or found.is_loopback
+    if found.is_global or (private_network and is_inner):
+        return ""
+    return PRIVATE
+
+
+def why_refused(url: str, profile: Profile) -> str:
+    """Why a URL is not fetched, as far as the URL itself tells; empty where it may be."""
+    try:
+        parts = urlsplit(url)
+        host = host_of(url)
+    except ValueError:
+        return SCHEME
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return SCHEME
+    if len(url) > MAX_URL:
+        return "address too long"
+    if parts.username or parts.password:
+        return "login in the address"
+    literal = _literal(parts.hostname)
+    if literal and why_forbidden(literal, profile.private_network):
+        return PRIVATE
+    return "" if host in profile.allowed_hosts else OFF_SITE
+
+
+@implementer(IHostnameResolver)
+class CheckedResolver:
+    """Resolves names for Twisted's connections; an answer with a forbidden address is refused whole."""
+
+    def __init__(self, private_network: bool) -> None:
+        self._private_network = private_network
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refused: dict[str, str] = {}
+        """Names that led to a forbidden address, with that address."""
+
+    def resolveHostName(  # noqa: N802  (Twisted's name)
+        self,
+        receiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        """Hand checked addresses to ``receiver``; none where one of them is forbidden."""
+        resolution = _Resolution(hostName)
+        receiver.resolutionBegan(resolution)
+        task = asyncio.get_running_loop().create_task(self._resolve(receiver, hostName, portNumber))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return resolution
+
+    async def _resolve(self, receiver: Any, name: str, port: int) -> None:
+        for family, address in await self.checked(name):
+            kind = IPv6Address if family == socket.AF_INET6 else IPv4Address
+            receiver.addressResolved(kind("TCP", address, port))
+        receiver.resolutionComplete()
+
+    async def checked(self, name: str) -> list[tuple[int, str]]:
+        """(family, address) of each address of a name; none where it has none or a forbidden one."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(None, lookup, name)
+        except (OSError, UnicodeError):
+            return []
+        for _, address in found:
+            if why_forbidden(address, self._private_network):
+                self.refused[name] = address
+                return []
+        self.refused.pop(name, None)
+        return found
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """A lookup is bounded by the page's own timeout."""
+
+
+def lookup(name: str) -> list[tuple[int, str]]:
+    """(family, address) of each address the system knows for a name."""
+    answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return [
+        (int(family), str(where[0]))
+        for family, _, _, _, where in answers
+        if family in (socket.AF_INET, socket.AF_INET6)
+    ]
+
+
+def _literal(host: str) -> str:
+    """The address that a host written in figures means (`127.1`, `0x7f000001`, `2130706433` too)."""
+    if ":" in host:
+        return host
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return ""
+
+
+def _plain(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address inside an IPv6 one, where it is a wrapping."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped or address.sixtofour:
+        return address.ipv4_mapped or address.sixtofour or address
+    if address.teredo:
+        return address.teredo[1]
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address

@@ -1,0 +1,95 @@
+r"""The journal of a crawl: one line for each address that was fetched, forced to the disk.
+
+In: rows (JSON objects with a ``key``). Out: the last row of a key. The file only grows; a line that a
+kill cut off has no line end, and is cut away when the journal is opened. So what was fetched is there
+once or not at all, and a crawl that begins again asks the journal first: it is its cache too. Pages lie
+in it compressed, so that another selector needs no second visit.
+"""
+
+import base64
+import json
+import os
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from yanmo.storage import disk_errors, sync_folder
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """Rows by key, on disk; in memory only where each begins."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._where: dict[str, int] = {}
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "Journal":
+        with disk_errors("opening the journal", self._path.parent):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "a+b")
+            self._read_through(self._file)
+            sync_folder(self._path.parent)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def find(self, key: str) -> Row | None:
+        """The last row of a key."""
+        if key not in self._where:
+            return None
+        assert self._file is not None
+        self._file.seek(self._where[key])
+        row: Row = json.loads(self._file.readline())
+        return row
+
+    def add(self, row: Row) -> None:
+        """Write a row; when this returns it is on the disk."""
+        assert self._file is not None
+        line = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+        with disk_errors("writing the journal", self._path.parent):
+            where = self._file.seek(0, os.SEEK_END)
+            self._file.write(line.encode("utf-8", "replace"))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._where[row["key"]] = where
+
+    def _read_through(self, file: BinaryIO) -> None:
+        """Note where rows begin; cut off a last line that has no end, pass over a damaged one."""
+        file.seek(0)
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(end)
+                return
+            if (row := _row(line)) is not None:
+                self._where[row["key"]] = end
+            end += len(line)
+
+
+def pack(data: bytes) -> str:
+    """Bytes as they stand in a row."""
+    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
+
+
+def unpack(text: str) -> bytes:
+    """The bytes that a row holds."""
+    return zlib.decompress(base64.b64decode(text))
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("key"), str) else None

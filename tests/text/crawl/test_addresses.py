@@ -1,0 +1,100 @@
+import asyncio
+import socket
+
+import pytest
+
+from yanmo.text.crawl import addresses
+from yanmo.text.crawl.addresses import CheckedResolver, why_forbidden, why_refused
+from yanmo.text.crawl.profile import Profile
+
+
+def profile(**how: object) -> Profile:
+    return Profile(start=("http://site.example/",), permission="a test", **how)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1",
+     "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1",
+     "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "ff02::1", "no address", ""],
+)  # fmt: skip
+def test_only_what_the_whole_internet_reaches_is_connected_to(address: str) -> None:
+    assert why_forbidden(address, private_network=False)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+def test_public_addresses_are_allowed(address: str) -> None:
+    assert not why_forbidden(address, private_network=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [("127.0.0.1", True), ("192.168.0.1", True), ("::1", True), ("8.8.8.8", True), ("169.254.169.254", False),
+     ("fe80::1", False), ("0.0.0.0", False), ("::ffff:169.254.169.254", False), ("224.0.0.1", False)],
+)  # fmt: skip
+def test_a_private_network_is_no_way_to_the_clouds_keys(address: str, allowed: bool) -> None:
+    assert (not why_forbidden(address, private_network=True)) == allowed
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1/", "private address"),
+        ("http://127.1/", "private address"),
+        ("http://0x7f.1/", "private address"),
+        ("http://0x7f000001/", "private address"),
+        ("http://2130706433/", "private address"),
+        ("http://017700000001/", "private address"),
+        ("http://[::1]/", "private address"),
+        ("http://[::ffff:127.0.0.1]/", "private address"),
+        ("http://169.254.169.254/latest/meta-data/", "private address"),
+        ("file:///etc/passwd", "not http"),
+        ("file://site.example/etc/passwd", "not http"),
+        ("ftp://site.example/", "not http"),
+        ("javascript:alert(1)", "not http"),
+        ("data:text/html,x", "not http"),
+        ("http://", "not http"),
+        ("http://site.example:99999999/", "not http"),
+        ("http://user:secret@site.example/", "login in the address"),
+        ("http://site.example/" + "x" * 3000, "address too long"),
+        ("http://other.example/", "off-site"),
+        ("http://site.example.evil.example/", "off-site"),
+        ("http://site.example:8080/", "off-site"),
+        ("http://site.example/a", ""),
+        ("https://site.example/a", ""),
+        ("http://SITE.example:80/a", ""),
+    ],
+)
+def test_a_url_is_refused_for_what_it_says(url: str, reason: str) -> None:
+    assert why_refused(url, profile()) == reason
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *found: str, private: bool = False) -> CheckedResolver:
+    answers = [(int(socket.AF_INET6 if ":" in a else socket.AF_INET), a) for a in found]
+    monkeypatch.setattr(addresses, "lookup", lambda name: answers)
+    return CheckedResolver(private)
+
+
+def test_an_answer_with_one_forbidden_address_is_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = resolve(monkeypatch, "8.8.8.8", "::1")
+    assert asyncio.run(resolver.checked("two-faced.example")) == []
+    assert resolver.refused == {"two-faced.example": "::1"}
+
+
+def test_checked_addresses_are_the_ones_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = resolve(monkeypatch, "8.8.8.8", "2606:2800:220:1::1")
+    found = asyncio.run(resolver.checked("good.example"))
+    assert [address for _, address in found] == ["8.8.8.8", "2606:2800:220:1::1"]
+    assert not resolver.refused
+
+
+def test_a_name_that_does_not_exist_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> list[tuple[int, str]]:
+        raise socket.gaierror(-2, "unknown")
+
+    monkeypatch.setattr(addresses, "lookup", unknown)
+    assert asyncio.run(CheckedResolver(False).checked("none.example")) == []
+
+
+def test_the_systems_own_resolver_is_read_right() -> None:
+    assert ("127.0.0.1") in [address for _, address in addresses.lookup("127.0.0.1")]

@@ -1,0 +1,291 @@
+"""A site that means harm: nothing forbidden is connected to, every page ends within its limits."""
+
+import gzip
+import io
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.text.crawl.site import Answer, Site, html, links, moved, robots, text_page, toml
+from yanmo.log import Voice
+from yanmo.text.crawl import addresses, runner, spider
+from yanmo.text.crawl.profile import load_profile
+from yanmo.text.crawl.spider import retry_after, settings_of
+
+OUT = Path("x.jsonl")
+
+
+def crawl(text: str) -> dict[str, Any]:
+    Path("x.toml").write_text(text, encoding="utf-8")
+    return runner.crawl(load_profile("x.toml"), OUT, Voice(stream=io.StringIO())).manifest
+
+
+def site_with(**pages: Any) -> dict[str, Any]:
+    """A home page that leads to each of these, and to a good one last."""
+    named = {f"/{name}": page for name, page in pages.items()}
+    return {"/": html(links(*named, "/good")), "/good": text_page("好", "好的正文"), **named}
+
+
+def endless() -> Iterator[bytes]:
+    while True:
+        yield b"x" * 65536
+
+
+def drip() -> Iterator[bytes]:
+    for _ in range(600):
+        time.sleep(0.1)
+        yield b"x"
+
+
+def failures(manifest: dict[str, Any]) -> set[str]:
+    return {line.rpartition("/")[2] + ": " + line.split(": ")[1] for line in manifest["named"]}
+
+
+def test_large_slow_and_broken_pages_end_within_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spider, "TRIES", 1)
+    bomb = gzip.compress(b"<p>" + b"0" * 50_000_000)
+    pages = site_with(
+        bomb=Answer(bomb, headers={"Content-Encoding": "gzip"}),
+        nested=Answer(gzip.compress(bomb), headers={"Content-Encoding": "gzip, gzip"}),
+        endless=Answer(chunks=endless),
+        drip=Answer(chunks=drip),
+        large=Answer(b"x" * 2_500_000),
+        image=Answer(b"\x89PNG", headers={"Content-Type": "image/png"}),
+        binary=Answer(bytes(range(128, 256)) * 99),
+        torn=Answer(b"not gzip", headers={"Content-Encoding": "gzip"}),
+        refresh=html("<meta http-equiv=refresh content='0; url=http://169.254.169.254/'>"),
+        file=moved("file:///etc/passwd"),
+        nowhere=Answer(status=302),
+    )
+    begun = time.monotonic()
+    with Site(pages) as site:
+        manifest = crawl(toml(site, budget="max_page_mb = 2").replace("page_seconds = 5", "page_seconds = 1"))
+    assert time.monotonic() - begun < 12
+    said = failures(manifest)
+    assert {f"{name}: max_page_mb" for name in ("bomb", "nested", "endless", "large")} <= said
+    assert {"drip: timeout", "image: type image/png", "binary: undecodable", "nowhere: 302"} <= said
+    assert manifest["reasons"]["refused"]["not http"] == 1
+    assert manifest["counts"]["kept"] == 1
+    assert manifest["found"] == sum(manifest["counts"].values())
+
+
+def test_redirects_end_and_obey_robots_and_stay_on_the_site() -> None:
+    with Site({"/*": text_page("受害", "内网的秘密")}, "127.0.0.2") as victim:
+        pages = site_with(
+            loop=moved("/loop/2"),
+            self=moved("/self"),
+            long=moved("/long/1"),
+            private=moved("/forbidden/x"),
+            cloud=moved("http://169.254.169.254/latest/meta-data/"),
+            elsewhere=moved(f"{victim.url}/x"),
+            decimal=moved(f"http://2130706434:{victim.port}/"),
+        )  # fmt: skip
+        pages["/loop/2"] = moved("/loop")
+        pages["/long/*"] = lambda path, number: moved(path + "1")
+        pages["/forbidden/x"] = text_page("禁", "不许看")
+        pages["/robots.txt"] = robots("User-agent: *", "Disallow: /forbidden/")
+        with Site(pages) as site:
+            manifest = crawl(toml(site))
+    assert manifest["reasons"]["failed"] == {"redirect loop": 2, "more than 5 redirects": 1}
+    assert manifest["reasons"]["refused"] == {"robots.txt": 1, "private address": 1, "off-site": 2}
+    assert "/forbidden/x" not in site.asked
+    assert victim.connections == 0
+    assert manifest["found"] == sum(manifest["counts"].values())
+
+
+@pytest.fixture
+def loopback_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 127.0.0.1 stand in for a public address, 127.0.0.2 for one of an inner network; no delay."""
+    real = addresses.why_forbidden
+    monkeypatch.setattr(
+        addresses, "why_forbidden", lambda a, private: "" if a == "127.0.0.1" else real(a, private)
+    )
+    settings = spider.settings_of
+    monkeypatch.setattr(
+        spider, "settings_of",
+        lambda profile: settings(profile) | {"DOWNLOAD_DELAY": 0, "AUTOTHROTTLE_START_DELAY": 0},
+    )  # fmt: skip
+    monkeypatch.setattr(spider, "TRIES", 1)
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_name_that_is_bound_anew_leads_to_no_inner_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def rebinding(name: str) -> list[tuple[int, str]]:
+        asked.append(name)
+        return [(2, "127.0.0.1" if len(asked) <= 3 else "127.0.0.2")]
+
+    monkeypatch.setattr(addresses, "lookup", rebinding)
+    closing = {"Connection": "close"}  # so that each page needs a connection of its own
+    pages = {
+        "/": Answer(links("/1", "/2", "/3").encode(), headers=closing),
+        "/robots.txt": Answer(status=404, headers=closing),
+        "/*": lambda path, number: Answer(text_page(path, f"正文{path}").body, headers=closing),
+    }
+    with Site(pages) as site, Site({"/*": text_page("秘", "秘密")}, "127.0.0.2", site.port) as victim:
+        text = toml(f"http://public.example:{site.port}").replace("private_network = true", "")
+        manifest = crawl(text.replace("delay = 0", "delay = 1"))
+    assert asked == ["public.example"] * 5
+    assert manifest["counts"] == {"list": 1, "kept": 1, "refused": 2}
+    assert manifest["reasons"]["refused"] == {"private address": 2}
+    assert victim.connections == 0
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_public_site_leads_to_no_private_address_by_links_or_redirects() -> None:
+    with Site({"/*": text_page("秘", "秘密")}, "127.0.0.2") as victim:
+        inner = f"127.0.0.2:{victim.port}"
+        hosts = f'hosts = ["127.0.0.1:PORT", "{inner}", "localhost:{victim.port}"]'
+        pages = site_with(redirect=moved(f"http://{inner}/"), short=moved(f"http://127.2:{victim.port}/"))
+        pages["/"] = html(links(f"http://{inner}/x", "/redirect", "/short", "http://[::1]/", "/good"))
+        with Site(pages) as site:
+            text = toml(site, more=hosts.replace("PORT", str(site.port)))
+            manifest = crawl(text.replace("private_network = true", "").replace("delay = 0", "delay = 1"))
+    assert manifest["reasons"]["refused"] == {"private address": 4}
+    assert manifest["counts"]["kept"] == 1
+    assert victim.connections == 0
+
+
+def test_a_calendar_and_shallow_wide_facets_cost_their_budget_and_no_more() -> None:
+    def calendar(path: str, number: int) -> Answer:
+        year, month = (int(part) for part in path.strip("/").split("/")[1:3])
+        after = f"/cal/{year + month // 12}/{month % 12 + 1:02d}/"
+        return html(links(after, kind="l") + links(f"/event/{year}-{month}.html"))
+
+    def facets(path: str, number: int) -> Answer:
+        return html(links(*(f"{path}{n}/" for n in range(20)), kind="l"))
+
+    pages = {
+        "/": html(links("/cal/2024/01/", "/shop/", kind="l") + links("/good")),
+        "/cal/*": calendar, "/shop/*": facets,
+        "/event/*": lambda path, number: text_page(path, "没有活动"),
+        "/good": text_page("好", "好的正文"),
+    }  # fmt: skip
+    with Site(pages) as site:
+        manifest = crawl(toml(site, budget="max_calendar = 5\nmax_lists = 20\nmax_depth = 9"))
+    assert manifest["counts"]["list"] <= 20
+    assert sum(path.startswith("/cal/") for path in site.asked) <= 5
+    assert {"max_calendar", "max_lists"} <= set(manifest["reasons"]["refused"]) | {"max_depth"}
+    assert len(site.asked) <= 32
+    assert manifest["counts"]["kept"] == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(status=503), moved("/robots.txt"), moved("http://169.254.169.254/")]
+)
+def test_a_site_whose_robots_txt_cannot_be_had_is_not_crawled(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spider, "TRIES", 1)
+    with (
+        Site(site_with() | {"/robots.txt": answer}) as site,
+        pytest.raises(Exception, match="no text was found"),
+    ):
+        crawl(toml(site))
+    assert set(site.asked) == {"/robots.txt"}
+
+
+def test_a_robots_txt_elsewhere_on_the_site_is_read() -> None:
+    pages = site_with() | {
+        "/robots.txt": moved("/r.txt"),
+        "/r.txt": robots("User-agent: yanmo", "Disallow: /good"),
+    }
+    with Site(pages) as site, pytest.raises(Exception, match=r"1 × robots\.txt"):
+        crawl(toml(site))
+    assert "/good" not in site.asked
+
+
+def test_a_site_that_turns_us_away_is_left_alone() -> None:
+    pages = {
+        "/": html(links(*(f"/{n}" for n in range(40)))),
+        "/0": text_page("好", "好的正文"),
+        "/*": Answer(status=403),
+    }
+    with Site(pages) as site:
+        manifest = crawl(toml(site))
+    assert manifest["unfinished"].startswith("10 pages in a row failed")
+    assert manifest["reasons"] == {"failed": {"403": 10}}
+    assert manifest["counts"]["waiting"] == 29
+
+
+def test_requests_keep_their_distance_and_come_one_by_one() -> None:
+    slow = "User-agent: *", "Crawl-delay: 0.5"
+    pages = site_with(a=text_page("一", "一的正文"), b=text_page("二", "二的正文")) | {
+        "/robots.txt": robots(*slow)
+    }
+    with Site(pages) as site:
+        crawl(toml(site))
+    gaps = [after - before for before, after in zip(site.times[1:], site.times[2:], strict=False)]
+    assert min(gaps) >= 0.49
+    assert site.most_open == 1
+
+
+def test_a_slow_site_is_asked_less_often() -> None:
+    def slow(path: str, number: int) -> Answer:
+        time.sleep(0.6)
+        return text_page("慢", "慢的正文")
+
+    with Site(site_with(slow=slow, fast=text_page("快", "快的正文"))) as site:
+        crawl(toml(site))
+    when = dict(zip(site.asked, site.times, strict=True))
+    assert when["/good"] - when["/fast"] >= 0.25
+
+
+def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    with Site(site_with()) as site:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        site.serve_tls(context)
+        with pytest.raises(Exception, match="no text was found"):
+            crawl(toml(site).replace("http://", "https://"))
+    assert site.asked == []
+
+
+def self_signed(folder: Path) -> Path:
+    """A key and a certificate for 127.0.0.1 in one file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    signed = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = folder / "self.pem"
+    path.write_bytes(key.private_bytes(*how) + signed)
+    return path
+
+
+def test_scrapy_listens_remembers_and_pickles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its defaults would do, and what nothing here may turn on."""
+    Path("x.toml").write_text('start = ["http://a.example/"]\npermission = "x"', encoding="utf-8")
+    settings = settings_of(load_profile("x.toml"))
+    assert settings["DOWNLOAD_DELAY"] >= 1 and settings["DOWNLOAD_DELAY_JITTER"] == 0
+    assert settings["AUTOTHROTTLE_ENABLED"] and settings["CONCURRENT_REQUESTS"] == 1
+    assert not settings["REMOTE_CONTROL_ENABLED"] and not settings["TELNETCONSOLE_ENABLED"]
+    assert settings["DOWNLOAD_VERIFY_CERTIFICATES"]
+    assert "JOBDIR" not in settings and "HTTPCACHE_ENABLED" not in settings
+    assert settings["DOWNLOAD_MAXSIZE"] == 10_000_000 and settings["DOWNLOAD_TIMEOUT"] == 30
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("120", 120), ("", 0), ("soon", 0), ("-5", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
+)
+def test_retry_after(value: str, seconds: float) -> None:
+    assert retry_after(value) == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100))
+    assert 98 <= retry_after(date) <= 100
