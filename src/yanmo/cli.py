@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from yanmo.cli_corpus import clean
+from yanmo.cli_corpus import clean, inspect
 from yanmo.cli_crawl import crawl
 from yanmo.cli_hub import export, import_
 from yanmo.cli_tokenizer import app as tokenizer_app
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 
 app.add_typer(tokenizer_app)
+app.command()(inspect)
 app.command()(clean)
 app.command("import")(import_)
 app.command()(export)

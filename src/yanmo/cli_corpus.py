@@ -1,7 +1,8 @@
 """``yanmo inspect`` and ``yanmo clean``: what a corpus is, and what it becomes."""
 
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,11 @@ import typer
 from yanmo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from yanmo.config import Cleaning
     from yanmo.text.clean.run import Result
+    from yanmo.text.report import Report
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Arguments = Annotated[
@@ -26,7 +30,109 @@ Arguments = Annotated[
 Processes = Annotated[
     int | None, typer.Option(min=1, help="Processes that clean. [default: one for each core]")
 ]
+SHOWN_FILES = 20
+NAMES = {"\n": "line end", " ": "space", "\t": "tab", "　": "full-width space"}
 COLOURS = {"same": "", "out": "red strike", "in": "green"}
+
+
+def inspect(
+    arguments: Arguments,
+    vocab: Annotated[
+        str | None, typer.Option(help="A vocabulary (as tokenizer.path): which characters does it lack?")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one page with pictures.")] = None,
+    nproc: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a corpus is, what ails it, and what `yanmo clean` would do about it."""
+    from yanmo import storage
+    from yanmo.data.contamination import contamination
+    from yanmo.log import Voice
+    from yanmo.text.report import inspect as look
+    from yanmo.text.report_page import page
+
+    config = _cleaning(arguments, "inspect")
+    voice = Voice()
+    report = look(config, nproc, voice)
+    if report.documents:
+        voice.live("looking for held-out text in the training text")
+        readable = tuple(file.location for file in report.files if not file.unreadable)
+        report.overlap = contamination(config.corpus.model_copy(update={"path": readable})).share
+        voice.settle()
+    if vocab is not None:
+        report.lacking = lacking(vocab, report.characters_seen)
+    if html is not None:
+        storage.write_atomic(html, page(report, f"Corpus report: {', '.join(config.corpus.path)}"))
+    if as_json:
+        print(json.dumps(report.as_json(), ensure_ascii=False))
+        return
+    print("\n".join(report_lines(report)))
+    if html is not None:
+        print(f"page       {html}")
+    print("Next:", *(f"  {command}" for command in _next(arguments, report.proposal())), sep="\n")
+
+
+def lacking(vocab: str, characters: "Counter[str]") -> dict[str, int]:
+    """Characters that do not come back from a vocabulary, the most frequent first."""
+    from yanmo.config import TokenizerConfig
+    from yanmo.tokenizer import find_tokenizer
+
+    tokenizer = find_tokenizer(TokenizerConfig(path=vocab))
+    assert tokenizer is not None
+    lost = {c: n for c, n in characters.most_common() if c not in tokenizer.decode(tokenizer.encode(c))}
+    return {NAMES.get(c, c): n for c, n in lost.items()}
+
+
+def report_lines(report: "Report") -> list[str]:
+    """A report for people."""
+    from yanmo.text.report import BINS
+
+    def listed(values: Mapping[str, int], shown: int = 8) -> str:
+        parts = [f"{name} {number:,}" for name, number in [*values.items()][:shown] if number]
+        return ", ".join([*parts, "…"] if len(values) > shown else parts)
+
+    bounds = [*(f"≤{bound:,}" for bound in BINS), "more"]
+    found = [
+        f"files      {len(report.files):,}, {report.bytes:,} bytes"
+        + (f"; passed over: {listed(report.passed_over)}" if report.passed_over else "")
+    ]
+    for file in report.files[:SHOWN_FILES]:
+        state = file.unreadable or f"{', '.join(file.encodings)}, {amount(file.documents, file.characters)}"
+        lost = f"; dropped: {listed(file.dropped)}" if file.dropped else ""
+        found.append(f"           {file.path}: {state}{lost}")
+    if len(report.files) > SHOWN_FILES:
+        found.append(f"           … {len(report.files) - SHOWN_FILES:,} more; --json and --html list them")
+    different = len(report.characters_seen)
+    found += [
+        f"text       {amount(report.documents, report.characters)}, {different:,} different ones",
+        f"tokens     {listed(report.tokens)}",
+        f"lengths    {listed(dict(zip(bounds, report.lengths, strict=True)), 20)}; median {report.median:,},"
+        f" longest {report.longest:,}",
+    ]
+    odd = {name: sum(values.values()) for name, values in report.odd_characters.items()}
+    sections = {
+        "found": report.forms,
+        "scripts": report.scripts,
+        "marks": report.punctuation,
+        "unequal": report.unbalanced,
+        "odd": odd,
+        "lacking": report.lacking,
+    }
+    found += [f"{name:<10} {listed(values)}" for name, values in sections.items() if values]
+    if report.overlap is not None:
+        found.append(f"held out   {report.overlap:.2%} of it would stand in the training text as well")
+    found += [f"would drop {number:,} documents: {reason}" for reason, number in report.dropped.most_common()]
+    for rule, number in report.changed.most_common():
+        found.append(f"change     {number:,} documents: {rule}, {report.removed[rule]:,} characters fewer")
+    found += [f"ad         {line}" for line in report.ads[:8]]
+    found += [f"repeated   in {number:,} documents: {line}" for line, number in report.repeated_lines[:12]]
+    return found
+
+
+def _next(arguments: list[str], proposal: str) -> list[str]:
+    named = shlex.join(arguments)
+    plain = [f"yanmo clean {named} --explain", f"yanmo clean {named} --dedup"]
+    return [*plain, f"yanmo clean {named} --dedup {proposal}"] if proposal else plain
 
 
 def clean(
@@ -51,7 +157,7 @@ def clean(
     from yanmo.log import Voice
     from yanmo.text.clean.run import manifest_path, run
 
-    config = _cleaning(arguments)
+    config = _cleaning(arguments, "clean")
     if explain:
         show_changes(config)
         return
@@ -127,12 +233,12 @@ def show_changes(config: "Cleaning") -> None:
     console.print(f"{number:,} changes; nothing was written")
 
 
-def _cleaning(arguments: list[str]) -> "Cleaning":
+def _cleaning(arguments: list[str], verb: str) -> "Cleaning":
     from yanmo.config import load_cleaning, split_arguments
 
     paths, settings = split_arguments(arguments)
     if not paths:
-        raise ConfigError("no corpus is named", "yanmo clean", "name files, folders or globs")
+        raise ConfigError("no corpus is named", f"yanmo {verb}", "name files, folders or globs")
     return load_cleaning(settings, paths)
 
 

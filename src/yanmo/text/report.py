@@ -17,8 +17,8 @@ from yanmo.errors import DataError
 from yanmo.log import Progress, Voice
 from yanmo.text.chapters import split_chapters
 from yanmo.text.clean import judge
-from yanmo.text.clean.ads import letters
-from yanmo.text.clean.characters import NARROW
+from yanmo.text.clean.ads import ads, letters
+from yanmo.text.clean.characters import INVISIBLE, NARROW
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for
 from yanmo.text.dedup import Marks, Seen
@@ -35,10 +35,16 @@ REPEATED_IN = 3
 """A line that stands in so many documents, or chapters where there are few documents, is worth a look."""
 MIN_REPEATED_LETTERS = 4
 SHOWN = 20
+LONGEST_SHOWN = 100
 MANY_LINES = 1_000_000
 """Different lines counted at a time; then those seen once are forgotten."""
 QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
 WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
+ODD = {
+    "control": re.compile(f"{ILLEGAL.pattern}|{INVISIBLE.pattern}"),
+    "private-use": PRIVATE,
+    "lost": re.compile("\ufffd"),
+}
 BINS = (100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
@@ -47,6 +53,8 @@ class FileReport:
     """One file."""
 
     path: str
+    location: str
+    """Where it lies, from here."""
     bytes: int = 0
     encodings: list[str] = field(default_factory=list)
     documents: int = 0
@@ -75,8 +83,8 @@ class Report:
     """Chapters, acts and poems found."""
     scripts: Counter[str] = field(default_factory=Counter)
     """Letters by script; hanzi that have only a traditional or a simplified form apart."""
-    odd_characters: Counter[str] = field(default_factory=Counter)
-    """Control, private-use and lost characters, by code point."""
+    odd_characters: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Control, private-use and lost characters: kind -> code point -> how often."""
     punctuation: dict[str, int] = field(default_factory=dict)
     unbalanced: Counter[str] = field(default_factory=Counter)
     """Documents whose opening and closing marks are not equally many, by mark."""
@@ -104,7 +112,7 @@ class Report:
 
     def proposal(self) -> str:
         """The setting that takes out the lines that look like boilerplate, or an empty string."""
-        lines = [line for line, _ in self.repeated_lines if _looks_like_boilerplate(line)]
+        lines = [line for line, _ in self.repeated_lines if _looks_like_boilerplate(line) and ads(line)]
         quoted = ", ".join(f'"{line}"' for line in lines[:SHOWN] if '"' not in line and "\\" not in line)
         return f"clean.drop_lines='[{quoted}]'" if quoted else ""
 
@@ -140,7 +148,7 @@ def _documents(config: Cleaning, report: Report) -> Iterator[tuple[int, Document
         report.passed_over.update(file.suffix or "no suffix" for file in source.passed_over)
         for file in source.files:
             counts, number = CorpusCounts(), len(report.files)
-            found = FileReport(source.name(file))
+            found = FileReport(source.name(file), str(file))
             report.files.append(found)
             try:
                 corpus = config.corpus.model_copy(update={"path": (str(file),)})
@@ -214,6 +222,10 @@ def _looks_like_boilerplate(line: str) -> bool:
     ) is not None and not re.search("[“”「」]", line)
 
 
+def _short(line: str) -> str:
+    return line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}…"
+
+
 def _count_cleaning(document: Document, cleaned: Cleaned, marks: Marks, seen: Seen, report: Report) -> None:
     for rule, removed in cleaned.changes.items():
         report.changed[rule] += 1
@@ -221,7 +233,7 @@ def _count_cleaning(document: Document, cleaned: Cleaned, marks: Marks, seen: Se
     if "ads" in cleaned.changes and len(report.ads) < SHOWN:
         left = set(map(letters, cleaned.text.split("\n")))
         gone = (line.strip() for line in document.text.split("\n") if letters(line) not in left)
-        report.ads += [line for line in gone if line][: SHOWN - len(report.ads)]
+        report.ads += [_short(line) for line in gone if line][: SHOWN - len(report.ads)]
     reason = cleaned.dropped or seen.judge(marks)
     if reason:
         report.dropped[reason] += 1
@@ -245,19 +257,22 @@ def _sum_up(report: Report, lengths: list[int], lines: Lines) -> None:
     )
     report.repeated_lines = lines.repeated()
     characters = report.characters_seen
-    report.scripts = scripts(characters)
+    report.scripts = Counter(dict(scripts(characters).most_common()))
     latin = report.scripts["latin"]
     report.tokens = {
         "char": report.characters,
         "bpe of 32,000, about": round((report.characters - latin) / 1.5 + latin / 4),
     }
-    for pattern in (ILLEGAL, PRIVATE, re.compile("\ufffd")):
-        odd = {c: n for c, n in characters.items() if pattern.match(c)}
-        report.odd_characters.update({f"U+{ord(c):04X}": n for c, n in odd.items()})
+    report.odd_characters = {name: found for name, kind in ODD.items() if (found := _odd(characters, kind))}
     report.punctuation["full-width"] = sum(characters[c] for c in WIDE_MARKS)
     report.punctuation["half-width"] = sum(characters[c] for c in NARROW_MARKS)
     report.unbalanced = +report.unbalanced
     report.forms = +report.forms
+
+
+def _odd(characters: Counter[str], kind: re.Pattern[str]) -> dict[str, int]:
+    found = Counter({f"U+{ord(c):04X}": n for c, n in characters.items() if kind.match(c)})
+    return dict(found.most_common())
 
 
 def scripts(characters: Counter[str]) -> Counter[str]:

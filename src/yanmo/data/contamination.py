@@ -1,0 +1,33 @@
+"""How much of what would be held out stands in the training text as well.
+
+In: a corpus. Out: :class:`~yanmo.text.dedup.Overlap` for the split that ``prepare`` would make. Exact copies
+fall on one side anyway; this finds what is copied within documents and between them.
+"""
+
+from collections.abc import Iterator
+
+from yanmo.config import CorpusConfig
+from yanmo.data.prepare import assign, content_hash, default_val_fraction, plan_split
+from yanmo.text.dedup import Overlap, overlap
+from yanmo.text.documents import read_documents
+
+GAP = 256
+"""Characters left out between the two parts of one document, as for a window of so many tokens."""
+
+
+def contamination(corpus: CorpusConfig) -> Overlap:
+    """Read the corpus three times: its sizes, what is held out, what is not.
+
+    Raises:
+        DataError: a path is missing or unreadable.
+    """
+    sizes = [(content_hash(document.text), len(document.text)) for document in read_documents(corpus)]
+    split = plan_split(sizes, default_val_fraction(sum(size for _, size in sizes)))
+
+    def side(wanted: str) -> Iterator[str]:
+        for document, (name, _) in zip(read_documents(corpus), sizes, strict=True):
+            for found, part in assign(document, name, split, GAP):
+                if found == wanted:
+                    yield part.text
+
+    return overlap(side("val"), lambda: side("train"))
