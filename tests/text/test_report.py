@@ -1,0 +1,118 @@
+"""The corpus doctor: what it says of a corpus is true, and its page shows no text as HTML."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from yanmo.config import load_cleaning
+from yanmo.log import Voice
+from yanmo.text import demo
+from yanmo.text.clean.run import run
+from yanmo.text.report import inspect, is_poem, scripts
+from yanmo.text.report_page import bars, page
+
+STORIES = [story.text for _, story in zip(range(12), demo.stories(), strict=False)]
+BANNER = "本书由某某整理，版权属于作者"
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    texts = [*STORIES[:6], STORIES[0], "“" * 300, "他说：“没有完。\x07\ue001\ufffd,好."]
+    rows = [json.dumps({"text": f"{text}\n{BANNER}"}, ensure_ascii=False) for text in texts]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(
+        "第一回　雪夜\n\n他来了。\n\n第二回　雨夜\n\n她走了。www.xiaoshuo9.com".encode("gb18030")
+    )
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe\x00\x00\x01" * 99)
+    (tmp_path / "d.doc").write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.fixture
+def report(corpus):
+    return inspect(load_cleaning([], [str(corpus)]), None, Voice(is_main=False))
+
+
+def test_files_are_listed_with_their_encoding_or_their_trouble(report):
+    assert [file.path for file in report.files] == ["a.jsonl", "b.txt", "c.txt"]
+    assert [file.encodings for file in report.files] == [["utf-8"], ["gb18030"], []]
+    assert [bool(file.unreadable) for file in report.files] == [False, False, True]
+    assert report.passed_over == {".doc": 1}
+    assert report.bytes == sum(file.bytes for file in report.files)
+
+
+def test_counts_are_exact(report):
+    assert report.documents == 10 == sum(file.documents for file in report.files) == sum(report.lengths)
+    assert report.characters == sum(file.characters for file in report.files)
+    assert report.characters == report.characters_seen.total() == report.tokens["char"]
+    assert report.forms["chapters"] == 1  # one more than the first
+    assert report.odd_characters["private-use"] == {"U+E001": 1}
+    assert report.odd_characters["lost"] == {"U+FFFD": 1}
+    assert report.unbalanced["“”"] == 2
+
+
+def test_what_it_says_clean_would_do_is_what_clean_does(report, corpus, tmp_path):
+    (corpus / "c.txt").unlink()
+    done = run(load_cleaning([], [str(corpus)]), tmp_path / "out.jsonl", Voice(is_main=False), dedup=True)
+    assert report.dropped == done.dropped
+    assert report.removed == {k: v for k, v in done.removed.items() if k != "repeated_paragraphs"}
+    assert report.ads
+
+
+def test_repeated_lines_are_found_and_proposed_and_the_proposal_works(report, corpus, tmp_path):
+    assert (BANNER, 9) in report.repeated_lines
+    name, _, value = report.proposal().partition("=")
+    config = load_cleaning([f"{name}={value.strip(chr(39))}", "clean.ads=false"], [str(corpus / "a.jsonl")])
+    run(config, tmp_path / "out.jsonl", Voice(is_main=False))
+    assert BANNER not in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+
+
+def test_as_json_is_plain(report):
+    assert json.loads(json.dumps(report.as_json()))["documents"] == 10
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_the_page_stands_alone_and_shows_text_as_text(report):
+    report.repeated_lines.append(("<script>alert(1)</script><img src=x onerror=y>", 3))
+    tags = Tags()
+    tags.feed(page(report, "<b>报告</b>"))
+    names = {tag for tag, _ in tags.seen}
+    assert {"svg", "table", "style"} <= names and not names & {"script", "img", "link", "iframe", "b"} - {"b"}
+    assert not any(name in attrs for _, attrs in tags.seen for name in ("src", "href", "onerror", "onload"))
+
+
+def test_bars_are_as_long_as_their_numbers():
+    picture = Tags()
+    picture.feed(bars({"甲": 100, "乙": 50, "丙": 0}))
+    widths = [float(attrs["width"]) for tag, attrs in picture.seen if tag == "rect"]
+    assert len(widths) == 2 and widths[0] == pytest.approx(2 * widths[1], rel=0.01)
+    assert bars({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("床前明月光，疑是地上霜。\n举头望明月，低头思故乡。", True),
+        ("朝辞白帝彩云间，千里江陵一日还。两岸猿声啼不住，轻舟已过万重山。", True),
+        (STORIES[0], False),
+        ("他来了。她走了。", False),
+    ],
+)
+def test_poems_are_told_from_prose(text, is_one):
+    assert is_poem(text) is is_one
+
+
+def test_scripts_tell_traditional_from_simplified():
+    from collections import Counter
+
+    found = scripts(Counter("頭髮 头发 人 абв あ abc"))
+    assert found == {"traditional only": 2, "simplified only": 2, "both": 1, "ru": 3, "ja": 1, "latin": 3}
