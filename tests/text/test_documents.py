@@ -55,9 +55,9 @@ def test_a_file_that_is_no_text_is_a_clear_error(tmp_path: Path, name: str, data
     [
         ("none.txt", "there is no such file or folder"),
         ("book.pdf", ".pdf files are not read"),
-        ("none*", "no .txt, .json or .jsonl file matches"),
-        ("*.pdf", "no .txt, .json or .jsonl file matches"),
-        ("", "the folder has no .txt, .json or .jsonl file"),
+        ("none*", "no .txt, .json, .* or .parquet file matches"),
+        ("*.pdf", "no .txt, .json, .* or .parquet file matches"),
+        ("", "the folder has no .txt, .json, .* or .parquet file"),
     ],
 )
 def test_a_path_that_cannot_be_read_is_a_clear_error(tmp_path: Path, name: str, what: str) -> None:
