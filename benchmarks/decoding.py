@@ -3,9 +3,10 @@
     python benchmarks/decoding.py $CORPORA
 
 Reads ``wild_encodings/``, ``prose/raw_asfound/`` and ``plays/zh_raw_gbk/`` of the folder. Each file is
-decoded as ``yanmo`` does and by the codec it is known to be in (a Big5 novel by cp950, the Big5 of Windows,
-else big5hkscs; what is left by gb18030); where a clean twin ``<name>.clean.txt`` stands one folder up, its share of lines that
-occur in the decoded text is given. Prints a Markdown table, and exits 1 if any character differs.
+decoded as ``yanmo`` does and by the codec it is known to be in: a Big5 novel by cp950, the Big5 of Windows,
+else big5hkscs; a file with UTF-8's mark by that; what is left by gb18030. Where a clean twin
+``<name>.clean.txt`` stands one folder up, the share of its lines that occur in the text is given. Prints a
+Markdown table, and exits 1 if any character differs.
 """
 
 import sys

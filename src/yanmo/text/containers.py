@@ -35,6 +35,8 @@ FREE_BYTES = 16 << 20
 WHOLE = 512 << 20
 """Bytes of a file of a kind that has to be in memory as a whole when it comes out of a container."""
 BUFFER = 1 << 16
+CHUNK = 1 << 20
+"""Bytes unpacked at a time, however many are asked for, so that a bomb is noticed early."""
 FED = 512
 """Bytes given to zstd at a time, of which each four may become 128 KB."""
 ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, LookupError)
@@ -156,14 +158,17 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, source: Any, budget: _Budget) -> None:
         self._source = source
         self._budget = budget
-        self._produced = False
+        self._produced = 0
 
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._produced
+
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._source.read(len(buffer))
+            data = self._source.read1(min(len(buffer), CHUNK))
         except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
             raise _damaged(error) from error
         except OSError as error:
@@ -172,7 +177,7 @@ class _Unpacked(io.RawIOBase):
             if error.errno is not None:
                 raise
             raise _damaged(error) from error
-        self._produced = self._produced or bool(data)
+        self._produced += len(data)
         self._budget.spend(len(data))
         buffer[: len(data)] = data
         return len(data)
@@ -197,7 +202,7 @@ class _Zstandard:
         self._fed = b""
         self._ready = io.BytesIO()
 
-    def read(self, size: int) -> bytes:
+    def read1(self, size: int) -> bytes:
         while not (data := self._ready.read(size)):
             fed = self._fed or self._stream.read(FED)
             if not fed:

@@ -111,7 +111,7 @@ def encoding_of_head(head: bytes) -> str:
     """The encoding of a file's beginning, as far as whole characters go; utf-8 where it cannot be told."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    for whole in (head[: head.rfind(b"\n") + 1] or head, head, head[:-2]):
+    for whole in (head[: head.rfind(b"\n") + 1] or head, head, head[:-1], head[:-2], head[:-3]):
         with contextlib.suppress(ValueError):
             return _climb(whole)[1]
     return "utf-8"

@@ -87,7 +87,7 @@ def _joined(items: list[Any]) -> Any:
 
 def _measure(value: Any, path: str, lengths: Counter[str], depth: int) -> None:
     if isinstance(value, str):
-        lengths[path] += len(value.strip())
+        lengths[path] += len(value.strip().encode("utf-8", "replace"))  # a character of Chinese says more
     elif isinstance(value, list) and depth:
         for item in value[:ELEMENTS]:
             _measure(item, path, lengths, depth - 1)

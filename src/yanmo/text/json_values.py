@@ -99,7 +99,8 @@ class Window:
             raise self._broken("brackets are nested too deeply") from error
         except ValueError as error:  # an integer of thousands of digits
             raise self._broken(str(error)) from error
-        if end == len(self.text) and isinstance(value, int | float) and self._grow():
+        is_near = end + NEAR_THE_END > len(self.text)
+        if is_near and isinstance(value, int | float) and self._grow():
             return self._strict_value()  # a number may go on
         self.at = end
         return value

@@ -25,10 +25,12 @@ HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 SILENT = frozenset(("script", "style", "noscript", "template", "rt", "rp", "svg", "math", "iframe", "object"))
 """What these hold is no text; ``rt`` and ``rp`` are the small letters beside characters."""
 NEVER_CLOSED = frozenset(("br", "hr", "img", "input", "meta", "link", "wbr", "area", "base", "col", "source"))
+CLOSED_BY_OTHERS = frozenset(("p", "li", "td", "th", "tr", "dd", "dt", "option", "tbody", "thead"))
+MAX_DEPTH = 200
+"""Tags within tags; from 256 on libxml2, which trafilatura stands on, leaves out what is inside."""
 BLANK = re.compile("[ \t\r\n\f]+")
-BETWEEN_HANZI = re.compile(
-    "(?<=[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]) (?=[\u3000-\u303f\u3400-\u9fff\uff00-\uffef])"
-)
+HANZI = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
+LINE_END_BETWEEN_HANZI = re.compile(rf"(?<={HANZI})[ \t]*[\r\n]\s*(?={HANZI})")
 XML_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 
 
@@ -64,11 +66,11 @@ def main_text(source: str) -> tuple[str, dict[str, str]]:
         import trafilatura
     except ImportError as error:
         raise NeedsExtra("trafilatura", ".html") from error
-    page: Any = None
-    with contextlib.suppress(Exception):  # a hostile page may break another's parser anywhere; ours is below
-        page = trafilatura.bare_extraction(source, include_comments=False, with_metadata=True)
-    found: dict[str, Any] = page.as_dict() if page is not None else {}
-    lines = Lines(source)
+    lines, page = Lines(source), None
+    if lines.depth < MAX_DEPTH:
+        with contextlib.suppress(Exception):  # of a hostile page, which ours has read already
+            page = trafilatura.bare_extraction(source, include_comments=False, with_metadata=True)
+    found: dict[str, Any] = page.as_dict() if isinstance(page, trafilatura.settings.Document) else {}
     known = {name: found.get(name) for name in ("title", "author", "date", "url", "sitename")}
     known["title"] = known["title"] or lines.title
     text = found.get("text") or "\n".join(lines.lines)
@@ -83,7 +85,10 @@ class Lines(HTMLParser):
         self.lines: list[str] = []
         self.has_heading = False
         self.title = ""
+        self.depth = 0
+        """Tags within tags, at most."""
         self._parts: list[str] = []
+        self._open = 0
         self._silent: list[str] = []
         self._in_heading = self._in_title = False
         self.feed(source)
@@ -91,6 +96,9 @@ class Lines(HTMLParser):
         self._end_line()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in NEVER_CLOSED and tag not in CLOSED_BY_OTHERS:
+            self._open += 1
+            self.depth = max(self.depth, self._open)
         if tag in SILENT:
             self._silent.append(tag)
         if tag == "br" and self._in_heading:
@@ -106,6 +114,7 @@ class Lines(HTMLParser):
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
+        self._open -= tag not in NEVER_CLOSED and tag not in CLOSED_BY_OTHERS
         if tag in self._silent:
             while self._silent.pop() != tag:
                 pass
@@ -121,7 +130,7 @@ class Lines(HTMLParser):
             self._parts.append(data)
 
     def _end_line(self) -> None:
-        line = BETWEEN_HANZI.sub("", BLANK.sub(" ", "".join(self._parts))).strip(" ")
+        line = BLANK.sub(" ", LINE_END_BETWEEN_HANZI.sub("", "".join(self._parts))).strip(" ")
         self._parts = []
         if not line:
             return
