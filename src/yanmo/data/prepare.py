@@ -259,6 +259,10 @@ def _say_counts(counts: CorpusCounts, voice: Voice) -> None:
         voice.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
     if counts.control_characters_removed:
         voice.say(f"{counts.control_characters_removed:,} control characters removed")
+    if counts.undecodable_bytes:
+        voice.warn(f"{counts.undecodable_bytes:,} bytes are broken; U+FFFD stands for them")
+    if counts.texts_in_parts:
+        voice.say(f"{counts.texts_in_parts:,} texts are too large for one document and cut into parts")
 
 
 def _learn(learner: Learner, voice: Voice) -> Tokenizer:
