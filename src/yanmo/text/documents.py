@@ -192,8 +192,10 @@ def _entry_documents(
     number_of_records = 0
     for record in _records(entry.open(), entry.kind, corpus):
         number_of_records += 1
-        counts.undecodable_bytes += record.undecodable_bytes
-        counts.texts_in_parts += record.is_part and record.number == 1
+        if record.undecodable_bytes:
+            counts.undecodable_bytes += record.undecodable_bytes
+        if record.is_part and record.number == 1:
+            counts.texts_in_parts += 1
         if record.dropped:
             counts.drop(record.dropped, f"{where}{record.place}: {record.why}")
             continue
@@ -210,7 +212,9 @@ def _entry_documents(
             encodings.add(record.encoding)
             counts.encodings[record.encoding] += 1
         named = f"{name}#{record.number}" if record.place else name
-        meta = {"size": entry.share(record.size)} | ({"fields": record.fields} if record.fields else {})
+        meta: dict[str, Any] = {"size": entry.share(record.size)}
+        if record.fields:
+            meta["fields"] = record.fields
         yield from _kept(Document(text, named, meta), corpus.split_chapters, counts)
     if not number_of_records:
         raise Unusable(EMPTY, "the file is empty", mend="give a file with records")

@@ -12,11 +12,13 @@ is why that library is not used. Korean and Japanese in EUC look like Chinese an
 
 import codecs
 import contextlib
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from typing import BinaryIO
 
 CHINESE = ("gb18030", "big5hkscs", "big5", "cp950")
@@ -89,9 +91,11 @@ def read_lines(stream: BinaryIO, encoding: str = "auto") -> Iterator[Line]:
     if is_wide(like):
         yield from _wide_lines(head, stream, like)
         return
-    for line, skipped in _byte_lines(head, stream):
-        if skipped:
-            yield Line("", "", len(line) + skipped, f"the line is longer than {LONGEST >> 20} MB")
+    following = iter(partial(stream.readline, LONGEST), b"")
+    for line in chain(_lines_of_head(head, stream), following):
+        if len(line) >= LONGEST and not line.endswith(b"\n"):
+            size = len(line) + _rest_of_line(stream)
+            yield Line("", "", size, f"the line is longer than {LONGEST >> 20} MB")
             continue
         try:
             text, found = _decode_line(line, encoding, like)
@@ -248,19 +252,22 @@ def _decoded(first: int, last: int, encoding: str) -> str:
 # -- lines ------------------------------------------------------------------------------------
 
 
-def _byte_lines(head: bytes, stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Lines with their ends; of one that is too long its beginning, and how many bytes are passed over."""
-    *lines, last = head.split(b"\n")
-    for line in lines:
-        yield line + b"\n", 0
-    line = last if len(head) < HEAD else last + stream.readline(LONGEST)
-    while line:
-        skipped, end = 0, line
-        while len(line) >= LONGEST and end and not end.endswith(b"\n"):
-            end = stream.readline(HEAD)
-            skipped += len(end)
-        yield line, skipped
-        line = stream.readline(LONGEST)
+def _lines_of_head(head: bytes, stream: BinaryIO) -> list[bytes]:
+    """The lines that begin in what has been read; the last one is read to its end."""
+    lines = io.BytesIO(head).readlines()
+    if lines and not lines[-1].endswith(b"\n"):
+        lines[-1] += stream.readline(LONGEST)
+    return lines
+
+
+def _rest_of_line(stream: BinaryIO) -> int:
+    """Read on to the line's end. Gives how many bytes that took."""
+    size = 0
+    while part := stream.readline(HEAD):
+        size += len(part)
+        if part.endswith(b"\n"):
+            break
+    return size
 
 
 def _decode_line(line: bytes, encoding: str, like: str) -> tuple[str, str]:

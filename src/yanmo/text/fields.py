@@ -44,15 +44,15 @@ def roots(path: str, names: Sequence[str]) -> list[str]:
 
 def small_fields(value: dict[str, Any], path: str) -> dict[str, str | int | float]:
     """What else a record says in short strings and numbers: its address, title, author, time…"""
-    kept: dict[str, str | int | float] = {}
-    own = set(roots(path, list(value)))
-    for name, item in value.items():
-        is_small = (isinstance(item, str) and 0 < len(item) <= SMALL) or type(item) in (int, float)
-        if is_small and name not in own and len(name) <= SMALL:
-            kept[name] = item
-            if len(kept) == MANY:
-                break
-    return kept
+    own = [path] if path in value else roots(path, list(value))
+    kept = {
+        name: item
+        for name, item in value.items()
+        if (0 < len(item) <= SMALL if type(item) is str else type(item) in (int, float))
+        and len(name) <= SMALL
+        and name not in own
+    }
+    return kept if len(kept) <= MANY else dict(list(kept.items())[:MANY])
 
 
 def suggest(value: dict[str, Any]) -> str:

@@ -31,6 +31,21 @@ class Broken(ValueError):
         self.column = column
 
 
+def only_value(line: str) -> Any:
+    """The value of a line; a comma may follow.
+
+    Raises:
+        Broken: there is none, or more than one.
+    """
+    try:
+        value, end = DECODER.raw_decode(line, 0)
+        if end == len(line) or line[end:].isspace():
+            return value
+    except (ValueError, RecursionError):
+        pass
+    return Window(line).only_value()
+
+
 class Window:
     """The part of a text that is being read."""
 
@@ -64,7 +79,7 @@ class Window:
             raise self._broken("nothing is expected behind the list")
 
     def only_value(self) -> Any:
-        """The only value of a line; a comma may follow."""
+        """The only value of a text; a comma may follow."""
         self._next()
         value = self.value()
         if self._next() == ",":

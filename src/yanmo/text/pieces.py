@@ -8,7 +8,7 @@ own evidence.
 import codecs
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from yanmo.text.damage import decode_damaged
@@ -40,12 +40,12 @@ def read_pieces(stream: BinaryIO, encoding: str = "auto") -> Iterator[Piece]:
         Unusable: the bytes are no text.
         LookupError: no encoding has this name.
     """
-    buffer = bytearray(stream.read(LARGE + 1))
-    if len(buffer) <= LARGE:
-        data = bytes(buffer)
-        del buffer
-        yield _piece(data, encoding, is_part=False)
+    head = stream.read(LARGE + 1)
+    if len(head) <= LARGE:
+        yield _piece(head, encoding, is_part=False)
         return
+    buffer = bytearray(head)
+    del head
     like = encoding_of_head(bytes(buffer[:HEAD])) if encoding == "auto" else encoding
     encoding = _without_mark(like, buffer) if is_wide(like) else encoding
     while buffer:
@@ -79,7 +79,8 @@ def read_json_file(stream: BinaryIO, path: str, encoding: str = "auto") -> Itera
             yield piece.text, piece.size
 
     for record in read_json(first.text, path, first.size, following() if first.is_part else None):
-        yield replace(record, encoding=first.encoding, undecodable_bytes=lost)
+        record.encoding, record.undecodable_bytes = first.encoding, lost
+        yield record
         lost = 0
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from yanmo.text.encodings import read_lines
 from yanmo.text.fields import ABSENT, small_fields, suggest, text_at
-from yanmo.text.json_values import Broken, Window
+from yanmo.text.json_values import Broken, Window, only_value
 
 BROKEN = "broken JSON"
 UNDECODABLE = "undecodable"
@@ -25,9 +25,12 @@ SHOWN_CHARACTERS = 40
 """How many fields an error names, and how much of each name."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Record:
-    """The text of one value and its share of the file's bytes, or why there is none."""
+    """The text of one value and its share of the file's bytes, or why there is none.
+
+    There are millions of them, each filled in once; so it has slots and is not frozen.
+    """
 
     number: int
     """The line (.jsonl) or element (.json), from 1."""
@@ -131,7 +134,7 @@ def read_jsonl(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[
             yield replace(record, dropped=UNDECODABLE, why=f"not readable text: {line.undecodable}")
             continue
         try:
-            value = Window(line.text).only_value()
+            value = only_value(line.text)
         except Broken as error:
             place = f":{number}:{error.column}"
             yield replace(record, dropped=BROKEN, place=place, why=f"{BROKEN}: {error.why}")
@@ -141,18 +144,22 @@ def read_jsonl(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[
 
 
 def record_of(value: Any, path: str, record: Record, is_first: bool) -> Record:
-    """``record`` with the text of a value, or with the reason why it has none.
+    """``record`` filled in with the text of a value, or with the reason why it has none.
 
     Raises:
         Unusable: ``is_first``, and the value is an object without the field.
     """
     if isinstance(value, str):
-        return replace(record, text=value)
+        record.text = value
+        return record
     if not isinstance(value, dict):
         return replace(record, dropped=NEITHER, why=f"{NEITHER}: {_kind(value)}")
-    text = text_at(value, path)
+    text = value.get(path)
+    if not isinstance(text, str):
+        text = text_at(value, path)
     if isinstance(text, str):
-        return replace(record, text=text, fields=small_fields(value, path))
+        record.text, record.fields = text, small_fields(value, path)
+        return record
     if text is not ABSENT:
         reason = f"field '{path}' is no string"
         return replace(record, dropped=reason, why=f"{reason}: {_kind(text)}")
