@@ -43,6 +43,7 @@ def test_the_main_text_of_a_page_is_read_and_its_title_kept(tmp_path: Path) -> N
         ("utf-8", "gb18030"),
         ("iso-8859-1", "gb18030"),
         ("big5", "gb18030"),
+        ("koi8-r", "gb18030"),  # in which every byte is a letter
         ("nonsense", "gb18030"),
         ("utf-7", "utf-8"),
         ("zip", "utf-8"),
@@ -70,6 +71,14 @@ def test_a_label_decides_where_the_bytes_alone_cannot(tmp_path: Path) -> None:
     assert PARAGRAPH in read_page(tmp_path, mark).text
     declared = '<?xml version="1.0" encoding="GBK"?>' + page()
     assert PARAGRAPH in read_page(tmp_path, declared.encode("gbk"), "b.xhtml").text
+
+
+def test_the_label_gb2312_means_gb18030_where_the_characters_are_rare(tmp_path: Path) -> None:
+    rare = "喆镕㐂𠀀㑇㓥䶮"
+    data = f'<html><head><meta charset="gb2312"></head><body>{rare}</body></html>'.encode("gb18030")
+    assert read_page(tmp_path, data).text.strip() == rare
+    with pytest.raises(DataError, match="would be common characters"):
+        read_page(tmp_path, data.replace(b"charset", b"xxxxxxx"))
 
 
 def test_a_broken_byte_in_a_page_is_counted(tmp_path: Path) -> None:
