@@ -99,3 +99,9 @@ def test_roots_are_the_fields_that_a_path_needs() -> None:
     assert roots("段落.内容", ["文件名", "段落"]) == ["段落"]
     assert roots("title+body.text", ["body", "title", "url"]) == ["body", "title"]
     assert roots("a.b", ["a", "a.b"]) == ["a.b"]
+
+
+def test_lists_within_lists_are_no_way_to_break_it() -> None:
+    value = json.loads('{"a": ' + "[" * 900 + "]" * 900 + "}")
+    assert text_at(value, "a.b") is ABSENT
+    assert suggest(value) == ""

@@ -17,6 +17,8 @@ SMALL = 500
 """Characters of a field that is kept beside the text."""
 MANY = 20
 """So many fields are kept beside the text."""
+DEEPEST = 50
+"""Lists within lists that are gone into."""
 DEPTH = 4
 ELEMENTS = 100
 """How far a record is searched for a path to suggest."""
@@ -63,9 +65,11 @@ def suggest(value: dict[str, Any]) -> str:
     return best if best and isinstance(text_at(value, best), str) else ""
 
 
-def _follow(value: Any, path: str) -> Any:
+def _follow(value: Any, path: str, depth: int = 0) -> Any:
     if isinstance(value, list):
-        return _joined([_follow(item, path) for item in value])
+        if depth > DEEPEST:
+            return ABSENT
+        return _joined([_follow(item, path, depth + 1) for item in value])
     if not isinstance(value, dict):
         return ABSENT
     if path in value:
@@ -73,7 +77,7 @@ def _follow(value: Any, path: str) -> Any:
         return _joined(found) if isinstance(found, list) else found
     for at, letter in enumerate(path):
         if letter == "." and path[:at] in value:
-            return _follow(value[path[:at]], path[at + 1 :])
+            return _follow(value[path[:at]], path[at + 1 :], depth + 1)
     return ABSENT
 
 
