@@ -49,8 +49,8 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[TEXT…|RECIPE] [section.key=value…]",
-        help="Texts (.txt, .json, .jsonl, folders), or one recipe (.toml, or the bare name of one of ours)"
-        " and texts for it; then any settings, such as train.minutes=30 model.n_layer=6."
+        help="Texts (.txt, .jsonl, .epub…, folders, - for standard input), or one recipe (.toml, or the bare"
+        " name of one of ours) and texts for it; then any settings, such as train.minutes=30 model.n_layer=6."
         " `yanmo train TEXT --dry-run` prints them all.",
         show_default=False,
     ),
@@ -367,6 +367,7 @@ def read_recipe(arguments: list[str]) -> tuple["Recipe", str]:
         raise ConfigError(
             f"'{texts[0]}' is no file, no folder and no recipe", "command line", f"the recipes are: {known}"
         )
+    texts = [text if text != "-" else str(stdin_file()) for text in texts]
     named = texts[1:] if source else texts
     if named:
         settings = [f"corpus.path={json.dumps(named, ensure_ascii=False)}", *settings]
@@ -374,6 +375,13 @@ def read_recipe(arguments: list[str]) -> tuple["Recipe", str]:
     if not recipe.corpus.path:
         raise ConfigError("no text is named", where="yanmo train", mend="yanmo train novel.txt")
     return recipe, texts[0] if texts else recipe.corpus.path[0]
+
+
+def stdin_file() -> Path:
+    """Standard input as a file, which a recipe can name and a resumed run finds again."""
+    from yanmo.text.sources import spooled_stdin
+
+    return spooled_stdin()
 
 
 def names_a_recipe(name: str) -> bool:

@@ -40,13 +40,15 @@ class CorpusConfig(Section):
     """Where the text comes from (``text/documents.py``)."""
 
     path: tuple[str, ...] = ()
-    """Files (.txt, .json, .jsonl), folders and globs of them; `yanmo:demo` is the embedded demo corpus. The
-    positional arguments of `yanmo train` set it."""
+    """Files (.txt .json .jsonl .csv .tsv .html .epub .parquet; packed as .gz .zst .bz2 .xz .zip), folders and
+    globs of them, `-` for standard input; `yanmo:demo` is the embedded demo corpus. The positional arguments
+    of `yanmo train` set it."""
     text_field: str = "text"
-    """Which field of a JSON object is the text."""
+    """Which field of a JSON object, or column of a table, is the text: `content`; `段落.内容` descends, and
+    joins what it finds in a list by line ends; `title+content` joins fields."""
     encoding: str = "auto"
-    """`auto` finds UTF-8, UTF-16, GB18030 and Big5; any name Python knows, such as `shift_jis`, is
-    used as given."""
+    """`auto` finds UTF-8, UTF-16, GB18030 and Big5, and believes what a page declares if it looks right; any
+    name Python knows, such as `shift_jis`, is used as given."""
     split_chapters: bool = False
     """Let each chapter (a line 第N章, 回, 節 or 卷) be a document of its own."""
 

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -242,3 +243,21 @@ def test_a_vocabulary_that_loses_nothing_of_a_text_is_not_lossy(tmp_path: Path, 
     (tmp_path / "vocab.txt").write_text("\n".join(["[UNK]", "[SEP]", *sorted(set(text))]), encoding="utf-8")
     corpus, vocabulary = CorpusConfig(path=(str(tmp_path / "x.txt"),)), TokenizerConfig(path="vocab.txt")
     assert not prepare(corpus, vocabulary, DataConfig(), 16, voice).is_lossy
+
+
+def test_a_mix_is_read_as_often_as_its_rows_say(tmp_path: Path, voice: Voice) -> None:
+    stories = [f"第{n}篇：" + invented_text(60 + n, seed=n) for n in range(40)]
+    rows = [
+        json.dumps({"text": text, "yanmo_repeat": 1 + n % 3}, ensure_ascii=False)
+        for n, text in enumerate(stories)
+    ]
+    path = tmp_path / "mix.jsonl"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    done = prepared(path, voice, val_fraction=0.1)
+    train, val = text_of(done.shards.train, done.tokenizer), text_of(done.shards.val, done.tokenizer)
+    held_out = [text for text in stories if text in val]
+    assert held_out and all(val.count(text) == 1 for text in held_out)
+    for n, text in enumerate(stories):
+        assert train.count(text) == (0 if text in held_out else 1 + n % 3)
+    again = done.shards.manifest["split"]["documents_read_again"]
+    assert again == sum(1 for n in range(40) if n % 3)

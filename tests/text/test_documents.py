@@ -1,4 +1,6 @@
+import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 
 from yanmo.config import CorpusConfig
 from yanmo.errors import DataError
-from yanmo.text import documents
+from yanmo.text import documents, pieces
 from yanmo.text.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
+from yanmo.text.kinds import KINDS
 
 NOVEL = "《书》\r\n\r\n第一回　开端\r\n话说天下。\r\n第二回\r\n\r\n分久必合。\x00\r\n"
 
@@ -55,9 +58,9 @@ def test_a_file_that_is_no_text_is_a_clear_error(tmp_path: Path, name: str, data
     [
         ("none.txt", "there is no such file or folder"),
         ("book.pdf", ".pdf files are not read"),
-        ("none*", "no .txt, .json or .jsonl file matches"),
-        ("*.pdf", "no .txt, .json or .jsonl file matches"),
-        ("", "the folder has no .txt, .json or .jsonl file"),
+        ("none*", "no .txt, .json, .* or .parquet file matches"),
+        ("*.pdf", "no .txt, .json, .* or .parquet file matches"),
+        ("", "the folder has no .txt, .json, .* or .parquet file"),
     ],
 )
 def test_a_path_that_cannot_be_read_is_a_clear_error(tmp_path: Path, name: str, what: str) -> None:
@@ -263,3 +266,122 @@ def test_a_folder_is_read_without_runs_and_hidden_folders(tmp_path: Path) -> Non
         (tmp_path / name / "a.TXT").write_text("字", encoding="utf-8")
     (tmp_path / "runs" / "novel" / "run.lock").write_bytes(b"")
     assert [d.id for d in read(tmp_path)] == ["卷一/a.TXT"]
+
+
+def test_a_broken_byte_is_borne_with_and_counted(tmp_path: Path) -> None:
+    novel = "第一回　开端\n话说天下大势，分久必合，合久必分。\n" * 9
+    (tmp_path / "a.txt").write_bytes(novel.encode() + "秦".encode()[:2])
+    (tmp_path / "b.json").write_bytes(
+        json.dumps([novel * 9], ensure_ascii=False).encode().replace(b"\xe7\xac", b"\xe7", 1)
+    )
+    counts = CorpusCounts()
+    assert [d.text.count("\ufffd") for d in read(tmp_path, counts=counts)] == [1, 1]
+    assert counts.undecodable_bytes == 4
+    assert counts.encodings == {"utf-8": 2}
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_a_text_too_large_for_one_document_is_cut_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
+) -> None:
+    monkeypatch.setattr(pieces, "LARGE", 4000)
+    monkeypatch.setattr(pieces, "PART", 1000)
+    novel = "".join(f"第{n}回\n" + "话说天下大势，分久必合，合久必分。\n" * 9 for n in range(1, 30))
+    (tmp_path / "novel.txt").write_text(novel, encoding="gb18030", newline="")
+    (tmp_path / "packed.txt.gz").write_bytes(gzip.compress(novel.encode()))
+    counts = CorpusCounts()
+    found = read(tmp_path, counts=counts, split_chapters=split)
+    assert counts.texts_in_parts == 2
+    for name in ("novel.txt", "packed.txt.gz"):
+        parts = [d for d in found if d.id.startswith(name)]
+        assert parts[0].id == f"{name}#1" + "#1" * split
+        assert "".join(d.text for d in parts) == novel
+        assert len({d.id for d in parts}) == len(parts) > (25 if split else 4)
+
+
+def test_what_else_a_record_says_is_kept_beside_the_text(tmp_path: Path) -> None:
+    record = {
+        "url": "http://a",
+        "title": "题",
+        "text": NOVEL,
+        "n": 1,
+        "long": "x" * 999,
+        "tags": ["a"],
+        "is": True,
+    }
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + '\n{"text": "甲"}\n', encoding="utf-8")
+    found = read(tmp_path / "a.jsonl")
+    assert found[0].meta["fields"] == {"url": "http://a", "title": "题", "n": 1}
+    assert "fields" not in found[1].meta
+    chapters = read(tmp_path / "a.jsonl", split_chapters=True)
+    assert [d.meta.get("fields", {}).get("title") for d in chapters] == ["题"] * 3 + [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "field"),
+    [
+        (
+            "mnbvc",
+            {"文件名": "a", "段落": [{"行号": 0, "内容": "甲甲"}, {"行号": 1, "内容": "乙乙"}]},
+            "段落.内容",
+        ),
+        ("clue", {"news_id": "1", "title": "题", "content": "甲甲\n乙乙"}, "content"),
+        (
+            "oscar",
+            {"content": "甲甲\n乙乙", "metadata": {"identification": {"label": "zh", "prob": 1}}},
+            "content",
+        ),
+        ("c4", {"text": "甲甲\n乙乙", "timestamp": "2019-04-25T12:57:54Z", "url": "http://a"}, "text"),
+        (
+            "wikipedia",
+            {"id": "13", "revid": "1", "url": "http://a", "title": "数学", "text": "甲甲\n乙乙"},
+            "text",
+        ),
+        (
+            "dialogues",
+            {"conversations": [{"role": "u", "content": "甲甲"}, {"role": "a", "content": "乙乙"}]},
+            "conversations.content",
+        ),
+    ],
+)
+def test_records_of_known_corpora_are_read_and_their_field_is_suggested(
+    tmp_path: Path, name: str, line: dict[str, object], field: str
+) -> None:
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [d.text for d in read(path, text_field=field)] == ["甲甲\n乙乙"]
+    if field != "text":
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert caught.value.mend.endswith(f"corpus.text_field={field}")
+
+
+def test_lines_of_several_encodings_with_all_kinds_of_dirt_are_read(tmp_path: Path) -> None:
+    texts = ["话说天下大势，分久必合。㐂𠀀", "話說天下大勢，分久必合，合久必分，週末七國", "甲\u2028乙\x85丙"]
+    lines = [
+        json.dumps({"text": texts[0]}, ensure_ascii=False).encode("gb18030"),
+        json.dumps({"text": texts[1]}, ensure_ascii=False).encode("cp950"),
+        json.dumps({"text": texts[2]}, ensure_ascii=False).encode(),
+        b'{"text": "a\x00b\\u0000c\\ud800d"}',
+        b'{"text": ' * 100_000,
+        '{"text": "话说'.encode() + b'\xe5\xa4"}',
+        '{"text": "末'.encode()[:-1],
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    counts = CorpusCounts()
+    found = read(tmp_path / "a.jsonl", counts=counts)
+    assert [d.text for d in found] == [*texts[:2], "甲\u2028乙丙", "abcd"]
+    assert counts.documents_dropped == {"broken JSON": 2, "undecodable": 1}
+    assert counts.control_characters_removed == 4
+
+
+@pytest.mark.parametrize("suffix", [k + w for k in KINDS for w in ("", ".gz", ".xz")] + [".zip"])
+@pytest.mark.parametrize("data", [b"", b"\x00\xff\x00\x01" * 99, b" "])
+def test_nothing_and_noise_are_counted_whatever_they_are_called(
+    tmp_path: Path, suffix: str, data: bytes
+) -> None:
+    packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(suffix[-3:], bytes)(data)
+    (tmp_path / f"a{suffix}").write_bytes(packed)
+    counts = CorpusCounts()
+    assert read(tmp_path, counts=counts) == []
+    assert counts.documents_dropped.total() >= 1

@@ -2,6 +2,7 @@ import io
 
 import pytest
 
+from yanmo.text import encodings
 from yanmo.text.encodings import (
     WEAK_EVIDENCE,
     decode,
@@ -153,3 +154,14 @@ def test_utf_16_that_ends_in_the_middle_of_a_character_is_reported() -> None:
 def test_half_a_pair_in_utf_16_lines_is_kept_to_be_removed() -> None:
     data = "甲\ud800乙\n".encode("utf-16-le", "surrogatepass")
     assert lines_of(b"\xff\xfe" + data) == ["甲\ud800乙"]
+
+
+def test_a_line_longer_than_any_text_is_reported_and_the_next_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encodings, "LONGEST", 1 << 17)
+    data = b"a\n" + b"b" * 500_000 + b"\nc\n" + b"d" * 500_000
+    lines = list(read_lines(io.BytesIO(data)))
+    assert [line.text for line in lines] == ["a", "", "c", ""]
+    assert sum(line.size for line in lines) == len(data)
+    assert "the line is longer than" in lines[1].undecodable and lines[3].undecodable

@@ -13,7 +13,7 @@ from yanmo.text.report import inspect, is_poem, scripts
 from yanmo.text.report_page import bars, page
 
 STORIES = [story.text for _, story in zip(range(12), demo.stories(), strict=False)]
-BANNER = "本书由某某整理，版权属于作者"
+BANNER = "墨香书屋，好书天天见"
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from yanmo.text.documents import (
     corpus_size,
     read_documents,
 )
+from yanmo.text.mix import times_of
 from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
 from yanmo.tokenizer.learn import Learner, learner_for, peak_memory
 from yanmo.tokenizer.lost import Lost, describe
@@ -259,6 +260,10 @@ def _say_counts(counts: CorpusCounts, voice: Voice) -> None:
         voice.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
     if counts.control_characters_removed:
         voice.say(f"{counts.control_characters_removed:,} control characters removed")
+    if counts.undecodable_bytes:
+        voice.warn(f"{counts.undecodable_bytes:,} bytes are broken; U+FFFD stands for them")
+    if counts.texts_in_parts:
+        voice.say(f"{counts.texts_in_parts:,} texts are too large for one document and cut into parts")
 
 
 def _learn(learner: Learner, voice: Voice) -> Tokenizer:
@@ -313,6 +318,8 @@ class Tally:
 
     left_out: int = 0
     """Characters between training and held-out text."""
+    read_again: int = 0
+    """Documents that a mix has in the training part more than once."""
     floor_bits: float = 0.0
     """The code length of the held-out documents, where each of them knows its own."""
 
@@ -358,12 +365,17 @@ def _write_shards(
     (folder / MARK).unlink(missing_ok=True)
     if tally.left_out:
         voice.say(f"{tally.left_out:,} characters between training and held-out text are left out")
+    if tally.read_again:
+        voice.say(
+            f"{tally.read_again:,} documents are in the training part several times, as the mix has them"
+        )
     more: dict[str, Any] = {
         "counts": counts.as_json(),
         "split": {
             "held_out_documents": len(split.held_out),
             "cut_documents": len(split.cuts),
             "characters_left_out_between": tally.left_out,
+            "documents_read_again": tally.read_again,
         },
     }
     if math.isfinite(tally.floor_bits):
@@ -382,7 +394,10 @@ def _assigned(
         tally.left_out += len(document.text) - sum(len(part.text) for _, part in parts)
         if any(side == "val" for side, _ in parts):
             tally.floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
-        yield from parts
+        times = times_of(document.meta.get("fields", {}))
+        tally.read_again += times > 1
+        for side, part in parts:
+            yield from [(side, part)] * (times if side == "train" else 1)
 
 
 def assign(document: Document, name: str, split: Split, gap: int) -> list[tuple[str, Document]]:

@@ -1,40 +1,43 @@
-"""Documents: files of any usable encoding go in, ``Document`` objects come out, nothing vanishes.
+"""Documents: files of any kind and encoding go in, ``Document`` objects come out, nothing vanishes.
 
-In: the [corpus] section: files (.txt, .json, .jsonl), folders and globs of them, or ``yanmo:demo``. Out: a
-stream of :class:`Document`, and :class:`CorpusCounts` whose numbers add up: read = kept + dropped by
-reason. A .txt is one document, or one for each chapter; a JSON file has one for each record.
+In: the [corpus] section: files (``kinds.KINDS``, packed or not), folders and globs of them, ``-`` for
+standard input, or ``yanmo:demo``. Out: a stream of :class:`Document`, and :class:`CorpusCounts` whose
+numbers add up: read = kept + dropped by reason. A text, page or book is one document, or one for each
+chapter; a file of records has one for each record; a .zip is read like a folder.
 
 Line ends become ``\\n``, a byte-order mark is taken off and illegal control characters are removed, all
-counted. Cleaning is not done here. The bytes are read in ``encodings.py``, JSON in ``records.py``.
+counted. Cleaning is not done here. ``sources.py`` finds files, ``containers.py`` opens them, and each kind
+has its reader: ``pieces.py``, ``records.py``, ``tables.py``, ``markup.py``, ``epub.py``.
 """
 
-import contextlib
-import glob
 import hashlib
+import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from yanmo.config import CorpusConfig
-from yanmo.errors import DataError
+from yanmo.errors import ConfigError, DataError
 from yanmo.text import demo
 from yanmo.text.chapters import split_chapters
-from yanmo.text.encodings import decode, remove_controls, unify_line_ends
-from yanmo.text.records import UNDECODABLE, Record, Unusable, read_json, read_jsonl
+from yanmo.text.containers import Entry, entries
+from yanmo.text.encodings import remove_controls, unify_line_ends
+from yanmo.text.epub import read_epub
+from yanmo.text.kinds import ARCHIVE, KINDS
+from yanmo.text.markup import read_html
+from yanmo.text.pieces import read_json_file, read_text
+from yanmo.text.records import EMPTY, NeedsExtra, Record, Unusable, read_jsonl
+from yanmo.text.sources import Source, find_files, kind_of, readable
+from yanmo.text.tables import read_csv, read_parquet
 
-VERSION = 2
+VERSION = 3
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
 DEMO = "yanmo:demo"
-KINDS = (".txt", ".json", ".jsonl")
-"""Files a folder is searched for."""
-PLAIN_SUFFIXES = (".txt", ".text", "")
-"""A file of these is plain text when it is named itself."""
 NAMED = 1000
 """So many dropped documents are named; all are counted."""
-EMPTY = "empty"
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,17 @@ class CorpusCounts:
     dropped: list[str] = field(default_factory=list)
     """Which, and why: the first ``NAMED`` of them."""
     files_passed_over: Counter[str] = field(default_factory=Counter)
-    """Files of a folder that are none of ``KINDS``, by suffix."""
+    """Files of a folder or a .zip that are none of ``KINDS``, by suffix."""
+    texts_in_parts: int = 0
+    """Texts too large for one document."""
     characters: int = 0
     bytes: int = 0
     encodings: Counter[str] = field(default_factory=Counter)
     """Files in which an encoding occurs."""
     line_ends_changed: int = 0
     control_characters_removed: int = 0
+    undecodable_bytes: int = 0
+    """Broken bytes in texts that are kept: U+FFFD stands for them."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain dictionaries, for a manifest."""
@@ -87,38 +94,22 @@ class CorpusCounts:
             self.dropped.append(named)
 
 
-@dataclass(frozen=True)
-class Source:
-    """What one path of a corpus stands for."""
-
-    files: list[Path]
-    passed_over: list[Path]
-    root: Path | None = None
-    """The folder searched; documents are named from there."""
-    is_search: bool = False
-    """A folder or a glob: an unusable file in it is dropped; one that is named itself is an error."""
-
-    def name(self, file: Path) -> str:
-        """The name of a file's documents."""
-        if self.root is not None:
-            return file.relative_to(self.root).as_posix()
-        return file.as_posix() if self.is_search else file.name
-
-
 def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> Iterator[Document]:
     """Stream the documents of a corpus in a fixed order (as given; folders and globs by name).
 
-    Each document's ``meta["size"]`` is its share of :func:`corpus_size`. Of .jsonl one line is in memory
-    at a time, of other files one file.
+    Each document's ``meta["size"]`` is its share of :func:`corpus_size`; ``meta["fields"]`` is what else its
+    record, page or book says in few words. In memory is one line, one value, one page, or one part of a
+    text at a time.
 
     Args:
         corpus: paths, and how to read them.
         counts: filled in while reading.
 
     Raises:
-        DataError: a path is missing, or a file named as such is empty, binary, not decodable or broken
-            JSON, or its records lack ``corpus.text_field``. In a folder such a file is dropped under its
+        DataError: a path is missing, or a file named as such is empty, binary, not decodable or damaged,
+            or its records lack ``corpus.text_field``. In a folder such a file is dropped under its
             reason instead.
+        ConfigError: a file named as such takes a library that is not installed.
     """
     _check_encoding(corpus.encoding)
     counts = counts if counts is not None else CorpusCounts()
@@ -129,50 +120,13 @@ def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> 
         source = find_files(path)
         counts.files_passed_over.update(file.suffix or "no suffix" for file in source.passed_over)
         for file in source.files:
-            counts.files += 1
             try:
-                yield from _file_documents(file, source.name(file), corpus, counts)
+                yield from _file_documents(file, source, corpus, counts)
             except Unusable as error:
                 if not source.is_search:
-                    raise DataError(error.what, where=f"{file}{error.place}", mend=error.mend) from error
-                what = error.what.removeprefix("the file is ")
-                counts.drop(error.reason, f"{file}{error.place}: {what}")
-
-
-def find_files(path: str) -> Source:
-    """The files a path means: itself, those of a folder at any depth, or those of a glob; sorted by name.
-
-    Hidden folders are passed over, and so are run folders: what a model wrote is not its corpus.
-
-    Raises:
-        DataError: there are none.
-    """
-    found = Path(path)
-    if found.is_dir():
-        source = _searched(_walk(found), root=found)
-        if not source.files:
-            raise DataError(
-                f"the folder has no {', '.join(KINDS[:-1])} or {KINDS[-1]} file",
-                where=path,
-                mend="give a folder with texts",
-            )
-        return source
-    if not found.is_file() and glob.has_magic(path):
-        source = _searched(_glob(path))
-        if not source.files:
-            raise DataError(
-                f"no {', '.join(KINDS[:-1])} or {KINDS[-1]} file matches",
-                where=path,
-                mend="check the pattern; ** stands for folders at any depth",
-            )
-        return source
-    if not found.is_file():
-        raise DataError("there is no such file or folder", where=path, mend="check the path")
-    if found.suffix.lower() not in (*PLAIN_SUFFIXES, *KINDS):
-        raise DataError(
-            f"{found.suffix} files are not read", where=path, mend="give plain text (.txt), .json or .jsonl"
-        )
-    return Source([found], [])
+                    kind = ConfigError if isinstance(error, NeedsExtra) else DataError
+                    raise kind(error.what, where=f"{file}{error.place}", mend=error.mend) from error
+                _drop(error, str(file), counts)
 
 
 def corpus_fingerprint(corpus: CorpusConfig) -> str:
@@ -184,8 +138,11 @@ def corpus_fingerprint(corpus: CorpusConfig) -> str:
             digest.update(demo.fingerprint().encode())
             continue
         for file in find_files(path).files:
-            digest.update(_kind(file).encode())
-            with _readable(file), open(file, "rb") as stream:
+            kind, wrappers = kind_of(file)
+            digest.update("".join([_plain_kind(kind), *reversed(wrappers)]).encode())
+            if kind in (".html", ARCHIVE):
+                digest.update(_version_of("trafilatura").encode())
+            with readable(file), open(file, "rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
 
@@ -201,15 +158,46 @@ def corpus_size(paths: Iterable[str]) -> int:
 # -- one file ---------------------------------------------------------------------------------
 
 
-def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusCounts) -> Iterator[Document]:
-    with _readable(file):
+def _file_documents(
+    file: Path, source: Source, corpus: CorpusConfig, counts: CorpusCounts
+) -> Iterator[Document]:
+    """The documents of a file, or of all members of a .zip, where an unusable one is dropped."""
+    with readable(file):
         counts.bytes += file.stat().st_size
+    kind, wrappers = kind_of(file)
+    name, number_of_members = source.name(file), 0
+    with readable(file), entries(file, _plain_kind(kind), wrappers) as found:
+        for entry in found:
+            if not entry.name:
+                yield from _entry_documents(entry, str(file), name, corpus, counts)
+                return
+            if not entry.kind:
+                counts.files_passed_over[Path(entry.name).suffix or "no suffix"] += 1
+                continue
+            number_of_members += 1
+            where = f"{file}/{entry.name}"
+            try:
+                yield from _entry_documents(entry, where, f"{name}/{entry.name}", corpus, counts)
+            except Unusable as error:
+                _drop(error, where, counts)
+    if not number_of_members:
+        raise Unusable(EMPTY, "the archive has no file that is read", mend="give one with texts")
+
+
+def _entry_documents(
+    entry: Entry, where: str, name: str, corpus: CorpusConfig, counts: CorpusCounts
+) -> Iterator[Document]:
+    counts.files += 1
     encodings: set[str] = set()
     number_of_records = 0
-    for record in _records(file, corpus):
+    for record in _records(entry.open(), entry.kind, corpus):
         number_of_records += 1
+        if record.undecodable_bytes:
+            counts.undecodable_bytes += record.undecodable_bytes
+        if record.is_part and record.number == 1:
+            counts.texts_in_parts += 1
         if record.dropped:
-            counts.drop(record.dropped, f"{file}{record.place}: {record.why}")
+            counts.drop(record.dropped, f"{where}{record.place}: {record.why}")
             continue
         text, line_ends = unify_line_ends(record.text)
         text, controls = remove_controls(text)
@@ -218,58 +206,65 @@ def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusC
         if not text.strip():
             if not record.place:
                 raise Unusable(EMPTY, "the file is empty", mend="give a file with text")
-            counts.drop(EMPTY, f"{file}{record.place}: {EMPTY}")
+            counts.drop(EMPTY, f"{where}{record.place}: {EMPTY}")
             continue
         if record.encoding not in encodings:
             encodings.add(record.encoding)
             counts.encodings[record.encoding] += 1
         named = f"{name}#{record.number}" if record.place else name
-        yield from _kept(text, named, record.size, corpus.split_chapters, counts)
+        meta: dict[str, Any] = {"size": entry.share(record.size)}
+        if record.fields:
+            meta["fields"] = record.fields
+        yield from _kept(Document(text, named, meta), corpus.split_chapters, counts)
     if not number_of_records:
         raise Unusable(EMPTY, "the file is empty", mend="give a file with records")
 
 
-def _kept(text: str, name: str, size: float, by_chapter: bool, counts: CorpusCounts) -> Iterator[Document]:
-    """The document of a text, or those of its chapters."""
-    chapters = split_chapters(text) if by_chapter else [text]
+def _kept(document: Document, by_chapter: bool, counts: CorpusCounts) -> Iterator[Document]:
+    """A document, or those of its chapters."""
+    chapters = split_chapters(document.text) if by_chapter else [document.text]
     if len(chapters) == 1:
-        yield counts.keep(Document(text, id=name, meta={"size": size}))
+        yield counts.keep(document)
         return
     for number, chapter in enumerate(chapters, 1):
-        share = size * len(chapter) / len(text)
-        yield counts.keep(Document(chapter, id=f"{name}#{number}", meta={"size": share}))
+        share = document.meta["size"] * len(chapter) / len(document.text)
+        yield counts.keep(Document(chapter, f"{document.id}#{number}", document.meta | {"size": share}))
 
 
-def _records(file: Path, corpus: CorpusConfig) -> Iterator[Record]:
-    """The texts of a file of any kind."""
-    if _kind(file) == ".jsonl":
-        with _readable(file), open(file, "rb") as stream:
+def _records(stream: BinaryIO, kind: str, corpus: CorpusConfig) -> Iterator[Record]:
+    """The texts of a stream of any kind."""
+    match kind:
+        case ".jsonl":
             yield from read_jsonl(stream, corpus.text_field, corpus.encoding)
-        return
-    text, encoding, size = _decoded(file, corpus.encoding)
-    if _kind(file) == ".txt":
-        yield Record(1, size, text, encoding)
-        return
-    for record in read_json(text, corpus.text_field, size):
-        yield replace(record, encoding=encoding)
+        case ".json":
+            yield from read_json_file(stream, corpus.text_field, corpus.encoding)
+        case ".parquet":
+            yield from read_parquet(stream, corpus.text_field)
+        case ".csv" | ".tsv":
+            yield from read_csv(stream, corpus.text_field, corpus.encoding, "\t" if kind == ".tsv" else "")
+        case ".html":
+            yield read_html(stream, corpus.encoding)
+        case ".epub":
+            yield read_epub(stream)
+        case _:
+            yield from read_text(stream, corpus.encoding)
 
 
-def _decoded(file: Path, encoding: str) -> tuple[str, str, int]:
-    """(text, encoding, bytes) of a whole file."""
-    with _readable(file):
-        data = file.read_bytes()
+def _drop(error: Unusable, where: str, counts: CorpusCounts) -> None:
+    counts.drop(error.reason, f"{where}{error.place}: {error.what.removeprefix('the file is ')}")
+
+
+def _plain_kind(kind: str) -> str:
+    """What is nothing else is text."""
+    return kind if kind in (*KINDS, ARCHIVE) else ".txt"
+
+
+def _version_of(library: str) -> str:
+    """Another version may find another main text."""
     try:
-        return *decode(data, encoding), len(data)
-    except ValueError as error:
-        raise Unusable(
-            UNDECODABLE,
-            f"the file is not readable text: {error}",
-            mend="give a text file; if the encoding is another one, name it: corpus.encoding=shift_jis",
-        ) from error
-
-
-def _kind(file: Path) -> str:
-    return file.suffix.lower() if file.suffix.lower() in KINDS else ".txt"
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _demo_documents(counts: CorpusCounts) -> Iterator[Document]:
@@ -279,49 +274,6 @@ def _demo_documents(counts: CorpusCounts) -> Iterator[Document]:
         counts.characters += len(story.text)
         counts.bytes += len(story.text.encode())
         yield Document(story.text, id=f"{DEMO}/{number}", meta={"bits": story.bits, "size": 1})
-
-
-# -- where files are --------------------------------------------------------------------------
-
-
-def _searched(files: Iterable[Path], root: Path | None = None) -> Source:
-    """Files found by searching, sorted into those that are read and the others."""
-    found = sorted(files)
-    texts = [file for file in found if file.suffix.lower() in KINDS]
-    return Source(texts, [file for file in found if file.suffix.lower() not in KINDS], root, is_search=True)
-
-
-def _glob(pattern: str) -> Iterator[Path]:
-    """Files that match, and those of folders that match; each once."""
-    seen: set[Path] = set()
-    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path.glob finds hidden files too)
-    for match in map(Path, matches):
-        if any((folder / "run.lock").exists() for folder in (match, *match.parents)):
-            continue
-        for file in [match] if match.is_file() else _walk(match):
-            if file not in seen:
-                seen.add(file)
-                yield file
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file():
-            yield entry
-        elif entry.is_dir() and not (entry / "run.lock").exists():
-            yield from _walk(entry)
-
-
-@contextlib.contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"the file cannot be read: {error.strerror}", where=str(file), mend="check its permissions"
-        ) from error
 
 
 def _check_encoding(name: str) -> None:

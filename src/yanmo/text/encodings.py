@@ -12,11 +12,13 @@ is why that library is not used. Korean and Japanese in EUC look like Chinese an
 
 import codecs
 import contextlib
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from typing import BinaryIO
 
 CHINESE = ("gb18030", "big5hkscs", "big5", "cp950")
@@ -36,6 +38,8 @@ HEAD = 1 << 16
 """Bytes of a file of lines that show which encoding most of it has."""
 CHUNK = 1 << 20
 """Bytes of UTF-16 decoded at a time."""
+LONGEST = 1 << 29
+"""Bytes of a line: longer ones are passed over and reported, so that no file fills the memory."""
 WEAK_EVIDENCE = 40
 """A line with fewer bytes beyond ASCII than this is too short to be judged alone."""
 
@@ -58,7 +62,7 @@ def decode(data: bytes, encoding: str = "auto") -> tuple[str, str]:
         LookupError: no encoding has this name.
     """
     text, name = _climb(data, encoding)
-    if strange := _why_strange(text):
+    if strange := why_strange(text):
         raise ValueError(f"read as {name}, {strange}")
     return text, name
 
@@ -82,12 +86,17 @@ def read_lines(stream: BinaryIO, encoding: str = "auto") -> Iterator[Line]:
     Raises:
         LookupError: no encoding has this name.
     """
-    like = encoding if encoding != "auto" else _encoding_of_head(stream.read(HEAD))
-    stream.seek(0)
-    if len("\n\n".encode(like)) - len("\n".encode(like)) > 1:
-        yield from _wide_lines(stream, like)
+    head = stream.read(HEAD)
+    like = encoding if encoding != "auto" else encoding_of_head(head)
+    if is_wide(like):
+        yield from _wide_lines(head, stream, like)
         return
-    for line in stream:
+    following = iter(partial(stream.readline, LONGEST), b"")
+    for line in chain(_lines_of_head(head, stream), following):
+        if len(line) >= LONGEST and not line.endswith(b"\n"):
+            size = len(line) + _rest_of_line(stream)
+            yield Line("", "", size, f"the line is longer than {LONGEST >> 20} MB")
+            continue
         try:
             text, found = _decode_line(line, encoding, like)
         except ValueError as error:
@@ -95,6 +104,21 @@ def read_lines(stream: BinaryIO, encoding: str = "auto") -> Iterator[Line]:
         else:
             like = found if _is_long_enough(line) else like
             yield Line(text.removesuffix("\n"), found, len(line))
+
+
+def is_wide(encoding: str) -> bool:
+    """Whether a line end takes more than a byte, as in UTF-16."""
+    return len("\n\n".encode(encoding)) - len("\n".encode(encoding)) > 1
+
+
+def encoding_of_head(head: bytes) -> str:
+    """The encoding of a file's beginning, as far as whole characters go; utf-8 where it cannot be told."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for whole in (head[: head.rfind(b"\n") + 1] or head, head, head[:-1], head[:-2], head[:-3]):
+        with contextlib.suppress(ValueError):
+            return _climb(whole)[1]
+    return "utf-8"
 
 
 def unify_line_ends(text: str) -> tuple[str, int]:
@@ -153,7 +177,8 @@ def _strict(data: bytes, encoding: str) -> str:
         raise ValueError(f"not {encoding} at byte {error.start}") from error
 
 
-def _why_strange(text: str) -> str:
+def why_strange(text: str) -> str:
+    """What speaks against a text: too many private-use or control characters; or nothing."""
     private = len(PRIVATE.findall(text))
     if private > max(MAX_PRIVATE_SHARE * len(text), FEW):
         return f"{private / len(text):.0%} of its characters are private-use ones"
@@ -165,15 +190,15 @@ def _why_strange(text: str) -> str:
 
 def _decode_utf_16(data: bytes) -> tuple[str, str]:
     """UTF-16 without a byte-order mark, in the more plausible order."""
-    texts, _ = _all_that_decode(data, ("utf-16-le", "utf-16-be"))
-    text, name, share = _best(texts, _ordinary_share)
-    if share < MIN_PLAUSIBILITY or _why_strange(text):
+    texts, _ = all_that_decode(data, ("utf-16-le", "utf-16-be"))
+    text, name, share = _best(texts, ordinary_share)
+    if share < MIN_PLAUSIBILITY or why_strange(text):
         raise ValueError(BINARY)
     return text, name
 
 
 def _decode_chinese(data: bytes, not_utf_8: str) -> tuple[str, str]:
-    texts, reasons = _all_that_decode(data, CHINESE)
+    texts, reasons = all_that_decode(data, CHINESE)
     text, name, share = _best(texts, plausibility)
     if not name:
         raise ValueError("; ".join([not_utf_8, *reasons[:2]]))
@@ -182,7 +207,7 @@ def _decode_chinese(data: bytes, not_utf_8: str) -> tuple[str, str]:
     return text, name
 
 
-def _all_that_decode(data: bytes, names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+def all_that_decode(data: bytes, names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
     """The text in each encoding that fits, and where the others do not."""
     texts, reasons = {}, []
     for name in names:
@@ -200,7 +225,7 @@ def _best(texts: dict[str, str], score: Callable[[str], float]) -> tuple[str, st
     return texts.get(name, ""), name, scores.get(name, 0.0)
 
 
-def _ordinary_share(text: str) -> float:
+def ordinary_share(text: str) -> float:
     """Share of all characters that are readable ASCII or common in Chinese."""
     ordinary = sum(
         n for c, n in Counter(text).items() if " " <= c < "\x7f" or c in "\t\n\r" or c in common_characters()
@@ -227,14 +252,22 @@ def _decoded(first: int, last: int, encoding: str) -> str:
 # -- lines ------------------------------------------------------------------------------------
 
 
-def _encoding_of_head(head: bytes) -> str:
-    """The encoding of a file's beginning, as far as whole characters go; utf-8 where it cannot be told."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    for whole in (head[: head.rfind(b"\n") + 1] or head, head, head[:-2]):
-        with contextlib.suppress(ValueError):
-            return _climb(whole)[1]
-    return "utf-8"
+def _lines_of_head(head: bytes, stream: BinaryIO) -> list[bytes]:
+    """The lines that begin in what has been read; the last one is read to its end."""
+    lines = io.BytesIO(head).readlines()
+    if lines and not lines[-1].endswith(b"\n"):
+        lines[-1] += stream.readline(LONGEST)
+    return lines
+
+
+def _rest_of_line(stream: BinaryIO) -> int:
+    """Read on to the line's end. Gives how many bytes that took."""
+    size = 0
+    while part := stream.readline(HEAD):
+        size += len(part)
+        if part.endswith(b"\n"):
+            break
+    return size
 
 
 def _decode_line(line: bytes, encoding: str, like: str) -> tuple[str, str]:
@@ -252,12 +285,11 @@ def _is_long_enough(line: bytes) -> bool:
     return len(line.translate(None, ASCII)) >= WEAK_EVIDENCE
 
 
-def _wide_lines(stream: BinaryIO, encoding: str) -> Iterator[Line]:
+def _wide_lines(head: bytes, stream: BinaryIO, encoding: str) -> Iterator[Line]:
     r"""Lines of UTF-16 and its like, where a line end is more than the byte ``\n``."""
     decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
-    rest, at_end = "", False
+    rest, chunk, at_end = "", head, False
     while not at_end:
-        chunk = stream.read(CHUNK)
         at_end = not chunk
         try:
             *lines, rest = (rest + decoder.decode(chunk, at_end)).split("\n")
@@ -266,6 +298,7 @@ def _wide_lines(stream: BinaryIO, encoding: str) -> Iterator[Line]:
             return
         for line in lines:
             yield _wide_line(line + "\n", encoding)
+        chunk = stream.read(CHUNK)
     if rest:
         yield _wide_line(rest, encoding)
 

@@ -5,7 +5,7 @@ others as often as it takes. How often stands in each row of the .jsonl as ``yan
 ``prepare`` lays the documents of the training part down so many times, held-out ones once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 REPEAT = "yanmo_repeat"
 MOST = 100
@@ -36,3 +36,9 @@ def repeats(rows: Sequence[tuple[int, int]], often: Sequence[float]) -> Iterator
         times = max(round(owed[source] / characters), 1) if characters else 1
         owed[source] -= times * characters
         yield times
+
+
+def times_of(fields: Mapping[str, object]) -> int:
+    """How often a document with these fields is to be read; once, if they do not say."""
+    times = fields.get(REPEAT)
+    return times if isinstance(times, int) and 1 <= times <= MOST and times is not True else 1

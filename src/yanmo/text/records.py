@@ -8,30 +8,29 @@ Read as written by all kinds of programs: raw control characters in strings, tra
 mark, and .json files that hold one value after another are accepted.
 """
 
-import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from yanmo.text.encodings import read_lines
+from yanmo.text.fields import ABSENT, small_fields, suggest, text_at
+from yanmo.text.json_values import Broken, Window, only_value
 
 BROKEN = "broken JSON"
 UNDECODABLE = "undecodable"
+EMPTY = "empty"
 NEITHER = "neither text nor object"
 SHOWN = 10
 SHOWN_CHARACTERS = 40
 """How many fields an error names, and how much of each name."""
 
-DECODER = json.JSONDecoder(strict=False)
-BLANK = re.compile("[ \t\r\n\ufeff]*")
-SEPARATORS = re.compile("[] \t\r\n\ufeff,]*")
-STRING_OR_TRAILING_COMMA = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
 
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Record:
-    """The text of one value and its share of the file's bytes, or why there is none."""
+    """The text of one value and its share of the file's bytes, or why there is none.
+
+    There are millions of them, each filled in once; so it has slots and is not frozen.
+    """
 
     number: int
     """The line (.jsonl) or element (.json), from 1."""
@@ -44,6 +43,12 @@ class Record:
     """Where a dropped one stands, as ``:line:column``."""
     why: str = ""
     """What is wrong in this case."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What else the value says: short strings and numbers."""
+    undecodable_bytes: int = 0
+    """Bytes that became U+FFFD."""
+    is_part: bool = False
+    """Whether the text is a part of one too large for a document."""
 
 
 class Unusable(Exception):
@@ -60,34 +65,46 @@ class Unusable(Exception):
         self.mend = mend
 
 
-class _Broken(ValueError):
-    """JSON that breaks at a place."""
+class NeedsExtra(Unusable):
+    """A file of a kind that takes a library of the extra ``files``."""
 
-    def __init__(self, text: str, at: int, why: str) -> None:
-        super().__init__(why)
-        self.line = text.count("\n", 0, at) + 1
-        self.column = at - text.rfind("\n", 0, at)
-        self.why = why
+    def __init__(self, library: str, kind: str) -> None:
+        super().__init__(
+            "needs yanmo[files]", f"reading {kind} takes {library}", mend='pip install "yanmo[files]"'
+        )
 
 
-def read_json(text: str, field: str, size: int) -> Iterator[Record]:
+def read_json(
+    text: str, path: str, size: int, more: Iterator[tuple[str, int]] | None = None
+) -> Iterator[Record]:
     """The records of a .json file.
 
     Args:
-        text: the whole file.
-        field: which field of an object is the text.
-        size: of the file, shared out among the records.
+        text: the whole file, or its beginning.
+        path: which field of an object is the text.
+        size: bytes of ``text``, shared out among the records.
+        more: what follows ``text``, with its bytes.
 
     Raises:
         Unusable: the JSON is broken, or the first record is an object without the field.
     """
-    before = 0
+    characters, before = len(text), 0
+
+    def following() -> Iterator[str]:
+        nonlocal characters, size
+        for piece, piece_size in more or ():
+            characters += len(piece)
+            size += piece_size
+            yield piece
+
+    window = Window(text, following() if more is not None else None)
     try:
-        for number, (value, end) in enumerate(_values(text), 1):
-            share = size * (end - before) / len(text)
-            yield _record(value, field, Record(number, share, place=f"#{number}"), is_first=number == 1)
+        for number, (value, end) in enumerate(window.values(), 1):
+            share = size * (end - before) / characters
+            record = Record(number, share, place=f"#{number}")
+            yield record_of(value, path, record, is_first=number == 1)
             before = end
-    except _Broken as error:
+    except Broken as error:
         raise Unusable(
             BROKEN,
             f"{BROKEN} at line {error.line}, column {error.column}: {error.why}",
@@ -97,7 +114,7 @@ def read_json(text: str, field: str, size: int) -> Iterator[Record]:
         ) from error
 
 
-def read_jsonl(stream: BinaryIO, field: str, encoding: str = "auto") -> Iterator[Record]:
+def read_jsonl(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[Record]:
     """The records of a .jsonl file, of which never more than one line is in memory.
 
     A line that is broken or cannot be decoded is a dropped record; blank lines are none.
@@ -117,32 +134,42 @@ def read_jsonl(stream: BinaryIO, field: str, encoding: str = "auto") -> Iterator
             yield replace(record, dropped=UNDECODABLE, why=f"not readable text: {line.undecodable}")
             continue
         try:
-            value = _only_value(line.text)
-        except _Broken as error:
+            value = only_value(line.text)
+        except Broken as error:
             place = f":{number}:{error.column}"
             yield replace(record, dropped=BROKEN, place=place, why=f"{BROKEN}: {error.why}")
             continue
-        yield _record(value, field, record, is_first)
+        yield record_of(value, path, record, is_first)
         is_first = False
 
 
-def _record(value: Any, field: str, record: Record, is_first: bool) -> Record:
-    """``record`` with the text of a value, or with the reason why it has none."""
-    text = value.get(field) if isinstance(value, dict) else value
-    if isinstance(text, str):
-        return replace(record, text=text)
+def record_of(value: Any, path: str, record: Record, is_first: bool) -> Record:
+    """``record`` filled in with the text of a value, or with the reason why it has none.
+
+    Raises:
+        Unusable: ``is_first``, and the value is an object without the field.
+    """
+    if isinstance(value, str):
+        record.text = value
+        return record
     if not isinstance(value, dict):
         return replace(record, dropped=NEITHER, why=f"{NEITHER}: {_kind(value)}")
-    if field in value:
-        reason = f"field '{field}' is no string"
+    text = value.get(path)
+    if not isinstance(text, str):
+        text = text_at(value, path)
+    if isinstance(text, str):
+        record.text, record.fields = text, small_fields(value, path)
+        return record
+    if text is not ABSENT:
+        reason = f"field '{path}' is no string"
         return replace(record, dropped=reason, why=f"{reason}: {_kind(text)}")
-    reason = f"no field '{field}'"
+    reason = f"no field '{path}'"
     if is_first:
         raise Unusable(
             reason,
             f"the first record has {reason}; it has {_names(value)}",
             record.place,
-            "say which one is the text: corpus.text_field=NAME",
+            f"say which one is the text: corpus.text_field={suggest(value) or 'NAME'}",
         )
     return replace(record, dropped=reason, why=f"{reason}; there is {_names(value)}")
 
@@ -158,58 +185,3 @@ def _kind(value: Any) -> str:
         return "null"
     names: dict[type, str] = {list: "a list", dict: "an object", bool: "true or false"}
     return names.get(type(value), "a number")
-
-
-# -- values -----------------------------------------------------------------------------------
-
-
-def _values(text: str) -> Iterator[tuple[Any, int]]:
-    """The elements of a list, or values that follow one another, each with the place behind it."""
-    at = _skip(text, 0)
-    in_list = text.startswith("[", at)
-    at = _skip(text, at + 1) if in_list else at
-    while at < len(text) and not (in_list and text[at] == "]"):
-        value, at, text = _value(text, at)
-        yield value, SEPARATORS.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
-        at = _skip(text, at)
-        if text.startswith(",", at):
-            at = _skip(text, at + 1)
-        elif in_list and not text.startswith("]", at):
-            raise _Broken(text, at, "',' or ']' is expected")
-    if in_list and at == len(text):
-        raise _Broken(text, at, "']' is expected")
-    if in_list and _skip(text, at + 1) < len(text):
-        raise _Broken(text, _skip(text, at + 1), "nothing is expected behind the list")
-
-
-def _only_value(line: str) -> Any:
-    value, at, line = _value(line, _skip(line, 0))
-    at = _skip(line, at)
-    if at < len(line) and (line[at] != "," or _skip(line, at + 1) < len(line)):
-        raise _Broken(line, at, "the line's end is expected")
-    return value
-
-
-def _value(text: str, at: int) -> tuple[Any, int, str]:
-    """(value, the place behind it, the text, in which trailing commas may have become spaces)."""
-    try:
-        return *_strict_value(text, at), text
-    except _Broken:
-        text = STRING_OR_TRAILING_COMMA.sub(lambda match: match[1] or " ", text)
-        return *_strict_value(text, at), text
-
-
-def _strict_value(text: str, at: int) -> tuple[Any, int]:
-    try:
-        return DECODER.raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        raise _Broken(text, error.pos, error.msg) from error
-    except RecursionError as error:
-        raise _Broken(text, at, "brackets are nested too deeply") from error
-    except ValueError as error:  # an integer of thousands of digits
-        raise _Broken(text, at, str(error)) from error
-
-
-def _skip(text: str, at: int) -> int:
-    """The place of the next character that is not blank."""
-    return BLANK.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too

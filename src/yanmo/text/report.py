@@ -22,8 +22,9 @@ from yanmo.text.clean.characters import INVISIBLE, NARROW
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for
 from yanmo.text.dedup import Marks, Seen
-from yanmo.text.documents import CorpusCounts, Document, corpus_size, find_files, read_documents
+from yanmo.text.documents import CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.encodings import ILLEGAL, PRIVATE
+from yanmo.text.sources import find_files
 
 ACTS = re.compile(
     r"^[ \t　]*(?:第[一二三四五六七八九十]+[幕场場折齣出本]|楔子)[ \t　]*\S{0,20}$", re.MULTILINE

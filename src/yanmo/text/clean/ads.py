@@ -110,6 +110,8 @@ def ads(text: str) -> str:
     '操曰：“吾知之矣。”遂起兵。'
     >>> ads("一个渡船上偷16k小说wWw.16Ｋ.ｃn首发了张忠夷家的首饰盒，被济公捉来，取还原物，留下一粒晶球。")
     '一个渡船上偷了张忠夷家的首饰盒，被济公捉来，取还原物，留下一粒晶球。'
+    >>> ads("她走了。www.xiaoshuo9.com")
+    '她走了。'
     >>> ads("Widow! a pox o' that! How came that widow in?")
     "Widow! a pox o' that! How came that widow in?"
     >>> ads("他在 www.gov.cn 上读到通告，第二天就去了乡里，见到了那位多年不见的老朋友。")
@@ -171,7 +173,13 @@ def _without_address(line: str) -> str:
         return ""
     if words >= 2 and (hanzi <= 4 * MAX_OTHER_HANZI or words >= 4):
         return ""
-    return ADDRESS.sub(lambda match: "" if OBFUSCATED.search(match[0]) else match[0], line)
+    return ADDRESS.sub(lambda match: "" if _was_put_there(match) else match[0], line)
+
+
+def _was_put_there(address: re.Match[str]) -> bool:
+    """Whether an address within prose is none of it: it is spelled oddly, or follows a sentence's end."""
+    before = address.string[: address.start()].rstrip()[-1:]
+    return OBFUSCATED.search(address[0]) is not None or before in set("。！？”」』…")
 
 
 def _is_address_first(line: str) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from yanmo.config import CleanConfig
 from yanmo.text.clean import ads, characters, judge, lines, privacy
 from yanmo.text.clean.judge import Dropped
-from yanmo.text.documents import EMPTY
+from yanmo.text.records import EMPTY
 
 NOTHING_LEFT = "nothing left"
 

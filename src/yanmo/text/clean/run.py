@@ -25,6 +25,7 @@ from yanmo.log import Progress, Voice
 from yanmo.text.clean.rules import Cleaned, Rule, clean, rules_for
 from yanmo.text.dedup import ONLY_REPEATED, Marks, Seen, marks_of
 from yanmo.text.documents import NAMED, CorpusCounts, Document, corpus_size, read_documents
+from yanmo.text.kinds import MANIFEST_SUFFIX
 from yanmo.text.mix import REPEAT, passes, repeats
 from yanmo.workers import cores, in_order, processes
 
@@ -153,7 +154,7 @@ def run(
 
 def manifest_path(out: Path) -> Path:
     """Where the manifest of a corpus lies."""
-    return out.with_name(f"{out.name}.manifest.json")
+    return out.with_suffix(MANIFEST_SUFFIX)
 
 
 Numbered = tuple[int, Document]
@@ -326,7 +327,7 @@ def _licence(document: Document) -> str:
 def _licence_beside(path: Path) -> str:
     """What the manifest of a text, or a licence file in its folder, says."""
     manifest = manifest_path(path)
-    if manifest.is_file():
+    if path.is_file() and manifest.is_file():
         found = storage.read_json(manifest)
         if found.get("permission"):
             return str(found["permission"])

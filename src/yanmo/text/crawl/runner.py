@@ -22,6 +22,7 @@ from yanmo.text.crawl.frontier import Frontier, Task, key_of
 from yanmo.text.crawl.journal import Journal
 from yanmo.text.crawl.profile import Profile
 from yanmo.text.crawl.rows import documents, read_row
+from yanmo.text.kinds import MANIFEST_SUFFIX
 
 SCHEMA = 1
 
@@ -138,7 +139,7 @@ def _write(profile: Profile, out: Path, frontier: Frontier, journal: Journal, un
         "named": tally.named,
     }
     write_atomic(out, text)
-    write_json(out.with_suffix(".manifest.json"), manifest)
+    write_json(out.with_suffix(MANIFEST_SUFFIX), manifest)
     return Found(out, manifest)
 
 

@@ -1,0 +1,242 @@
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.text.test_documents import read
+from yanmo.errors import ConfigError, DataError
+from yanmo.text.documents import CorpusCounts, Document
+from yanmo.text.markup import Lines
+
+pytest.importorskip("trafilatura")
+PARAGRAPH = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。"
+PAGE = """<!DOCTYPE html><html><head>{meta}<title>第一回 开端</title><script>var x="脚本";</script></head><body>
+<div class="nav"><a href="/">首页</a> <a href="/b">目录</a></div><div id="content"><h1>第一回 开端</h1>{body}</div>
+<div class="footer">版权所有</div></body></html>"""
+
+
+def page(body: str = f"<p>{PARAGRAPH}</p>" * 9, meta: str = "") -> str:
+    return PAGE.format(body=body, meta=meta)
+
+
+def read_page(tmp_path: Path, data: bytes, name: str = "a.html") -> Document:
+    (tmp_path / name).write_bytes(data)
+    return read(tmp_path / name)[0]
+
+
+def test_the_main_text_of_a_page_is_read_and_its_title_kept(tmp_path: Path) -> None:
+    found = read_page(tmp_path, page().encode())
+    assert found.text.count(PARAGRAPH) == 9
+    assert "脚本" not in found.text and "目录" not in found.text and "版权" not in found.text
+    assert found.meta["fields"]["title"] == "第一回 开端"
+    assert found.meta["size"] == (tmp_path / "a.html").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("label", "codec"),
+    [
+        ("gb2312", "gb18030"),
+        ("gbk", "gb18030"),
+        ("GB2312", "utf-8"),
+        ("utf-8", "gb18030"),
+        ("iso-8859-1", "gb18030"),
+        ("big5", "gb18030"),
+        ("koi8-r", "gb18030"),  # in which every byte is a letter
+        ("nonsense", "gb18030"),
+        ("utf-7", "utf-8"),
+        ("zip", "utf-8"),
+    ],
+)
+def test_a_label_is_evidence_and_no_more(tmp_path: Path, label: str, codec: str) -> None:
+    body = f"<p>{PARAGRAPH}㐂𠀀喆镕€</p>" * 9  # characters of four bytes in GB18030
+    data = page(body, f'<meta http-equiv="Content-Type" content="text/html; charset={label}">').encode(codec)
+    found = read_page(tmp_path, data)
+    assert found.text.count(f"{PARAGRAPH}㐂𠀀喆镕€") == 9
+
+
+def test_a_label_decides_where_the_bytes_alone_cannot(tmp_path: Path) -> None:
+    kana = "<p>吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。</p>" * 9
+    assert (
+        "吾輩は猫である"
+        in read_page(tmp_path, page(kana, '<meta charset="Shift_JIS">').encode("cp932", "ignore")).text
+    )
+    big5 = "<p>話說天下大勢，分久必合，合久必分。</p>" * 9
+    assert (
+        "話說天下大勢"
+        in read_page(tmp_path, page(big5, '<meta charset="big5">').encode("cp950", "ignore")).text
+    )
+    mark = page(meta='<meta charset="gb2312">').encode("utf-8-sig")
+    assert PARAGRAPH in read_page(tmp_path, mark).text
+    declared = '<?xml version="1.0" encoding="GBK"?>' + page()
+    assert PARAGRAPH in read_page(tmp_path, declared.encode("gbk"), "b.xhtml").text
+
+
+def test_the_label_gb2312_means_gb18030_where_the_characters_are_rare(tmp_path: Path) -> None:
+    rare = "喆镕㐂𠀀㑇㓥䶮"
+    data = f'<html><head><meta charset="gb2312"></head><body>{rare}</body></html>'.encode("gb18030")
+    assert read_page(tmp_path, data).text.strip() == rare
+    with pytest.raises(DataError, match="would be common characters"):
+        read_page(tmp_path, data.replace(b"charset", b"xxxxxxx"))
+
+
+def test_a_broken_byte_in_a_page_is_counted(tmp_path: Path) -> None:
+    data = page(f"<p>{PARAGRAPH}</p>" * 99, '<meta charset="utf-8">').encode()
+    broken = data.replace("势".encode(), b"\xe5\x8a", 1)
+    (tmp_path / "a.html").write_bytes(broken)
+    counts = CorpusCounts()
+    text = read(tmp_path / "a.html", counts=counts)[0].text
+    assert counts.undecodable_bytes == 2
+    assert text.count("\ufffd") == 1 and text.count(PARAGRAPH) == 98
+
+
+def test_a_page_of_little_text_gives_all_of_it(tmp_path: Path) -> None:
+    found = read_page(tmp_path, "<html><title>题</title><body>甲<br>乙<p>丙</body>".encode())
+    assert found.text.split() == ["甲", "乙", "丙"]
+
+
+@pytest.mark.parametrize("data", ["", "<html></html>", "<!-- -->", "<script>x</script>"])
+def test_a_page_without_text_is_empty(tmp_path: Path, data: str) -> None:
+    with pytest.raises(DataError, match="the file is empty"):
+        read_page(tmp_path, data.encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<div>" * 100_000 + PARAGRAPH,
+        f"<b><i>{PARAGRAPH}</b>" * 3000,
+        PARAGRAPH + "<" * 100_000,
+        PARAGRAPH + "&#x110000;&#xd800;&unknown;" * 1000,
+        PARAGRAPH + "<p x='" + "a" * 1_000_000,
+        PARAGRAPH + "\x00\x1b" * 20,
+    ],
+)
+def test_a_hostile_page_gives_its_text_in_time(tmp_path: Path, body: str) -> None:
+    began = time.monotonic()
+    found = read_page(tmp_path, page(body).encode())
+    assert PARAGRAPH[:8] in found.text
+    assert time.monotonic() - began < 20
+
+
+def test_a_page_with_entities_of_its_own_is_no_bomb(tmp_path: Path) -> None:
+    entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10 if n else "bomb"}">' for n in range(10))
+    found = read_page(tmp_path, f"<!DOCTYPE html [{entities}]>{page(f'<p>{PARAGRAPH}&a9;</p>' * 9)}".encode())
+    assert PARAGRAPH in found.text
+    assert len(found.text) < 10_000
+
+
+def test_lines_are_paragraphs_and_headings() -> None:
+    source = """<h2>第一回<br/>开端</h2><p>甲
+    乙<ruby>漢<rp>(</rp><rt>han</rt><rp>)</rp></ruby> a\n b</p><ul><li>丙<li>丁</ul>戊<svg><text>x</text></svg>&lt;己&nbsp;庚"""
+    assert Lines(source).lines == ["第一回 开端", "甲乙漢 a b", "丙", "丁", "戊<己\xa0庚"]
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trafilatura", None)
+    with pytest.raises(ConfigError, match="reading .html takes trafilatura"):
+        read_page(tmp_path, page().encode())
+
+
+# -- .epub ------------------------------------------------------------------------------------
+
+CONTAINER = """<?xml version="1.0"?><container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">
+<rootfiles><rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>"""
+OPF = """<?xml version="1.0" encoding="utf-8"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">
+<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>三国演义</dc:title><dc:creator>罗贯中</dc:creator>
+<dc:language>zh</dc:language></metadata><manifest>
+<item id="nav" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>
+<item id="c2" href="text/%E4%BA%8C.xhtml" media-type="application/xhtml+xml"/>
+<item id="c1" href="text/1.xhtml" media-type="application/xhtml+xml"/>
+<item id="img" href="cover.jpg" media-type="image/jpeg"/></manifest>
+<spine><itemref idref="img"/><itemref idref="nav"/><itemref idref="c1"/><itemref idref="c2"/><itemref idref="c1"/></spine></package>"""
+NAV = """<html xmlns="http://www.w3.org/1999/xhtml"><body><nav><ol><li><a href="text/1.xhtml">第一回 宴桃园</a></li>
+<li><a href="text/%E4%BA%8C.xhtml#a">第二回 张翼德</a></li></ol></nav></body></html>"""
+ONE = f"<html><head><title>x</title></head><body><h1>第一回 宴桃园</h1><p>{PARAGRAPH}</p><p>甲</p></body></html>"
+TWO = "<html><body><p>乙</p><p>丙</p></body></html>"
+BOOK = {
+    "mimetype": "application/epub+zip",
+    "META-INF/container.xml": CONTAINER,
+    "OEBPS/book.opf": OPF,
+    "OEBPS/nav.xhtml": NAV,
+    "OEBPS/text/1.xhtml": ONE,
+    "OEBPS/text/二.xhtml": TWO,
+}
+
+
+def book(path: Path, **changed: str | bytes | None) -> Path:
+    members = BOOK | {name.replace("__", "/").replace("_x", ".x"): data for name, data in changed.items()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            if data is not None:
+                archive.writestr(name, data)
+    return path
+
+
+def test_a_book_is_one_document_in_the_order_of_its_spine(tmp_path: Path) -> None:
+    found = read(book(tmp_path / "a.epub"))
+    assert [d.text for d in found] == [f"第一回 宴桃园\n{PARAGRAPH}\n甲\n\n第二回 张翼德\n乙\n丙"]
+    assert found[0].meta["fields"] == {"title": "三国演义", "author": "罗贯中", "language": "zh"}
+    chapters = read(tmp_path / "a.epub", split_chapters=True)
+    assert [d.text[:3] for d in chapters] == ["第一回", "第二回"]
+    assert chapters[1].meta["fields"]["author"] == "罗贯中"
+
+
+def test_a_book_in_a_zip_is_read(tmp_path: Path) -> None:
+    data = book(tmp_path / "a.epub").read_bytes()
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("书.epub", data)
+    assert [d.id for d in read(tmp_path / "b.zip")] == ["b.zip/书.epub"]
+
+
+def test_headings_of_an_ncx_are_found(tmp_path: Path) -> None:
+    ncx = """<?xml version="1.0"?><!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "http://www.daisy.org/z3986/2005/ncx-2005-1.dtd">
+    <ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>第二回 何进</text></navLabel>
+    <content src="text/%E4%BA%8C.xhtml"/></navPoint></navMap></ncx>"""
+    opf = OPF.replace('properties="nav"', "").replace("application/xhtml+xml", "application/x-dtbncx+xml", 1)
+    found = read(book(tmp_path / "a.epub", **{"OEBPS/book.opf": opf, "OEBPS/nav_xhtml": ncx}))
+    assert "\n\n第二回 何进\n乙" in found[0].text
+
+
+BOMB = '<!DOCTYPE x [<!ENTITY a "b"><!ENTITY c "&a;&a;&a;&a;">]>'
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"OEBPS/book.opf": OPF.replace("?>", "?>" + BOMB, 1)}, "defines XML entities"),
+        (
+            {"OEBPS/book.opf": OPF.replace("?>", "?>" + BOMB, 1).replace("utf-8", "utf-16").encode("utf-16")},
+            "defines XML entities",
+        ),
+        ({"OEBPS/text/1.xhtml": BOMB + ONE}, "defines XML entities"),
+        ({"OEBPS/text/1.xhtml": None}, "damaged archive"),
+        ({"META-INF/container.xml": None}, "damaged archive"),
+        ({"META-INF/container.xml": "<a>"}, "damaged archive"),
+        ({"META-INF/container.xml": "<a/>"}, "damaged archive"),
+        ({"OEBPS/book.opf": "<a>" * 100_000}, "damaged archive"),
+        ({"OEBPS/book.opf": OPF.replace("itemref", "x")}, "empty"),
+        ({"OEBPS/book.opf": OPF.replace("text/1.xhtml", "../../../etc/passwd")}, "damaged archive"),
+        ({"OEBPS/text/1.xhtml": "a" * (64 << 20)}, "expands too much"),
+        ({"META-INF/encryption.xml": '<e><CipherReference URI="OEBPS/text/1.xhtml"/></e>'}, "encrypted"),
+    ],
+)
+def test_a_hostile_book_is_dropped_under_its_reason(
+    tmp_path: Path, changed: dict[str, str], reason: str
+) -> None:
+    book(tmp_path / "a.epub", **changed)
+    counts = CorpusCounts()
+    assert read(tmp_path, counts=counts) == []
+    assert counts.documents_dropped == {reason: 1}
+
+
+def test_what_is_no_book_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.epub").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="the file is damaged"):
+        read(tmp_path / "a.epub")
+
+
+def test_encrypted_fonts_are_no_reason_to_refuse_a_book(tmp_path: Path) -> None:
+    fonts = '<e xmlns:enc="u"><enc:CipherReference URI="OEBPS/a.ttf"/></e>'
+    assert PARAGRAPH in read(book(tmp_path / "a.epub", **{"META-INF/encryption.xml": fonts}))[0].text

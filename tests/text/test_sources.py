@@ -1,0 +1,107 @@
+import bz2
+import gzip
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.text.test_documents import fingerprint, read
+from yanmo.errors import DataError, StorageError
+from yanmo.text import sources
+from yanmo.text.documents import CorpusCounts, corpus_size
+from yanmo.text.kinds import layers_of, sniff
+from yanmo.text.sources import spool
+
+
+class Input:
+    """Standard input that can be read once."""
+
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "wrappers"),
+    [
+        ("a.jsonl", ".jsonl", []),
+        ("a.JSONL.GZ", ".jsonl", [".gz"]),
+        ("a.b.txt.zst", ".txt", [".zst"]),
+        ("a.ndjson", ".jsonl", []),
+        ("a.htm.xz", ".html", [".xz"]),
+        ("a.gz", "", [".gz"]),
+        ("a", "", []),
+        ("a.tar.gz", ".tar", [".gz"]),
+        ("a.gz.gz.gz", ".gz", [".gz", ".gz"]),
+        ("c4-train.00000-of-01024.json.gz", ".json", [".gz"]),
+    ],
+)
+def test_a_name_tells_what_a_file_is(name: str, kind: str, wrappers: list[str]) -> None:
+    assert layers_of(name) == (kind, wrappers)
+
+
+@pytest.mark.parametrize(
+    ("head", "suffix"),
+    [
+        ('{"text": "甲"}\n{"text": "乙"}\n'.encode(), ".jsonl"),
+        (b'{"text": "' + b"a" * (1 << 16), ".jsonl"),
+        (b'\xef\xbb\xbf {"text":\n "a"}', ".json"),
+        (b'[\n{"text": "a"}]', ".json"),
+        (b'["a"]', ".json"),
+        ("{甲}乙".encode(), ".txt"),
+        (b"[1] a footnote", ".txt"),
+        ("话说".encode(), ".txt"),
+        (b"", ".txt"),
+        (b"\n<!DOCTYPE html>", ".html"),
+        (gzip.compress(b'{"text": "a"}\n'), ".jsonl.gz"),
+        (gzip.compress(b"a" * 100_000)[:50], ".txt.gz"),
+        (b"PK\x03\x04....", ".zip"),
+        (b"\x28\xb5\x2f\xfd", ".zst"),
+        (b"PAR1", ".parquet"),
+    ],
+)
+def test_the_first_bytes_tell_what_a_stream_is(head: bytes, suffix: str) -> None:
+    assert sniff(head) == suffix
+
+
+def test_standard_input_is_read_as_often_as_it_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sources.spooled_stdin.cache_clear()
+    data = '{"text": "甲"}\n{"text": "乙"}\n'.encode()
+    monkeypatch.setattr(sys, "stdin", Input(data))
+    (tmp_path / "same.jsonl").write_bytes(data)
+    for _ in range(2):
+        assert [(d.id, d.text) for d in read("-")] == [("stdin.jsonl#1", "甲"), ("stdin.jsonl#2", "乙")]
+    assert corpus_size(["-"]) == len(data)
+    assert fingerprint(Path("-")) == fingerprint(tmp_path / "same.jsonl")
+    sources.spooled_stdin.cache_clear()
+
+
+def test_a_long_input_is_kept_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    found = spool(io.BytesIO(data), tmp_path / "stdin")
+    assert found.read_bytes() == data
+    assert [path for path in (tmp_path / "stdin").rglob("*") if path.is_file()] == [found]
+    assert spool(io.BytesIO(data), tmp_path / "stdin") == found
+
+
+def test_input_that_cannot_be_kept_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "stdin").write_bytes(b"")
+    with pytest.raises(StorageError, match="keeping standard input failed"):
+        spool(io.BytesIO(b"a"), tmp_path / "stdin")
+
+
+def test_files_of_a_dump_without_a_suffix_are_found_and_others_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "AA").mkdir()
+    (tmp_path / "AA" / "wiki_00").write_text('{"id": "1", "title": "数学", "text": "甲"}\n', encoding="utf-8")
+    (tmp_path / "AA" / "LICENSE").write_text("甲", encoding="utf-8")
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    (tmp_path / "a.txt.bz2").write_bytes(bz2.compress("乙".encode()))
+    counts = CorpusCounts()
+    found = read(tmp_path, counts=counts)
+    assert [(d.id, d.text) for d in found] == [("AA/wiki_00#1", "甲"), ("a.txt.bz2", "乙")]
+    assert found[0].meta["fields"] == {"id": "1", "title": "数学"}
+    assert counts.files_passed_over == {"no suffix": 1, ".gz": 1}
+    assert [d.text for d in read(tmp_path / "AA" / "wiki_00")] == ["甲"]
+    with pytest.raises(DataError, match=" .tar.gz files are not read"):
+        read(tmp_path / "a.tar.gz")

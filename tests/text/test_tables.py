@@ -1,0 +1,147 @@
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.text.test_documents import read
+from yanmo.errors import ConfigError, DataError
+from yanmo.text.documents import CorpusCounts
+from yanmo.text.records import Record
+from yanmo.text.tables import read_csv
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def rows(text: str | bytes, path: str = "text", encoding: str = "auto") -> list[Record]:
+    data = text.encode() if isinstance(text, str) else text
+    found = list(read_csv(io.BytesIO(data), path, encoding))
+    assert sum(record.size for record in found) <= len(data)
+    return found
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]], **how: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **how)
+    return path
+
+
+def test_fields_may_hold_line_ends_quotes_and_nul() -> None:
+    text = 'id,text,url\r\n1,"甲,""乙""\r\n\n丙",http://a\r\n2,丁\x00,\r\n\r\n3,戊\u2028\x85己,b'
+    found = rows(text)
+    assert [r.text for r in found] == ['甲,"乙"\r\n\n丙', "丁\x01", "戊\u2028\x85己"]
+    assert found[0].fields == {"id": "1", "url": "http://a"}
+    assert [r.place for r in found] == [":2", ":5", ":7"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030", "big5", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_of_any_encoding_and_delimiter_are_read(encoding: str, delimiter: str) -> None:
+    text = delimiter.join(["title", "text"]) + "\n" + f"話說{delimiter}天下大勢分久必合合久必分\n" * 50
+    assert [r.text for r in rows(text.encode(encoding))] == ["天下大勢分久必合合久必分"] * 50
+
+
+def test_a_broken_or_ragged_row_is_dropped_and_the_next_is_read() -> None:
+    text = (
+        'id,text\n1\n2,甲\n3,乙,丙\n4,"丁"戊\n5,己\n'.encode()
+        + b"6,\xff\xff\n"
+        + "7,庚\n8,".encode()
+        + b'"\xe8'
+    )
+    found = rows(text)
+    assert [(r.text, r.dropped) for r in found] == [
+        ("", "row of another length"),
+        ("甲", ""),
+        ("", "row of another length"),
+        ("", "broken row"),
+        ("己", ""),
+        ("", "undecodable"),
+        ("庚", ""),
+        ("", "undecodable"),
+    ]
+
+
+def test_a_quote_that_never_ends_is_one_broken_row() -> None:
+    found = rows('text\n甲\n"乙\n丙\n')
+    assert [(r.text, r.dropped, r.place) for r in found] == [("甲", "", ":2"), ("", "broken row", ":3")]
+
+
+def test_a_field_of_many_megabytes_is_read() -> None:
+    assert len(rows('text\n"' + ("长" * 999 + "\n") * 6000 + '"\n')[0].text) == 6_000_000
+
+
+def test_a_table_without_the_column_names_the_likely_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("编号,正文\n1\n1,话说天下\n", encoding="gb18030")
+    with pytest.raises(DataError, match="it has '编号', '正文'") as caught:
+        read(tmp_path / "a.csv")
+    assert caught.value.mend.endswith("corpus.text_field=正文")
+    assert [d.text for d in read(tmp_path / "a.csv", text_field="正文+编号")] == ["话说天下\n1"]
+    write_parquet(tmp_path / "a.parquet", {"id": [1], "body": ["甲乙"]})
+    with pytest.raises(DataError, match="it has 'id', 'body'") as caught:
+        read(tmp_path / "a.parquet")
+    assert caught.value.mend.endswith("corpus.text_field=body")
+
+
+@pytest.mark.parametrize("data", ["", "text\n", "\n\n"])
+def test_an_empty_table_is_empty(tmp_path: Path, data: str) -> None:
+    (tmp_path / "a.csv").write_text(data, encoding="utf-8")
+    with pytest.raises(DataError, match="the file is empty"):
+        read(tmp_path / "a.csv")
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")), max_size=5))
+def test_what_csv_writes_is_read_back(texts: list[str]) -> None:
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerows([["n", "text"], *enumerate(texts)])
+    assert [r.text for r in rows(stream.getvalue(), encoding="utf-8")] == texts
+
+
+def test_columns_of_a_parquet_are_read_and_others_left(tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "a.parquet",
+        {
+            "段落": [[{"内容": "甲"}, {"内容": "乙"}], [{"内容": "丙"}], []],
+            "url": ["a", None, "c"],
+            "embedding": [[0.1] * 3] * 3,
+        },
+        row_group_size=2,
+    )
+    counts = CorpusCounts()
+    found = read(path, counts=counts, text_field="段落.内容")
+    assert [(d.id, d.text, d.meta.get("fields")) for d in found] == [
+        ("a.parquet#1", "甲\n乙", {"url": "a"}),
+        ("a.parquet#2", "丙", None),
+    ]
+    assert counts.documents_dropped == {"empty": 1}
+    assert sum(d.meta["size"] for d in found) == pytest.approx(path.stat().st_size * 2 / 3)
+
+
+def test_many_rows_come_in_order(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", {"text": [str(n) for n in range(3000)]}, row_group_size=1000)
+    assert [d.text for d in read(tmp_path / "a.parquet")] == [str(n) for n in range(3000)]
+
+
+def test_a_damaged_parquet_is_no_table(tmp_path: Path) -> None:
+    whole = write_parquet(tmp_path / "a.parquet", {"text": ["甲" * n for n in range(3000)]}).read_bytes()
+    pages = bytearray(whole)
+    pages[100:2000] = bytes(1900)
+    for number, data in enumerate((b"", b"PAR1", whole[:-9], whole[:500] + whole[-500:], bytes(pages))):
+        (tmp_path / "a.parquet").write_bytes(data)
+        counts = CorpusCounts()
+        read(tmp_path, counts=counts)
+        assert counts.documents_dropped["damaged archive"] == 1, number
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parquet(tmp_path / "a.parquet", {"text": ["甲"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match="reading .parquet takes pyarrow"):
+        read(tmp_path / "a.parquet")
+    counts = CorpusCounts()
+    read(tmp_path, counts=counts)
+    assert counts.documents_dropped == {"needs yanmo[files]": 1}
