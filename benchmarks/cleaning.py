@@ -1,10 +1,12 @@
 """How well ads are taken out of a text that has a hand-cleaned twin, and how fast it all is.
 
     python benchmarks/cleaning.py twin RAW CLEAN
+    python benchmarks/cleaning.py judge CORPUS…
     python benchmarks/cleaning.py speed TEXT --copies 29
 
 ``twin`` cleans RAW and compares line by line with CLEAN, spaces apart: how many of the characters that the
-hand took out are gone, and how many of those it left are lost. ``speed`` cleans so many copies of a novel,
+hand took out are gone, and how many of those it left are lost. ``judge`` prints what documents are judged by:
+the worst, the worst of a hundred, the median. ``speed`` cleans so many copies of a novel,
 each with a line of its own so that not all of them are duplicates, and gives MB/s and the memory of all
 processes together.
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from yanmo.config import CorpusConfig, load_cleaning
 from yanmo.log import Voice
+from yanmo.text.clean.judge import ENOUGH, measure
 from yanmo.text.clean.run import run
 from yanmo.text.documents import CorpusCounts, read_documents
 
@@ -31,6 +34,7 @@ def main() -> None:
     twin_of = which.add_parser("twin")
     twin_of.add_argument("raw", type=Path)
     twin_of.add_argument("clean", type=Path)
+    which.add_parser("judge").add_argument("corpora", nargs="+")
     speed_of = which.add_parser("speed")
     speed_of.add_argument("text", type=Path)
     speed_of.add_argument("--copies", type=int, default=29)
@@ -38,6 +42,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.which == "twin":
         twin(asked.raw, asked.clean)
+    elif asked.which == "judge":
+        judge(asked.corpora)
     else:
         speed(asked.text, asked.copies, asked.settings)
 
@@ -52,6 +58,21 @@ def twin(raw: Path, clean: Path) -> None:
     left, lost = size(ours - wanted), size(wanted - ours)
     print(f"ads   {ads:,} characters, gone {1 - left / ads:.2%}")
     print(f"text  {text:,} characters, lost {lost / text:.4%} ({lost})")
+
+
+def judge(corpora: list[str]) -> None:
+    """What the documents of each corpus with 100 characters and more are like."""
+    print("| corpus | documents | letters | digits | common hanzi | compressed |\n|---|---|---|---|---|---|")
+    for path in corpora:
+        documents = read_documents(CorpusConfig(path=(path,), split_chapters=True), CorpusCounts())
+        found = [measure(document.text) for document in documents]
+        found = [one for one in found if one.visible >= ENOUGH]
+        cells = []
+        for name in ("letters", "digits", "common", "compressed"):
+            values = sorted((getattr(one, name) for one in found), reverse=name == "digits")
+            chosen = (values[0], values[len(values) // 100], values[len(values) // 2])
+            cells.append(" / ".join(f"{value:.2f}" for value in chosen))
+        print(f"| {Path(path).name} | {len(found):,} | {' | '.join(cells)} |")
 
 
 def lines_of(path: Path) -> Counter[str]:

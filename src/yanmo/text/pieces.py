@@ -17,7 +17,7 @@ from yanmo.text.records import UNDECODABLE, Record, Unusable, read_json
 
 LARGE = 128 << 20
 """Bytes of a text that is read whole."""
-PART = 64 << 20
+PART = 16 << 20
 """Bytes of a part of a larger one."""
 
 

@@ -8,6 +8,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 
 from yanmo.text.encodings import common_characters
@@ -128,25 +129,55 @@ def quality(text: str) -> str:
     >>> quality("春眠不觉晓，处处闻啼鸟。")
     '春眠不觉晓，处处闻啼鸟。'
     """
+    found = measure(text)
+    if found.common < MIN_COMMON or found.lost > MAX_LOST:
+        raise Dropped("garbled")
+    if found.visible < ENOUGH:
+        return text
+    if found.digits > MAX_DIGITS:
+        raise Dropped("mostly digits")
+    if found.letters < MIN_LETTERS:
+        raise Dropped("mostly symbols")
+    if found.compressed < MIN_COMPRESSED:
+        raise Dropped("repeats itself")
+    return text
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a text is judged by; shares are of its visible characters, all from a sample of it."""
+
+    visible: int
+    """Characters that are no spaces."""
+    letters: float
+    """Share of letters, hanzi and digits."""
+    digits: float
+    """Share of digits."""
+    common: float
+    """Share of the hanzi that are common ones; 1 where there are few."""
+    lost: float
+    """Share of U+FFFD and private-use characters; 0 where there are few."""
+    compressed: float
+    """Size when compressed, as a share."""
+
+
+def measure(text: str) -> Measures:
+    """What ``quality`` goes by."""
     sample = _sample(text)
     kinds: Counter[str] = Counter()
     for character, number in Counter(sample).items():
         kinds[_kind(character)] += number
     visible = kinds.total() - kinds["space"]
-    hanzi = kinds["common"] + kinds["rare"]
-    is_rare = hanzi >= ENOUGH_LETTERS and kinds["common"] < MIN_COMMON * hanzi
-    if is_rare or kinds["lost"] > max(MAX_LOST * visible, FEW_LOST):
-        raise Dropped("garbled")
-    if visible < ENOUGH:
-        return text
-    if kinds["digit"] > MAX_DIGITS * visible:
-        raise Dropped("mostly digits")
-    if kinds["symbol"] > (1 - MIN_LETTERS) * visible:
-        raise Dropped("mostly symbols")
+    hanzi, total = kinds["common"] + kinds["rare"], max(visible, 1)
     data = sample.encode("utf-8", "surrogatepass")
-    if len(zlib.compress(data, 1)) < MIN_COMPRESSED * len(data):
-        raise Dropped("repeats itself")
-    return text
+    return Measures(
+        visible,
+        letters=1 - (kinds["symbol"] + kinds["lost"]) / total,
+        digits=kinds["digit"] / total,
+        common=kinds["common"] / hanzi if hanzi >= ENOUGH_LETTERS else 1.0,
+        lost=kinds["lost"] / total if kinds["lost"] > FEW_LOST else 0.0,
+        compressed=len(zlib.compress(data, 1)) / max(len(data), 1) if visible >= ENOUGH else 1.0,
+    )
 
 
 @cache
