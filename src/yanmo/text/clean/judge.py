@@ -30,8 +30,9 @@ MAX_LOST = 0.05
 """Share of U+FFFD and private-use characters; the worst real novel has 0.0003."""
 FEW_LOST = 5
 """So many of them are no reason, be the text ever so short."""
-MIN_COMPRESSED = 0.2
-"""Size of the compressed text; Chinese has 0.33 and more, one sentence over and over 0.05."""
+MIN_COMPRESSED = 0.15
+"""Size of the compressed text; Chinese has 0.39 and more, one sentence over and over 0.03, with another
+number in each 0.06."""
 
 SCRIPTS = (
     *(("zh", "\u3400", "\u9fff"), ("zh", "\uf900", "\ufaff"), ("zh", "\U00020000", "\U000323af")),
