@@ -121,9 +121,12 @@ def report_lines(report: "Report") -> list[str]:
     found += [f"{name:<10} {listed(values)}" for name, values in sections.items() if values]
     if report.overlap is not None:
         found.append(f"held out   {report.overlap:.2%} of it would stand in the training text as well")
-    found += [f"would drop {number:,} documents: {reason}" for reason, number in report.dropped.most_common()]
+    found += [
+        f"would drop {counted(number, 'document')}: {reason}"
+        for reason, number in report.dropped.most_common()
+    ]
     for rule, number in report.changed.most_common():
-        found.append(f"change     {number:,} documents: {rule}, {report.removed[rule]:,} characters fewer")
+        found.append(f"change     {counted(number, 'document')}: {rule}{less(report.removed[rule])}")
     found += [f"ad         {line}" for line in report.ads[:8]]
     found += [f"repeated   in {number:,} documents: {line}" for line, number in report.repeated_lines[:12]]
     return found
@@ -178,27 +181,38 @@ def lines(result: "Result") -> list[str]:
     read = result.counts.documents_read
     found = [
         f"{result.out}",
-        f"read       {read:,} documents of {result.counts.files:,} files",
+        f"read       {counted(read, 'document')} of {counted(result.counts.files, 'file')}",
         f"kept       {amount(result.documents, result.characters)}, {result.bytes:,} bytes",
     ]
     for reason, number in (result.dropped + result.counts.documents_dropped).most_common():
-        found.append(f"dropped    {number:,} documents: {reason}")
+        found.append(f"dropped    {counted(number, 'document')}: {reason}")
     for rule, number in result.changed.most_common():
         removed = result.removed[rule]
-        what = f"{removed:,} characters fewer" if removed >= 0 else f"{-removed:,} characters more"
-        found.append(f"changed    {number:,} documents: {rule}, {what}")
+        found.append(f"changed    {counted(number, 'document')}: {rule}{less(removed)}")
     for source in result.sources if len(result.sources) > 1 else []:
         mixed = f", in the mix {source.characters_in_the_mix:,}" if result.weights else ""
         found.append(f"source     {source.path}: {amount(source.documents, source.characters)}{mixed}")
     unknown = sum(source.licences["not known"] for source in result.sources)
     if unknown:
-        found.append(f"licence    of {unknown:,} documents not known")
+        found.append(f"licence    of {counted(unknown, 'document')} not known")
     return found
 
 
 def amount(documents: int, characters: int) -> str:
     """So much text, in words."""
-    return f"{documents:,} documents, {characters:,} characters"
+    return f"{counted(documents, 'document')}, {counted(characters, 'character')}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 document``, ``2,000 documents``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def less(characters: int) -> str:
+    """By how much a text grew shorter, as the rest of a line."""
+    if not characters:
+        return ""
+    return f", {counted(abs(characters), 'character')} {'fewer' if characters > 0 else 'more'}"
 
 
 def show_changes(config: "Cleaning") -> None:

@@ -156,7 +156,7 @@ def _documents(config: Cleaning, report: Report) -> Iterator[tuple[int, Document
                 for document in read_documents(corpus, counts):
                     yield number, document
             except DataError as error:
-                found.unreadable = error.what
+                found.unreadable = f"{error.what}; {error.mend}" if error.mend else error.what
             found.bytes = counts.bytes
             found.encodings = sorted(counts.encodings)
             found.dropped = dict(counts.documents_dropped)
