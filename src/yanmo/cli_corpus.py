@@ -31,6 +31,7 @@ Processes = Annotated[
     int | None, typer.Option(min=1, help="Processes that clean. [default: one for each core]")
 ]
 SHOWN_FILES = 20
+LOOKING = "looking for held-out text in the training text"
 NAMES = {"\n": "line end", " ": "space", "\t": "tab", "　": "full-width space"}
 COLOURS = {"same": "", "out": "red strike", "in": "green"}
 
@@ -55,7 +56,7 @@ def inspect(
     voice = Voice()
     report = look(config, nproc, voice)
     if report.documents:
-        voice.live("looking for held-out text in the training text")
+        voice.live(LOOKING)
         readable = tuple(file.location for file in report.files if not file.unreadable)
         report.overlap = contamination(config.corpus.model_copy(update={"path": readable})).share
         voice.settle()
@@ -119,8 +120,7 @@ def report_lines(report: "Report") -> list[str]:
         "lacking": report.lacking,
     }
     found += [f"{name:<10} {listed(values)}" for name, values in sections.items() if values]
-    if report.overlap is not None:
-        found.append(f"held out   {report.overlap:.2%} of it would stand in the training text as well")
+    found += held_out(report.overlap)
     found += [
         f"would drop {counted(number, 'document')}: {reason}"
         for reason, number in report.dropped.most_common()
@@ -157,8 +157,10 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Clean corpora: one .jsonl and a manifest that says where every document went."""
+    from yanmo.config import CorpusConfig
+    from yanmo.data.contamination import contamination
     from yanmo.log import Voice
-    from yanmo.text.clean.run import manifest_path, run
+    from yanmo.text.clean.run import manifest_path, run, write_manifest
 
     config = _cleaning(arguments, "clean")
     if explain:
@@ -167,7 +169,13 @@ def clean(
     target = out or Path(f"{Path(config.corpus.path[0]).stem or 'corpus'}.clean.jsonl")
     _check_out(target, config.corpus.path)
     shares = _weights(weights, len(config.corpus.path))
-    result = run(config, target, Voice(), shares, dedup, nproc)
+    voice = Voice()
+    result = run(config, target, voice, shares, dedup, nproc)
+    if dedup:
+        voice.live(LOOKING)
+        result.overlap = contamination(CorpusConfig(path=(str(target),))).share
+        write_manifest(result)
+        voice.settle()
     if as_json:
         print(json.dumps(result.as_json(), ensure_ascii=False))
         return
@@ -192,10 +200,20 @@ def lines(result: "Result") -> list[str]:
     for source in result.sources if len(result.sources) > 1 else []:
         mixed = f", in the mix {source.characters_in_the_mix:,}" if result.weights else ""
         found.append(f"source     {source.path}: {amount(source.documents, source.characters)}{mixed}")
+    found += held_out(result.overlap)
     unknown = sum(source.licences["not known"] for source in result.sources)
     if unknown:
         found.append(f"licence    of {counted(unknown, 'document')} not known")
     return found
+
+
+def held_out(overlap: float | None) -> list[str]:
+    """The line about held-out text in the training text, if that was looked for."""
+    return (
+        []
+        if overlap is None
+        else [f"held out   {overlap:.2%} of it would stand in the training text as well"]
+    )
 
 
 def amount(documents: int, characters: int) -> str:

@@ -32,6 +32,11 @@ BANDS = 32
 SEED = 1
 WINDOW = 50
 """Characters in a row that do not stand in two texts by chance."""
+BASE = 0x9E3779B97F4A7C15
+CHUNK = 1 << 14
+"""Windows hashed at a time: what stays in the cache is several times faster."""
+FILTER = 1 << 20
+"""Slots by which windows that are not sought are passed over at once."""
 
 
 @dataclass(frozen=True)
@@ -134,26 +139,25 @@ def _rensa() -> Any:
 
 
 def windows(text: str, step: int) -> npt.NDArray[np.uint64]:
-    """A hash of every ``step``-th run of 50 letters and hanzi in a row; spaces make no difference.
-
-    A polynomial in the code points, modulo 2 to the 64th, by doubling: 50 = 32 + 16 + 2.
-    """
+    """A hash of every ``step``-th run of 50 characters; spaces and case make no difference."""
     data = "".join(text.split()).casefold().encode("utf-32-le", "surrogatepass")
-    points = np.frombuffer(data, dtype=np.uint32).astype(np.uint64)
-    if len(points) < WINDOW:
-        return np.empty(0, np.uint64)
-    power = 0x9E3779B97F4A7C15
-    runs, length, total, covered = points, 1, np.zeros(len(points), np.uint64), 0
-    while length <= 32:
+    points = np.frombuffer(data, dtype=np.uint32)
+    ends = range(WINDOW - 1, len(points), CHUNK)
+    found = [_runs(points[end + 1 - WINDOW : end + CHUNK]) for end in ends]
+    return np.concatenate(found)[::step] if found else np.empty(0, np.uint64)
+
+
+def _runs(points: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
+    """A hash of each run of 50 code points: a polynomial modulo 2 to the 64th, by doubling (32 + 16 + 2)."""
+    runs, length, power = points.astype(np.uint64), 1, BASE
+    total, covered = np.zeros(len(points), np.uint64), 0
+    while length < WINDOW:
         if WINDOW & length:  # a run of this length goes behind what is covered
-            shifted = np.zeros_like(total)
-            shifted[: len(total) - covered or None] = runs[covered:]
-            total = total * np.uint64(power) + shifted
+            total = total[: len(runs) - covered] * np.uint64(power) + runs[covered:]
             covered += length
-        longer = np.zeros_like(runs)
-        longer[: len(runs) - length] = runs[length:]
-        runs, power, length = runs * np.uint64(power) + longer, power * power % 2**64, length * 2
-    return total[: len(points) - WINDOW + 1 : step]
+        runs = runs[:-length] * np.uint64(power) + runs[length:]
+        length, power = length * 2, power * power % 2**64
+    return total
 
 
 @dataclass
@@ -176,11 +180,11 @@ def overlap(held_out: Iterable[str], training: Callable[[], Iterable[str]]) -> O
     """
     parts = [windows(text, WINDOW) for text in held_out]
     sought = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
-    is_found = np.zeros(len(sought), bool)
-    for text in training():
-        if not len(sought):
-            break
+    is_found, may_be = np.zeros(len(sought), bool), np.zeros(FILTER, bool)
+    may_be[sought % FILTER] = True
+    for text in training() if len(sought) else ():
         here = windows(text, 1)
+        here = here[may_be[here % FILTER]]
         places = np.minimum(np.searchsorted(sought, here), len(sought) - 1)
         is_found[places[sought[places] == here]] = True
     return Overlap(len(sought), int(is_found.sum()))

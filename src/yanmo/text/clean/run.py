@@ -74,6 +74,8 @@ class Result:
     dropped: Counter[str] = field(default_factory=Counter)
     """Documents, by reason."""
     dropped_names: list[str] = field(default_factory=list)
+    overlap: float | None = None
+    """Share of what would be held out that stands in the training text as well, where that was looked for."""
 
     def drop(self, reason: str, document: Document) -> None:
         """Count a document that is left out, and name it."""
@@ -99,6 +101,7 @@ class Result:
             },
             "dropped": dict(self.dropped),
             "dropped_documents": self.dropped_names,
+            "held_out_in_training": self.overlap,
             "settings": self.settings,
         }
 
@@ -148,8 +151,13 @@ def run(
             storage.sync_folder(out.parent)
         finally:
             unfinished.unlink(missing_ok=True)
-    storage.write_json(manifest_path(out), result.as_json())
+    write_manifest(result)
     return result
+
+
+def write_manifest(result: Result) -> None:
+    """Say beside the corpus where every document went."""
+    storage.write_json(manifest_path(result.out), result.as_json())
 
 
 def manifest_path(out: Path) -> Path:
