@@ -262,7 +262,7 @@ def show_changes(config: "Cleaning") -> None:
         number += 1
         for line in text_of(change):
             console.print(line)
-    console.print(f"{number:,} changes; nothing was written")
+    console.print(f"{counted(number, 'change')}; nothing was written")
 
 
 def _cleaning(arguments: list[str], verb: str) -> "Cleaning":
