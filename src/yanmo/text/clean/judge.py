@@ -13,7 +13,7 @@ from functools import cache
 
 from yanmo.text.encodings import common_characters
 
-SAMPLE = 700
+SAMPLE = 400
 """Characters at the beginning, in the middle and at the end by which a long text is judged."""
 ENOUGH_LETTERS = 20
 """A text or paragraph with fewer is not judged: a name or a date has no language."""

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal
 
@@ -107,16 +108,22 @@ def unwrap(text: str) -> str:
 def _cut_width(lines: list[str]) -> int:
     """The width in columns at which these lines were cut; 0 if they were not."""
     sample = [line for line in lines[:SAMPLE] if line.strip()]
-    if len(sample) < MIN_LINES:
+    if len(sample) < MIN_LINES or _nearly_longest(map(len, sample)) > MAX_WIDTH:
         return 0
     widths = [columns(line) for line in sample]
-    width = sorted(widths)[int(len(widths) * 0.95)]
+    width = _nearly_longest(widths)
     if not MIN_WIDTH <= width <= MAX_WIDTH:
         return 0
     full = [line for line, wide in zip(sample, widths, strict=True) if wide >= width - SLACK]
     broken = sum(1 for line in full if line.rstrip()[-1] not in ENDS)
     is_cut = len(full) >= MIN_FULL * len(sample) and broken >= MIN_BROKEN * len(full)
     return width if is_cut else 0
+
+
+def _nearly_longest(widths: Iterable[int]) -> int:
+    """The width that one line in twenty exceeds."""
+    found = sorted(widths)
+    return found[int(len(found) * 0.95)]
 
 
 def columns(line: str) -> int:
