@@ -84,7 +84,6 @@ SIBLINGS = {
     "text.markup": {"text.containers", "text.damage", "text.records"},
     "text.epub": {"text.containers", "text.markup", "text.records"},
     "text.demo": {"text.demo_lexicon"},
-    "text.crawl.profile": {"text.crawl.page"},
     "text.crawl.addresses": {"text.crawl.profile"},
     "text.crawl.page": {"text.crawl.profile", "text.encodings"},
     "text.crawl.frontier": {"text.crawl.addresses", "text.crawl.page", "text.crawl.profile"},

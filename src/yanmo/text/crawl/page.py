@@ -101,17 +101,6 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def selector_problem(css: str) -> str:
-    """What is wrong with a CSS selector; empty where nothing is."""
-    try:
-        Selector(text="<p></p>").css(css)
-    except ValueError as error:  # cssselect's errors and parsel's are ValueErrors
-        return str(error)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
 # -- bytes to characters ----------------------------------------------------------------------
 
 

@@ -200,12 +200,10 @@ def _nearest(loc: list[str]) -> str:
 
 
 def _check_selectors(select: Selectors, path: Path) -> None:
-    from yanmo.text.crawl.page import selector_problem
-
     given = {key: getattr(select, key) for key in Selectors.model_fields if key != "drop"}
     given |= {f"drop {number}": css for number, css in enumerate(select.drop, 1)}
     for key, css in given.items():
-        if css and (problem := selector_problem(css)):
+        if css and (problem := _selector_problem(css)):
             raise ConfigError(
                 f"select.{key}='{css}' is no CSS selector: {problem}", str(path), "mend the selector"
             )
@@ -216,3 +214,16 @@ def _check_encoding(name: str, path: Path) -> None:
         "\n".encode(name if name != "auto" else "utf-8")
     except (LookupError, ValueError) as error:
         raise ConfigError(f"no encoding is called '{name}'", str(path), "gb18030, big5, utf-8…") from error
+
+
+def _selector_problem(css: str) -> str:
+    """What is wrong with a CSS selector; empty where nothing is."""
+    from parsel import Selector
+
+    try:
+        Selector(text="<p></p>").css(css)
+    except ValueError as error:  # cssselect's errors and parsel's are ValueErrors
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
