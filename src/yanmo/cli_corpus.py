@@ -1,5 +1,6 @@
 """``yanmo inspect`` and ``yanmo clean``: what a corpus is, and what it becomes."""
 
+import importlib.util
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -52,8 +53,10 @@ def inspect(
     from yanmo.text.report import inspect as look
     from yanmo.text.report_page import page
 
-    config = _cleaning(arguments, "inspect")
-    voice = Voice()
+    config, voice = _cleaning(arguments, "inspect"), Voice()
+    if importlib.util.find_spec("rensa") is None:
+        voice.say('near copies are not looked for: pip install "yanmo[clean]"')
+        config = config.model_copy(update={"dedup": config.dedup.model_copy(update={"near": 0.0})})
     report = look(config, nproc, voice)
     if report.documents:
         voice.live(LOOKING)
