@@ -115,10 +115,59 @@ def test_banners_go(line):
         "最新章程一共七章，章节之间并无次序。",
         "页码从一到一百，他一页一页地翻。",
         "DNA和RNA的com比较",
+        "他砸碎了父亲收藏的花瓶。",
+        "齐白石求人收藏他的画",
+        "求求你，把我收藏的邮票还给我！",
+        "他请求报社停止订阅",
+        "爷爷把一辈子投进了邮票收藏。",
+        "学生坐公交，求一张月票，母亲给了他五块钱。",
+        "请记住我的地址，别忘了写信。",
+        "请记住这个地址：上海市南京路100号，我在那里等你。",
+        "本站仅供旅客上下车，请勿停留。",
+        "列车到了，本站所有旅客请下车。",
+        "手机用户请到营业厅办理业务，否则将停机。",
+        "他说手机请到柜台修。",
+        "如果觉得冷，请记得收藏好你的大衣。",
+        "本文取自《论语》，作者整理了三十年。",
+        "本文由三部分组成，第一部分讨论网络文学的兴起。",
+        "本书由商务印书馆网罗天下名家编写而成。",
+        "本小说由真实事件改编，网民反应热烈。",
+        "本书由人民文学出版社首发，受到网友欢迎。",
+        "天才一秒记住了他的名字",
+        "推荐本书 他把目录递给我。",
+        "HTTP status codes",
+        "HTTP status 404 Not Found",
+        "# HTTP welcome page",
+        "TCP/IP, HTTP, SMTP, focus",
+        "use https, not us",
+        "WWW browser home",
+        "if x.is.top:",
+        "from yanmo.com import x",
+        "file.name.me",
+        "print(df.top)",
+        "He works at Booking.com.",
+        "Visit us at www.example.com for more.",
+        "email me at john@gmail.com",
+        "他说：“www.baidu.com是最好的网站。”",
+        "他在淘宝网www.taobao.com上买了一部最新手机，非常满意。",
+        "今天我访问了https://www.zhihu.com/question/123，阅读了一个很有意思的回答，推荐大家看看。",
+        "下载地址：https://github.com/foo/bar",
     ],
 )
 def test_prose_stays(line):
     assert ads.ads(f"他走了。\n{line}\n她来了。") == f"他走了。\n{line}\n她来了。"
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("此乃天意。”www.ｂｏｏk8。ｃom1937年7月7日，卢沟桥。", "此乃天意。”1937年7月7日，卢沟桥。"),
+        ("见到了那位老朋友。www.xiaoshuo9.com。Tom说，你好。", "见到了那位老朋友。。Tom说，你好。"),
+        ("他想www.ｂook8.ｃom，A、B、C三人都来了，一同坐下喝茶。", "他想，A、B、C三人都来了，一同坐下喝茶。"),
+    ],
+)
+def test_an_address_ends_where_the_prose_goes_on(line, left):
+    assert ads.ads(line) == left
 
 
 def test_named_lines_go_in_every_spelling():

@@ -10,49 +10,64 @@ import unicodedata
 
 LATIN = re.compile("[A-Za-zＡ-Ｚａ-ｚ]")
 HANZI = re.compile("[\u3400-\u9fff]")
-ENDS = "com|net|org|cn|cc|info|tv|la|me|us|xyz|top|vip|biz|mobi"
-SITE = re.compile(rf"(?:www|https?)[a-z0-9]{{2,40}}?(?:{ENDS})")
-"""An address as its bare letters."""
-OPEN_SITE = re.compile(rf"\b(?:[a-z0-9-]{{2,30}}\.){{1,4}}(?:{ENDS})(?![a-z0-9])")
-"""An address as it should be written, even without www."""
+ENDS = ("com", "net", "org", "cn", "cc", "info", "tv", "la", "us", "xyz", "top", "vip", "biz", "mobi")
 SPELLED = "[A-Za-z0-9Ａ-Ｚａ-ｚ０-９]"
-BETWEEN = r"[\s　.。·,，、/:：;；\\_＿|｜?？!！*＊\-—^＾~～'\"`]{0,3}"
-ADDRESS = re.compile(
-    rf"(?:{SPELLED}{{1,12}}(?:小说|小說|书|中文)网?)?"
-    rf"[WＷwｗ]{BETWEEN}[WＷwｗ]{BETWEEN}[WＷwｗ](?:{BETWEEN}{SPELLED}){{4,40}}"
-    "(?:首发|首發|小说网|文学网|最新章节|提供|更新)?"
-)
-"""An address within prose, with whatever was put between its letters and what is said of it."""
-OBFUSCATED = re.compile(r"[Ａ-Ｚａ-ｚ]|[a-z] [a-z]|[。，、：；？！＿｜＊＾]|[a-z][A-Z]")
+BETWEEN = r"[\s　.．。·,，、/／:：;；\\_＿|｜?？!！*＊=\-—^＾~～'\"`]{0,3}"
 
-AD_WORDS = re.compile(
-    "小说|txt|电子书|下载|阅读|网站|网址|书城|书网|论坛|首发|正版|章节|本站|域名|收藏|推荐|书友|免费|手机|最新|"
-    "更新|书评|提供|欢迎|访问|登陆|登录|天堂|小說|電子書|下載|閱讀|網站|網址|書網|論壇|更新|歡迎|訪問"
+
+def _spelled(word: str) -> str:
+    """A word with either width and case, and whatever was put between its letters."""
+    return BETWEEN.join(f"[{c}{c.upper()}{chr(ord(c) + 0xFEE0)}{chr(ord(c.upper()) + 0xFEE0)}]" for c in word)
+
+
+WWW = rf"(?<![A-Za-zＡ-Ｚａ-ｚ]){_spelled('www')}[\s　]{{0,2}}[.。．·,，、/:：;；?？!！*＊=\-][\s　]{{0,2}}"
+HTTP = r"[hHｈＨ][tTｔＴ]{2}[pPｐＰ][sSｓＳ]?[\s　]{0,2}[:：][\s　]{0,2}[/／]{1,2}"
+DOMAIN = rf"(?:{SPELLED}{BETWEEN}){{2,40}}?(?:{'|'.join(map(_spelled, ENDS))})"
+ADDRESS = re.compile(
+    rf"(?:{SPELLED}{{1,12}}(?:小说|小說|中文)网?)?"
+    rf"(?:{HTTP}(?:{WWW})?|{WWW}){DOMAIN}(?:/[A-Za-z0-9_./?=&%#-]*)?"
+    "(?:首发|首發|小说网|文学网|最新章节)?"
 )
-MAX_OTHER_HANZI = 12
+"""An address, with whatever was put between its letters, and what is said of it."""
+OPEN_SITE = re.compile(rf"(?<![a-z0-9.@])(?:[a-z0-9-]{{2,30}}\.){{1,3}}(?:{'|'.join(ENDS)})(?![a-z0-9.])")
+"""An address as it should be written, without www."""
+OBFUSCATED = re.compile(
+    r"[Ａ-Ｚａ-ｚ]|[A-Za-z][\s　]+[A-Za-z]|[。，、；？！＿｜＊＾]|：(?!/)|[a-z][A-Z]|www/"
+)
+
+BOOK_WORDS = re.compile(
+    "小说|小說|txt|电子书|電子書|书城|书网|書網|书库|论坛|首发|正版|章节|本站|域名|网址|網址|书友|书评|天堂|相关书籍"
+)
+WORDS = re.compile(
+    "下载|下載|阅读|閱讀|网站|網站|收藏|推荐|免费|手机|最新|更新|提供|欢迎|歡迎|访问|訪問|登陆|登录"
+)
+TWO_WORDS = re.compile(r"[a-z0-9][\s　]+[a-z0-9]")
+SHORT, LONG = 12, 48
+"""Hanzi beside an address: few need little to be an advertisement, many need more."""
 MAX_OTHER_LATIN = 24
-"""A line with an address and no more letters than this beside it is nothing else; one with more hanzi
-needs two ad words."""
+"""Latin letters beside an address; a line with more is English, or code."""
 
 BANNERS = re.compile(
     r"""
       作品仅供读者预览 | 下载后?\s?24\s?小时内删除 | 不得用作商业用途
     | ^[-=*—\s]*(?:章节|正文)内容(?:开始|结束)[-=*—\s]*$
     | ^\W*更新时间\s?[:：].{0,40}(?:本章)?字数\s?[:：]\s?\d+ | ^\W*本章字数\s?[:：]\s?\d+\W*$
-    | (?:请|請)(?:记住|記住|牢记).{0,12}(?:域名|网址|網址|本站|地址)
-    | 天才一秒(?:记住|記住) | 一秒记住.{0,20}(?:网|阅读)
-    | 手机(?:用户|版)?请(?:浏览|访问|登[录陆]|到).{0,30}
+    | (?:请|請)(?:记住|記住|牢记)(?:本站|本书|本书首发)?.{0,4}(?:域名|网址|網址)
+    | 天才一秒(?:记住|記住)(?:本站|.{0,6}(?:地址|网址|网)) | 一秒记住.{0,8}(?:小说|阅读)网
+    | 手机(?:用户|版)?请(?:浏览|访问|登[录陆]|到).{0,16}(?:阅读|体验|wap|m\.)
     | (?:最新|最快)(?:章节|更新).{0,20}(?:请到|尽在|首发|就上|请登)
     | (?:无弹窗|全文字|txt全集|TXT全集).{0,12}(?:小说|阅读|下载)
     | (?:小说|电子书|书籍).{0,4}(?:下载|阅读)(?:尽在|请到|就到|就上)
-    | 本(?:书|电子书|小说|文)(?:来自|由|取自).{1,30}(?:网|论坛|书城|书库|电子书|整理|制作|上传|首发|下载)
-    | ^您?下载的.{0,6}(?:电子书|小说)来自
-    | (?:本站|本网站).{0,10}(?:长期|所有|郑重|不承担|仅供|招收|收录的)
-    | (?:书友|读者)(?:群|们|大大).{0,12}(?:加入|号码|收藏|推荐票|月票)
-    | (?:求|投|砸).{0,4}(?:月票|推荐票|收藏|订阅|打赏).{0,20}$
-    | 如果您?(?:喜欢|觉得).{0,20}(?:请|记得).{0,6}(?:收藏|推荐给|分享|购买)
-    | (?:加入书签|推荐本书|返回书页|返回目录|章节错误|点此举报|举报本章|TXT下载)\W
-      .*(?:书签|目录|上一|下一|书页|举报|下载)
+    | ^\W*本(?:书|电子书|小说)(?:来自|由|取自).{1,20}(?:网|论坛|书城|书库|电子书)(?:整理|制作|上传|首发|提供|，转载)
+    | ^\W*您?下载的.{0,6}(?:电子书|小说)来自
+    | ^\W*(?:本站|本网站)(?:长期|郑重|不承担|所有(?:小说|章节|内容|作品)|收录的)
+    | (?:书友|读者)(?:群|们|大大).{0,12}(?:群号|推荐票|月票)
+    | ^\W*(?:跪?求|投|砸)(?:各种)?(?:月票|推荐票|收藏|订阅|打赏)
+      (?:[，、,\s](?:跪?求|投)?(?:月票|推荐票|收藏|订阅|打赏))*\W*$
+    | ^\W*如果您?(?:喜欢|觉得).{0,6}(?:本书|本站|小说|不错).{0,8}
+      (?:请|记得).{0,6}(?:收藏|推荐给|分享|购买)
+    | (?:加入书签|推荐本书|返回书页|返回目录|章节错误|点此举报|举报本章|TXT下载)[\W]{1,6}
+      (?:加入书签|推荐本书|返回书页|返回目录|章节错误|点此举报|举报本章|TXT下载|上一|下一|目录)
     """,
     re.VERBOSE,
 )
@@ -163,28 +178,40 @@ def _lines_with(text: str, sought: re.Pattern[str]) -> list[tuple[int, int]]:
 def _without_address(line: str) -> str:
     """A line, or what is prose of it; nothing if it is all advertisement."""
     plain = unicodedata.normalize("NFKC", line).casefold()
-    letters = re.sub("[^a-z0-9]", "", plain)
-    address = SITE.search(letters) or OPEN_SITE.search(plain)
-    if address is None or len(letters) - len(address[0]) > MAX_OTHER_LATIN + len(HANZI.findall(plain)):
+    found = ADDRESS.search(line)
+    if found is None and not (HANZI.search(line) and OPEN_SITE.search(plain)):
         return line
-    rest = ADDRESS.sub("", plain)
-    hanzi, words = len(HANZI.findall(rest)), len(set(AD_WORDS.findall(rest)))
-    if hanzi <= MAX_OTHER_HANZI and (hanzi == 0 or words or _is_address_first(line)):
-        return ""
-    if words >= 2 and (hanzi <= 4 * MAX_OTHER_HANZI or words >= 4):
+    rest = ADDRESS.sub("", line) if found else OPEN_SITE.sub("", plain)
+    is_hidden = found is not None and OBFUSCATED.search(found[0]) is not None
+    if _is_advertisement(rest, found is not None, is_hidden):
         return ""
     return ADDRESS.sub(lambda match: "" if _was_put_there(match) else match[0], line)
+
+
+def _is_advertisement(rest: str, has_address: bool, is_hidden: bool) -> bool:
+    """Whether what stands beside an address only praises it.
+
+    ``has_address``: it is one with www or http, and not just a name; ``is_hidden``: it is spelled oddly.
+    """
+    rest = unicodedata.normalize("NFKC", rest).casefold()
+    hanzi, latin = len(HANZI.findall(rest)), len(LATIN.findall(rest))
+    if latin > MAX_OTHER_LATIN or SPEECH.search(rest):
+        return False
+    if not hanzi:
+        return is_hidden or not TWO_WORDS.search(rest)
+    words = re.sub(r"[\W_]+", "", rest)
+    books, others = len(set(BOOK_WORDS.findall(words))), len(set(WORDS.findall(words)))
+    if hanzi <= SHORT:
+        return 2 * books + others >= 2 or (is_hidden and hanzi <= 6)
+    if hanzi <= LONG:
+        return books >= 1 and 2 * books + others >= (3 if has_address else 5)
+    return books >= 2 and 2 * books + others >= 6
 
 
 def _was_put_there(address: re.Match[str]) -> bool:
     """Whether an address within prose is none of it: it is spelled oddly, or follows a sentence's end."""
     before = address.string[: address.start()].rstrip()[-1:]
     return OBFUSCATED.search(address[0]) is not None or before in set("。！？”」』…")
-
-
-def _is_address_first(line: str) -> bool:
-    match = LATIN.search(line)
-    return match is not None and not HANZI.search(line, 0, match.start())
 
 
 def _places_of_banners(text: str) -> list[tuple[int, int, str]]:
@@ -203,7 +230,7 @@ def is_banner(line: str) -> bool:
     line = line.strip()
     if len(line) > MAX_BANNER:
         return False
-    if BANNERS.search(line) and not _is_speech(line):
+    if BANNERS.search(line) and not SPEECH.search(line):
         return True
     parts = [part for part in NAVIGATION_PARTS.split(line) if part]
     named = sum(1 for part in parts if NAVIGATION.search(part))
@@ -217,9 +244,8 @@ def is_banner(line: str) -> bool:
 SINGLE_LINKS = re.compile("(?:[上下前后後]一[页頁章]|(?:返?回|返回)(?:目录|目錄|首页|首頁|书页)|加入书签)")
 
 
-def _is_speech(line: str) -> bool:
-    """Whether somebody says it in a story."""
-    return bool(re.search('[“「『"].*[”」』"]', line)) and not re.search("本章字数|域名|网址", line)
+SPEECH = re.compile('[“「『"].*[”」』"]')
+"""Somebody says it in a story."""
 
 
 def drop_lines(text: str, unwanted: frozenset[str]) -> str:
