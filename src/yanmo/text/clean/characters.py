@@ -19,28 +19,34 @@ GBK_MOJIBAKE = re.compile("[锛銆鈥鐨鏄涓浜鎴鍦鍙鍚鏂鏈閫紝槸狅]
 MIN_GBK_MOJIBAKE = 2
 """So many of them in a line before it is looked at: hardly any line of Chinese is valid UTF-8 as GBK."""
 
-TAG_NAMES = (
-    "a|abbr|article|aside|b|big|blockquote|body|br|center|cite|code|dd|del|div|dl|dt|em|font|footer|form|"
-    "h[1-6]|head|header|hr|html|i|iframe|img|input|ins|label|li|link|main|meta|nav|noscript|ol|option|p|"
-    "pre|ruby|rp|rt|s|section|select|small|span|strong|sub|sup|table|tbody|td|tfoot|th|thead|title|tr|tt|u|ul"
+INLINE = (
+    "a|abbr|b|big|cite|code|del|em|font|i|iframe|img|input|ins|label|link|meta|rb|rp|ruby|s|small|span|strong|sub|sup|tt|u|"
+    "script|style"
 )
-BLOCKS = re.compile(r"<(script|style)\b[^>]{0,500}>.{0,100000}?</\1\s*>", re.IGNORECASE | re.DOTALL)
+BREAKING = (
+    "article|aside|blockquote|body|br|center|dd|div|dl|dt|footer|form|h[1-6]|head|header|hr|html|li|main|nav|noscript|"
+    "ol|option|p|pre|section|select|table|tbody|tfoot|thead|title|tr|ul"
+)
+TAG = re.compile(
+    rf"<(?P<close>/?)(?:(?P<breaking>{BREAKING})|(?P<cell>td|th)|(?P<inline>{INLINE}))"
+    r"(?P<more>\s[^<>]{0,500})?/?>",
+    re.IGNORECASE,
+)
+UNSEEN = re.compile(r"<(script|style|rt)\b[^<>]{0,500}>", re.IGNORECASE)
 COMMENTS = re.compile(r"<!--(?:(?!<!--).){0,2000}?-->", re.DOTALL)
-BREAKS = re.compile(r"<(?:br|hr)\b[^<>]{0,200}/?>|</(?:p|div|li|tr|h[1-6])\s*>", re.IGNORECASE)
-TAGS = re.compile(rf"</?(?:{TAG_NAMES}|script|style)(?:\s[^<>]{{0,500}})?/?>", re.IGNORECASE)
 ENTITIES = re.compile(r"&(?:[A-Za-z]{2,8}|#\d{2,7}|#[xX][0-9A-Fa-f]{2,6});")
 
 LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 ODD_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3164]")
 INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200c\u200e\u200f"
+    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f"
     "\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f]"
 )
-JOINERS = re.compile("(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200d\ufe0e\ufe0f]")
-"""What joins or colours an emoji, where there is none."""
+JOINERS = re.compile("(?<![\u0590-\u0dff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]")
+"""What joins emoji, and letters of Arabic and Indian scripts, where there are none."""
 ODD = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f"
-    "\u3164\ufe0e\ufe0f\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f]"
+    "\u3164\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f]"
 )
 """One of all these; most texts have none."""
 REPLACED = "\ufffd"
@@ -123,17 +129,50 @@ def _ftfy() -> Callable[[str], str]:
 def markup(text: str) -> str:
     r"""Take out what is left of a web page: scripts, comments, the tags of HTML, character references.
 
-    Only names that HTML has are tags: <斗破苍穹> and a<b stay. A tag that ends a paragraph ends a line.
+    Only names that HTML has are tags: <斗破苍穹> and a<b stay. A tag of a paragraph, item or row ends a line.
 
     >>> markup("萧炎&nbsp;道：&ldquo;好。&rdquo;<br/>走了。</p><!-- 广告位 --><b>他</b>")
     '萧炎\xa0道：“好。”\n走了。\n他'
+    >>> markup("<td>姓名</td><td>张三</td>"), markup("一<p>二<p>三"), markup("<ruby>漢<rt>かん</rt></ruby>字")
+    (' 姓名  张三 ', '一\n二\n三', '漢字')
     >>> markup("《<斗破苍穹>》 a<b，b>c &amp;"), markup("AT&T; 5 < 6")
     ('《<斗破苍穹>》 a<b，b>c &', 'AT&T; 5 < 6')
     """
     if "<" in text:
-        text = COMMENTS.sub("", BLOCKS.sub("", text))
-        text = TAGS.sub("", BREAKS.sub("\n", text))
+        text = _without_unseen(COMMENTS.sub("", text) if "<!--" in text else text)
+        text = TAG.sub(_of_tag, text)
     return ENTITIES.sub(_character, text) if "&" in text else text
+
+
+def _without_unseen(text: str) -> str:
+    """A text without scripts, styles and the readings beside characters, where they are closed."""
+    parts, at = [], 0
+    lower = text.lower() if UNSEEN.search(text) else ""
+    for opening in UNSEEN.finditer(text) if lower else ():
+        if opening.start() < at:
+            continue
+        closing = f"</{opening[1].lower()}"
+        end = lower.find(closing, opening.end())
+        end = text.find(">", end) + 1 if end >= 0 else 0
+        if not end:
+            break  # nothing more is closed
+        parts.append(text[at : opening.start()])
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _of_tag(tag: re.Match[str]) -> str:
+    """What is left of a tag: a line end, a space between cells, nothing; itself if it only looks like one."""
+    more = (tag["more"] or "").strip(" /\t\n")
+    if more and "=" not in more:
+        return tag[0]  # a <b and c> d
+    name = tag["breaking"] or tag["cell"] or tag["inline"]
+    is_alone = len(name) == 1 and not more and not tag["close"] and f"</{name}" not in tag.string
+    if is_alone and name.lower() != "p":
+        return tag[0]  # List<s>
+    if tag["cell"]:
+        return " "
+    return "\n" if tag["breaking"] else ""
 
 
 def _character(match: re.Match[str]) -> str:

@@ -24,8 +24,11 @@ MIN_LETTERS = 0.35
 sentences 0.39."""
 MAX_DIGITS = 0.6
 """Share of digits; real documents have at most 0.30, sentences 0.54."""
-MIN_COMMON = 0.6
-"""Share of common ones among the hanzi; real texts have 0.79 and more, mojibake about 0.3."""
+MIN_COMMON = 0.35
+SUSPICIOUS_COMMON = 0.6
+SUSPICIOUS = 0.005
+"""Share of common ones among the hanzi; real texts have 0.79 and more, lists of rare characters less,
+mojibake about 0.3. Between the two a text is garbled if so many characters are lost ones too."""
 MAX_LOST = 0.05
 """Share of U+FFFD and private-use characters; the worst real novel has 0.0003."""
 FEW_LOST = 5
@@ -131,7 +134,8 @@ def quality(text: str) -> str:
     '春眠不觉晓，处处闻啼鸟。'
     """
     found = measure(text)
-    if found.common < MIN_COMMON or found.lost > MAX_LOST:
+    is_strange = found.common < SUSPICIOUS_COMMON and found.lost > SUSPICIOUS
+    if is_strange or found.common < MIN_COMMON or found.lost > MAX_LOST:
         raise Dropped("garbled")
     if found.visible < ENOUGH:
         return text

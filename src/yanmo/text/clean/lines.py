@@ -3,14 +3,16 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Literal
 
-TRAILING = re.compile(r"[ \t　]+$", re.MULTILINE)
+TRAILING = re.compile(r"(?<![ \t　])[ \t　]+$", re.MULTILINE)
 SPACES = re.compile(r"(?<=[^\s])(?:[ \t]{2,}|\t|[ \t]*　{3,}[ \t]*)(?=\S)")
 BLANK_LINES = re.compile(r"\n{3,}")
-MARKS = "，。、；：？！“”‘’「」『』《》〈〉（）【】…—～．"
+BEFORE = "，。、；：？！．”’」』"
+AFTER = "，。、；：？！．"
+"""Punctuation behind and before which no space belongs."""
 INDENT = re.compile(r"^[ \t　]+", re.MULTILINE)
 
 ENDS = "。！？…；：”’」』》）)!?.;:\"'—~～】"
@@ -30,14 +32,24 @@ HEADING = re.compile(
     r"\s*(?:第[0-9０-９零〇一二三四五六七八九十百千两]+[章回節节卷折齣出]|卷[之]?[一二三四五六七八九十]+)"
 )
 REPEATED_FROM = 10
-"""Characters of a line that is not written twice in a row on purpose."""
+REPEATED_TWICE_FROM = 40
+"""Characters of a line that is not written three times, or even twice, in a row on purpose; songs and
+dialogues repeat shorter ones."""
+ALIKE = re.compile(
+    r"\s*(?:[|｜#>*•·+-]|[0-9０-９]+\s?[.、)）:：/-]|[(（\[【]?[0-9A-Za-z]{1,3}[)）\]】.]|[^：:，。]{1,8}[：:])"
+)
+MAX_ALIKE = 0.2
+"""Share of lines that begin like items, cells, dates or speeches in a text that was not cut."""
+SENTENCE_END = re.compile("[。！？.!?…”」』]")
+MIN_SENTENCES = 0.1
+"""Ends of sentences to a line in prose."""
 
 
 def whitespace(text: str) -> str:
     r"""Take out spaces at line ends, runs of spaces, spaces at the text's ends; at most one blank line.
 
-    Beside Chinese punctuation a run leaves nothing, else one space. Two full-width spaces stay:
-    they part half-lines of verse. The first line keeps its indentation.
+    Beside a Chinese mark that ends something a run leaves nothing, else one space, as a tab does. Two
+    full-width spaces stay: they part half-lines of verse. The first line keeps its indentation.
 
     >>> whitespace("第一回  \n\n\n\n　　他应一句，    果然有理。　\n姓名    张三 \n\n")
     '第一回\n\n　　他应一句，果然有理。\n姓名 张三'
@@ -54,7 +66,8 @@ def whitespace(text: str) -> str:
 
 def _one_space(match: re.Match[str]) -> str:
     text, start, end = match.string, match.start(), match.end()
-    return "" if text[start - 1] in MARKS or text[end] in MARKS else " "
+    needs_none = "\t" not in match[0] and (text[start - 1] in BEFORE or text[end] in AFTER)
+    return "" if needs_none else " "
 
 
 def indentation(text: str, how: Literal["none", "two"]) -> str:
@@ -88,7 +101,7 @@ def unwrap(text: str) -> str:
         return text
     base = _base_indent(lines)
     marks_paragraphs = any(_indent(line) > base for line in lines if line.strip())
-    joined: list[str] = []
+    paragraphs: list[list[str]] = []
     last = ""  # the last line as it stood
     in_paragraph = False  # whether the paragraph has a full line
     for line in lines:
@@ -97,12 +110,12 @@ def unwrap(text: str) -> str:
         ends = last.rstrip()[-1:] in ENDS
         goes_on = (is_full and (marks_paragraphs or not ends)) or (in_paragraph and not ends)
         if last.strip() and line.strip() and goes_on and _indent(line) <= base and not HEADING.match(line):
-            joined[-1] = _join(joined[-1], line.strip())
+            paragraphs[-1] += [_between(last, line), line.strip()]
         else:
-            joined.append(line)
+            paragraphs.append([line])
             in_paragraph = False
         last = line
-    return "\n".join(joined)
+    return "\n".join(map("".join, paragraphs))
 
 
 def _cut_width(lines: list[str]) -> int:
@@ -113,6 +126,10 @@ def _cut_width(lines: list[str]) -> int:
     widths = [columns(line) for line in sample]
     width = _nearly_longest(widths)
     if not MIN_WIDTH <= width <= MAX_WIDTH:
+        return 0
+    if sum(1 for line in sample if ALIKE.match(line)) > MAX_ALIKE * len(sample):
+        return 0
+    if sum(1 for line in sample if SENTENCE_END.search(line)) < MIN_SENTENCES * len(sample):
         return 0
     full = [line for line, wide in zip(sample, widths, strict=True) if wide >= width - SLACK]
     broken = sum(1 for line in full if line.rstrip()[-1] not in ENDS)
@@ -137,37 +154,54 @@ def columns(line: str) -> int:
 def _base_indent(lines: list[str]) -> int:
     """The smallest indentation that some lines have: of the text, and not of a paragraph's beginning."""
     counts = Counter(_indent(line) for line in lines if line.strip())
-    return min(indent for indent, n in counts.items() if n >= counts.total() / 10)
+    common = [indent for indent, n in counts.items() if n >= counts.total() / 10]
+    return min(common, default=min(counts, default=0))
 
 
 def _indent(line: str) -> int:
     return columns(line) - columns(line.lstrip()) if line.strip() else 0
 
 
-def _join(before: str, line: str) -> str:
-    """Two lines as one; words of English keep a space."""
-    needs_space = before[-1:].isascii() and line[:1].isascii() and before[-1:] != "-"
-    return f"{before} {line}" if needs_space else before + line
+def _between(before: str, line: str) -> str:
+    """What stands between two lines that become one: a space between words of English."""
+    before, line = before.rstrip(), line.lstrip()
+    return " " if before[-1:].isascii() and line[:1].isascii() and before[-1:] != "-" else ""
 
 
 def repeated_lines(text: str) -> str:
-    r"""Of a long line that stands twice or more in a row keep one; blank lines between do not matter.
+    r"""Of a long line that stands three times or more in a row keep one, of a very long one also of two.
 
-    >>> repeated_lines("薛姨妈便劝解譬喻了一会。\n薛姨妈便劝解譬喻了一会。\n\n薛姨妈便劝解譬喻了一会。\n完")
-    '薛姨妈便劝解譬喻了一会。\n完'
-    >>> repeated_lines("归来兮\n归来兮\n")
-    '归来兮\n归来兮\n'
+    Blank lines between do not matter.
+
+    >>> repeated_lines("他说他不知道这是怎么回事。\n" * 2 + "\n他说他不知道这是怎么回事。\n完")
+    '他说他不知道这是怎么回事。\n完'
+    >>> repeated_lines("唉！眼前已是我的屋里了！\n唉！眼前已是我的屋里了！\n")
+    '唉！眼前已是我的屋里了！\n唉！眼前已是我的屋里了！\n'
     """
     lines = text.split("\n")
     if not any(a == b and len(a) >= REPEATED_FROM for a, b in pairwise(line for line in lines if line)):
         return text
     kept: list[str] = []
-    last = ""
-    for line in lines:
-        if line and line == last and len(line.strip()) >= REPEATED_FROM:
-            while kept and not kept[-1].strip():
-                kept.pop()
-            continue
-        kept.append(line)
-        last = line if line.strip() else last
+    for line, number, stretch in _runs(lines):
+        once = number >= 3 and len(line.strip()) >= REPEATED_FROM
+        once = once or (number == 2 and len(line.strip()) >= REPEATED_TWICE_FROM)
+        kept += [line] if once else stretch
     return "\n".join(kept)
+
+
+def _runs(lines: list[str]) -> Iterator[tuple[str, int, list[str]]]:
+    """(a line, how often it follows itself, these lines with the blank ones between them)."""
+    at = 0
+    while at < len(lines):
+        line, end, number = lines[at], at + 1, 1
+        following = end
+        while (
+            line.strip()
+            and following < len(lines)
+            and (lines[following] == line or not lines[following].strip())
+        ):
+            following += 1
+            if lines[following - 1] == line:
+                end, number = following, number + 1
+        yield line, number, lines[at:end]
+        at = end
