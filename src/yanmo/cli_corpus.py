@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from yanmo.config import Cleaning
-    from yanmo.text.clean.run import Result
+    from yanmo.text.clean.run import Result, SourceCounts
     from yanmo.text.report import Report
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -138,7 +139,7 @@ def report_lines(report: "Report") -> list[str]:
 def _next(arguments: list[str], proposal: str) -> list[str]:
     named = shlex.join(arguments)
     plain = [f"yanmo clean {named} --explain", f"yanmo clean {named} --dedup"]
-    return [*plain, f"yanmo clean {named} --dedup {proposal}"] if proposal else plain
+    return [*plain, f"yanmo clean {named} --dedup {shlex.quote(proposal)}"] if proposal else plain
 
 
 def clean(
@@ -167,9 +168,12 @@ def clean(
 
     config = _cleaning(arguments, "clean")
     if explain:
+        _refuse_with_explain({"--dedup": dedup, "--weights": weights, "--out": out, "--json": as_json})
         show_changes(config)
         return
-    target = out or Path(f"{Path(config.corpus.path[0]).stem or 'corpus'}.clean.jsonl")
+    if not dedup and (named := [word for word in arguments if word.startswith("dedup.")]):
+        raise ConfigError(f"{named[0]} does nothing without --dedup", "yanmo clean", "add --dedup")
+    target = out or Path(f"{_name_of(config.corpus.path[0])}.clean.jsonl")
     _check_out(target, config.corpus.path)
     shares = _weights(weights, len(config.corpus.path))
     voice = Voice()
@@ -200,9 +204,20 @@ def lines(result: "Result") -> list[str]:
     for rule, number in result.changed.most_common():
         removed = result.removed[rule]
         found.append(f"changed    {counted(number, 'document')}: {rule}{less(removed)}")
+    mix = sum(source.characters_in_the_mix for source in result.sources)
+
+    def share(source: "SourceCounts") -> float:
+        return source.characters_in_the_mix / max(mix, 1)
+
     for source in result.sources if len(result.sources) > 1 else []:
-        mixed = f", in the mix {source.characters_in_the_mix:,}" if result.weights else ""
+        mixed = (
+            f", in the mix {source.characters_in_the_mix:,} ({share(source):.1%})" if result.weights else ""
+        )
         found.append(f"source     {source.path}: {amount(source.documents, source.characters)}{mixed}")
+    for source, weight in zip(result.sources, result.weights, strict=False):
+        asked = weight / sum(result.weights)
+        if abs(share(source) - asked) > asked / 10:
+            found.append(f"warning    {source.path} was to be {asked:.1%} of the mix: it has too little text")
     found += held_out(result.overlap)
     unknown = sum(source.licences["not known"] for source in result.sources)
     if unknown:
@@ -277,11 +292,35 @@ def _cleaning(arguments: list[str], verb: str) -> "Cleaning":
     return load_cleaning(settings, paths)
 
 
+def _refuse_with_explain(options: Mapping[str, object]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise ConfigError(
+            f"--explain shows what the rules do and writes nothing: {given[0]} is not for it",
+            "yanmo clean",
+            f"leave out one of the two (`yanmo inspect` says what {given[0]} would drop)"
+            if given[0] == "--dedup"
+            else "leave out one of the two",
+        )
+
+
+def _name_of(path: str) -> str:
+    """A file name for what comes of a corpus, on every system."""
+    name = {"-": "stdin"}.get(path, Path(path).resolve().stem if "*" not in path else "corpus")
+    return re.sub(r"[^\w.-]+", "-", name) or "corpus"
+
+
 def _check_out(out: Path, paths: tuple[str, ...]) -> None:
     if out.suffix != ".jsonl":
         raise ConfigError(f"{out} is no .jsonl", "--out", f"--out {out.with_suffix('.jsonl')}")
-    if any(Path(path).exists() and out.exists() and out.samefile(path) for path in paths):
+    place = out.resolve()
+    if any(place == Path(path).resolve() for path in paths):
         raise ConfigError("a corpus would be replaced by itself", f"--out {out}", "choose another name")
+    if any(Path(path).is_dir() and place.is_relative_to(Path(path).resolve()) for path in paths):
+        raise ConfigError(
+            "the output would lie in the corpus, and be read the next time",
+            f"--out {out}",
+            "write it outside of that folder",
+        )
 
 
 def _weights(text: str | None, sources: int) -> list[float]:

@@ -100,8 +100,8 @@ class DedupConfig(Section):
     paragraphs: NonNegativeInt = 40
     """Take out paragraphs of so many characters and more that an earlier document has; 0: none."""
     against: tuple[str, ...] = ()
-    """Texts that must not be in the corpus, such as a test set: documents that are one of them, or near
-    one, are dropped."""
+    """Texts that must not be in the corpus, such as a test set: documents that are one of them, near one,
+    or hold some 75 characters in a row of one, are dropped."""
 
 
 class TokenizerConfig(Section):

@@ -90,6 +90,9 @@ class Seen:
     _near: Any = None
     """rensa's index; its keys are numbers in ``_reasons``."""
     _reasons: list[str] = field(default_factory=list)
+    _windows: dict[int, str] = field(default_factory=dict)
+    """Of what is unwanted: the hash of every 25th run of 50 characters -> why a document is dropped."""
+    _sorted: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def judge(self, marks: Marks) -> str:
         """Why a document is to be dropped, or an empty string; then it is seen."""
@@ -100,10 +103,21 @@ class Seen:
         self._add(marks, COPY, NEAR_COPY)
         return ""
 
-    def unwanted(self, marks: Marks, reason: str) -> None:
-        """Let documents that are this one, or near it, be dropped, and its paragraphs be seen."""
+    def unwanted(self, text: str, marks: Marks, reason: str) -> None:
+        """Let documents that are this one, near it, or hold 50 characters in a row of it, be dropped."""
         self._add(marks, reason, reason)
         self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
+        self._windows.update(dict.fromkeys(windows(text, WINDOW // 2).tolist(), reason))
+        self._sorted = np.array(sorted(self._windows), dtype=np.uint64)
+
+    def holds(self, text: str) -> str:
+        """Why a document is to be dropped that holds some of what is unwanted, or an empty string."""
+        if not len(self._sorted):
+            return ""
+        here = windows(text, 1)
+        places = np.minimum(np.searchsorted(self._sorted, here), len(self._sorted) - 1)
+        found = here[self._sorted[places] == here]
+        return self._windows[int(found[0])] if len(found) else ""
 
     def _add(self, marks: Marks, reason: str, near_reason: str) -> None:
         if marks.exact:

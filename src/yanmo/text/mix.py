@@ -20,22 +20,23 @@ def passes(characters: Sequence[int], weights: Sequence[float]) -> list[float]:
     """
     per_weight = [n / w for n, w in zip(characters, weights, strict=True)]
     largest = max(per_weight)
-    return [min(largest / share, MOST) if share else 0.0 for share in per_weight]
+    return [min(largest / share, MOST) if share else 1.0 for share in per_weight]
 
 
 def repeats(rows: Sequence[tuple[int, int]], often: Sequence[float]) -> Iterator[int]:
-    """How often each document is read, at least once, so that the sources' characters come out right.
+    """How often each document is read: its source's passes, up or down so that the sum comes out right.
 
     Args:
         rows: (source, characters) of each document, in order.
-        often: passes over each source.
+        often: passes over each source, at least 1.
     """
     owed = [0.0] * len(often)
     for source, characters in rows:
-        owed[source] += often[source] * characters
-        times = max(round(owed[source] / characters), 1) if characters else 1
-        owed[source] -= times * characters
-        yield times
+        fewer = int(often[source])
+        owed[source] += (often[source] - fewer) * characters
+        one_more = owed[source] >= characters / 2 and fewer < MOST
+        owed[source] -= characters if one_more else 0
+        yield fewer + one_more
 
 
 def times_of(fields: Mapping[str, object]) -> int:

@@ -6,6 +6,7 @@ as counts of hashes, so a corpus may be larger than memory.
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from yanmo.text.clean import judge
 from yanmo.text.clean.ads import ads, letters
 from yanmo.text.clean.characters import INVISIBLE, NARROW
 from yanmo.text.clean.rules import Cleaned
-from yanmo.text.clean.run import cleaned_documents, processes_for
+from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, unlike_others
 from yanmo.text.dedup import Marks, Seen
 from yanmo.text.documents import CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.encodings import ILLEGAL, PRIVATE
@@ -36,6 +37,8 @@ REPEATED_IN = 3
 """A line that stands in so many documents, or chapters where there are few documents, is worth a look."""
 MIN_REPEATED_LETTERS = 4
 SHOWN = 20
+UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
+"""A line with one of these is not proposed for a command line."""
 LONGEST_SHOWN = 100
 MANY_LINES = 1_000_000
 """Different lines counted at a time; then those seen once are forgotten."""
@@ -114,8 +117,8 @@ class Report:
     def proposal(self) -> str:
         """The setting that takes out the lines that look like boilerplate, or an empty string."""
         lines = [line for line, _ in self.repeated_lines if _looks_like_boilerplate(line) and ads(line)]
-        quoted = ", ".join(f'"{line}"' for line in lines[:SHOWN] if '"' not in line and "\\" not in line)
-        return f"clean.drop_lines='[{quoted}]'" if quoted else ""
+        plain = [line for line in lines if not UNSAFE.search(line)]
+        return "clean.drop_lines=" + json.dumps(plain[:SHOWN], ensure_ascii=False) if plain else ""
 
 
 def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
@@ -124,7 +127,7 @@ def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
     Raises:
         DataError: a path is missing. A file that cannot be read is part of the report.
     """
-    report, lines, seen = Report(), Lines(), Seen(config.dedup)
+    report, lines, seen = Report(), Lines(), seen_before(config)
     lengths: list[int] = []
     with Progress(voice, "reading", corpus_size(config.corpus.path)) as progress:
         documents = _documents(config, report)
@@ -232,16 +235,19 @@ def _count_cleaning(document: Document, cleaned: Cleaned, marks: Marks, seen: Se
         report.changed[rule] += 1
         report.removed[rule] += removed
     if "ads" in cleaned.changes and len(report.ads) < SHOWN:
-        left = set(map(letters, cleaned.text.split("\n")))
-        gone = (line.strip() for line in document.text.split("\n") if letters(line) not in left)
-        report.ads += [_short(line) for line in gone if line][: SHOWN - len(report.ads)]
-    reason = cleaned.dropped or seen.judge(marks)
+        lines = (line.strip() for line in document.text.split("\n"))
+        gone = [_short(line) for line in lines if line and ads(line) != line]
+        report.ads += gone[: SHOWN - len(report.ads)]
+    reason = cleaned.dropped
+    if not reason:
+        left, reason = unlike_others(cleaned.text, marks, seen)
+        if len(left) < len(cleaned.text):
+            report.changed["repeated_paragraphs"] += 1
+            report.removed["repeated_paragraphs"] += len(cleaned.text) - len(left)
     if reason:
         report.dropped[reason] += 1
         if len(report.dropped_names) < SHOWN:
             report.dropped_names.append(f"{document.id}: {reason}")
-    elif seen.repeated(marks):
-        report.changed["repeated_paragraphs"] += 1
 
 
 def _sum_up(report: Report, lengths: list[int], lines: Lines) -> None:

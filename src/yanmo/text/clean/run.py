@@ -36,8 +36,6 @@ WORTH_STARTING = 8 << 20
 LICENCE_FIELDS = ("licence", "license")
 LICENCE_FILES = ("LICENSE", "LICENCE", "LICENSE.txt", "LICENCE.txt", "LICENSE.md", "COPYING")
 UNKNOWN = "not known"
-OURS = ("text", "id", "source", REPEAT)
-"""Fields of a row that a record's own fields do not replace."""
 
 
 @dataclass
@@ -264,7 +262,10 @@ def _write_rows(
 ) -> Rows:
     """Write every document that stays, count all others."""
     rows = Rows()
-    seen = _seen_before(config) if dedup else None
+    for stale in result.out.parent.glob(f"{storage.TEMPORARY}{result.out.name}-*"):
+        if Path(file.name) != stale:
+            stale.unlink()  # of a run that was killed
+    seen = seen_before(config) if dedup else None
     licences = [_licence_beside(Path(source.path)) for source in result.sources]
     with Progress(voice, "cleaning", corpus_size(config.corpus.path)) as progress:
         documents = documents_of(config, result.counts)
@@ -278,7 +279,10 @@ def _write_rows(
                 result.removed[rule] += removed
             text, reason = cleaned.text, cleaned.dropped
             if seen is not None and not reason:
-                text, reason = _unlike_others(text, marks, seen, result)
+                text, reason = unlike_others(text, marks, seen)
+                if len(text) < len(cleaned.text):
+                    result.changed["repeated_paragraphs"] += 1
+                    result.removed["repeated_paragraphs"] += len(cleaned.text) - len(text)
             if reason:
                 result.drop(reason, document)
                 continue
@@ -293,7 +297,7 @@ def _write_rows(
     return rows
 
 
-def _seen_before(config: Cleaning) -> Seen:
+def seen_before(config: Cleaning) -> Seen:
     """What must not be in the corpus is seen before its first document."""
     seen = Seen(config.dedup)
     if config.dedup.against:
@@ -303,39 +307,54 @@ def _seen_before(config: Cleaning) -> Seen:
         documents = documents_of(other, CorpusCounts())
         for number, _, cleaned, marks in cleaned_documents(documents, config, True, 1):
             if not cleaned.dropped:
-                seen.unwanted(marks, f"also in {config.dedup.against[number]}")
+                seen.unwanted(cleaned.text, marks, f"also in {config.dedup.against[number]}")
     return seen
 
 
-def _unlike_others(text: str, marks: Marks, seen: Seen, result: Result) -> tuple[str, str]:
+def unlike_others(text: str, marks: Marks, seen: Seen) -> tuple[str, str]:
     """(text without paragraphs that were seen, why it is to be dropped)."""
-    if reason := seen.judge(marks):
+    if reason := seen.judge(marks) or seen.holds(text):
         return text, reason
     repeated = seen.repeated(marks)
     if not repeated:
         return text, ""
     lines = text.split("\n")
     left = "\n".join(line for number, line in enumerate(lines) if number not in repeated)
-    result.changed["repeated_paragraphs"] += 1
-    result.removed["repeated_paragraphs"] += len(text) - len(left)
     return left, "" if left.strip() else ONLY_REPEATED
 
 
 def _row(text: str, document: Document, source: str) -> bytes:
-    fields = {key: value for key, value in document.meta.get("fields", {}).items() if key not in OURS}
-    row = {"text": text, "id": document.id, "source": source, **fields}
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    """A line of the output; a record's own id and source, as an earlier cleaning wrote them, stay."""
+    row = {"text": "", "id": document.id, "source": source, **_fields(document), "text": text}
+    data = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return data.decode("utf-8", "replace").encode("utf-8") + b"\n"
+
+
+def _fields(document: Document) -> dict[str, Any]:
+    found: dict[str, Any] = document.meta.get("fields", {})
+    return found
 
 
 def _licence(document: Document) -> str:
-    fields = document.meta.get("fields", {})
+    fields = _fields(document)
     return next((str(fields[name]) for name in LICENCE_FIELDS if fields.get(name)), "")
 
 
 def _licence_beside(path: Path) -> str:
     """What the manifest of a text, or a licence file in its folder, says."""
-    manifest = manifest_path(path)
-    if path.is_file() and manifest.is_file():
+    if path.is_file() and manifest_path(path).is_file():
+        return _licence_of_manifest(manifest_path(path))
+    folder = path if path.is_dir() else path.parent
+    for name in LICENCE_FILES:
+        if (folder / name).is_file():
+            with open(folder / name, encoding="utf-8", errors="replace") as file:
+                return f"{name}: {file.readline(200).strip()}"
+    return UNKNOWN
+
+
+def _licence_of_manifest(manifest: Path) -> str:
+    """What a manifest of ours says; a file of somebody else's that has the name of one says nothing."""
+    try:
         found = storage.read_json(manifest)
         if found.get("permission"):
             return str(found["permission"])
@@ -343,12 +362,8 @@ def _licence_beside(path: Path) -> str:
         for source in found.get("sources", []):
             names.update(source.get("licences", {}))
         return ", ".join(names) or UNKNOWN
-    folder = path if path.is_dir() else path.parent
-    for name in LICENCE_FILES:
-        if (folder / name).is_file():
-            with open(folder / name, encoding="utf-8", errors="replace") as file:
-                return f"{name}: {file.readline(200).strip()}"
-    return UNKNOWN
+    except (ValueError, AttributeError, TypeError):
+        return UNKNOWN
 
 
 def _check_something_left(result: Result) -> None:
@@ -372,7 +387,8 @@ def _tell_repeats(written: Path, rows: Rows, result: Result) -> None:
         with open(written, "rb") as plain, open(told, "wb") as file:
             for line, number, size, repeat in zip(plain, rows.sources, rows.characters, times, strict=True):
                 result.sources[number].characters_in_the_mix += repeat * size
-                file.write(b'{"%b": %d, ' % (REPEAT.encode("ascii"), repeat) + line[1:])
+                row = {**json.loads(line), REPEAT: repeat}
+                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
         told.replace(written)
     finally:
         told.unlink(missing_ok=True)
