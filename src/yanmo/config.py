@@ -66,7 +66,7 @@ class CleanConfig(Section):
     """`letters`: full-width letters and digits become ASCII. `all`: also half-width punctuation between
     hanzi becomes full-width."""
     ads: bool = True
-    """Take out lines that advertise a site, however they are spelled, and the banners of book sites."""
+    """Take out lines that advertise a site, however it is spelled, and the banners of book sites."""
     drop_lines: tuple[str, ...] = ()
     """Lines to take out wherever they stand, compared by their letters alone; `yanmo inspect` proposes
     some."""
@@ -77,7 +77,7 @@ class CleanConfig(Section):
     unwrap: bool = True
     """Join lines that were cut at a fixed width, in texts that look so."""
     repeated_lines: bool = True
-    """Of a long line that follows itself keep one."""
+    """Of a line of 10 characters three times in a row, or of 40 twice, keep one."""
     privacy: bool = True
     """Put [手机号], [身份证号] and [邮箱] in place of mobile numbers, identity numbers and e-mails."""
     script: Literal["keep", "simplified", "traditional"] = "keep"

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import time
 
 import pytest
 from hypothesis import given
@@ -232,6 +233,62 @@ def test_lines_cut_at_any_width_are_joined(width, indent):
 )
 def test_lines_that_end_where_they_should_stay(text):
     assert lines.unwrap(text) == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "张三：{}",
+        "- {}",
+        "12. {}",
+        "| {} | 一 |",
+        "2024-01-01 12:00:00 INFO {}",
+        "{}，{}",
+        "1. 答案（  ） A. {}",
+    ],
+)
+def test_lists_logs_and_tables_are_not_joined(line):
+    text = "\n".join(
+        line.format(*[PROSE[n : n + 24].replace("，", "").replace("。", "")] * 2) for n in range(40)
+    )
+    assert lines.unwrap(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["若a<p 且 q>0 则", "x<i && y>j", "if a <b and c> d", "List<s>", "《<斗破>》"]
+)
+def test_comparisons_are_no_tags(text):
+    assert characters.markup(text) == text
+
+
+@pytest.mark.parametrize("text", ["1️⃣ ©️ ▶️", "می\u200cخواهم", "क्\u200dष", "👩\u200d👧"])
+def test_what_joins_letters_and_emoji_stays(text):
+    assert characters.controls(text) == text
+
+
+HOSTILE = [
+    "<script>",
+    "<style >",
+    "<script>a</script\n",
+    "www.",
+    "http://",
+    "(",
+    "&",
+    "1-",
+    "“",
+    "　",
+    " 　",
+    "我" * 30 + "\n",
+    "\n",
+]
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_no_rule_takes_long_on_hostile_text(unit):
+    text = "他" + unit * (300_000 // len(unit)) + "她走了。 \n走"
+    start = time.process_time()
+    clean(text, rules_for(CleanConfig(width="all", quality=False)))
+    assert time.process_time() - start < 5
 
 
 @given(st.integers(0, 10**17 - 1))

@@ -83,6 +83,49 @@ def test_a_test_set_stays_out_of_the_corpus(tmp_path, quiet):
     assert STORIES[3].rstrip() not in [row["text"] for row in read_rows(tmp_path / "out.jsonl")]
 
 
+def test_a_passage_of_a_test_set_keeps_its_document_out(tmp_path, quiet):
+    test = write_rows(tmp_path / "test.jsonl", ["".join(STORIES[3:5])[20:200]])
+    path = write_rows(tmp_path / "a.jsonl", ["".join(STORIES[:6]), "".join(STORIES[6:])])
+    config = load_cleaning([f'dedup.against=["{test}"]'], [path])
+    result = run(config, tmp_path / "out.jsonl", quiet, dedup=True)
+    assert result.dropped == {f"also in {test}": 1}
+    (tmp_path / "test.jsonl").write_text("no json\n", encoding="utf-8")
+    with pytest.raises(DataError, match="nothing in it can be read"):
+        run(config, tmp_path / "out.jsonl", quiet, dedup=True)
+
+
+def test_a_large_document_is_not_paid_for_by_a_small_one(tmp_path, quiet):
+    long = "".join(STORIES)
+    a, b = (
+        write_rows(tmp_path / "a.jsonl", [long * 3]),
+        write_rows(tmp_path / "b.jsonl", [long * 2, STORIES[0]]),
+    )
+    run(load_cleaning(["clean.quality=false"], [a, b]), tmp_path / "mix.jsonl", quiet, weights=[1, 1])
+    assert [row["yanmo_repeat"] for row in read_rows(tmp_path / "mix.jsonl")] in ([1, 1, 2], [1, 2, 1])
+
+
+def test_cleaning_a_mix_again_keeps_the_mix_and_where_things_came_from(tmp_path, quiet):
+    paths = [write_rows(tmp_path / f"{n}.jsonl", STORIES[n : n + 3]) for n in (0, 3)]
+    run(load_cleaning([], paths), tmp_path / "mix.jsonl", quiet, weights=[3, 1])
+    run(load_cleaning([], [str(tmp_path / "mix.jsonl")]), tmp_path / "again.jsonl", quiet)
+    assert read_rows(tmp_path / "again.jsonl") == read_rows(tmp_path / "mix.jsonl")
+
+
+def test_what_cannot_be_written_is_replaced_and_can_be_read_again(tmp_path, quiet):
+    (tmp_path / "a.jsonl").write_text('{"text":"他走了。","title":"笑话\\ud83d"}\n', encoding="utf-8")
+    run(load_cleaning([], [str(tmp_path / "a.jsonl")]), tmp_path / "b.jsonl", quiet)
+    again = run(load_cleaning([], [str(tmp_path / "b.jsonl")]), tmp_path / "c.jsonl", quiet)
+    assert again.documents == 1 and not again.counts.documents_dropped
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"sources": {"a": 1}}', '"x"'])
+def test_a_strangers_manifest_says_nothing(tmp_path, quiet, content):
+    path = write_rows(tmp_path / "a.jsonl", STORIES[:1])
+    (tmp_path / "a.manifest.json").write_text(content, encoding="utf-8")
+    result = run(load_cleaning([], [path]), tmp_path / "b.jsonl", quiet)
+    assert result.sources[0].licences == {"not known": 1}
+
+
 def test_weights_say_how_often_each_document_is_read(tmp_path, quiet):
     paths = [write_rows(tmp_path / f"{n}.jsonl", STORIES[n : n + 3]) for n in (0, 3, 6)]
     result = run(load_cleaning([], paths), tmp_path / "mix.jsonl", quiet, weights=[3, 1, 1])

@@ -17,6 +17,9 @@ REACH = 60
 SHOWN = 30
 """Characters shown on each side of a change within a long line."""
 
+LONGEST_COMPARED = 2000
+"""Characters compared one by one; of more all goes and all comes."""
+
 Kind = Literal["same", "out", "in"]
 
 
@@ -80,7 +83,14 @@ def _parts(before: str, after: str) -> Iterator[tuple[Kind, str]]:
     if not after or not before:
         yield ("out", before) if before else ("in", after)
         return
-    found: list[tuple[Kind, str]] = []
+    start = _shared(before, after)
+    end = _shared(before[start:][::-1], after[start:][::-1])
+    head, tail = before[:start], before[len(before) - end :]
+    before, after = before[start : len(before) - end], after[start : len(after) - end]
+    found: list[tuple[Kind, str]] = [("same", head)] if head else []
+    if max(len(before), len(after)) > LONGEST_COMPARED:
+        found += [("out", before), ("in", after)]
+        before = after = ""
     for operation, i, j, k, m in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if operation == "equal":
             found.append(("same", before[i:j]))
@@ -89,8 +99,16 @@ def _parts(before: str, after: str) -> Iterator[tuple[Kind, str]]:
             found.append(("out", before[i:j]))
         if k < m:
             found.append(("in", after[k:m]))
+    if tail:
+        found.append(("same", tail))
     for number, (kind, text) in enumerate(found):
         yield kind, _shortened(text, number == 0, number == len(found) - 1) if kind == "same" else text
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _shortened(text: str, is_first: bool, is_last: bool) -> str:

@@ -304,10 +304,16 @@ def seen_before(config: Cleaning) -> Seen:
         other = config.model_copy(
             update={"corpus": config.corpus.model_copy(update={"path": config.dedup.against})}
         )
-        documents = documents_of(other, CorpusCounts())
-        for number, _, cleaned, marks in cleaned_documents(documents, config, True, 1):
+        counts = CorpusCounts()
+        for number, _, cleaned, marks in cleaned_documents(documents_of(other, counts), config, True, 1):
             if not cleaned.dropped:
                 seen.unwanted(cleaned.text, marks, f"also in {config.dedup.against[number]}")
+        if not counts.documents_kept:
+            raise DataError(
+                "nothing in it can be read",
+                where=f"dedup.against: {', '.join(config.dedup.against)}",
+                mend="; ".join(counts.dropped[:3]) or "give a text",
+            )
     return seen
 
 
@@ -325,7 +331,7 @@ def unlike_others(text: str, marks: Marks, seen: Seen) -> tuple[str, str]:
 
 def _row(text: str, document: Document, source: str) -> bytes:
     """A line of the output; a record's own id and source, as an earlier cleaning wrote them, stay."""
-    row = {"text": "", "id": document.id, "source": source, **_fields(document), "text": text}
+    row = {"text": text, "id": document.id, "source": source, **_fields(document)} | {"text": text}
     data = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return data.decode("utf-8", "replace").encode("utf-8") + b"\n"
 
