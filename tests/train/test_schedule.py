@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yanmo.config import OptimConfig
-from yanmo.train.schedule import Plan, learning_rate_at
+from yanmo.train.schedule import Plan, learning_rate_at, parts_of_windows
 
 OPTIM = OptimConfig(learning_rate=1.0, min_lr=0.1, warmup_steps=10)
 
@@ -69,3 +69,11 @@ def test_wsd_is_level_until_its_last_fifth() -> None:
     assert set(rates[10:90]) == {1.0}
     assert rates[100] == pytest.approx(0.55)
     assert rates[110] == pytest.approx(0.1)
+
+
+def test_windows_are_halves_for_the_first_share_of_the_run() -> None:
+    plan = Plan.first(10)
+    assert [parts_of_windows(step, plan, 0.4) for step in range(10)] == [2] * 4 + [1] * 6
+    assert {parts_of_windows(step, plan, 0.0) for step in range(10)} == {1}
+    anew = plan.aimed_anew(5, 100)
+    assert [parts_of_windows(step, anew, 0.4) for step in (3, 4, 5, 99)] == [2, 1, 1, 1]

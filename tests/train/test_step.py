@@ -18,6 +18,7 @@ from yanmo.train.step import (
     LossScale,
     StepSettings,
     accumulate_gradient,
+    in_parts,
     noise_seed,
     training_step,
 )
@@ -152,3 +153,14 @@ def test_the_scale_doubles_after_many_good_steps() -> None:
         scale = scale.after(overflowed=False)
     assert scale == LossScale(8.0, GROWTH_STEPS - 1)
     assert scale.after(overflowed=False) == LossScale(16.0, 0)
+
+
+def test_halves_of_windows_are_windows_of_their_own() -> None:
+    model, windows = small_model(), torch.arange(40).reshape(4, 10)
+    halves = in_parts(windows, 2)
+    assert halves.tolist() == windows.reshape(8, 5).tolist()
+    model.eval()
+    with torch.no_grad():
+        apart = sum(float(model.loss(row[None], row[None])) for row in halves)
+        together = float(model.loss(halves, halves))
+    assert together == pytest.approx(apart, rel=1e-6)

@@ -121,6 +121,7 @@ def test_resume_equals_never_stopped(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, precision: str, attention: str
 ) -> None:
     more = (f"train.precision={precision}", f"train.attention={attention}", "model.dropout=0.1")
+    more += ("train.short_windows=0.5",)
     train(tiny_recipe(novel, more=more), Path("whole"), voice)
     for step in (0, 5, 8):
         StopAt(monkeypatch, step)

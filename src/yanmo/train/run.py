@@ -52,6 +52,7 @@ from yanmo.train.decide import (
     decide_optimizer,
     decide_packing,
     decide_shape,
+    decide_short_windows,
     require_compiler,
     step_limit,
 )
@@ -61,7 +62,7 @@ from yanmo.train.metrics import rewind
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.plan import Text, describe, forecast
 from yanmo.train.probe import measure
-from yanmo.train.schedule import Aim, Plan
+from yanmo.train.schedule import Aim, Plan, parts_of_windows
 from yanmo.train.step import StepSettings
 from yanmo.weights import weight_files
 
@@ -103,6 +104,7 @@ class Run:
             micro_batch_size=train.micro_batch_size or train.batch_size,
             grad_clip=self.recipe.optim.grad_clip,
             autocast=self.autocast,
+            parts=parts_of_windows(self.progress.step, self.plan, train.short_windows or 0.0),
         )
 
     @property
@@ -177,6 +179,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     dropout = decide_dropout(recipe, horizon, text.train_tokens)
     recipe = decide(recipe, compiled | length | opening | dropout)
+    recipe = decide(recipe, decide_short_windows(recipe, config.block_size))
     make_ready(recipe.train)
     free = storage.free_megabytes(folder) << 20
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):

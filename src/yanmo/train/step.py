@@ -31,6 +31,8 @@ class StepSettings:
     micro_batch_size: int
     grad_clip: float
     autocast: Callable[[], AbstractContextManager[None]]
+    parts: int = 1
+    """In how many parts a window is read, each without what stands before it."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def accumulate_gradient(
         batch = batches.at(step, micro_rows)
         inputs = torch.from_numpy(batch.inputs).to(world.device, non_blocking=True)  # (B, T)
         targets = torch.from_numpy(batch.targets).to(world.device, non_blocking=True)
+        if settings.parts > 1:
+            inputs, targets = in_parts(inputs, settings.parts), in_parts(targets, settings.parts)
         last = first == starts[-1]
         with nullcontext() if last else world.hold_back(loss_of):
             with settings.autocast():
@@ -130,6 +134,11 @@ def accumulate_gradient(
             torch.autograd.backward(loss * (scale * world.size))  # ranks' gradients are averaged
         total += loss.detach()
     return world.sum(total)
+
+
+def in_parts(windows: Tensor, parts: int) -> Tensor:
+    """(B, T) -> (B * parts, T / parts), in order."""
+    return torch.unflatten(windows, 1, (parts, -1)).flatten(0, 1)
 
 
 def noise_seed(seed: int, step: int, micro: int, rank: int) -> int:
