@@ -129,14 +129,25 @@ def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> 
         source = find_files(path)
         counts.files_passed_over.update(file.suffix or "no suffix" for file in source.passed_over)
         for file in source.files:
-            counts.files += 1
-            try:
-                yield from _file_documents(file, source.name(file), corpus, counts)
-            except Unusable as error:
-                if not source.is_search:
-                    raise DataError(error.what, where=f"{file}{error.place}", mend=error.mend) from error
-                what = error.what.removeprefix("the file is ")
-                counts.drop(error.reason, f"{file}{error.place}: {what}")
+            yield from read_file(file, source.name(file), source.is_search, corpus, counts)
+
+
+def read_file(
+    file: Path, name: str, is_searched: bool, corpus: CorpusConfig, counts: CorpusCounts
+) -> Iterator[Document]:
+    """Stream the documents of one file of a corpus; ``name`` is what they are called by.
+
+    Raises:
+        DataError: the file cannot be used, and it was not found by searching.
+    """
+    counts.files += 1
+    try:
+        yield from _file_documents(file, name, corpus, counts)
+    except Unusable as error:
+        if not is_searched:
+            raise DataError(error.what, where=f"{file}{error.place}", mend=error.mend) from error
+        what = error.what.removeprefix("the file is ")
+        counts.drop(error.reason, f"{file}{error.place}: {what}")
 
 
 def find_files(path: str) -> Source:
@@ -177,17 +188,30 @@ def find_files(path: str) -> Source:
 
 def corpus_fingerprint(corpus: CorpusConfig) -> str:
     """A name for the documents of a corpus: equal bytes in equal order, read alike, equal name."""
+    return fingerprint_of(corpus, _contents(corpus.path))
+
+
+def fingerprint_of(corpus: CorpusConfig, contents: Iterable[bytes]) -> str:
+    """The same name, from what :func:`content_of` says of each file."""
     rules = [VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters]
     digest = hashlib.sha256(json.dumps(rules).encode())
-    for path in corpus.path:
-        if path == DEMO:
-            digest.update(demo.fingerprint().encode())
-            continue
-        for file in find_files(path).files:
-            digest.update(_kind(file).encode())
-            with _readable(file), open(file, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for content in contents:
+        digest.update(content)
     return digest.hexdigest()[:16]
+
+
+def content_of(file: Path) -> bytes:
+    """A file's part in the name of its corpus: its kind, and a hash of its bytes."""
+    with _readable(file), open(file, "rb") as stream:
+        return _kind(file).encode() + hashlib.file_digest(stream, "sha256").digest()
+
+
+def _contents(paths: Iterable[str]) -> Iterator[bytes]:
+    for path in paths:
+        if path == DEMO:
+            yield demo.fingerprint().encode()
+        else:
+            yield from map(content_of, find_files(path).files)
 
 
 def corpus_size(paths: Iterable[str]) -> int:

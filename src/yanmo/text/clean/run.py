@@ -12,7 +12,7 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -74,11 +74,44 @@ class Result:
     """Documents, by reason."""
     dropped_names: list[str] = field(default_factory=list)
 
-    def drop(self, reason: str, document: Document) -> None:
+    @classmethod
+    def of(cls, config: Cleaning, out: Path, dedup: bool, weights: Sequence[float] = ()) -> "Result":
+        """Nothing yet, of these sources."""
+        parts = {"clean", "dedup"} if dedup else {"clean"}
+        sources = [SourceCounts(path) for path in config.corpus.path]
+        return cls(out, CorpusCounts(), sources, config.model_dump(include=parts, mode="json"), [*weights])
+
+    def read(self, number: int, cleaned: Cleaned) -> None:
+        """Count a document of a source, and what the rules changed of it."""
+        self.sources[number].documents_read += 1
+        for rule, removed in cleaned.changes.items():
+            self.changed[rule] += 1
+            self.removed[rule] += removed
+
+    def drop(self, reason: str, name: str) -> None:
         """Count a document that is left out, and name it."""
         self.dropped[reason] += 1
         if len(self.dropped_names) < NAMED:
-            self.dropped_names.append(f"{document.id}: {reason}")
+            self.dropped_names.append(f"{name}: {reason}")
+
+    def keep(self, number: int, characters: int, licence: str) -> None:
+        """Count a document that is written."""
+        source = self.sources[number]
+        source.licences[licence] += 1
+        source.documents += 1
+        source.characters += characters
+        self.documents += 1
+        self.characters += characters
+
+    def without_lines(self, text: str, repeated: Collection[int]) -> tuple[str, str]:
+        """(text without these lines, which other documents have, why it is to be dropped then)."""
+        if not repeated:
+            return text, ""
+        lines = text.split("\n")
+        left = "\n".join(line for number, line in enumerate(lines) if number not in repeated)
+        self.changed["repeated_paragraphs"] += 1
+        self.removed["repeated_paragraphs"] += len(text) - len(left)
+        return left, "" if left.strip() else ONLY_REPEATED
 
     def as_json(self) -> dict[str, Any]:
         """The manifest."""
@@ -124,14 +157,7 @@ def run(
         DataError: a path is missing or unreadable, or nothing is left.
         StorageError: the disk is full or refuses.
     """
-    parts = {"clean", "dedup"} if dedup else {"clean"}
-    result = Result(
-        out,
-        CorpusCounts(),
-        [SourceCounts(path) for path in config.corpus.path],
-        config.model_dump(include=parts, mode="json"),
-        [*weights],
-    )
+    result = Result.of(config, out, dedup, weights)
     unfinished = out.with_name(f"{storage.TEMPORARY}{out.name}-{os.getpid()}")
     with storage.disk_errors(f"writing {out.name}", out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -256,31 +282,23 @@ def _write_rows(
     """Write every document that stays, count all others."""
     rows = Rows()
     seen = _seen_before(config) if dedup else None
-    licences = [_licence_beside(Path(source.path)) for source in result.sources]
+    licences = [licence_beside(Path(source.path)) for source in result.sources]
     with Progress(voice, "cleaning", corpus_size(config.corpus.path)) as progress:
         documents = documents_of(config, result.counts)
         many = processes_for(config, workers)
         for number, document, cleaned, marks in cleaned_documents(documents, config, dedup, many):
             progress.advance(document.meta["size"])
-            source = result.sources[number]
-            source.documents_read += 1
-            for rule, removed in cleaned.changes.items():
-                result.changed[rule] += 1
-                result.removed[rule] += removed
+            result.read(number, cleaned)
             text, reason = cleaned.text, cleaned.dropped
             if seen is not None and not reason:
                 text, reason = _unlike_others(text, marks, seen, result)
             if reason:
-                result.drop(reason, document)
+                result.drop(reason, document.id)
                 continue
-            source.licences[_licence(document) or licences[number]] += 1
-            source.documents += 1
-            source.characters += len(text)
-            result.documents += 1
-            result.characters += len(text)
+            result.keep(number, len(text), licence_of(document) or licences[number])
             rows.sources.append(number)
             rows.characters.append(len(text))
-            file.write(_row(text, document, source.path))
+            file.write(line_of(row_of(text, document, result.sources[number].path)))
     return rows
 
 
@@ -302,28 +320,27 @@ def _unlike_others(text: str, marks: Marks, seen: Seen, result: Result) -> tuple
     """(text without paragraphs that were seen, why it is to be dropped)."""
     if reason := seen.judge(marks):
         return text, reason
-    repeated = seen.repeated(marks)
-    if not repeated:
-        return text, ""
-    lines = text.split("\n")
-    left = "\n".join(line for number, line in enumerate(lines) if number not in repeated)
-    result.changed["repeated_paragraphs"] += 1
-    result.removed["repeated_paragraphs"] += len(text) - len(left)
-    return left, "" if left.strip() else ONLY_REPEATED
+    return result.without_lines(text, seen.repeated(marks))
 
 
-def _row(text: str, document: Document, source: str) -> bytes:
+def row_of(text: str, document: Document, source: str) -> dict[str, Any]:
+    """What is written of a document."""
     fields = {key: value for key, value in document.meta.get("fields", {}).items() if key not in OURS}
-    row = {"text": text, "id": document.id, "source": source, **fields}
+    return {"text": text, "id": document.id, "source": source, **fields}
+
+
+def line_of(row: dict[str, Any]) -> bytes:
+    """A row as a line of a .jsonl."""
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 
 
-def _licence(document: Document) -> str:
+def licence_of(document: Document) -> str:
+    """What a document's own record says of its licence, or an empty string."""
     fields = document.meta.get("fields", {})
     return next((str(fields[name]) for name in LICENCE_FIELDS if fields.get(name)), "")
 
 
-def _licence_beside(path: Path) -> str:
+def licence_beside(path: Path) -> str:
     """What the manifest of a text, or a licence file in its folder, says."""
     manifest = manifest_path(path)
     if manifest.is_file():
