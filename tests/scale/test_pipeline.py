@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
-from yanmo.config import CorpusConfig
+from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig, load_cleaning
+from yanmo.data.prepare import prepare
+from yanmo.data.shards import ShardSet
+from yanmo.errors import DataError
+from yanmo.log import Voice
+from yanmo.text.clean.run import run
 from yanmo.text.documents import corpus_fingerprint
 
 datatrove_executor = pytest.importorskip("datatrove.executor")
@@ -42,39 +47,53 @@ def kill_when(process: subprocess.Popen[bytes], there: Path) -> None:
     process.wait()
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes are killed as a group")
-def test_the_script_killed_and_run_again_leaves_the_shards_of_one_machine(
-    texts: Path, vocabulary: Path
+def same_as_alone(corpus: Path, voice: Voice) -> None:
+    """The shards of plan/ are those that clean --dedup and prepare make of the corpus."""
+    run(load_cleaning((), [str(corpus)]), Path("one.jsonl"), voice, dedup=True, workers=1)
+    one, tokenizer = CorpusConfig(path=("one.jsonl",)), TokenizerConfig(path="tok")
+    alone = prepare(one, tokenizer, DataConfig(val_fraction=0.1), 16, voice).shards
+    for side in ("train", "val"):
+        for name in (f"{side}-00000.bin", f"{side}.starts.bin"):
+            assert (alone.folder / name).read_bytes() == Path("plan/shards", name).read_bytes(), name
+    made = ShardSet(
+        Path("plan/shards"),
+        corpus_fingerprint(CorpusConfig(path=("plan/corpus",))),
+        alone.manifest["tokenizer"],
+    )
+    assert made.manifest["splits"] == alone.manifest["splits"]
+
+
+ASKED = ("texts", "tokenizer.path=tok", "data.val_fraction=0.1", "model.block_size=16")
+
+
+def test_the_script_leaves_the_shards_of_one_machine(
+    texts: Path, vocabulary: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("texts", "tokenizer.path=tok", "data.val_fraction=0.1")
-    said = done("scale", "plan", *asked, "--tasks", "2", "--out", "plan")
-    assert "python plan/pipeline.py" in said and "2 tasks" in said
+    assert call_here("scale", "plan", *ASKED, "--tasks", "2", "--out", "plan", capsys=capsys)[0] == 0
+    assert start("plan/pipeline.py").wait() == 0, Path("log.txt").read_text(encoding="utf-8")
+    same_as_alone(texts, voice)
+    shutil.rmtree("plan/work")
+    opened = prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), DataConfig(), 16, voice)
+    assert opened.shards.folder == Path("plan/shards") and opened.val_fraction == 0.1
+    with pytest.raises(DataError, match="hold out 0.1"):
+        other = DataConfig(val_fraction=0.2)
+        prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), other, 16, voice)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes are killed as a group")
+def test_a_script_killed_twice_and_run_again_leaves_the_same_and_train_reads_it(
+    texts: Path, vocabulary: Path, voice: Voice
+) -> None:
+    done("scale", "plan", *ASKED, "--tasks", "2", "--out", "plan")
     kill_when(start("plan/pipeline.py"), Path("plan/logs/1-clean/completions"))
     kill_when(start("plan/pipeline.py"), Path("plan/logs/5-keep/completions/00000"))
     first = Path("plan/logs/1-clean/completions/00000").stat().st_mtime_ns
     assert start("plan/pipeline.py").wait() == 0, Path("log.txt").read_text(encoding="utf-8")
     assert Path("plan/logs/1-clean/completions/00000").stat().st_mtime_ns == first  # not done again
-
-    done("clean", "texts", "--dedup", "--out", "one.jsonl")
-    done("prepare", "one.jsonl", *asked[1:])
-    alone = next(Path(os.environ["YANMO_CACHE"], "shards").glob("*/manifest.json")).parent
-    for side in ("train", "val"):
-        for name in (f"{side}-00000.bin", f"{side}.starts.bin"):
-            assert (alone / name).read_bytes() == Path("plan/shards", name).read_bytes(), name
-    assert ShardsAre(Path("plan/shards")).corpus == corpus_fingerprint(CorpusConfig(path=("plan/corpus",)))
-
-    shutil.rmtree("plan/work")
-    said = done("train", "plan/shards", *TINY, "train.max_steps=4")
-    assert "runs/shards" in said or Path("runs/shards/model").exists()
-    refused = yanmo("train", "plan/shards", "data.val_fraction=0.2", "--out", "other")
-    assert refused.returncode == 3 and "hold out 0.1" in refused.stderr
-
-
-class ShardsAre:
-    def __init__(self, folder: Path) -> None:
-        import json
-
-        self.corpus = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["corpus"]
+    same_as_alone(texts, voice)
+    done("train", "plan/shards", *TINY, "train.max_steps=4", "--out", "run")
+    assert Path("run/model/model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@
 A document is (part, number in the part), both 32 bits. All files are plain little-endian numbers.
 """
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -46,8 +47,8 @@ class Signatures:
         self._plan, self._part, self._config = plan, part, plan.settings.dedup
         self._open = ExitStack()
         self._digests: BinaryIO | None = None
-        self._hashes: list[bytes] = []
-        self._places: list[tuple[int, int]] = []
+        self._hashes = bytearray()
+        self._places = array("I")
         self._texts = 0
 
     def __enter__(self) -> "Signatures":
@@ -67,16 +68,19 @@ class Signatures:
         assert self._digests is not None
         self._digests.write(data)
         for line, hashed in marks.paragraphs:
-            self._hashes.append(hashed)
-            self._places.append((self._texts, line))
+            self._hashes += hashed
+            self._places.extend((self._texts, line))
         self._texts += 1
         return np.frombuffer(data, "<u4")
 
     def _write_paragraphs(self) -> None:
-        hashes = np.frombuffer(b"".join(self._hashes), "<u8")
+        hashes = np.frombuffer(self._hashes, "<u8")
         order = np.argsort(hashes, kind="stable")
         _write(_paragraphs(self._plan, self._part, "hashes"), hashes[order])
-        _write(_paragraphs(self._plan, self._part, "places"), _rows(self._places, 2)[order])
+        _write(
+            _paragraphs(self._plan, self._part, "places"),
+            np.asarray(self._places, "<u4").reshape(-1, 2)[order],
+        )
 
 
 # -- whole documents --------------------------------------------------------------------------
@@ -98,11 +102,11 @@ def find_copies(plan: Plan) -> Counter[str]:
     def found(document: int, mine: Sequence[int]) -> tuple[int, int] | None:
         """An earlier document that this one is a copy of, and the reason's code."""
         for chain in mine:
-            if chain < chains.first_near and kept[chain]:
+            if chain < chains.first_near and chain in kept:
                 return kept[chain][0], 0
             if chain in of_equals:
                 return of_equals[chain]
-        others = {other for chain in mine for other in kept[chain]}
+        others = {other for chain in mine for other in kept.get(chain, ())}
         numbers = digest(document) if others else None
         for other in sorted(others):
             if np.mean(digest(other) == numbers) >= config.near:
@@ -115,7 +119,7 @@ def find_copies(plan: Plan) -> Counter[str]:
             for chain in mine:
                 kept[chain].append(document)
             continue
-        of_equals |= {chain: copy for chain in mine if chain < chains.first_near and not kept[chain]}
+        of_equals |= {chain: copy for chain in mine if chain < chains.first_near and chain not in kept}
         original, reason = copy
         reason = UNWANTED if plan.is_against(original >> 32) else reason
         dropped.append((document >> 32, document & 0xFFFFFFFF, reason))
@@ -166,7 +170,7 @@ class Chains:
         self._add(documents[several], chains[several])
 
     def _read(self, pairs: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """datatrove's pairs of neighbours (part, number, part, number), by which a chain is written as (a, b),
+        """datatrove's pairs of neighbours (part, number, part, number), which write a chain as (a, b),
         (b, c), …: each place's document and chain, and whether it is the first."""
         before, after = (pairs[:, i].astype(np.int64) << 32 | pairs[:, i + 1] for i in (0, 2))  # (pairs,)
         begins = np.ones(len(pairs), bool)

@@ -14,17 +14,27 @@ from yanmo.scale.script import Stage, stages_of
 from yanmo.tokenizer import CharTokenizer
 
 MICROSECONDS = {
-    "clean": 1.0, "sign": 0.6, "paragraphs": 0.01, "keep": 0.1, "split": 0.001, "bpe": 0.5, "char": 0.1,
-    "join": 0.001, "finish": 0.001,
-}  # fmt: skip
-"""For a character, on one core."""
-OF_A_DOCUMENT = {"buckets": 8.0, "copies": 30.0}
-"""Microseconds for a document: to sort it into one band; to judge it, if it agrees with another."""
+    "clean": (0.23, 18),
+    "sign": (0.23, 104),
+    "buckets": (0, 4.6),
+    "copies": (0, 30),
+    "paragraphs": (0.001, 0),
+    "keep": (0.03, 13),
+    "split": (0.0002, 0),
+    "char": (0.04, 0),
+    "bpe": (1.0, 0),
+    "join": (0.001, 0),
+    "finish": (0, 0.1),
+}
+"""For a character and for a document, on one core. `buckets`: for each band; `copies`: for each document
+that agrees with another; `char` and `bpe`: the stage `tokenise`."""
 CHARACTERS_OF_A_DOCUMENT = 1000
 """Assumed; shorter ones make the search for duplicates dearer."""
-TOKENS_OF_A_CHARACTER = {"char": 1.0, "bpe": 0.67}
 AGREEING = 0.3
-"""Share of documents that agree with another in a band: assumed, as the web is."""
+"""Share of documents that agree with another: assumed, as on the web. Half of them are equal to another."""
+TOKENS_OF_A_CHARACTER = {"char": 1.0, "bpe": 0.62}
+PLACES = 33 * 40
+"""Bytes of memory for a document that agrees with another in all bands; an equal one takes 40."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Estimate:
     """Bytes."""
     disk: dict[str, int]
     """Bytes, by folder."""
+    memory: int
+    """Bytes, of the stage `copies`; the others need less than a gigabyte for ten of a part's text."""
 
     @property
     def core_hours(self) -> float:
@@ -62,6 +74,7 @@ class Estimate:
             ],
             "core_hours": self.core_hours,
             "disk": self.disk,
+            "memory": self.memory,
         }
 
     def lines(self, workers: int) -> list[str]:
@@ -80,6 +93,7 @@ class Estimate:
             f"in all     {_hours(self.core_hours)} of one core,"
             f" {_hours(self.hours(at_once))} with {at_once:,} cores",
             f"disk       {disk}",
+            f"memory     about {_amount(self.memory)} in the stage copies",
         ]
         if self.largest_part * parts > 2 * self.bytes:
             largest = _amount(self.largest_part)
@@ -98,20 +112,23 @@ def estimate(plan: Plan, files: Sequence[PartFile]) -> Estimate:
     for file in files:
         parts[file.part] += file.size
     stages = [(stage, _core_hours(stage, plan, characters, kind)) for stage in stages_of(plan)]
-    return Estimate(stages, len(files), size, characters, max(parts), _disk(plan, characters, kind))
+    agreeing = int(characters // CHARACTERS_OF_A_DOCUMENT * AGREEING)
+    memory = agreeing // 2 * (PLACES if plan.settings.dedup.near else 40) + agreeing // 2 * 40
+    return Estimate(stages, len(files), size, characters, max(parts), _disk(plan, characters, kind), memory)
 
 
 def _core_hours(stage: Stage, plan: Plan, characters: int, kind: str) -> float:
     documents = characters / CHARACTERS_OF_A_DOCUMENT
+    names = [kind if stage.name == "tokenise" else stage.name]
+    if stage.name == "clean" and plan.settings.dedup.near:
+        names.append("sign")
     if stage.name == "buckets":
-        microseconds = OF_A_DOCUMENT["buckets"] * documents * stage.tasks
-    elif stage.name == "copies":
-        microseconds = OF_A_DOCUMENT["copies"] * documents * AGREEING
-    elif stage.name == "clean":
-        sign = MICROSECONDS["sign"] if plan.settings.dedup.near else 0
-        microseconds = (MICROSECONDS["clean"] + sign) * characters
-    else:
-        microseconds = MICROSECONDS[kind if stage.name == "tokenise" else stage.name] * characters
+        documents *= stage.tasks
+    if stage.name == "copies":
+        documents *= AGREEING
+    microseconds = sum(
+        MICROSECONDS[name][0] * characters + MICROSECONDS[name][1] * documents for name in names
+    )
     return microseconds / 3.6e9
 
 

@@ -3,6 +3,7 @@
 In: a plan, and how it is to be run. Out: Python text. What is made stands in plan.toml and not here.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,13 @@ def stages_of(plan: Plan) -> list[Stage]:
     ]
     if bands:
         found += [
-            Stage("buckets", "Buckets(plan)", bands, "signatures → documents that agree in a band", 4),
+            Stage(
+                "buckets",
+                "Buckets(plan)",
+                bands,
+                f"signatures → what agrees in a band; tasks: a multiple of {bands}",
+                4,
+            ),
             Stage(
                 "copies", "FindCopies(plan)", 1, "those, in order → copies; needs memory: docs/scale.md", 16
             ),
@@ -115,8 +122,8 @@ def _constants(running: Running) -> list[str]:
     if running.executor != "slurm":
         return []
     return [
-        f"PARTITION, TIME = {running.partition!r}, {running.time!r}",
-        f"ENVIRONMENT = {_environment()!r}  # run by each job first",
+        f"PARTITION, TIME = {json.dumps(running.partition)}, {json.dumps(running.time)}",
+        f"ENVIRONMENT = {json.dumps(_environment())}  # run by each job first",
     ]
 
 
@@ -127,8 +134,9 @@ def _environment() -> str:
 
 def _executor(running: Running) -> list[str]:
     more = {
-        "local": ['        start_method="spawn",'],
+        "local": ["        workers=min(WORKERS, tasks),", '        start_method="spawn",'],
         "slurm": [
+            "        workers=WORKERS,",
             "        job_name=name,",
             "        partition=PARTITION,",
             "        time=TIME,",
@@ -136,13 +144,12 @@ def _executor(running: Running) -> list[str]:
             "        env_command=ENVIRONMENT,",
             '        qos="",',
         ],
-        "ray": ["        mem_per_cpu_gb=memory_gb,"],
+        "ray": ["        workers=WORKERS,", "        mem_per_cpu_gb=memory_gb,"],
     }
     return [
         f"    return {CLASSES[running.executor]}(",
         "        pipeline=steps,",
         "        tasks=tasks,",
-        "        workers=WORKERS,",
         "        logging_dir=str(plan.logs(name)),",
         "        depends=depends,",
         *more[running.executor],
