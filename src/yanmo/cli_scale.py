@@ -71,11 +71,12 @@ def plan(
     cleaning, recipe = plan_settings(arguments)
     made, files = make_plan(cleaning, recipe, tasks or cores(), out)
     workers = cores() if executor == "local" else -1
-    running = Running(executor, workers, partition or "", time or ("24:00:00" if executor == "slurm" else ""))
+    found = estimate(made, files)
+    limit = time or ("24:00:00" if executor == "slurm" else "")
+    running = Running(executor, workers, partition or "", limit, copies_gb=1 + int(found.memory * 1.5e-9))
     target = out / "pipeline.py"
     if is_new := not target.exists():
         storage.write_atomic(target, script(made, running))
-    found = estimate(made, files)
     if as_json:
         print(json.dumps({"plan": str(out), "script": str(target), **found.as_json()}, ensure_ascii=False))
         return

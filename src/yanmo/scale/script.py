@@ -25,6 +25,8 @@ class Running:
     """Tasks at a time, at most; -1: all."""
     partition: str = ""
     time: str = ""
+    copies_gb: int = 2
+    """Memory of the stage that does not get smaller with more tasks."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,7 @@ def stages_of(plan: Plan) -> list[Stage]:
                 f"signatures → what agrees in a band; tasks: a multiple of {bands}",
                 4,
             ),
-            Stage(
-                "copies", "FindCopies(plan)", 1, "those, in order → copies; needs memory: docs/scale.md", 16
-            ),
+            Stage("copies", "FindCopies(plan)", 1, "those, in order → copies; memory: docs/scale.md"),
         ]
     if dedup.paragraphs:
         found.append(Stage("paragraphs", "FindRepeatedParagraphs(plan)", parts, "repeated paragraphs", 4))
@@ -113,7 +113,8 @@ def script(plan: Plan, running: Running) -> str:
     ]  # fmt: skip
     for number, one in enumerate(stages, 1):
         depends = f", {stages[number - 2].name}" if number > 1 else ""
-        call = f'stage("{number}-{one.name}", [{one.steps}], {one.tasks}, {one.memory_gb}{depends})'
+        memory_gb = running.copies_gb if one.name == "copies" else one.memory_gb
+        call = f'stage("{number}-{one.name}", [{one.steps}], {one.tasks}, {memory_gb}{depends})'
         lines += [f"    # {one.says}", f"    {one.name} = {call}"]
     return "\n".join([*lines, f"    {stages[-1].name}.run()", ""])
 
