@@ -23,6 +23,8 @@ FLOORS = {
     "model.shape": 3, "model.fused": 3, "model.layers": 3, "model.rotary": 3, "model.cache": 3, "model.moe": 3, "model.config_json": 3,
     "data.shards": 3, "data.encode": 3, "data.prepare": 3, "data.batches": 3, "data.contamination": 3, "model.gpt": 3, "model.names": 3,
     "environment": 3,
+    "scale.plan": 4, "scale.duplicates": 4, "scale.corpus": 4, "scale.tokens": 4, "scale.steps": 4, "scale.script": 4,
+    "scale.estimate": 4,
     "generate": 4, "sampling": 4, "evaluate": 4, "weights": 4,
     "train.distributed": 4, "train.optim": 4, "train.schedule": 4, "train.metrics": 4,
     "train.step": 4, "train.signals": 4, "train.machine": 4, "train.muon": 4,
@@ -32,7 +34,7 @@ FLOORS = {
     "hub.foreign": 6, "hub.proof": 6, "hub.importer": 6,
     "hub.card": 6, "hub.gguf_file": 6, "hub.onnx_file": 6, "hub.verify": 6, "hub.llama_child": 6, "hub.exporter": 6,
     "assess": 7, "chat": 7,
-    "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "cli_corpus": 8, "cli_crawl": 8, "__main__": 9,
+    "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "cli_corpus": 8, "cli_crawl": 8, "cli_scale": 8, "__main__": 9,
 }  # fmt: skip
 SIBLINGS = {
     "config": {"errors"},
@@ -144,10 +146,16 @@ SIBLINGS = {
     },
     "tokenizer.judge": {"tokenizer.base", "tokenizer.lost"},
     "tokenizer.show": {"tokenizer.base", "tokenizer.judge", "tokenizer.lost"},
-    "cli": {"cli_corpus", "cli_crawl", "cli_hub", "cli_tokenizer"},
+    "cli": {"cli_corpus", "cli_crawl", "cli_hub", "cli_scale", "cli_tokenizer"},
     "data.prepare": {"data.shards", "data.encode"},
     "data.batches": {"data.shards"},
     "data.contamination": {"data.prepare"},
+    "scale.duplicates": {"scale.plan"},
+    "scale.corpus": {"scale.plan", "scale.duplicates"},
+    "scale.tokens": {"scale.plan", "scale.corpus"},
+    "scale.steps": {"scale.plan", "scale.corpus", "scale.duplicates", "scale.tokens"},
+    "scale.script": {"scale.plan", "scale.duplicates"},
+    "scale.estimate": {"scale.plan", "scale.duplicates", "scale.script"},
     "model.fused": {"data.batches"},
     "model.layers": {"model.fused"},
     "model.cache": {"model.shape"},
@@ -175,12 +183,16 @@ SIBLINGS = {
     "hub.verify": {"hub.gguf_file", "hub.onnx_file", "hub.proof"},
     "hub.exporter": {"hub.card", "hub.foreign", "hub.gguf_file", "hub.onnx_file", "hub.verify"},
 }
-WITHOUT_TORCH = {name for name, floor in FLOORS.items() if floor <= 2} | {
-    "data.shards",
-    "data.encode",
-    "data.prepare",
-}
-FOLDERS_UPWARD = ["text", "tokenizer", "data", "model", "train", "hub"]
+WITHOUT_TORCH = (
+    {name for name, floor in FLOORS.items() if floor <= 2}
+    | {
+        "data.shards",
+        "data.encode",
+        "data.prepare",
+    }
+    | {name for name in FLOORS if name.startswith("scale.")}
+)
+FOLDERS_UPWARD = ["text", "tokenizer", "data", "scale", "model", "train", "hub"]
 
 
 def module_name(path: Path) -> str:

@@ -18,6 +18,7 @@ import typer
 from yanmo.cli_corpus import clean, inspect
 from yanmo.cli_crawl import crawl
 from yanmo.cli_hub import export, import_
+from yanmo.cli_scale import app as scale_app
 from yanmo.cli_tokenizer import app as tokenizer_app
 from yanmo.errors import ConfigError, YanmoError
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 
 app.add_typer(tokenizer_app)
+app.add_typer(scale_app)
 app.command()(inspect)
 app.command()(clean)
 app.command("import")(import_)

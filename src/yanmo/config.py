@@ -471,6 +471,15 @@ def load_cleaning(overrides: Iterable[str] = (), paths: Iterable[str] = ()) -> C
     return _validate(Cleaning, values, "command line", typed)
 
 
+def read_settings(kind: type[T], path: Path) -> T:
+    """The settings in a TOML file whose sections are the fields of ``kind``.
+
+    Raises:
+        ConfigError: the file cannot be read, an unknown key, or a value of the wrong kind.
+    """
+    return _validate(kind, _read_toml(path), str(path))
+
+
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Positional arguments → (texts or recipe, settings). What exists as a file is never a setting."""
     texts = [a for a in arguments if "=" not in a or Path(a).exists()]
@@ -777,15 +786,19 @@ def to_toml(recipe: Recipe) -> str:
             f"decided = {_toml(recipe.decided)}",
             "",
         ]
-    descriptions = dict(settings())
     for section in SECTIONS:
-        lines.append(f"[{section}]")
-        for key, value in getattr(recipe, section):
-            assignment = f"{key} =" if value is None else f"{key} = {_toml(value)}"
-            comment = descriptions[f"{section}.{key}"]
-            lines.append(f"# {assignment}  # {comment}" if value is None else f"{assignment}  # {comment}")
-        lines.append("")
+        lines += section_toml(section, getattr(recipe, section))
     return "\n".join(lines)
+
+
+def section_toml(name: str, section: Section) -> list[str]:
+    """A section's lines of TOML, and an empty one."""
+    lines = [f"[{name}]"]
+    for key, value in section:
+        comment = " ".join((type(section).model_fields[key].description or "").split())
+        assignment = f"{key} =" if value is None else f"{key} = {_toml(value)}"
+        lines.append(f"# {assignment}  # {comment}" if value is None else f"{assignment}  # {comment}")
+    return [*lines, ""]
 
 
 def _toml(value: Any) -> str:

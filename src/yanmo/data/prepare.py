@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -124,6 +124,8 @@ def prepare(
     """
     if not corpus.path:
         raise DataError("no corpus is named", where="corpus.path", mend="yanmo train novel.txt")
+    if (shards_folder := _shards_in(corpus)) is not None:
+        return _open_shards(shards_folder, tokenizer, data, block_size)
     content = corpus_fingerprint(corpus)
     found = find_tokenizer(tokenizer)
     survey = _survey(corpus, tokenizer if found is None else None, content, voice)
@@ -147,6 +149,43 @@ def prepare(
     return prepared
 
 
+def _shards_in(corpus: CorpusConfig) -> Path | None:
+    """The folder, if the corpus is one of shards that were made elsewhere (``scale/``), with a tokenizer."""
+    folder = Path(corpus.path[0])
+    is_one = len(corpus.path) == 1 and (folder / "manifest.json").is_file()
+    return folder if is_one and (folder / "train.starts.bin").is_file() else None
+
+
+def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_size: int) -> Prepared:
+    """Shards as they are; what is asked of them must be what they were made with."""
+    tokenizer = load_tokenizer(folder)
+    manifest = storage.read_json(folder / "manifest.json")
+    split = manifest["split"]
+    other = find_tokenizer(asked) if asked.path is not None else tokenizer
+    if other is not None and other.fingerprint != tokenizer.fingerprint:
+        raise DataError(
+            f"the shards were made with another tokenizer than tokenizer.path={asked.path}",
+            where=str(folder),
+            mend="leave tokenizer.path out",
+        )
+    if data.val_fraction not in (None, split["val_fraction"]):
+        raise DataError(
+            f"the shards hold out {split['val_fraction']}, not data.val_fraction={data.val_fraction}",
+            where=str(folder),
+            mend="leave data.val_fraction out",
+        )
+    if split["cut_documents"] and block_size > split["block_size"]:
+        raise DataError(
+            f"the shards were cut for windows of {split['block_size']} tokens, not"
+            f" model.block_size={block_size}",
+            where=str(folder),
+            mend="a smaller model.block_size, or shards made with this one",
+        )
+    shards = ShardSet(folder, manifest["corpus"], tokenizer.fingerprint)
+    _check_long_enough(shards, block_size)
+    return Prepared(tokenizer, shards, split["val_fraction"])
+
+
 def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, voice: Voice) -> Tokenizer:
     """The tokenizer that a corpus gives; a pure function of both.
 
@@ -165,16 +204,24 @@ def default_val_fraction(characters: int) -> float:
 # -- what is held out -------------------------------------------------------------------------
 
 
+class Names(Protocol):
+    """A set of content hashes that may be larger than memory."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Split:
     """Which documents are validation, whole (``held_out``) or by their end (``cuts``), by content hash."""
 
-    held_out: frozenset[str]
+    held_out: Names
     cuts: dict[str, int]
     """Content hash -> how many of the last characters are validation."""
 
 
-def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float) -> Split:
+def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float, characters: int | None = None) -> Split:
     """Hold out ``val_fraction`` of the characters; equal documents always fall on the same side.
 
     Documents go to validation in the order of their hash until the share is reached. One (with all its
@@ -184,10 +231,12 @@ def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float) -> Split:
     Args:
         sizes: (content hash, characters) of every document, in any order.
         val_fraction: share of all characters to hold out.
+        characters: of all documents, where only those of the smallest hashes are given, enough to reach
+            the share.
     """
     copies = Counter(name for name, _ in sizes)
     length = dict(sizes)
-    share = val_fraction * sum(n for _, n in sizes)
+    share = val_fraction * (characters or sum(n for _, n in sizes))
     held_out: set[str] = set()
     missing = share
     for name in sorted(length):
@@ -339,8 +388,8 @@ def _write_shards(
     counts, tally, size = CorpusCounts(), Tally(), corpus_size(corpus.path)
     done = _read_mark(folder)
     lost = Lost.of(done["lost"])
-    documents = _assigned(zip(read_documents(corpus, counts), names, strict=True), split, gap, tally)
-    batches = _batches(piece for side, part in documents for piece in _pieces(side, part, tokenizer))
+    documents = assigned(zip(read_documents(corpus, counts), names, strict=True), split, gap, tally)
+    batches = _batches(piece for side, part in documents for piece in pieces_of(side, part, tokenizer))
     processes = workers or processes_for(tokenizer, size)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(voice, "tokenising", size))
@@ -355,7 +404,7 @@ def _write_shards(
         encoded = encode_all(batches, lambda batch: [piece.text for piece in batch], tokenizer, processes)
         for number, (batch, found) in enumerate(encoded, done["batches"] + 1):
             for piece, ids in zip(batch, found.ids, strict=True):
-                _write(writers[piece.side], piece, ids, tokenizer)
+                write_piece(writers[piece.side], piece, ids, tokenizer)
             if found.lost is not None:
                 lost.add(found.lost)
             if number % MARK_EVERY == 0:
@@ -369,8 +418,14 @@ def _write_shards(
         voice.say(
             f"{tally.read_again:,} documents are in the training part several times, as the mix has them"
         )
+    more = more_of(counts.as_json(), split, tally, None if tokenizer.lossless else lost)
+    return {"splits": splits, "more": more}
+
+
+def more_of(counts: dict[str, Any], split: Split, tally: Tally, lost: Lost | None) -> dict[str, Any]:
+    """What a manifest says beside its splits; ``lost`` is None where nothing can be."""
     more: dict[str, Any] = {
-        "counts": counts.as_json(),
+        "counts": counts,
         "split": {
             "held_out_documents": len(split.held_out),
             "cut_documents": len(split.cuts),
@@ -380,12 +435,12 @@ def _write_shards(
     }
     if math.isfinite(tally.floor_bits):
         more["val_floor_bits"] = tally.floor_bits
-    if not tokenizer.lossless:
+    if lost is not None:
         more["lost"] = lost.as_json()
-    return {"splits": splits, "more": more}
+    return more
 
 
-def _assigned(
+def assigned(
     documents: Iterable[tuple[Document, str]], split: Split, gap: int, tally: Tally
 ) -> Iterator[tuple[str, Document]]:
     """The parts of each document (given with its content hash) with their sides."""
@@ -418,7 +473,7 @@ def assign(document: Document, name: str, split: Split, gap: int) -> list[tuple[
     ]
 
 
-def _pieces(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[Piece]:
+def pieces_of(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[Piece]:
     """A document's pieces."""
     begins = True
     texts = [*tokenizer.pieces(document.text, PIECE), None]
@@ -442,7 +497,8 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _write(writer: ShardWriter, piece: Piece, ids: Ids, tokenizer: Tokenizer) -> None:
+def write_piece(writer: ShardWriter, piece: Piece, ids: Ids, tokenizer: Tokenizer) -> None:
+    """Append a piece's ids, with what stands before and behind its document."""
     if piece.begins:
         writer.begin_document()
         writer.write(np.array(tokenizer.document_start, dtype=np.int64), characters=0)

@@ -30,7 +30,7 @@ from yanmo.text.kinds import ARCHIVE, KINDS
 from yanmo.text.markup import read_html
 from yanmo.text.pieces import read_json_file, read_text
 from yanmo.text.records import EMPTY, NeedsExtra, Record, Unusable, read_jsonl
-from yanmo.text.sources import Source, find_files, kind_of, readable
+from yanmo.text.sources import find_files, kind_of, readable
 from yanmo.text.tables import read_csv, read_parquet
 
 VERSION = 3
@@ -120,31 +120,55 @@ def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> 
         source = find_files(path)
         counts.files_passed_over.update(file.suffix or "no suffix" for file in source.passed_over)
         for file in source.files:
-            try:
-                yield from _file_documents(file, source, corpus, counts)
-            except Unusable as error:
-                if not source.is_search:
-                    kind = ConfigError if isinstance(error, NeedsExtra) else DataError
-                    raise kind(error.what, where=f"{file}{error.place}", mend=error.mend) from error
-                _drop(error, str(file), counts)
+            yield from read_file(file, source.name(file), source.is_search, corpus, counts)
+
+
+def read_file(
+    file: Path, name: str, is_searched: bool, corpus: CorpusConfig, counts: CorpusCounts
+) -> Iterator[Document]:
+    """Stream the documents of one file of a corpus; ``name`` is what they are called by.
+
+    Raises:
+        DataError, ConfigError: as :func:`read_documents`, if the file was not found by searching.
+    """
+    try:
+        yield from _file_documents(file, name, corpus, counts)
+    except Unusable as error:
+        if not is_searched:
+            kind = ConfigError if isinstance(error, NeedsExtra) else DataError
+            raise kind(error.what, where=f"{file}{error.place}", mend=error.mend) from error
+        _drop(error, str(file), counts)
 
 
 def corpus_fingerprint(corpus: CorpusConfig) -> str:
     """A name for the documents of a corpus: equal bytes in equal order, read alike, equal name."""
+    return fingerprint_of(corpus, _contents(corpus.path))
+
+
+def fingerprint_of(corpus: CorpusConfig, contents: Iterable[bytes]) -> str:
+    """The same name, from what :func:`content_of` says of each file."""
     rules = [VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters]
     digest = hashlib.sha256(json.dumps(rules).encode())
-    for path in corpus.path:
-        if path == DEMO:
-            digest.update(demo.fingerprint().encode())
-            continue
-        for file in find_files(path).files:
-            kind, wrappers = kind_of(file)
-            digest.update("".join([_plain_kind(kind), *reversed(wrappers)]).encode())
-            if kind in (".html", ARCHIVE):
-                digest.update(_version_of("trafilatura").encode())
-            with readable(file), open(file, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for content in contents:
+        digest.update(content)
     return digest.hexdigest()[:16]
+
+
+def content_of(file: Path) -> bytes:
+    """A file's part in the name of its corpus: its kind, what reads it, and a hash of its bytes."""
+    kind, wrappers = kind_of(file)
+    said = "".join([_plain_kind(kind), *reversed(wrappers)])
+    said += _version_of("trafilatura") if kind in (".html", ARCHIVE) else ""
+    with readable(file), open(file, "rb") as stream:
+        return said.encode() + hashlib.file_digest(stream, "sha256").digest()
+
+
+def _contents(paths: Iterable[str]) -> Iterator[bytes]:
+    for path in paths:
+        if path == DEMO:
+            yield demo.fingerprint().encode()
+        else:
+            yield from map(content_of, find_files(path).files)
 
 
 def corpus_size(paths: Iterable[str]) -> int:
@@ -158,14 +182,12 @@ def corpus_size(paths: Iterable[str]) -> int:
 # -- one file ---------------------------------------------------------------------------------
 
 
-def _file_documents(
-    file: Path, source: Source, corpus: CorpusConfig, counts: CorpusCounts
-) -> Iterator[Document]:
+def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusCounts) -> Iterator[Document]:
     """The documents of a file, or of all members of a .zip, where an unusable one is dropped."""
     with readable(file):
         counts.bytes += file.stat().st_size
     kind, wrappers = kind_of(file)
-    name, number_of_members = source.name(file), 0
+    number_of_members = 0
     with readable(file), entries(file, _plain_kind(kind), wrappers) as found:
         for entry in found:
             if not entry.name:

@@ -12,7 +12,7 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -75,11 +75,40 @@ class Result:
     overlap: float | None = None
     """Share of what would be held out that stands in the training text as well, where that was looked for."""
 
-    def drop(self, reason: str, document: Document) -> None:
+    @classmethod
+    def of(cls, config: Cleaning, out: Path, dedup: bool, weights: Sequence[float] = ()) -> "Result":
+        """Nothing yet, of these sources."""
+        parts = {"clean", "dedup"} if dedup else {"clean"}
+        sources = [SourceCounts(path) for path in config.corpus.path]
+        return cls(out, CorpusCounts(), sources, config.model_dump(include=parts, mode="json"), [*weights])
+
+    def read(self, number: int, cleaned: Cleaned) -> None:
+        """Count a document of a source, and what the rules changed of it."""
+        self.sources[number].documents_read += 1
+        for rule, removed in cleaned.changes.items():
+            self.changed[rule] += 1
+            self.removed[rule] += removed
+
+    def drop(self, reason: str, name: str) -> None:
         """Count a document that is left out, and name it."""
         self.dropped[reason] += 1
         if len(self.dropped_names) < NAMED:
-            self.dropped_names.append(f"{document.id}: {reason}")
+            self.dropped_names.append(f"{name}: {reason}")
+
+    def keep(self, number: int, characters: int, licence: str) -> None:
+        """Count a document that is written."""
+        source = self.sources[number]
+        source.licences[licence] += 1
+        source.documents += 1
+        source.characters += characters
+        self.documents += 1
+        self.characters += characters
+
+    def shorten(self, text: str, left: str) -> None:
+        """Count what was taken out because an earlier document has it."""
+        if len(left) < len(text):
+            self.changed["repeated_paragraphs"] += 1
+            self.removed["repeated_paragraphs"] += len(text) - len(left)
 
     def as_json(self) -> dict[str, Any]:
         """The manifest."""
@@ -126,14 +155,7 @@ def run(
         DataError: a path is missing or unreadable, or nothing is left.
         StorageError: the disk is full or refuses.
     """
-    parts = {"clean", "dedup"} if dedup else {"clean"}
-    result = Result(
-        out,
-        CorpusCounts(),
-        [SourceCounts(path) for path in config.corpus.path],
-        config.model_dump(include=parts, mode="json"),
-        [*weights],
-    )
+    result = Result.of(config, out, dedup, weights)
     unfinished = out.with_name(f"{storage.TEMPORARY}{out.name}-{os.getpid()}")
     with storage.disk_errors(f"writing {out.name}", out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -266,34 +288,24 @@ def _write_rows(
         if Path(file.name) != stale:
             stale.unlink()  # of a run that was killed
     seen = seen_before(config) if dedup else None
-    licences = [_licence_beside(Path(source.path)) for source in result.sources]
+    licences = [licence_beside(Path(source.path)) for source in result.sources]
     with Progress(voice, "cleaning", corpus_size(config.corpus.path)) as progress:
         documents = documents_of(config, result.counts)
         many = processes_for(config, workers)
         for number, document, cleaned, marks in cleaned_documents(documents, config, dedup, many):
             progress.advance(document.meta["size"])
-            source = result.sources[number]
-            source.documents_read += 1
-            for rule, removed in cleaned.changes.items():
-                result.changed[rule] += 1
-                result.removed[rule] += removed
+            result.read(number, cleaned)
             text, reason = cleaned.text, cleaned.dropped
             if seen is not None and not reason:
                 text, reason = unlike_others(text, marks, seen)
-                if len(text) < len(cleaned.text):
-                    result.changed["repeated_paragraphs"] += 1
-                    result.removed["repeated_paragraphs"] += len(cleaned.text) - len(text)
+                result.shorten(cleaned.text, text)
             if reason:
-                result.drop(reason, document)
+                result.drop(reason, document.id)
                 continue
-            source.licences[_licence(document) or licences[number]] += 1
-            source.documents += 1
-            source.characters += len(text)
-            result.documents += 1
-            result.characters += len(text)
+            result.keep(number, len(text), licence_of(document) or licences[number])
             rows.sources.append(number)
             rows.characters.append(len(text))
-            file.write(_row(text, document, source.path))
+            file.write(line_of(row_of(text, document, result.sources[number].path)))
     return rows
 
 
@@ -319,9 +331,13 @@ def seen_before(config: Cleaning) -> Seen:
 
 def unlike_others(text: str, marks: Marks, seen: Seen) -> tuple[str, str]:
     """(text without paragraphs that were seen, why it is to be dropped)."""
-    if reason := seen.judge(marks) or seen.holds(text):
+    if reason := seen.holds(text) or seen.judge(marks):
         return text, reason
-    repeated = seen.repeated(marks)
+    return without_lines(text, seen.repeated(marks))
+
+
+def without_lines(text: str, repeated: Collection[int]) -> tuple[str, str]:
+    """(text without these lines, which other documents have, why it is to be dropped then)."""
     if not repeated:
         return text, ""
     lines = text.split("\n")
@@ -329,9 +345,13 @@ def unlike_others(text: str, marks: Marks, seen: Seen) -> tuple[str, str]:
     return left, "" if left.strip() else ONLY_REPEATED
 
 
-def _row(text: str, document: Document, source: str) -> bytes:
-    """A line of the output; a record's own id and source, as an earlier cleaning wrote them, stay."""
-    row = {"text": text, "id": document.id, "source": source, **_fields(document)} | {"text": text}
+def row_of(text: str, document: Document, source: str) -> dict[str, Any]:
+    """What is written of a document; a record's own id and source stay, as an earlier cleaning wrote them."""
+    return {"text": text, "id": document.id, "source": source, **_fields(document)} | {"text": text}
+
+
+def line_of(row: dict[str, Any]) -> bytes:
+    """A row as a line of a .jsonl; what is no character becomes U+FFFD."""
     data = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return data.decode("utf-8", "replace").encode("utf-8") + b"\n"
 
@@ -341,12 +361,13 @@ def _fields(document: Document) -> dict[str, Any]:
     return found
 
 
-def _licence(document: Document) -> str:
+def licence_of(document: Document) -> str:
+    """What a document's own record says of its licence, or an empty string."""
     fields = _fields(document)
     return next((str(fields[name]) for name in LICENCE_FIELDS if fields.get(name)), "")
 
 
-def _licence_beside(path: Path) -> str:
+def licence_beside(path: Path) -> str:
     """What the manifest of a text, or a licence file in its folder, says."""
     if path.is_file() and manifest_path(path).is_file():
         return _licence_of_manifest(manifest_path(path))

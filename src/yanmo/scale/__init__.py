@@ -1,0 +1,1 @@
+"""Past one machine: the same road as ``clean --dedup`` and ``prepare``, as tasks of a datatrove pipeline."""

@@ -1,0 +1,125 @@
+"""Many tasks decide what one machine decides: the stages one after another, in this process."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.scale.conftest import write_corpus
+from yanmo.config import load_cleaning, load_recipe
+from yanmo.data.prepare import plan_split
+from yanmo.data.shards import ShardSet
+from yanmo.log import Voice
+from yanmo.scale import tokens
+from yanmo.scale.plan import Plan, deal, make_plan
+from yanmo.scale.script import stages_of
+from yanmo.storage import read_json
+from yanmo.text.clean.run import run
+from yanmo.text.documents import corpus_fingerprint
+
+pytest.importorskip("datatrove")
+
+
+def run_here(plan: Plan) -> None:
+    from yanmo.scale import steps
+
+    for stage in stages_of(plan):
+        chain = [getattr(steps, text.partition("(")[0])(plan) for text in stage.steps.split(", ")]
+        for rank in range(stage.tasks):
+            data: Any = None
+            for step in chain:
+                data = step(data, rank, stage.tasks)
+
+
+def planned(texts: Path, vocabulary: Path, tasks: int, *asked: str) -> Plan:
+    recipe = load_recipe(None, [f"tokenizer.path={vocabulary}", "data.val_fraction=0.1"])
+    return make_plan(load_cleaning(asked, [str(texts)]), recipe, tasks, Path("plan"))[0]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (),
+        ("dedup.near=0.5",),
+        ("dedup.near=0",),
+        ("dedup.exact=false",),
+        ("dedup.exact=false", "dedup.near=0"),
+        ("dedup.exact=false", "dedup.near=0", "dedup.paragraphs=0"),
+        ('dedup.against=["texts/a.jsonl"]',),
+        ("clean.ads=false", "clean.script=traditional", "dedup.paragraphs=20"),
+    ],
+    ids=" ".join,
+)
+def test_the_corpus_is_that_of_one_machine_whatever_is_asked(
+    texts: Path, vocabulary: Path, voice: Voice, asked: tuple[str, ...]
+) -> None:
+    plan = planned(texts, vocabulary, 3, *asked)
+    run_here(plan)
+    alone = run(load_cleaning(asked, [str(texts)]), Path("one.jsonl"), voice, dedup=True, workers=1)
+    parts = sorted(plan.corpus.glob("*.jsonl"))
+    assert b"".join(part.read_bytes() for part in parts) == Path("one.jsonl").read_bytes()
+    together = read_json(Path("plan/corpus.manifest.json"))
+    assert together["dropped"] == dict(alone.dropped)
+    assert {
+        key: together[key] for key in ("documents", "characters", "bytes", "sources", "read", "rules")
+    } == {
+        key: alone.as_json()[key] for key in ("documents", "characters", "bytes", "sources", "read", "rules")
+    }
+    dropped = sum(together["dropped"].values())
+    assert together["read"]["documents_read"] == together["documents"] + dropped
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_the_first_of_near_copies_stays_in_any_corpus(
+    tmp_path: Path, vocabulary: Path, voice: Voice, seed: int
+) -> None:
+    folder = write_corpus(tmp_path / f"texts{seed}", seed, count=200)
+    plan = planned(folder, vocabulary, 2 + seed)
+    run_here(plan)
+    run(load_cleaning((), [str(folder)]), Path("one.jsonl"), voice, dedup=True, workers=1)
+    together = b"".join(part.read_bytes() for part in sorted(plan.corpus.glob("*.jsonl")))
+    assert together == Path("one.jsonl").read_bytes()
+
+
+def test_shards_are_those_of_one_machine_however_the_files_are_cut(
+    texts: Path, vocabulary: Path, voice: Voice
+) -> None:
+    plan = planned(texts, vocabulary, 4)
+    run_here(plan)
+    whole = b"".join(part.read_bytes() for part in sorted(plan.shards.glob("train-*.bin")))
+    for file in plan.shards.glob("*-*.bin"):
+        file.unlink()
+    for task in range(3):
+        tokens.join_shards(plan, task, 3, shard_tokens=1000)
+    splits = tokens.finish(plan, shard_tokens=1000)
+    files = splits["train"]["files"]
+    assert len(files) == -(-splits["train"]["tokens"] // 1000) > 3
+    assert b"".join((plan.shards / name).read_bytes() for name in files) == whole
+    corpus = load_recipe(None, [f"corpus.path=['{plan.corpus.as_posix()}']"]).corpus
+    shards = ShardSet(plan.shards, corpus_fingerprint(corpus), plan.tokenizer().fingerprint)
+    assert len(shards.train) == splits["train"]["tokens"]
+    assert np.array_equal(shards.train.at(shards.train.starts[1:] - 1),
+                          np.full(len(shards.train.starts) - 1, plan.tokenizer().end_of_text))  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 200)), min_size=1, max_size=60),
+    st.floats(0.005, 0.5),
+)
+def test_the_smallest_hashes_are_enough_to_split(documents: list[tuple[int, int]], share: float) -> None:
+    length = dict(documents)  # equal hashes, equal sizes
+    sizes = sorted((f"{name:02d}", length[name]) for name, _ in documents)
+    characters = sum(size for _, size in sizes)
+    some = tokens.smallest(sizes, share * characters)
+    assert plan_split(some, share, characters) == plan_split(sizes, share)
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=50), st.integers(1, 60))
+def test_files_are_dealt_in_order_and_no_part_is_empty(sizes: list[int], tasks: int) -> None:
+    parts = deal(sizes, tasks)
+    assert parts == sorted(parts)
+    assert {*parts} == {*range(parts[-1] + 1)} and parts[-1] < tasks
