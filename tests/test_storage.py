@@ -23,6 +23,15 @@ def test_a_committed_folder_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_path_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    path = b"\xd6\xd0/a.txt".decode("utf-8", "surrogateescape")
+    storage.write_json(tmp_path / "a.json", {"path": path, "甲": "乙"})
+    assert storage.read_json(tmp_path / "a.json") == {"path": path, "甲": "乙"}
+    storage.write_atomic(tmp_path / "a.html", f"甲{path}")
+    assert (tmp_path / "a.html").read_text("utf-8") == r"甲\udcd6\udcd0/a.txt"
+    assert storage.fingerprint(path) != storage.fingerprint("/a.txt")
+
+
 @pytest.mark.parametrize("name", ["a.bin", "inner/b.json", "MANIFEST.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "append", "delete"])
 def test_any_damage_is_found_and_the_file_named(tmp_path: Path, name: str, damage: str) -> None:

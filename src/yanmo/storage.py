@@ -71,9 +71,13 @@ def sync_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace ``path`` by ``data`` (text as UTF-8): readers see the old file or the new one."""
+    """Replace ``path`` by ``data`` (text as UTF-8): readers see the old file or the new one.
+
+    Of a path whose bytes are no UTF-8 Python keeps lone surrogates; they become ``\\udcd6``, which
+    JSON reads back as it was.
+    """
     if isinstance(data, str):
-        data = data.encode("utf-8")
+        data = data.encode("utf-8", "backslashreplace")
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     with disk_errors(f"writing {path.name}", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +207,7 @@ def sha256_of(path: Path) -> str:
 def fingerprint(value: Any) -> str:
     """A short stable name for a JSON-like value."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def _describe(root: Path, files: list[Path]) -> dict[str, dict[str, Any]]:

@@ -133,6 +133,83 @@ def test_lines_are_paragraphs_and_headings() -> None:
     assert Lines(source).lines == ["第一回 开端", "甲乙漢 a b", "丙", "丁", "戊<己\xa0庚"]
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<a ",
+        "<!--",
+        '<a b="',
+        "<a b='>",
+        "<a/",
+        "</a ",
+        "<![",
+        "<![cdata[",
+        "<?",
+        "<",
+        "&#",
+        "<svg></b>",
+        "-- ",
+    ],
+)
+@pytest.mark.parametrize("end", ["", ">"])
+@pytest.mark.parametrize("start", ["", '<a b="', "<!-- "])
+def test_a_source_is_read_in_the_time_of_its_length(unit: str, end: str, start: str) -> None:
+    began = time.process_time()
+    assert Lines(f"<p>甲</p>{start}{unit * (300_000 // len(unit))}{end}").lines[0] == "甲"
+    assert time.process_time() - began < 3
+
+
+def test_a_page_of_open_ends_is_read_in_time(tmp_path: Path) -> None:
+    began = time.process_time()
+    for unit in ("<a ", "<!--", '<a b="', "<a/"):
+        assert PARAGRAPH in read_page(tmp_path, page(f"<p>{PARAGRAPH}</p>{unit * 100_000}").encode()).text
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "<![ endif]>",
+        "<![foo[x]]>",
+        "<![",
+        "<![[",
+        "<!",
+        "</",
+        "<!DOCTYPE x [<!y",
+        f"&#{'9' * 5000};",
+        "</>",
+        "<?>",
+    ],
+)
+def test_an_odd_declaration_ends_nothing(tmp_path: Path, odd: str) -> None:
+    assert Lines(f"<p>甲</p>{odd}").lines[0] == "甲"
+    assert Lines(f"<p>甲</p>{odd}<p>乙</p>").lines[-1].endswith("乙")
+    (tmp_path / "a.html").write_text(page(f"<p>{PARAGRAPH}</p>{odd}"), encoding="utf-8")
+    (tmp_path / "b.html").write_text(page(), encoding="utf-8")
+    assert [PARAGRAPH in found.text for found in read(tmp_path)] == [True, True]
+    found = read(book(tmp_path / "c.epub", **{"OEBPS/text/1.xhtml": ONE.replace("<p>甲", f"{odd}<p>甲")}))
+    assert PARAGRAPH in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("甲<!-- <p>x</p> -->乙<!-->丙<!--x--!>丁", ["甲乙丙丁"]),
+        ("甲<!-- 乙<p>丙</p>丁", ["甲丙", "丁"]),  # nothing closes the comment: `>` does
+        ("<a title='1>2' x=\"</a>\">甲</a><a b=c/>乙", ["甲乙"]),
+        ('<a b="c>甲</a>乙<a b=d>丙', ["甲乙丙"]),  # a quote that nothing closes
+        ("甲<乙 1<2 3 < 4<", ["甲<乙 1<2 3 < 4<"]),
+        ("甲<b", ["甲<b"]),
+        ("<script>a<b</p>'</style>'</SCRIPT >甲<style>p>a</style>乙<script/>丙<script>丁", ["甲乙丙"]),
+        ("<![CDATA[a > b]]>甲<![if !IE]>乙<![endif]><?x y?>丙<!doctype html>", ["甲乙丙"]),
+        ("<svg><math>甲</svg>乙</math>丙", ["乙丙"]),
+        ("甲</ p >乙<p/>丙</p x>丁</1>", ["甲", "乙", "丙", "丁"]),
+    ],
+)
+def test_tags_are_told_from_text(source: str, lines: list[str]) -> None:
+    assert Lines(source).lines == lines
+
+
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trafilatura", None)
     with pytest.raises(ConfigError, match="reading .html takes trafilatura"):

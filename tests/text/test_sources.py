@@ -105,3 +105,37 @@ def test_files_of_a_dump_without_a_suffix_are_found_and_others_passed_over(tmp_p
     assert [d.text for d in read(tmp_path / "AA" / "wiki_00")] == ["甲"]
     with pytest.raises(DataError, match=" .tar.gz files are not read"):
         read(tmp_path / "a.tar.gz")
+
+
+def make_gbk_named(folder: Path, name: str, data: bytes) -> Path:
+    """A file whose name is GBK, as old archives leave them."""
+    path = os.path.join(os.fsencode(folder), name.encode("gbk"))
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError:
+        pytest.skip("this system has no such names")
+    return Path(os.fsdecode(path))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_name_that_is_no_utf8_is_legible_and_its_file_is_read(tmp_path: Path) -> None:
+    novel = make_gbk_named(tmp_path, "中.txt", "甲".encode())
+    make_gbk_named(tmp_path, "空.txt", b"")
+    make_gbk_named(tmp_path, "x.图", b"")
+    counts = CorpusCounts()
+    found = read(tmp_path, counts=counts) + read(novel) + read(tmp_path / "*.txt")
+    assert [d.id for d in found] == ["\ufffd\ufffd.txt"] * 2 + [f"{tmp_path}/\ufffd\ufffd.txt"]
+    assert [d.text for d in found] == ["甲"] * 3
+    assert counts.dropped == [f"{tmp_path}/\ufffd\ufffd.txt: empty"]
+    assert list(counts.files_passed_over) == [".\u037c"]
+    str(counts.as_json()).encode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_what_is_wrong_with_such_a_file_can_be_said(tmp_path: Path) -> None:
+    for path in (make_gbk_named(tmp_path, "空.txt", b""), tmp_path / "\udcd6.txt"):
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert "\ufffd" in caught.value.where
+        str(caught.value).encode()

@@ -30,10 +30,10 @@ from yanmo.text.kinds import ARCHIVE, KINDS
 from yanmo.text.markup import read_html
 from yanmo.text.pieces import read_json_file, read_text
 from yanmo.text.records import EMPTY, NeedsExtra, Record, Unusable, read_jsonl
-from yanmo.text.sources import find_files, kind_of, readable
+from yanmo.text.sources import find_files, kind_of, legible, readable, suffix_of
 from yanmo.text.tables import read_csv, read_parquet
 
-VERSION = 3
+VERSION = 4
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
 DEMO = "yanmo:demo"
 NAMED = 1000
@@ -118,7 +118,7 @@ def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> 
             yield from _demo_documents(counts)
             continue
         source = find_files(path)
-        counts.files_passed_over.update(file.suffix or "no suffix" for file in source.passed_over)
+        counts.files_passed_over.update(map(suffix_of, source.passed_over))
         for file in source.files:
             yield from read_file(file, source.name(file), source.is_search, corpus, counts)
 
@@ -136,8 +136,8 @@ def read_file(
     except Unusable as error:
         if not is_searched:
             kind = ConfigError if isinstance(error, NeedsExtra) else DataError
-            raise kind(error.what, where=f"{file}{error.place}", mend=error.mend) from error
-        _drop(error, str(file), counts)
+            raise kind(error.what, where=f"{legible(file)}{error.place}", mend=error.mend) from error
+        _drop(error, legible(file), counts)
 
 
 def corpus_fingerprint(corpus: CorpusConfig) -> str:
@@ -191,13 +191,13 @@ def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusC
     with readable(file), entries(file, _plain_kind(kind), wrappers) as found:
         for entry in found:
             if not entry.name:
-                yield from _entry_documents(entry, str(file), name, corpus, counts)
+                yield from _entry_documents(entry, legible(file), name, corpus, counts)
                 return
             if not entry.kind:
-                counts.files_passed_over[Path(entry.name).suffix or "no suffix"] += 1
+                counts.files_passed_over[suffix_of(entry.name)] += 1
                 continue
             number_of_members += 1
-            where = f"{file}/{entry.name}"
+            where = f"{legible(file)}/{entry.name}"
             try:
                 yield from _entry_documents(entry, where, f"{name}/{entry.name}", corpus, counts)
             except Unusable as error:

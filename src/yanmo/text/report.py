@@ -25,7 +25,7 @@ from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, 
 from yanmo.text.dedup import Marks, Seen
 from yanmo.text.documents import CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.encodings import ILLEGAL, PRIVATE
-from yanmo.text.sources import find_files
+from yanmo.text.sources import find_files, suffix_of
 
 ACTS = re.compile(
     r"^[ \t　]*(?:第[一二三四五六七八九十]+[幕场場折齣出本]|楔子)[ \t　]*\S{0,20}$", re.MULTILINE
@@ -149,7 +149,7 @@ def _documents(config: Cleaning, report: Report) -> Iterator[tuple[int, Document
     """Every document with the number of its file; unreadable files are noted."""
     for path in config.corpus.path:
         source = find_files(path)
-        report.passed_over.update(file.suffix or "no suffix" for file in source.passed_over)
+        report.passed_over.update(map(suffix_of, source.passed_over))
         for file in source.files:
             counts, number = CorpusCounts(), len(report.files)
             found = FileReport(source.name(file), str(file))

@@ -9,6 +9,7 @@ import functools
 import glob
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from yanmo.text.kinds import (
 STDIN = "-"
 """The path that means standard input."""
 CHUNK = 1 << 20
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""How Python keeps the bytes of a file's name that it cannot decode."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,23 @@ class Source:
     """A folder or a glob: an unusable file in it is dropped; one that is named itself is an error."""
 
     def name(self, file: Path) -> str:
-        """The name of a file's documents."""
+        """The name of a file's documents, for people."""
         if self.root is not None:
-            return file.relative_to(self.root).as_posix()
-        return file.as_posix() if self.is_search else file.name
+            return legible(file.relative_to(self.root).as_posix())
+        return legible(file.as_posix() if self.is_search else file.name)
+
+
+def legible(path: Path | str) -> str:
+    """A path as it can be written; U+FFFD for each byte of a name that is no UTF-8.
+
+    It names the file; only the path itself opens it.
+    """
+    return SURROGATES.sub("\ufffd", str(path))
+
+
+def suffix_of(path: Path | str) -> str:
+    """What files that are passed over are counted under."""
+    return legible(Path(path).suffix) or "no suffix"
 
 
 def find_files(path: str) -> Source:
@@ -64,7 +80,9 @@ def find_files(path: str) -> Source:
         source = _searched(_walk(found), root=found)
         if not source.files:
             raise DataError(
-                f"the folder has no {known_kinds()} file", where=path, mend="give a folder with texts"
+                f"the folder has no {known_kinds()} file",
+                where=legible(path),
+                mend="give a folder with texts",
             )
         return source
     if not found.is_file() and glob.has_magic(path):
@@ -72,17 +90,17 @@ def find_files(path: str) -> Source:
         if not source.files:
             raise DataError(
                 f"no {known_kinds()} file matches",
-                where=path,
+                where=legible(path),
                 mend="check the pattern; ** stands for folders at any depth",
             )
         return source
     if not found.is_file():
-        raise DataError("there is no such file or folder", where=path, mend="check the path")
+        raise DataError("there is no such file or folder", where=legible(path), mend="check the path")
     kind, wrappers = layers_of(found.name)
     if not is_read(found.name) and not has_no_telling_name(found.name):
         raise DataError(
             f"{''.join([kind, *reversed(wrappers)])} files are not read",
-            where=path,
+            where=legible(path),
             mend=f"give a {known_kinds()} file, packed or not ({', '.join((*WRAPPERS, ARCHIVE))})",
         )
     return Source([found], [])
@@ -111,7 +129,7 @@ def readable(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"the file cannot be read: {error.strerror}", where=str(file), mend="check its permissions"
+            f"the file cannot be read: {error.strerror}", where=legible(file), mend="check its permissions"
         ) from error
 
 

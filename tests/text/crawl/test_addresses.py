@@ -16,13 +16,17 @@ def profile(**how: object) -> Profile:
     "address",
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1",
      "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1",
-     "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "ff02::1", "no address", ""],
+     "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "ff02::1", "no address", "",
+     "fec0::1", "64:ff9b:1::7f00:1", "::127.0.0.1", "::169.254.169.254", "::ffff:0:127.0.0.1", "::ffff:0:a9fe:a9fe",
+     "4000::1", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"],
 )  # fmt: skip
 def test_only_what_the_whole_internet_reaches_is_connected_to(address: str) -> None:
     assert why_forbidden(address, private_network=False)
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
+)
 def test_public_addresses_are_allowed(address: str) -> None:
     assert not why_forbidden(address, private_network=False)
 
@@ -30,7 +34,12 @@ def test_public_addresses_are_allowed(address: str) -> None:
 @pytest.mark.parametrize(
     ("address", "allowed"),
     [("127.0.0.1", True), ("192.168.0.1", True), ("::1", True), ("8.8.8.8", True), ("169.254.169.254", False),
-     ("fe80::1", False), ("0.0.0.0", False), ("::ffff:169.254.169.254", False), ("224.0.0.1", False)],
+     ("fe80::1", False), ("0.0.0.0", False), ("::ffff:169.254.169.254", False), ("224.0.0.1", False),
+     ("fd00:ec2::254", False), ("fd00:ec2::23", False), ("fd20:ce::254", False), ("fd00:c1::a9fe:a9fe", False),
+     ("fd00:42::42", False), ("192.0.0.192", False), ("168.63.129.16", False), ("100.100.100.200", False),
+     ("64:ff9b:1::a9fe:a9fe", False), ("::169.254.169.254", False), ("::ffff:0:169.254.169.254", False),
+     ("64:ff9b::a9fe:a9fe", False), ("::", False), ("fd00::1", True), ("fec0::1", True), ("::127.0.0.1", True),
+     ("::ffff:0:10.0.0.1", True)],
 )  # fmt: skip
 def test_a_private_network_is_no_way_to_the_clouds_keys(address: str, allowed: bool) -> None:
     assert (not why_forbidden(address, private_network=True)) == allowed
@@ -48,6 +57,10 @@ def test_a_private_network_is_no_way_to_the_clouds_keys(address: str, allowed: b
         ("http://[::1]/", "private address"),
         ("http://[::ffff:127.0.0.1]/", "private address"),
         ("http://169.254.169.254/latest/meta-data/", "private address"),
+        ("http://[::127.0.0.1]/", "private address"),
+        ("http://[fec0::1]/", "private address"),
+        ("http://[fd00:ec2::254]/latest/meta-data/", "private address"),
+        ("http://[2606:2800:220:1::1]/", "off-site"),
         ("file:///etc/passwd", "not http"),
         ("file://site.example/etc/passwd", "not http"),
         ("ftp://site.example/", "not http"),

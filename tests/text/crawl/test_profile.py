@@ -99,3 +99,11 @@ def test_hosts_have_their_port_where_it_is_unusual() -> None:
         == "a.example"
     )
     assert host_of("http://a.example:443/") == "a.example:443"
+
+
+def test_an_ipv6_host_is_in_brackets() -> None:
+    assert host_of("http://[::1]:8000/a") == "[::1]:8000"
+    assert host_of("http://[::1]:80/a") == host_of("https://[::1]/") == "[::1]"
+    hosts = ("::1", "[FD00::1]:8000", "A.example:81")
+    allowed = Profile(start=("http://[::1]/",), permission="a test", hosts=hosts).allowed_hosts
+    assert allowed == {"[::1]", "[fd00::1]:8000", "a.example:81"}

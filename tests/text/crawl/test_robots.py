@@ -57,10 +57,18 @@ def test_rules_are_fetched_once_for_a_host_and_for_each_host() -> None:
 
     async def ask() -> None:
         robots = Robots(fetch)
-        for url in (PAGE, PRIVATE, "http://a.example:80/y", "https://a.example/y", "http://a.example:8080/y"):
+        for url in (
+            PAGE,
+            PRIVATE,
+            "http://a.example:80/y",
+            "https://a.example/y",
+            "http://a.example:8080/y",
+            "http://[::1]:8000/a",
+        ):
             await robots.rules_of(url)
 
     asyncio.run(ask())
     assert asked == [
-        f"{host}/robots.txt" for host in ("http://a.example", "https://a.example", "http://a.example:8080")
+        f"{host}/robots.txt"
+        for host in ("http://a.example", "https://a.example", "http://a.example:8080", "http://[::1]:8000")
     ]

@@ -22,14 +22,33 @@ OFF_SITE = "off-site"
 SCHEME = "not http"
 MAX_URL = 2000
 """Characters of a URL; a longer one is refused."""
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+WRAPPINGS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+"""IPv6 networks whose last 32 bits are an IPv4 address: NAT64, IPv4-translated, IPv4-compatible."""
+UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that the whole internet can reach."""
+ALWAYS_CLOSED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "64:ff9b:1::/48",  # NAT64 of a network's own: which IPv4 address is meant only it knows
+            "fd00:ec2::/32",  # AWS
+            "fd20:ce::254",  # Google
+            "fd00:c1::/32",  # Oracle
+            "192.0.0.192",
+            "fd00:42::42",  # Scaleway
+            "100.100.100.200",  # Alibaba
+            "168.63.129.16",  # Azure; not private by its number
+        ),
+    )
+)
+"""Where clouds keep their keys, besides link-local addresses, and what may lead there."""
 
 
 def why_forbidden(address: str, private_network: bool) -> str:
     """Why an address must not be connected to; empty where it may.
 
     Only what the whole internet can reach is allowed; with ``private_network`` also loopback and private
-    networks, but never link-local addresses: there clouds keep their keys.
+    networks, but never where clouds keep their keys: link-local addresses and ``ALWAYS_CLOSED``.
     """
     try:
         found = _plain(ipaddress.ip_address(address.partition("%")[0]))
@@ -37,10 +56,9 @@ def why_forbidden(address: str, private_network: bool) -> str:
         return PRIVATE
     if found.is_multicast or found.is_unspecified or found.is_link_local:
         return PRIVATE
-    is_inner = found.is_private or found.is_loopback
-    if found.is_global or (private_network and is_inner):
-        return ""
-    return PRIVATE
+    if any(found in network for network in ALWAYS_CLOSED):
+        return PRIVATE
+    return "" if _is_global(found) or (private_network and _is_inner(found)) else PRIVATE
 
 
 def why_refused(url: str, profile: Profile) -> str:
@@ -148,6 +166,15 @@ def _plain(
         return address.ipv4_mapped or address.sixtofour or address
     if address.teredo:
         return address.teredo[1]
-    if address in NAT64:
+    if any(address in network for network in WRAPPINGS) and int(address) > 1:  # :: and ::1 are IPv6's own
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
+
+
+def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.is_global and (isinstance(address, ipaddress.IPv4Address) or address in UNICAST)
+
+
+def _is_inner(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_private or address.is_loopback or is_site_local

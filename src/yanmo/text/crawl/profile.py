@@ -112,14 +112,21 @@ class Profile(Section):
     @property
     def allowed_hosts(self) -> frozenset[str]:
         """Hosts to stay on, as ``host`` or ``host:port``."""
-        return frozenset(map(str.lower, self.hosts)) or frozenset(host_of(url) for url in self.start)
+        return frozenset(map(_host, self.hosts)) or frozenset(host_of(url) for url in self.start)
+
+
+def _host(name: str) -> str:
+    """A host as a profile names it; an IPv6 address may stand there without brackets."""
+    name = name.lower()
+    return f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
 
 
 def host_of(url: str) -> str:
-    """``host``, with the port where it is not the scheme's own."""
+    """``host``, with the port where it is not the scheme's own; ``[::1]:8000`` as in a URL."""
     parts = urlsplit(url)
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     host = (parts.hostname or "").rstrip(".")
+    host = f"[{host}]" if ":" in host else host
     return host if parts.port in (None, usual) else f"{host}:{parts.port}"
 
 
