@@ -46,7 +46,7 @@ def test_counts_are_exact(report):
     assert report.documents == 10 == sum(file.documents for file in report.files) == sum(report.lengths)
     assert report.characters == sum(file.characters for file in report.files)
     assert report.characters == report.characters_seen.total() == report.tokens["char"]
-    assert report.forms["chapters"] == 1  # one more than the first
+    assert report.forms["chapters"] == 2
     assert report.odd_characters["private-use"] == {"U+E001": 1}
     assert report.odd_characters["lost"] == {"U+FFFD": 1}
     assert report.unbalanced["“”"] == 2
@@ -66,6 +66,11 @@ def test_repeated_lines_are_found_and_proposed_and_the_proposal_works(report, co
     config = load_cleaning([f"{name}={value.strip(chr(39))}", "clean.ads=false"], [str(corpus / "a.jsonl")])
     run(config, tmp_path / "out.jsonl", Voice(is_main=False))
     assert BANNER not in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+
+
+def test_the_embedded_corpus_can_be_looked_at_too():
+    found = inspect(load_cleaning(["dedup.near=0"], ["yanmo:demo"]), None, Voice(is_main=False))
+    assert found.documents == demo.STORY_COUNT and not found.dropped.get("garbled")
 
 
 def test_as_json_is_plain(report):

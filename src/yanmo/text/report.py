@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yanmo.config import Cleaning
-from yanmo.errors import DataError
+from yanmo.errors import ConfigError, DataError
 from yanmo.log import Progress, Voice
-from yanmo.text.chapters import split_chapters
+from yanmo.text.chapters import CANDIDATE, split_chapters
 from yanmo.text.clean import judge
 from yanmo.text.clean.ads import ads, letters
 from yanmo.text.clean.characters import INVISIBLE, NARROW
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, unlike_others
 from yanmo.text.dedup import Marks, Seen
-from yanmo.text.documents import CorpusCounts, Document, corpus_size, read_documents
+from yanmo.text.documents import DEMO, CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.encodings import ILLEGAL, PRIVATE
 from yanmo.text.sources import find_files, suffix_of
 
@@ -147,29 +147,37 @@ def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
 
 def _documents(config: Cleaning, report: Report) -> Iterator[tuple[int, Document]]:
     """Every document with the number of its file; unreadable files are noted."""
+    for found in _files(config, report):
+        counts, number = CorpusCounts(), len(report.files)
+        report.files.append(found)
+        try:
+            corpus = config.corpus.model_copy(update={"path": (found.location,)})
+            for document in read_documents(corpus, counts):
+                yield number, document
+        except (ConfigError, DataError) as error:
+            found.unreadable = f"{error.what}; {error.mend}" if error.mend else error.what
+        found.bytes = counts.bytes
+        found.encodings = sorted(counts.encodings)
+        found.dropped = dict(counts.documents_dropped)
+
+
+def _files(config: Cleaning, report: Report) -> Iterator[FileReport]:
     for path in config.corpus.path:
+        if path == DEMO:
+            yield FileReport(DEMO, DEMO)
+            continue
         source = find_files(path)
         report.passed_over.update(map(suffix_of, source.passed_over))
         for file in source.files:
-            counts, number = CorpusCounts(), len(report.files)
-            found = FileReport(source.name(file), str(file))
-            report.files.append(found)
-            try:
-                corpus = config.corpus.model_copy(update={"path": (str(file),)})
-                for document in read_documents(corpus, counts):
-                    yield number, document
-            except DataError as error:
-                found.unreadable = f"{error.what}; {error.mend}" if error.mend else error.what
-            found.bytes = counts.bytes
-            found.encodings = sorted(counts.encodings)
-            found.dropped = dict(counts.documents_dropped)
+            yield FileReport(source.name(file), str(file))
 
 
 def _look_at(text: str, report: Report) -> None:
     """Count what can be seen in one document."""
     characters = Counter(text)
     report.characters_seen.update(characters)
-    report.forms["chapters"] += len(split_chapters(text)) - 1 if "第" in text else 0
+    parts = split_chapters(text) if "第" in text else []
+    report.forms["chapters"] += sum(1 for part in parts if CANDIDATE.match(part.lstrip("\n")))
     report.forms["acts and scenes"] += len(ACTS.findall(text)) if "第" in text or "楔子" in text else 0
     report.forms["poems"] += is_poem(text)
     for opening, closing in QUOTES.items():
