@@ -563,3 +563,11 @@ def short_path(path: str) -> str:
 def as_command(words: list[str]) -> str:
     """Words as they are typed in this system's shell."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+ROAD = (
+    *("quickstart", "crawl", "inspect", "clean", "prepare", "plan", "train", "evaluate", "generate", "chat"),
+    *("import", "export", "env"),
+)
+"""The verbs as `--help` lists them: from text to text."""
+app.registered_commands.sort(key=lambda verb: ROAD.index(verb.name or getattr(verb.callback, "__name__", "")))
