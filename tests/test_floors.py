@@ -62,7 +62,14 @@ SIBLINGS = {
         "text.sources",
     },
     "text.report_page": {"text.report"},
-    "text.clean.run": {"text.clean.rules", "text.dedup", "text.documents", "text.kinds", "text.mix"},
+    "text.clean.run": {
+        "text.clean.rules",
+        "text.dedup",
+        "text.documents",
+        "text.kinds",
+        "text.mix",
+        "text.sources",
+    },
     "text.clean.explain": {"text.clean.rules", "text.documents"},
     "text.documents": {
         "text.chapters",

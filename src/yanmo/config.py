@@ -266,8 +266,8 @@ class TrainConfig(Section):
     """Sequences per optimizer step, over all ranks."""
     short_windows: Share | None = None
     """Share of a run in which windows are read in halves, each without what stands before it: what is close
-    together is learned first. Decided: 0.4 with Muon from scratch where a window has 64 tokens or more, else
-    0."""
+    together is learned first. Decided: 0.4 with Muon from scratch, without train.compile, where a window has
+    an even number of tokens and 64 or more; else 0."""
     micro_batch_size: PositiveInt | None = None
     """Sequences per forward pass; must divide batch_size. Decided: on a CPU the fastest of about
     1,024, 2,048 and 4,096 tokens, measured, or the first of them for a large model; elsewhere about 16,384
@@ -523,25 +523,7 @@ def check_relations(recipe: Recipe) -> None:
             where=f"model.init={model.init}",
             mend="leave one of them out",
         )
-    if train.matmul == "onednn" and (train.device or "cpu") != "cpu":
-        raise ConfigError(
-            f"train.matmul=onednn is a way of a CPU, and train.device={train.device}",
-            where="[train]",
-            mend="leave matmul out",
-        )
-    if train.short_windows and model.block_size % 2:
-        raise ConfigError(
-            f"train.short_windows={train.short_windows} halves model.block_size={model.block_size}",
-            where="[train]",
-            mend="choose an even block_size, or short_windows=0",
-        )
-    if train.micro_batch_size and train.batch_size % train.micro_batch_size:
-        raise ConfigError(
-            f"train.micro_batch_size={train.micro_batch_size} does not divide"
-            f" train.batch_size={train.batch_size}",
-            where="[train]",
-            mend="choose a divisor, or leave micro_batch_size out",
-        )
+    _check_step(train, model)
     if optim.warmup_steps and train.max_steps and optim.warmup_steps >= train.max_steps:
         raise ConfigError(
             f"optim.warmup_steps={optim.warmup_steps} leaves nothing of train.max_steps={train.max_steps}",
@@ -566,6 +548,29 @@ def check_relations(recipe: Recipe) -> None:
             f"optim.min_lr={optim.min_lr} is above optim.learning_rate={optim.learning_rate}",
             where="[optim]",
             mend="lower min_lr, or leave it out",
+        )
+
+
+def _check_step(train: TrainConfig, model: ModelConfig) -> None:
+    """How a step is computed."""
+    if train.matmul == "onednn" and (train.device or "cpu") != "cpu":
+        raise ConfigError(
+            f"train.matmul=onednn is a way of a CPU, and train.device={train.device}",
+            where="[train]",
+            mend="leave matmul out",
+        )
+    if train.short_windows and model.block_size % 2:
+        raise ConfigError(
+            f"train.short_windows={train.short_windows} halves model.block_size={model.block_size}",
+            where="[train]",
+            mend="choose an even block_size, or short_windows=0",
+        )
+    if train.micro_batch_size and train.batch_size % train.micro_batch_size:
+        raise ConfigError(
+            f"train.micro_batch_size={train.micro_batch_size} does not divide"
+            f" train.batch_size={train.batch_size}",
+            where="[train]",
+            mend="choose a divisor, or leave micro_batch_size out",
         )
 
 

@@ -1,5 +1,6 @@
 """Many tasks decide what one machine decides: the stages one after another, in this process."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from yanmo.data.prepare import plan_split
 from yanmo.data.shards import ShardSet
 from yanmo.log import Voice
 from yanmo.scale import tokens
+from yanmo.scale.corpus import unwanted_in
 from yanmo.scale.plan import Plan, deal, make_plan
 from yanmo.scale.script import stages_of
 from yanmo.storage import read_json
@@ -49,6 +51,7 @@ def planned(texts: Path, vocabulary: Path, tasks: int, *asked: str) -> Plan:
         ("dedup.exact=false", "dedup.near=0"),
         ("dedup.exact=false", "dedup.near=0", "dedup.paragraphs=0"),
         ('dedup.against=["texts/a.jsonl"]',),
+        ('dedup.against=["passage.txt"]',),
         ("clean.ads=false", "clean.script=traditional", "dedup.paragraphs=20"),
     ],
     ids=" ".join,
@@ -56,6 +59,7 @@ def planned(texts: Path, vocabulary: Path, tasks: int, *asked: str) -> Plan:
 def test_the_corpus_is_that_of_one_machine_whatever_is_asked(
     texts: Path, vocabulary: Path, voice: Voice, asked: tuple[str, ...]
 ) -> None:
+    Path("passage.txt").write_text(passage_of(texts), encoding="utf-8")
     plan = planned(texts, vocabulary, 3, *asked)
     run_here(plan)
     alone = run(load_cleaning(asked, [str(texts)]), Path("one.jsonl"), voice, dedup=True, workers=1)
@@ -68,8 +72,27 @@ def test_the_corpus_is_that_of_one_machine_whatever_is_asked(
     } == {
         key: alone.as_json()[key] for key in ("documents", "characters", "bytes", "sources", "read", "rules")
     }
+    if "passage" in "".join(asked):
+        assert together["dropped"]["also in passage.txt"] >= 1
     dropped = sum(together["dropped"].values())
     assert together["read"]["documents_read"] == together["documents"] + dropped
+
+
+def passage_of(texts: Path) -> str:
+    """A hundred characters from within a longer text of the corpus."""
+    rows = (texts / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    longest = max((json.loads(row)["text"] for row in rows), key=len)
+    return longest[20:140]
+
+
+def test_texts_that_must_stay_out_are_found_from_any_folder(
+    texts: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("passage.txt").write_text(passage_of(texts), encoding="utf-8")
+    planned(texts, vocabulary, 2, 'dedup.against=["passage.txt"]')
+    plan = Plan.load(Path("plan").resolve())
+    monkeypatch.chdir(tmp_path.parent)
+    assert unwanted_in(plan).holds(f"别的话。{passage_of(texts)}") == "also in passage.txt"
 
 
 @pytest.mark.parametrize("seed", range(1, 5))

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from yanmo import storage
-from yanmo.config import Cleaning, CorpusConfig
+from yanmo.config import CorpusConfig
 from yanmo.data.prepare import content_hash
-from yanmo.scale.duplicates import copies_of, repeated_lines_of
+from yanmo.scale.duplicates import copies_of, repeated_lines_of, unwanted_reason
 from yanmo.scale.plan import Plan, whole
 from yanmo.text.clean.rules import clean, rules_for
 from yanmo.text.clean.run import (
@@ -24,11 +24,10 @@ from yanmo.text.clean.run import (
     licence_of,
     line_of,
     row_of,
-    seen_before,
     without_lines,
 )
-from yanmo.text.dedup import Seen
-from yanmo.text.documents import NAMED, read_documents, read_file
+from yanmo.text.dedup import Marks, Seen
+from yanmo.text.documents import NAMED, CorpusCounts, read_documents, read_file
 
 COUNTED = ("documents", "characters", "bytes", "sources", "read", "rules", "dropped", "dropped_documents")
 """Of a manifest, what is added up."""
@@ -39,8 +38,7 @@ def clean_part(plan: Plan, part: int) -> Iterator[str]:
     settings, result = plan.settings, _nothing(plan)
     rules = rules_for(settings.clean)
     licences = {} if plan.is_against(part) else _licences(settings.corpus.path)
-    named = Cleaning(corpus=settings.corpus, clean=settings.clean, dedup=settings.dedup)
-    unwanted = Seen(settings.dedup) if plan.is_against(part) else seen_before(named)
+    unwanted = Seen(settings.dedup) if plan.is_against(part) else unwanted_in(plan)
     with whole(_rows(plan, part)) as rows:
         for file in plan.files_of(part):
             place = Path(file.path), file.name, file.is_searched
@@ -58,6 +56,19 @@ def clean_part(plan: Plan, part: int) -> Iterator[str]:
                     rows.write(line_of({"number": file.source, "licence": licence, "row": row}))
                 yield cleaned.text
     _write_counts(plan, part, "clean", result)
+
+
+def unwanted_in(plan: Plan) -> Seen:
+    """The texts of dedup.against, whose passages keep a document out; whole copies are found later."""
+    seen, settings = Seen(plan.settings.dedup), plan.settings
+    rules = rules_for(settings.clean)
+    for file in plan.files_of(0) if settings.scale.against else ():
+        place = Path(file.path), file.name, file.is_searched
+        for document in read_file(*place, settings.corpus, CorpusCounts()):
+            cleaned = clean(document.text, rules)
+            if not cleaned.dropped:
+                seen.unwanted(cleaned.text, Marks(), unwanted_reason(settings.dedup))
+    return seen
 
 
 def keep_part(plan: Plan, part: int) -> int:

@@ -135,7 +135,12 @@ def copies_of(plan: Plan, part: int) -> dict[int, str]:
 
 
 def _reasons(plan: Plan) -> tuple[str, str, str]:
-    return COPY, NEAR_COPY, f"also in {', '.join(plan.settings.dedup.against)}"
+    return COPY, NEAR_COPY, unwanted_reason(plan.settings.dedup)
+
+
+def unwanted_reason(config: DedupConfig) -> str:
+    """Why a document is dropped that dedup.against has."""
+    return f"also in {', '.join(config.against)}"
 
 
 class Chains:

@@ -92,7 +92,8 @@ class Seen:
     _reasons: list[str] = field(default_factory=list)
     _windows: dict[int, str] = field(default_factory=dict)
     """Of what is unwanted: the hash of every 25th run of 50 characters -> why a document is dropped."""
-    _sorted: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    _sought: "Sought | None" = None
+    """The same, made when it is asked for."""
 
     def judge(self, marks: Marks) -> str:
         """Why a document is to be dropped, or an empty string; then it is seen."""
@@ -108,16 +109,16 @@ class Seen:
         self._add(marks, reason, reason)
         self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
         self._windows.update(dict.fromkeys(windows(text, WINDOW // 2).tolist(), reason))
-        self._sorted = np.array(sorted(self._windows), dtype=np.uint64)
+        self._sought = None
 
     def holds(self, text: str) -> str:
         """Why a document is to be dropped that holds some of what is unwanted, or an empty string."""
-        if not len(self._sorted):
+        if not self._windows:
             return ""
-        here = windows(text, 1)
-        places = np.minimum(np.searchsorted(self._sorted, here), len(self._sorted) - 1)
-        found = here[self._sorted[places] == here]
-        return self._windows[int(found[0])] if len(found) else ""
+        if self._sought is None:
+            self._sought = Sought(np.array([*self._windows], dtype=np.uint64))
+        found = self._sought.places(text)
+        return self._windows[int(self._sought.hashes[found[0]])] if len(found) else ""
 
     def _add(self, marks: Marks, reason: str, near_reason: str) -> None:
         if marks.exact:
@@ -174,6 +175,23 @@ def _runs(points: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
     return total
 
 
+class Sought:
+    """Windows looked for in texts: their sorted ``hashes``, and a table that passes over most others."""
+
+    def __init__(self, hashes: npt.NDArray[np.uint64]) -> None:
+        self.hashes = np.unique(hashes)
+        self._may_be = np.zeros(FILTER, bool)
+        self._may_be[self.hashes % FILTER] = True
+
+    def places(self, text: str) -> npt.NDArray[np.intp]:
+        """The places in ``hashes`` of those that stand anywhere in a text, in the text's order."""
+        here = windows(text, 1)
+        here = here[self._may_be[here % FILTER]]
+        places = np.searchsorted(self.hashes, here).clip(max=len(self.hashes) - 1)
+        found: npt.NDArray[np.intp] = places[self.hashes[places] == here]
+        return found
+
+
 @dataclass
 class Overlap:
     """How much of some held-out text stands in a training text too."""
@@ -192,13 +210,8 @@ def overlap(held_out: Iterable[str], training: Callable[[], Iterable[str]]) -> O
 
     Memory: 8 bytes for every 50 letters held out.
     """
-    parts = [windows(text, WINDOW) for text in held_out]
-    sought = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
-    is_found, may_be = np.zeros(len(sought), bool), np.zeros(FILTER, bool)
-    may_be[sought % FILTER] = True
-    for text in training() if len(sought) else ():
-        here = windows(text, 1)
-        here = here[may_be[here % FILTER]]
-        places = np.minimum(np.searchsorted(sought, here), len(sought) - 1)
-        is_found[places[sought[places] == here]] = True
-    return Overlap(len(sought), int(is_found.sum()))
+    sought = Sought(np.concatenate([np.empty(0, np.uint64), *(windows(text, WINDOW) for text in held_out)]))
+    is_found = np.zeros(len(sought.hashes), bool)
+    for text in training() if len(is_found) else ():
+        is_found[sought.places(text)] = True
+    return Overlap(len(is_found), int(is_found.sum()))

@@ -19,7 +19,7 @@ from yanmo.log import Progress, Voice
 from yanmo.text.chapters import CANDIDATE, split_chapters
 from yanmo.text.clean import judge
 from yanmo.text.clean.ads import ads, letters
-from yanmo.text.clean.characters import INVISIBLE, NARROW
+from yanmo.text.clean.characters import NARROW, UNSEEN_CHARACTER
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, unlike_others
 from yanmo.text.dedup import Marks, Seen
@@ -45,7 +45,7 @@ MANY_LINES = 1_000_000
 QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
 WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
 ODD = {
-    "control": re.compile(f"{ILLEGAL.pattern}|{INVISIBLE.pattern}"),
+    "control": re.compile(f"{ILLEGAL.pattern}|{UNSEEN_CHARACTER.pattern}"),
     "private-use": PRIVATE,
     "lost": re.compile("\ufffd"),
 }

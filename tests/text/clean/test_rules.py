@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import time
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -59,11 +60,13 @@ def test_every_switch_changes_the_rules(name):
 
 @given(st.text(max_size=400))
 def test_no_text_breaks_a_rule_and_cleaning_twice_changes_nothing_more(text):
-    rules = rules_for(CleanConfig(width="all", indentation="two"))
+    """But for markup: of ``&amp;lt;`` a second time finds ``&lt;``."""
+    clean(text, rules_for(CleanConfig(width="all", indentation="two")))
+    rules = rules_for(CleanConfig(width="all", indentation="two", markup=False))
     once = clean(text, rules)
     if not once.dropped:
         again = clean(once.text, rules)
-        assert again.dropped or again.text == once.text or clean(again.text, rules).text == again.text
+        assert (again.text, again.dropped) == (once.text, "")
 
 
 SPELLINGS = [
@@ -291,14 +294,14 @@ def test_no_rule_takes_long_on_hostile_text(unit):
     assert time.process_time() - start < 5
 
 
-@given(st.integers(0, 10**17 - 1))
-def test_an_identity_number_is_masked_only_with_its_check_digit(number):
-    digits = f"{number:017d}"
-    masked = [last for last in "0123456789X" if "[" in privacy.privacy(f"号{digits}{last}。")]
-    try:
-        assert len(masked) == sum(privacy.is_identity(digits + last) for last in "0123456789X") <= 1
-    except ValueError:
-        raise AssertionError(digits) from None
+@given(st.integers(110000, 659000), st.dates(date(1900, 1, 1), date(2026, 1, 1)), st.integers(0, 999))
+def test_of_the_eleven_check_digits_one_makes_an_identity_number(region, born, order):
+    digits = f"{region}{born:%Y%m%d}{order:03d}"
+    texts = {last: privacy.privacy(f"号{digits}{last}。") for last in "0123456789X"}
+    assert sorted(texts.values())[0] == "号[身份证号]。"
+    assert sum("[身份证号]" in text for text in texts.values()) == 1
+    wrong = f"{region}{born:%Y}1332{order:03d}"
+    assert not any("[" in privacy.privacy(f"号{wrong}{last}。") for last in "0123456789X")
 
 
 @pytest.mark.parametrize(

@@ -36,19 +36,19 @@ UNSEEN = re.compile(r"<(script|style|rt)\b[^<>]{0,500}>", re.IGNORECASE)
 COMMENTS = re.compile(r"<!--(?:(?!<!--).){0,2000}?-->", re.DOTALL)
 ENTITIES = re.compile(r"&(?:[A-Za-z]{2,8}|#\d{2,7}|#[xX][0-9A-Fa-f]{2,6});")
 
-LINE_ENDS = re.compile("[\x85\u2028\u2029]")
-ODD_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3164]")
-INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f"
-    "\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f]"
+LINE_ENDS = "\x85\u2028\u2029"
+ODD_SPACES = "\xa0\u1680\u2000-\u200a\u202f\u205f\u3164"
+INVISIBLE = (
+    "\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f"
 )
-JOINERS = re.compile("(?<![\u0590-\u0dff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]")
-"""What joins emoji, and letters of Arabic and Indian scripts, where there are none."""
-ODD = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f"
-    "\u3164\ufeff\ufff0-\ufffc\ufffe\uffff\U000e0000-\U000e007f]"
-)
+JOINERS = "\u200c\u200d"
+ODD = re.compile(f"[{LINE_ENDS}{ODD_SPACES}{INVISIBLE}{JOINERS}]")
 """One of all these; most texts have none."""
+A_LINE_END, AN_ODD_SPACE = re.compile(f"[{LINE_ENDS}]"), re.compile(f"[{ODD_SPACES}]")
+UNSEEN_CHARACTER = re.compile(f"[{INVISIBLE}]")
+JOINER = re.compile(f"(?<![\u0590-\u0dff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])[{JOINERS}]")
+"""What joins emoji, and letters of Arabic and Indian scripts, where there are none."""
 REPLACED = "\ufffd"
 """What could not be decoded: it stays, for it says that something is missing. ``quality`` counts it."""
 
@@ -192,8 +192,8 @@ def controls(text: str) -> str:
     """
     if not ODD.search(text):
         return text
-    text = ODD_SPACES.sub(" ", LINE_ENDS.sub("\n", text))
-    return INVISIBLE.sub("", JOINERS.sub("", text))
+    text = AN_ODD_SPACE.sub(" ", A_LINE_END.sub("\n", text))
+    return UNSEEN_CHARACTER.sub("", JOINER.sub("", text))
 
 
 def letters_width(text: str) -> str:

@@ -27,6 +27,7 @@ from yanmo.text.dedup import ONLY_REPEATED, Marks, Seen, marks_of
 from yanmo.text.documents import NAMED, CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.kinds import MANIFEST_SUFFIX
 from yanmo.text.mix import REPEAT, passes, repeats
+from yanmo.text.sources import legible
 from yanmo.workers import cores, in_order, processes
 
 BATCH = 1 << 18
@@ -197,11 +198,11 @@ def documents_of(config: Cleaning, counts: CorpusCounts) -> Iterator[Numbered]:
 
 
 def cleaned_documents(
-    documents: Iterable[Numbered], config: Cleaning, dedup: bool, processes: int
+    documents: Iterable[Numbered], config: Cleaning, dedup: bool, many: int
 ) -> Iterator[tuple[int, Document, Cleaned, Marks]]:
-    """Every document in order, with what the rules made of it, and the marks of what is left."""
+    """Every document in order, with what the rules made of it and its marks, by ``many`` processes."""
     rules, compared = rules_for(config.clean), config.dedup if dedup else None
-    for batch, finished in _on_all_cores(_batches(documents), config, rules, compared, processes):
+    for batch, finished in _on_all_cores(_batches(documents), config, rules, compared, many):
         for (number, document), (cleaned, marks) in zip(batch, finished, strict=True):
             yield number, document, cleaned, marks
 
@@ -352,8 +353,7 @@ def row_of(text: str, document: Document, source: str) -> dict[str, Any]:
 
 def line_of(row: dict[str, Any]) -> bytes:
     """A row as a line of a .jsonl; what is no character becomes U+FFFD."""
-    data = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return data.decode("utf-8", "replace").encode("utf-8") + b"\n"
+    return legible(json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def _fields(document: Document) -> dict[str, Any]:
@@ -415,7 +415,7 @@ def _tell_repeats(written: Path, rows: Rows, result: Result) -> None:
             for line, number, size, repeat in zip(plain, rows.sources, rows.characters, times, strict=True):
                 result.sources[number].characters_in_the_mix += repeat * size
                 row = {**json.loads(line), REPEAT: repeat}
-                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
+                file.write(line_of(row))
         told.replace(written)
     finally:
         told.unlink(missing_ok=True)
