@@ -2,16 +2,19 @@
 
     python benchmarks/cleaning.py twin RAW CLEAN
     python benchmarks/cleaning.py judge CORPUS…
+    python benchmarks/cleaning.py near TEXT
     python benchmarks/cleaning.py speed TEXT --copies 29
 
 ``twin`` cleans RAW and compares line by line with CLEAN, spaces apart: how many of the characters that the
-hand took out are gone, and how many of those it left are lost. ``judge`` prints what documents are judged by:
-the worst, the worst of a hundred, the median. ``speed`` cleans so many copies of a novel,
-each with a line of its own so that not all of them are duplicates, and gives MB/s and the memory of all
-processes together.
+hand took out are gone, and how many of those it left are lost. ``judge`` prints what documents are judged
+by: the worst, the worst of a hundred, the median, and how many would be dropped. ``near`` changes single
+characters in pieces of 3,000 and counts how many are still found to be copies. ``speed`` cleans so many
+copies of a novel, each with a line of its own so that not all of them are duplicates, and gives MB/s and the
+memory of all processes together.
 """
 
 import argparse
+import random
 import subprocess
 import sys
 import tempfile
@@ -20,10 +23,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from yanmo.config import CorpusConfig, load_cleaning
+from yanmo.config import CorpusConfig, DedupConfig, load_cleaning
 from yanmo.log import Voice
-from yanmo.text.clean.judge import ENOUGH, measure
+from yanmo.text.clean.judge import ENOUGH, Dropped, measure, quality
 from yanmo.text.clean.run import run
+from yanmo.text.dedup import SHINGLE, Seen, marks_of
 from yanmo.text.documents import CorpusCounts, read_documents
 
 
@@ -35,6 +39,7 @@ def main() -> None:
     twin_of.add_argument("raw", type=Path)
     twin_of.add_argument("clean", type=Path)
     which.add_parser("judge").add_argument("corpora", nargs="+")
+    which.add_parser("near").add_argument("text", type=Path)
     speed_of = which.add_parser("speed")
     speed_of.add_argument("text", type=Path)
     speed_of.add_argument("--copies", type=int, default=29)
@@ -44,6 +49,8 @@ def main() -> None:
         twin(asked.raw, asked.clean)
     elif asked.which == "judge":
         judge(asked.corpora)
+    elif asked.which == "near":
+        near(asked.text)
     else:
         speed(asked.text, asked.copies, asked.settings)
 
@@ -62,17 +69,52 @@ def twin(raw: Path, clean: Path) -> None:
 
 def judge(corpora: list[str]) -> None:
     """What the documents of each corpus with 100 characters and more are like."""
-    print("| corpus | documents | letters | digits | common hanzi | compressed |\n|---|---|---|---|---|---|")
+    print("| corpus | documents | letters | digits | common hanzi | compressed | dropped |")
+    print("|---|---|---|---|---|---|---|")
     for path in corpora:
-        documents = read_documents(CorpusConfig(path=(path,), split_chapters=True), CorpusCounts())
-        found = [measure(document.text) for document in documents]
-        found = [one for one in found if one.visible >= ENOUGH]
+        corpus = CorpusConfig(path=(path,), split_chapters=True)
+        texts = [document.text for document in read_documents(corpus, CorpusCounts())]
+        dropped = sum(1 for text in texts if is_dropped(text))
+        found = [one for one in map(measure, texts) if one.visible >= ENOUGH]
         cells = []
         for name in ("letters", "digits", "common", "compressed"):
             values = sorted((getattr(one, name) for one in found), reverse=name == "digits")
             chosen = (values[0], values[len(values) // 100], values[len(values) // 2])
             cells.append(" / ".join(f"{value:.2f}" for value in chosen))
-        print(f"| {Path(path).name} | {len(found):,} | {' | '.join(cells)} |")
+        print(f"| {Path(path).name} | {len(found):,} | {' | '.join(cells)} | {dropped} of {len(texts):,} |")
+
+
+def is_dropped(text: str) -> bool:
+    """Whether the rule ``quality`` would drop it."""
+    try:
+        quality(text)
+    except Dropped:
+        return True
+    return False
+
+
+def near(text: Path) -> None:
+    """How many of 100 changed pieces are found, by how much they are like the original."""
+    config, chance = DedupConfig(exact=False, paragraphs=0), random.Random(1)
+    novel = next(read_documents(CorpusConfig(path=(str(text),)), CorpusCounts())).text
+    pieces = [novel[number * 3000 : (number + 1) * 3000] for number in range(100)]
+    print("| characters changed | Jaccard, mean | found of 100 |\n|---|---|---|")
+    for rate in (0.005, 0.01, 0.02, 0.03, 0.05):
+        seen, likeness, found = Seen(config), 0.0, 0
+        for piece in pieces:
+            assert not seen.judge(marks_of(piece, config))
+        for piece in pieces:
+            changed = "".join(chance.choice("天地玄黄") if chance.random() < rate else c for c in piece)
+            found += bool(seen.judge(marks_of(changed, config)))
+            one, other = shingles(piece), shingles(changed)
+            likeness += len(one & other) / len(one | other)
+        print(f"| {rate:.1%} | {likeness / 100:.2f} | {found} |")
+
+
+def shingles(text: str) -> set[str]:
+    """Runs of five letters."""
+    letters = "".join(text.split())
+    return {letters[i : i + SHINGLE] for i in range(len(letters) - SHINGLE + 1)}
 
 
 def lines_of(path: Path) -> Counter[str]:

@@ -297,9 +297,8 @@ def test_no_rule_takes_long_on_hostile_text(unit):
 @given(st.integers(110000, 659000), st.dates(date(1900, 1, 1), date(2026, 1, 1)), st.integers(0, 999))
 def test_of_the_eleven_check_digits_one_makes_an_identity_number(region, born, order):
     digits = f"{region}{born:%Y%m%d}{order:03d}"
-    texts = {last: privacy.privacy(f"号{digits}{last}。") for last in "0123456789X"}
-    assert sorted(texts.values())[0] == "号[身份证号]。"
-    assert sum("[身份证号]" in text for text in texts.values()) == 1
+    texts = [privacy.privacy(f"号{digits}{last}。") for last in "0123456789X"]
+    assert [text for text in texts if "[" in text] == ["号[身份证号]。"]
     wrong = f"{region}{born:%Y}1332{order:03d}"
     assert not any("[" in privacy.privacy(f"号{wrong}{last}。") for last in "0123456789X")
 
