@@ -26,7 +26,8 @@ from functools import partial
 from pathlib import Path
 
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
-from yanmo.data.prepare import learn_tokenizer, prepare
+from yanmo.data.prepare import prepare
+from yanmo.data.survey import learn_tokenizer
 from yanmo.log import Voice
 from yanmo.text.chapters import split_chapters
 from yanmo.text.documents import read_documents

@@ -21,7 +21,7 @@ FLOORS = {
     "tokenizer.spec": 2, "tokenizer.splits": 2, "tokenizer.cuts": 2, "tokenizer.meta_pickle": 2,
     "tokenizer.sentencepiece_model": 2, "tokenizer.hub": 2, "tokenizer.fast": 2, "tokenizer.judge": 2, "tokenizer.show": 2,
     "model.shape": 3, "model.fused": 3, "model.layers": 3, "model.rotary": 3, "model.cache": 3, "model.moe": 3, "model.config_json": 3,
-    "data.shards": 3, "data.encode": 3, "data.prepare": 3, "data.batches": 3, "data.contamination": 3, "model.gpt": 3, "model.names": 3,
+    "data.shards": 3, "data.encode": 3, "data.split": 3, "data.survey": 3, "data.prepare": 3, "data.batches": 3, "data.contamination": 3, "model.gpt": 3, "model.names": 3,
     "environment": 3,
     "scale.plan": 4, "scale.duplicates": 4, "scale.corpus": 4, "scale.tokens": 4, "scale.steps": 4, "scale.script": 4,
     "scale.estimate": 4,
@@ -154,9 +154,10 @@ SIBLINGS = {
     "tokenizer.judge": {"tokenizer.base", "tokenizer.lost"},
     "tokenizer.show": {"tokenizer.base", "tokenizer.judge", "tokenizer.lost"},
     "cli": {"cli_corpus", "cli_crawl", "cli_hub", "cli_scale", "cli_tokenizer"},
-    "data.prepare": {"data.shards", "data.encode"},
+    "data.survey": {"data.split"},
+    "data.prepare": {"data.shards", "data.encode", "data.split", "data.survey"},
     "data.batches": {"data.shards"},
-    "data.contamination": {"data.prepare"},
+    "data.contamination": {"data.split"},
     "scale.duplicates": {"scale.plan"},
     "scale.corpus": {"scale.plan", "scale.duplicates"},
     "scale.tokens": {"scale.plan", "scale.corpus"},
@@ -196,6 +197,8 @@ WITHOUT_TORCH = (
         "data.shards",
         "data.encode",
         "data.prepare",
+        "data.split",
+        "data.survey",
     }
     | {name for name in FLOORS if name.startswith("scale.")}
 )

@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Learn a vocabulary from texts. The same texts and settings give the same file, bit for bit."""
     from yanmo.config import load_recipe, split_arguments
-    from yanmo.data.prepare import learn_tokenizer
+    from yanmo.data.survey import learn_tokenizer
     from yanmo.log import Voice
 
     texts, settings = split_arguments(arguments)

@@ -120,7 +120,7 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_shards(
 def test_a_large_text_gets_a_vocabulary_of_pieces(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(path.stat().st_size for path in corpus.iterdir())
     for threshold, kind in ((size + 1, "char"), (size, "bpe")):
-        monkeypatch.setattr(prepare_module, "BPE_FROM", threshold)
+        monkeypatch.setattr("yanmo.data.survey.BPE_FROM", threshold)
         with open(os.devnull, "w", encoding="utf-8") as quiet:
             found = prepare(
                 CorpusConfig(path=(str(corpus),)), TokenizerConfig(), DataConfig(), 16, Voice(stream=quiet)

@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import invented_text
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
-from yanmo.data.prepare import (
-    Prepared,
-    cut_document,
-    default_val_fraction,
-    plan_split,
-    prepare,
-)
+from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for
+from yanmo.data.split import cut_document, default_val_fraction, plan_split
 from yanmo.errors import DataError
 from yanmo.log import Voice
 from yanmo.tokenizer import CharTokenizer
@@ -166,7 +161,8 @@ def test_a_second_time_nothing_is_made_again(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepared(novel, voice)
-    monkeypatch.setattr("yanmo.data.prepare.read_documents", lambda *a, **k: pytest.fail("read again"))
+    for reader in ("prepare", "survey"):
+        monkeypatch.setattr(f"yanmo.data.{reader}.read_documents", lambda *a, **k: pytest.fail("read again"))
     again = prepared(novel, voice)
     assert again.shards.manifest == first.shards.manifest
 

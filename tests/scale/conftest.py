@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from yanmo.config import CorpusConfig, TokenizerConfig
-from yanmo.data.prepare import learn_tokenizer
+from yanmo.data.survey import learn_tokenizer
 from yanmo.log import Voice
 
 WORDS = [

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.scale.conftest import write_corpus
 from yanmo.config import load_cleaning, load_recipe
-from yanmo.data.prepare import plan_split
 from yanmo.data.shards import ShardSet
+from yanmo.data.split import plan_split
 from yanmo.log import Voice
 from yanmo.scale import tokens
 from yanmo.scale.corpus import unwanted_in

@@ -7,7 +7,7 @@ fall on one side anyway; this finds what is copied within documents and between 
 from collections.abc import Iterator
 
 from yanmo.config import CorpusConfig
-from yanmo.data.prepare import assign, content_hash, default_val_fraction, plan_split
+from yanmo.data.split import assign, content_hash, default_val_fraction, plan_split
 from yanmo.text.dedup import Overlap, overlap
 from yanmo.text.documents import read_documents
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from yanmo import storage
 from yanmo.config import CorpusConfig
-from yanmo.data.prepare import content_hash
+from yanmo.data.split import content_hash
 from yanmo.scale.duplicates import copies_of, repeated_lines_of, unwanted_reason
 from yanmo.scale.plan import Plan, whole
 from yanmo.text.clean.rules import clean, rules_for

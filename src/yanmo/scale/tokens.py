@@ -22,18 +22,9 @@ import numpy as np
 from yanmo import storage
 from yanmo.config import CorpusConfig
 from yanmo.data.encode import encode
-from yanmo.data.prepare import (
-    Split,
-    Tally,
-    assigned,
-    content_hash,
-    default_val_fraction,
-    more_of,
-    pieces_of,
-    plan_split,
-    write_piece,
-)
+from yanmo.data.prepare import more_of, pieces_of, write_piece
 from yanmo.data.shards import SHARD_TOKENS, ShardWriter, dtype_for, write_manifest
+from yanmo.data.split import Split, Tally, assigned, content_hash, default_val_fraction, plan_split
 from yanmo.errors import DataError
 from yanmo.scale.corpus import added, part_of, whole_manifest
 from yanmo.scale.plan import Plan, whole

@@ -1,0 +1,131 @@
+"""What is held out: decided by content and size alone, so that it never moves.
+
+``plan_split`` names the documents whose text is for validation, whole or by their end; ``assigned`` deals a
+corpus out to both sides.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from yanmo.text.documents import Document
+from yanmo.text.mix import times_of
+
+HELD_OUT_CHARACTERS = 100_000
+
+
+class Names(Protocol):
+    """A set of content hashes that may be larger than memory."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which documents are validation, whole (``held_out``) or by their end (``cuts``), by content hash."""
+
+    held_out: Names
+    cuts: dict[str, int]
+    """Content hash -> how many of the last characters are validation."""
+
+
+def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float, characters: int | None = None) -> Split:
+    """Hold out ``val_fraction`` of the characters; equal documents always fall on the same side.
+
+    Documents go to validation in the order of their hash until the share is reached. One (with all its
+    copies) that is larger than half the share is never taken whole; if the share is not reached, the
+    ends of the largest documents are cut off, at most half of each, of as few as it takes.
+
+    Args:
+        sizes: (content hash, characters) of every document, in any order.
+        val_fraction: share of all characters to hold out.
+        characters: of all documents, where only those of the smallest hashes are given, enough to reach
+            the share.
+    """
+    copies = Counter(name for name, _ in sizes)
+    length = dict(sizes)
+    share = val_fraction * (characters or sum(n for _, n in sizes))
+    held_out: set[str] = set()
+    missing = share
+    for name in sorted(length):
+        size = length[name] * copies[name]
+        if missing > 0 and size <= share / 2:
+            held_out.add(name)
+            missing -= size
+    cuts: dict[str, int] = {}
+    for name in sorted(length.keys() - held_out, key=lambda name: (-length[name], name)):
+        if missing <= share / 100:
+            break
+        cuts[name] = min(math.ceil(missing / copies[name]), length[name] // 2)
+        missing -= cuts[name] * copies[name]
+    return Split(frozenset(held_out), {name: cut for name, cut in cuts.items() if cut})
+
+
+def cut_document(text: str, val_characters: int, gap: int) -> tuple[str, str]:
+    """A document's training and validation part: cut at paragraphs, at least ``gap`` characters apart."""
+    target = max(len(text) - val_characters, 0)
+    paragraph = text.find("\n", target, target + val_characters // 2)
+    val_start = paragraph + 1 if paragraph >= 0 else target
+    train_end = max(val_start - gap, 0)
+    paragraph = text.rfind("\n", max(train_end - gap, 0), train_end)
+    return text[: paragraph + 1 if paragraph >= 0 else train_end], text[val_start:]
+
+
+def default_val_fraction(characters: int) -> float:
+    """100,000 characters, but between 0.5% and 5% of the text."""
+    return round(min(max(HELD_OUT_CHARACTERS / max(characters, 1), 0.005), 0.05), 6)
+
+
+def content_hash(text: str) -> str:
+    """A name for a text's content."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
+
+
+@dataclass
+class Tally:
+    """What is counted on the way."""
+
+    left_out: int = 0
+    """Characters between training and held-out text."""
+    read_again: int = 0
+    """Documents that a mix has in the training part more than once."""
+    floor_bits: float = 0.0
+    """The code length of the held-out documents, where each of them knows its own."""
+
+
+def assigned(
+    documents: Iterable[tuple[Document, str]], split: Split, gap: int, tally: Tally
+) -> Iterator[tuple[str, Document]]:
+    """The parts of each document (given with its content hash) with their sides."""
+    for document, name in documents:
+        parts = assign(document, name, split, gap)
+        tally.left_out += len(document.text) - sum(len(part.text) for _, part in parts)
+        if any(side == "val" for side, _ in parts):
+            tally.floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
+        times = times_of(document.meta.get("fields", {}))
+        tally.read_again += times > 1
+        for side, part in parts:
+            yield from [(side, part)] * (times if side == "train" else 1)
+
+
+def assign(document: Document, name: str, split: Split, gap: int) -> list[tuple[str, Document]]:
+    """The side a document belongs to, or its two parts with theirs; an empty part is none.
+
+    ``name`` is its content hash.
+    """
+    if name in split.held_out:
+        return [("val", document)]
+    if name not in split.cuts:
+        return [("train", document)]
+    before, after = cut_document(document.text, split.cuts[name], gap)
+    share = document.meta["size"] / len(document.text)
+    return [
+        (side, Document(text, document.id, {"size": share * len(text)}))
+        for side, text in (("train", before), ("val", after))
+        if text
+    ]

@@ -1,0 +1,116 @@
+"""The first reading of a corpus: every document's hash and size, and the vocabulary if one is to be learned.
+
+Both lie in ``.yanmo/tokenizers/<hash of all they depend on>/`` and are made only if absent.
+"""
+
+import threading
+import time
+from pathlib import Path
+
+from yanmo import storage
+from yanmo.config import CorpusConfig, TokenizerConfig
+from yanmo.data.split import content_hash
+from yanmo.errors import DataError
+from yanmo.log import Progress, Voice, span
+from yanmo.text.documents import CorpusCounts, corpus_fingerprint, corpus_size, read_documents
+from yanmo.tokenizer import Tokenizer, load_tokenizer
+from yanmo.tokenizer.learn import Learner, learner_for, peak_memory
+
+VERSION = 2
+"""Part of every cache key: raise it when the same text would give another vocabulary or other shards."""
+BPE_FROM = 20_000_000
+"""Bytes of text from which on a vocabulary of pieces is learned where none is asked for."""
+SHOWN = 5
+
+
+def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, voice: Voice) -> Tokenizer:
+    """The tokenizer that a corpus gives; a pure function of both.
+
+    Raises:
+        DataError: a path is missing or unreadable.
+        TokenizerError: the vocabulary has no room for what it must hold.
+    """
+    return load_tokenizer(survey(corpus, config, corpus_fingerprint(corpus), voice))
+
+
+def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, voice: Voice) -> Path:
+    """A folder with every document's hash and size, and the tokenizer if one is to be learned.
+
+    ``content`` is the corpus's fingerprint; without ``config`` nothing is learned.
+    """
+    size = corpus_size(corpus.path)
+    kind = (config.kind or ("char" if size < BPE_FROM else "bpe")) if config is not None else None
+
+    def fill(folder: Path) -> None:
+        learner = learner_for(config, kind) if config is not None and kind is not None else None
+        sizes, counts = [], CorpusCounts()
+        with Progress(voice, "reading", size) as progress:
+            for document in read_documents(corpus, counts):
+                progress.advance(document.meta.get("size", 0))
+                if learner is not None:
+                    learner.add(document.text)
+                sizes.append([content_hash(document.text), len(document.text)])
+        _say_counts(counts, voice)
+        if not sizes:
+            raise DataError(
+                f"none of {counts.documents_read} documents could be used",
+                where=", ".join(corpus.path),
+                mend=f"the first: {counts.dropped[0]}",
+            )
+        if learner is not None:
+            _learn(learner, voice).save(folder, 1 << 30)
+        storage.write_json(folder / "documents.json", sizes)
+
+    settings = (
+        [kind, config.vocab_size, config.sample_mb, config.chat_tokens, config.reserved_tokens]
+        if config is not None
+        else "sizes"
+    )
+    return storage.cached("tokenizers", storage.fingerprint([VERSION, content, settings]), fill)
+
+
+def _say_counts(counts: CorpusCounts, voice: Voice) -> None:
+    for dropped in counts.dropped[:SHOWN]:
+        voice.warn(f"dropped {dropped}")
+    dropped_in_all = counts.documents_dropped.total()
+    if dropped_in_all > SHOWN:
+        voice.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
+    if counts.control_characters_removed:
+        voice.say(f"{counts.control_characters_removed:,} control characters removed")
+    if counts.undecodable_bytes:
+        voice.warn(f"{counts.undecodable_bytes:,} bytes are broken; U+FFFD stands for them")
+    if counts.texts_in_parts:
+        voice.say(f"{counts.texts_in_parts:,} texts are too large for one document and cut into parts")
+
+
+def _learn(learner: Learner, voice: Voice) -> Tokenizer:
+    """Learn, with a clock on the console, for the library does not say how far it is."""
+    what, start = learner.said(), time.monotonic()
+    if not what:
+        return learner.learn()
+    outcome: list[Tokenizer | Exception] = []
+
+    def work() -> None:
+        try:
+            outcome.append(learner.learn())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # so that Ctrl-C does not wait for it
+    thread.start()
+    while thread.is_alive():
+        voice.live(f"{what}, {span(time.monotonic() - start)}, {peak_memory() >> 20:,} MB of memory")
+        thread.join(0.2)
+    voice.settle()
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    learned, took = outcome[0], span(time.monotonic() - start)
+    voice.say(f"{what}: {took}, {peak_memory() >> 20:,} MB of memory at most")
+    if learned.vocab_size < learner.wanted:
+        voice.warn(f"the text has {learned.vocab_size:,} tokens to learn, not {learner.wanted:,}")
+    return learned
+
+
+def read_sizes(folder: Path) -> list[tuple[str, int]]:
+    """(content hash, characters) of every document that a survey found."""
+    return [(name, length) for name, length in storage.read_json(folder / "documents.json")]
