@@ -28,12 +28,12 @@ from yanmo.errors import DivergedError, Stopped
 from yanmo.evaluate import ReferenceLines, evaluate
 from yanmo.generate import write_all
 from yanmo.log import Voice, span
+from yanmo.signals import StopSignal
 from yanmo.train.distributed import Meeting
 from yanmo.train.memory import fit_micro_batch, step_in_memory
 from yanmo.train.metrics import Metrics, read_metrics
 from yanmo.train.run import Run, check_folder, lengthen, open_run, point_to_best, restore, resume_metrics
 from yanmo.train.schedule import learning_rate_at
-from yanmo.train.signals import StopSignal
 from yanmo.train.step import Loss, LossScale, StepResult
 
 

@@ -8,14 +8,12 @@ time); what Scrapy would do out of sight is done here and counted: robots.txt, r
 
 import asyncio
 import contextlib
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from types import FrameType
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -34,6 +32,7 @@ from scrapy.utils.reactor import install_reactor
 from w3lib.url import safe_url_string
 
 from yanmo.log import Voice
+from yanmo.signals import StopSignal
 from yanmo.text.crawl.addresses import OFF_SITE, PRIVATE, CheckedResolver, why_refused
 from yanmo.text.crawl.frontier import MAX_REDIRECTS, MEGABYTE, Frontier, Task
 from yanmo.text.crawl.journal import Journal, Row, pack
@@ -363,7 +362,7 @@ def run(
     stop, resolver = asyncio.Event(), CheckedResolver(profile.private_network)
     before = reactor.installNameResolver(resolver)
     try:
-        with stop_by_signal(loop, stop) as signals:
+        with StopSignal(lambda: loop.call_soon_threadsafe(stop.set)) as signal:
             crawl = crawler.crawl_async(profile=profile, resolver=resolver, voice=voice, stop=stop, work=work)
             loop.run_until_complete(until_stopped(crawl, stop))
     finally:
@@ -373,7 +372,7 @@ def run(
     assert isinstance(spider, SiteSpider)
     if spider.error is not None:
         raise spider.error
-    return spider.result, signals[0] if signals else 0
+    return spider.result, signal.number or 0
 
 
 async def until_stopped(crawl: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
@@ -387,27 +386,3 @@ async def until_stopped(crawl: Coroutine[Any, Any, None], stop: asyncio.Event) -
         running.result()
     else:
         running.cancel()
-
-
-@contextlib.contextmanager
-def stop_by_signal(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM set ``stop``; a second one leaves at once. Gives the list of those that came."""
-    came: list[int] = []
-
-    def arrived(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise SystemExit(128 + number)
-        came.append(number)
-        loop.call_soon_threadsafe(stop.set)
-
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            before[name] = signal.signal(name, arrived)
-    except ValueError:  # not the main thread: whoever runs us there keeps the signals
-        pass
-    try:
-        yield came
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

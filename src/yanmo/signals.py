@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and leave; a second signal leaves at once."""
+"""Ctrl-C and SIGTERM: finish what is being done, save, and leave; a second signal leaves at once."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -8,10 +9,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Remembers that a signal came; ``number`` is None until then."""
+    """Remembers that a signal came; ``number`` is None until then.
 
-    def __init__(self) -> None:
+    Args:
+        then: called when it comes, for work that sleeps and has to be woken.
+    """
+
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
         self.number: int | None = None
+        self._then = then
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -35,3 +41,4 @@ class StopSignal:
         if self.number is not None:
             raise SystemExit(128 + number)
         self.number = number
+        self._then()
