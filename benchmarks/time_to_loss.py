@@ -7,7 +7,8 @@
 One side is transformers' GPT2LMHeadModel (or nanoGPT's GPT without biases, with ``--nanogpt CLONE``) in
 float32 with AdamW (0.9, 0.99), weight decay 0.1, clipping 1.0, warm-up 100 steps and cosine to a tenth:
 nanoGPT's CPU recipe. The other sides are yanmo's families of the same shape: Muon, in the arithmetic that
-its probe finds fastest, warm-up a twentieth, ``--our-schedule`` to a tenth. ``--rates`` and ``--our-rates``
+its probe finds fastest, warm-up a twentieth, ``--our-schedule`` to a tenth, windows in halves for the first
+``--short-windows`` of the run (yanmo's default; 0: never). ``--rates`` and ``--our-rates``
 are the learning rates tried on each side, the same number of them; the tuning is by the loss on the 5% of
 the text before the validation part, at seed 0. Each run is a process of its own; the probe, and evaluations
 (on the validation part, of which at most 200,000 characters count, in windows that do not overlap) are
@@ -37,11 +38,13 @@ from peers import transformers_twin
 from yanmo.config import OptimConfig, load_recipe
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
+from yanmo.train.decide import SHORT_WINDOWS
 from yanmo.train.distributed import World, autocast_for
 from yanmo.train.machine import make_ready
 from yanmo.train.optim import build_optimizer
 from yanmo.train.probe import measure
 from yanmo.train.schedule import height_at
+from yanmo.train.step import in_parts
 
 EVALUATIONS = 20
 
@@ -73,6 +76,8 @@ class Setting:
     warmup: int | None
     """Steps; None: a twentieth."""
     dropout: float = 0.0
+    short_windows: float = 0.0
+    """Share of the run in which windows are read in halves."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--our-rates", type=float, nargs="+", default=[6e-3])
     parser.add_argument("--dropout", type=float, default=0.0, help="of our sides")
+    parser.add_argument("--short-windows", type=float, default=SHORT_WINDOWS, help="of our sides")
     parser.add_argument("--families", nargs="+", choices=["gpt2", "modern", "moe"], default=["gpt2"])
     parser.add_argument("--held-out", type=float, default=0.1)
     parser.add_argument("--nanogpt", help="a clone of nanoGPT; without it the other side is transformers")
@@ -159,7 +165,8 @@ def setting_of(asked: argparse.Namespace, side: str) -> Setting:
     if side not in asked.families:
         return Setting(*asked.shape, asked.batch, asked.steps, *length, "cosine", 100)
     batch = asked.our_batch or asked.batch
-    return Setting(*asked.shape, batch, asked.our_steps, *length, asked.our_schedule, None, asked.dropout)
+    ours = (asked.our_schedule, None, asked.dropout, asked.short_windows)
+    return Setting(*asked.shape, batch, asked.our_steps, *length, *ours)
 
 
 def read(text: Path, held_out: float) -> Data:
@@ -204,7 +211,9 @@ def run(asked: argparse.Namespace, side: str, rate: str, seed: str) -> Outcome:
         warm = (step + 1) / setting.warmup if setting.warmup else 20 * share + 0.01
         first = torch.randint(len(train) - setting.block - 1, (setting.batch,), generator=generator)
         ids = train[first[:, None] + torch.arange(setting.block + 1)]  # (B, T + 1)
-        loss = trained.loss_of(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
+        parts = 2 if share < setting.short_windows else 1
+        x, y = (in_parts(half, parts).contiguous() for half in (ids[:, :-1], ids[:, 1:]))
+        loss = trained.loss_of(x, y)
         loss.backward()  # type: ignore[no-untyped-call]
         trained.update(float(rate) * height * min(warm, 1.0))
         loss.item()
