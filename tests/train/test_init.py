@@ -52,6 +52,10 @@ def test_weights_that_do_not_fit_are_refused(novel: Path, voice: Voice) -> None:
     other.write_text(invented_text(5000, seed=9) + "龘龖", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"the tokenizer has \d+ ids, the weights know \d+"):
         train(tiny_recipe(other, more=("model.init=first", "tokenizer.kind=char")), RUN, voice)
+    alike, other_words = Path("alike.txt"), str.maketrans("春风夜雨", "秋水长天")
+    alike.write_text(novel.read_text(encoding="utf-8").translate(other_words), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"id \d+ is '.' in the tokenizer, and the weights know it as '.'"):
+        train(tiny_recipe(alike, more=("model.init=first", "tokenizer.kind=char")), RUN, voice)
     with pytest.raises(ConfigError, match="is no run or model folder"):
         train(tiny_recipe(novel, more=("model.init=nowhere",)), RUN, voice)
 

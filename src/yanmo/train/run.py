@@ -42,7 +42,7 @@ from yanmo.generate import encode_prompt
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
-from yanmo.tokenizer import Tokenizer, kind_of
+from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 from yanmo.train.decide import (
     adopt_shape,
     decide_compile,
@@ -215,13 +215,28 @@ def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prep
 
 def require_same_vocabulary(tokenizer: Tokenizer, weights: Path) -> None:
     """Weights know their tokens by number: another vocabulary would make noise of them."""
+    wrong = _difference(tokenizer, weights)
+    if wrong is not None:
+        raise ConfigError(
+            wrong,
+            where=f"model.init={weights}",
+            mend="name the tokenizer that belongs to the weights (tokenizer.path), or none: they bring it",
+        )
+
+
+def _difference(tokenizer: Tokenizer, weights: Path) -> str | None:
+    """Where a vocabulary is another than the one of the weights; special ids may have been renamed."""
     expected = load_shape(weights).vocab_size
     if tokenizer.vocab_size != expected:
-        raise ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the weights know {expected}",
-            where=f"model.init={weights}",
-            mend="use the tokenizer that belongs to the weights: tokenizer.path=FOLDER or vocab.txt",
-        )
+        return f"the tokenizer has {tokenizer.vocab_size} ids, the weights know {expected}"
+    theirs = load_tokenizer(weights) if (weights / "tokenizer.json").is_file() else tokenizer
+    if theirs.fingerprint == tokenizer.fingerprint:
+        return None
+    for token in range(expected):
+        now, then = tokenizer.decode([token]), theirs.decode([token])
+        if now and then and now != then:  # what is special decodes to nothing
+            return f"id {token} is {now!r} in the tokenizer, and the weights know it as {then!r}"
+    return None
 
 
 def _origin(recipe: Recipe) -> dict[str, Any]:
