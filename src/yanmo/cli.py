@@ -216,7 +216,7 @@ def plan(
     """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
     from yanmo.config import MICRO_BATCH, decide
     from yanmo.log import Voice
-    from yanmo.train.decide import decide_dropout, step_limit
+    from yanmo.train.decide import decide_dropout, decide_short_windows, step_limit
     from yanmo.train.distributed import find_world
     from yanmo.train.plan import Text, describe, forecast
     from yanmo.train.probe import micro_batches
@@ -227,6 +227,7 @@ def plan(
     recipe, prepared, config = prepare_run(recipe, world, Voice())
     text = Text.of(prepared.shards)
     by_rule = decide_dropout(recipe, step_limit(recipe, text.train_tokens), text.train_tokens)
+    by_rule |= decide_short_windows(recipe, config.block_size)
     recipe = decide(recipe, by_rule | {MICRO_BATCH: micro_batches(recipe, world)[-1]})
     found = forecast(recipe, config, text, free_bytes=free_bytes())
     if as_json:

@@ -266,8 +266,8 @@ class TrainConfig(Section):
     """Sequences per optimizer step, over all ranks."""
     short_windows: Share | None = None
     """Share of a run in which windows are read in halves, each without what stands before it: what is close
-    together is learned first. Decided: 0.4 with Muon from scratch, without train.compile, where a window has
-    an even number of tokens and 64 or more; else 0."""
+    together is learned first. Decided: 0.4 with Muon from scratch, where a window has an even number of
+    tokens and 64 or more; else 0."""
     micro_batch_size: PositiveInt | None = None
     """Sequences per forward pass; must divide batch_size. Decided: on a CPU the fastest of about
     1,024, 2,048 and 4,096 tokens, measured, or the first of them for a large model; elsewhere about 16,384

@@ -7,17 +7,19 @@ from yanmo.config import Recipe, load_recipe
 from yanmo.errors import DeviceError
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.shape import GPTConfig
-from yanmo.train import decide, machine, probe
+from yanmo.train import decide, machine, probe, run
 from yanmo.train.decide import (
     decide_compile,
     decide_dropout,
     decide_length,
     decide_optimizer,
     decide_packing,
+    decide_short_windows,
     require_compiler,
     step_limit,
 )
 from yanmo.train.distributed import World, find_device
+from yanmo.train.plan import Text
 from yanmo.train.probe import Speed, Way, measure, micro_batches, ways
 
 SMALL = GPTConfig(50, 1, 1, 8, 8)
@@ -215,6 +217,35 @@ def test_what_is_asked_of_the_compiler_is_not_decided(asked: str) -> None:
     assert decide_compile(recipe, SMALL, CPU, speed, 10_000) == ({}, speed)
 
 
+@pytest.mark.parametrize(("settings", "measured_with"), [
+    ("train.minutes=10", [0.0, 0.1]),  # 600 steps of a second, ten passes
+    ("train.minutes=1", [0.0]),
+    ("train.minutes=10 model.dropout=0.2", [0.2]),
+    ("train.minutes=10 model.dropout=0", [0.0]),
+])  # fmt: skip
+def test_what_is_measured_is_the_model_that_is_trained(
+    settings: str, measured_with: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout costs time; that there is any is known only when the number of steps is."""
+    seen = []
+
+    def measured(recipe: Recipe, config: GPTConfig, world: World) -> tuple[dict[str, str], Speed]:
+        seen.append(config.dropout)
+        attention = "matmul" if config.dropout else "sdpa"
+        return {"train.precision": "float32", "train.attention": attention}, Speed(
+            1.0 + config.dropout, 2048.0
+        )
+
+    monkeypatch.setattr(run, "measure", measured)
+    recipe = load_recipe(None, ["train.compile=false", "optim.learning_rate=1e-3", *settings.split()])
+    text = Text(characters=120_000, train_tokens=120_000, val_tokens=100)
+    decided, horizon = run._decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
+    assert seen == measured_with
+    assert decided.model.dropout == measured_with[-1]
+    assert decided.train.attention == ("matmul" if measured_with[-1] else "sdpa")
+    assert horizon == pytest.approx((recipe.train.minutes or 0) * 60 / (1 + measured_with[-1]), abs=2)
+
+
 def test_experts_are_not_compiled() -> None:
     moe, recipe = GPTConfig(50, 2, 1, 8, 8, family="moe"), load_recipe(None, ["train.minutes=99"])
     assert decide_compile(recipe, moe, CPU, Speed(1.0, 1000.0), 10_000)[0] == {"train.compile": False}
@@ -225,7 +256,7 @@ def test_compiling_without_memory_is_not_taken(lacks_memory: str, monkeypatch: p
     def time_pass(model, rows, device, way, clock, loss_of):  # type: ignore[no-untyped-def]
         return float("inf") if (loss_of == "compiled") == (lacks_memory == "compiled") else 1.0
 
-    monkeypatch.setattr(torch, "compile", lambda function: "compiled")
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: "compiled")
     monkeypatch.setattr(probe, "_time_pass", time_pass)
     assert probe.gain_of_compiling(load_recipe(None), SMALL, torch.device("cpu"), lambda: 0.0) == 0
 
@@ -234,7 +265,7 @@ def test_a_compiler_that_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*args: object) -> float:
         raise RuntimeError("no Triton")
 
-    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: broken)
     recipe = load_recipe(None, ["train.micro_batch_size=2", "train.attention=matmul"])
     gain = probe.gain_of_compiling(recipe, SMALL, torch.device("cpu"), iter(range(99)).__next__)
     assert gain == 0
@@ -250,6 +281,24 @@ def test_compiling_without_a_compiler_is_refused_early(monkeypatch: pytest.Monke
     require_compiler(recipe, torch.device("cuda"))
     with pytest.raises(DeviceError, match=r"needs a C\+\+ compiler"):
         require_compiler(recipe, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ("optim.name=muon", 0.4),
+        ("optim.name=muon train.compile=true", 0.4),
+        ("optim.name=muon model.block_size=64", 0.4),
+        ("optim.name=muon model.block_size=62", 0.0),
+        ("optim.name=muon model.block_size=65", 0.0),
+        ("optim.name=adamw", 0.0),
+        ("optim.name=muon model.init=runs/x", 0.0),
+    ],
+)
+def test_windows_are_halved_at_first_where_muon_begins_from_nothing(settings: str, share: float) -> None:
+    recipe = load_recipe(None, settings.split())
+    decided = decide_short_windows(recipe, recipe.model.block_size)
+    assert decided == {"train.short_windows": share}
 
 
 def test_a_stride_is_decided_where_windows_overlap() -> None:

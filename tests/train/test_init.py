@@ -8,7 +8,7 @@ from tests.conftest import invented_text, tiny_recipe
 from tests.train.test_trainer import RUN
 from yanmo.checkpoint import find_model_folder
 from yanmo.config import load_recipe
-from yanmo.errors import ConfigError
+from yanmo.errors import ConfigError, DeviceError
 from yanmo.log import Voice
 from yanmo.tokenizer import load_tokenizer
 from yanmo.train import memory
@@ -38,6 +38,19 @@ def test_a_run_may_begin_from_weights(novel: Path, voice: Voice) -> None:
     assert losses_of(RUN)[0] < losses_of(Path("first"))[0] - 0.1
     assert first.progress.best_val_loss is not None and result.progress.step == 4
     assert train(asked, RUN, voice).progress.step == 4  # the same command again: finished
+
+
+def test_a_compiled_run_goes_on_only_where_there_is_a_compiler(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_recipe(novel, more=("train.max_steps=2",)), RUN, voice)
+    recipe = RUN / "recipe.toml"
+    said = recipe.read_text(encoding="utf-8")
+    recipe.write_text(said.replace("\ncompile = false", "\ncompile = true"), encoding="utf-8")
+    assert load_recipe(recipe).train.compile
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(DeviceError, match=r"needs a C\+\+ compiler"):
+        train(load_recipe(recipe), RUN, voice)
 
 
 def losses_of(folder: Path) -> list[float]:

@@ -33,6 +33,7 @@ KINDS = {
     "float32": (),
     "bfloat16": ("train.precision=bfloat16",),
     "float16": ("train.precision=float16",),
+    "adamw": ("optim.name=adamw", "model.family=gpt2"),
     "accumulation": ("train.micro_batch_size=2", "train.batch_size=16"),
     "stride": ("data.stride=5", "optim.schedule=wsd"),
     "epochs": (

@@ -1,4 +1,5 @@
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -56,6 +57,21 @@ def test_the_recipe_sets_threads_route_and_determinism(monkeypatch: pytest.Monke
         machine.make_ready(TrainConfig(threads=threads))
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("how", [{"compile": True}, {"deterministic": True}, {}])
+def test_a_gpu_can_be_deterministic_and_new_memory_is_not_filled(
+    how: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuBLAS refuses to be deterministic without the variable; torch would write NaN into every ``empty``."""
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    machine.make_ready(TrainConfig(device="cuda", **how))  # type: ignore[arg-type]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.are_deterministic_algorithms_enabled() == bool(how)
+    torch.ones(1000)
+    assert not torch.empty(1000).isnan().all()
+    machine.make_ready(TrainConfig(device="cuda"))
 
 
 def test_a_gpus_float32_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:

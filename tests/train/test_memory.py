@@ -1,5 +1,7 @@
 """Memory that runs out, and float16 numbers that overflow: both are survived and written down."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,21 @@ from yanmo.log import Voice
 from yanmo.train import machine, memory
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
+
+PEAK = """
+import sys
+from pathlib import Path
+from yanmo.config import load_recipe
+from yanmo.log import Voice
+from yanmo.model.gpt import count_parameters
+from yanmo.checkpoint import find_model_folder, load_shape
+from yanmo.train.trainer import train
+text, *settings = sys.argv[1:]
+train(load_recipe(None, [f"corpus.path=['{text}']", *settings]), Path("run"), Voice())
+with open("/proc/self/status", encoding="ascii") as status:
+    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+print(count_parameters(load_shape(find_model_folder(Path("run")))), peak)
+"""
 
 
 def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, at: int, rows: int) -> None:
@@ -111,3 +128,20 @@ def test_a_float16_run_that_only_overflows_diverges(
     overflow_at(monkeypatch, set(range(100)))
     with pytest.raises(DivergedError, match="gradient norm"):
         train(tiny_recipe(novel, more=("train.precision=float16", "train.max_steps=40")), RUN, voice)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")
+def test_the_82m_recipe_trains_in_less_than_4_gb(tmp_path: Path) -> None:
+    """GPT2-Chinese's shape with a window of 1,024, batches of 8 in the micro-batches the probe chooses."""
+    text = tmp_path / "characters.txt"
+    text.write_text(
+        "\n".join("".join(map(chr, range(0x4E00, 0x4E00 + 13_060))) for _ in range(3)), encoding="utf-8"
+    )
+    settings = ("n_layer=10", "n_head=12", "n_embd=768", "block_size=1024", "dropout=0.1", "family=gpt2")
+    command = [sys.executable, "-c", PEAK, str(text), *(f"model.{setting}" for setting in settings)]
+    command += ["train.batch_size=8", "optim.name=adamw", "train.device=cpu", "sample.max_new_tokens=4"]
+    done = subprocess.run([*command, "train.max_steps=2"], capture_output=True, text=True, check=True)
+    parameters, peak = map(int, done.stdout.split()[-2:])
+    assert parameters == pytest.approx(81_894_144, rel=0.001)
+    assert 16 * parameters < peak < 4e9  # weights, gradients and two moments are 16 bytes each

@@ -36,6 +36,18 @@ def test_matrices_below_each_other_are_taken_one_by_one() -> None:
     torch.testing.assert_close(whole.detach(), torch.cat([part.detach() for part in parts]))
 
 
+def test_matrices_behind_each_other_are_taken_one_by_one() -> None:
+    """As the experts of a layer are."""
+    parts = [matrix(8, 12, seed) for seed in range(3)]
+    whole = torch.nn.Parameter(torch.stack([part.detach() for part in parts]))
+    whole.grad = torch.stack([part.grad for part in parts if part.grad is not None])
+    together, apart = Muon([{"params": [whole]}], lr=0.01), Muon([{"params": parts}], lr=0.01)
+    for _ in range(2):
+        together.step()
+        apart.step()
+    torch.testing.assert_close(whole.detach(), torch.stack([part.detach() for part in parts]))
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
 def test_singular_values_come_near_one(shape: tuple[int, int, int]) -> None:
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(1))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -6,12 +8,11 @@ from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
 from yanmo.train.optim import build_optimizer, hidden_matrices
 
-CONFIG = GPTConfig(30, 2, 2, 8, 8)
 OPTIM = OptimConfig(name="adamw", learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95)
 
 
-def model_with_gradients(seed: int = 0) -> GPT:
-    model = GPT(CONFIG)
+def model_with_gradients(seed: int = 0, family: Any = "gpt2") -> GPT:
+    model = GPT(GPTConfig(30, 2, 2, 8, 8, family=family))
     model.initialise(seed)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
@@ -82,13 +83,25 @@ def test_the_state_survives_a_round_trip_bit_for_bit(name: str) -> None:
     assert len(state) == matrices + 3 * (len(list(one.parameters())) - matrices)
 
 
-def test_muon_owns_the_matrices_of_the_blocks_and_nothing_else() -> None:
-    model = model_with_gradients()
+GATED = ("mlp.gate.weight", "mlp.up.weight", "mlp.down.weight")
+SEPARATE = tuple(f"attention.{name}.weight" for name in ("q", "k", "v", "out"))
+OWNED = {
+    "gpt2": ("attention.qkv.weight", "attention.out.weight", "mlp.up.weight", "mlp.down.weight"),
+    "modern": SEPARATE + GATED,
+    "moe": SEPARATE
+    + tuple(f"mlp.experts.{name}" for name in ("gate", "up", "down"))
+    + tuple(f"mlp.shared.{name}.weight" for name in ("gate", "up", "down")),
+}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern", "moe"])
+def test_muon_owns_the_matrices_of_the_blocks_and_nothing_else(family: Any) -> None:
+    model = model_with_gradients(family=family)
     muon, adamw = build_optimizer(model, OptimConfig(name="muon")).parts
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     owned = {names[id(p)] for group in muon.param_groups for p in group["params"]}
-    parts = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
-    assert owned == {f"blocks.{layer}.{part}.weight" for layer in (0, 1) for part in parts}
+    dense = {f"blocks.0.{part}" for part in OWNED["modern" if family == "moe" else family]}
+    assert owned == dense | {f"blocks.1.{part}" for part in OWNED[family]}
     others = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
     assert owned | others == set(names.values())
     assert not owned & others

@@ -127,6 +127,18 @@ def test_the_lines_say_the_whole_recipe_and_name_the_convention() -> None:
         assert setting in said
 
 
+def test_one_line_says_every_way_that_was_chosen() -> None:
+    chosen = recipe("train.threads=2", "train.matmul=onednn", "train.compile=false", "train.short_windows=0.4",
+                    "optim.learning_rate=1e-3")  # fmt: skip
+    lines = describe(chosen, DOUPO, forecast(chosen, DOUPO, TEXT))
+    assert (
+        "by     cpu, 2 threads, float32, sdpa attention, oneDNN's float32, 1 windows at a time, not compiled,"
+        " adamw at 0.001, half windows for the first 40%"
+    ) in lines
+    nothing = load_recipe(None, [])
+    assert "by     " in describe(nothing, DOUPO, forecast(nothing, DOUPO, TEXT))
+
+
 def test_experts_and_shared_keys_are_said() -> None:
     asked = recipe("model.family=moe", "model.n_kv_head=4")
     said = "\n".join(describe(asked, MOE, forecast(asked, MOE, TEXT)))

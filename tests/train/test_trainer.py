@@ -116,12 +116,14 @@ def test_the_loss_falls(novel: Path, voice: Voice) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("attention", ["sdpa", "matmul"])
+@pytest.mark.parametrize(
+    ("attention", "optimizer"), [("sdpa", "adamw"), ("matmul", "muon"), ("sdpa", "muon")]
+)
 def test_resume_equals_never_stopped(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, precision: str, attention: str
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, precision: str, attention: str, optimizer: str
 ) -> None:
-    more = (f"train.precision={precision}", f"train.attention={attention}", "model.dropout=0.1")
-    more += ("train.short_windows=0.5",)
+    more = (f"train.precision={precision}", f"train.attention={attention}", f"optim.name={optimizer}")
+    more += ("train.short_windows=0.5", "model.dropout=0.1")
     train(tiny_recipe(novel, more=more), Path("whole"), voice)
     for step in (0, 5, 8):
         StopAt(monkeypatch, step)

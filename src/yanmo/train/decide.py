@@ -140,7 +140,7 @@ def decide_dropout(recipe: Recipe, steps: int | None, train_tokens: int) -> dict
 
 def decide_short_windows(recipe: Recipe, block_size: int) -> dict[str, Any]:
     """Half windows at first for what learns from scratch on our own road (docs/experiments.md): by rule."""
-    is_ours = recipe.optim.name == "muon" and recipe.model.init is None and not recipe.train.compile
+    is_ours = recipe.optim.name == "muon" and recipe.model.init is None
     pays = is_ours and block_size >= SHORTEST_TO_HALVE and block_size % 2 == 0
     return {"train.short_windows": SHORT_WINDOWS if pays else 0.0}
 

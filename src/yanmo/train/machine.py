@@ -17,13 +17,21 @@ _NEVER = -1
 def make_ready(train: TrainConfig) -> None:
     """Set up torch, and this process, as the recipe says."""
     torch.set_num_threads(train.threads or torch.get_num_threads())
-    if train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # compiled code adds gradients of the embedding in no fixed order otherwise
-    torch.use_deterministic_algorithms(train.deterministic or bool(train.compile))
+    use_deterministic(train.deterministic or bool(train.compile))
     if train.device in (None, "cpu"):
         use_matmul(train.matmul or "torch")
     keep_freed_memory()
+
+
+def use_deterministic(on: bool) -> None:
+    """Whether equal inputs give equal bits; on a GPU this is to be said before its first matrix product.
+
+    New memory is not filled with NaN, as torch would then do by default: nothing here reads it unwritten.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, at its first product
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(on)
 
 
 def use_matmul(route: str) -> None:

@@ -18,7 +18,7 @@ from yanmo.errors import DeviceError
 from yanmo.model.gpt import GPT, count_active
 from yanmo.model.shape import GPTConfig
 from yanmo.train.distributed import World, autocast_for
-from yanmo.train.machine import is_out_of_memory, onednn_keeps_float32, use_matmul
+from yanmo.train.machine import is_out_of_memory, onednn_keeps_float32, use_deterministic, use_matmul
 from yanmo.train.optim import build_optimizer
 
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
@@ -143,8 +143,8 @@ def gain_of_compiling(
     way = Way(train.precision or "float32", train.attention or "sdpa", train.matmul or "torch")
     model = probe_model(recipe, config, device)
     rows = min(train.micro_batch_size or 1, most_rows(config, device))
-    compiled: Callable[..., torch.Tensor] = torch.compile(model.loss)
-    torch.use_deterministic_algorithms(True)  # as compiled runs do
+    compiled: Callable[..., torch.Tensor] = torch.compile(model.loss, dynamic=False)
+    use_deterministic(True)  # as compiled runs do
     try:
         times = [
             [_time_pass(model, rows, device, way, clock, loss_of) for loss_of in (model.loss, compiled)]
@@ -153,7 +153,7 @@ def gain_of_compiling(
     except RuntimeError:  # what a compiler says when it cannot
         return 0.0
     finally:
-        torch.use_deterministic_algorithms(train.deterministic)
+        use_deterministic(train.deterministic)
         use_matmul("torch")
     plain, faster = zip(*times[1:], strict=True)
     return 0.0 if math.inf in (*plain, *faster) else float(min(plain) / min(faster))
@@ -203,6 +203,8 @@ def _time_pass(
 
 def _time_update(model: GPT, recipe: Recipe, way: Way, clock: Callable[[], float]) -> float:
     optimizer, device = build_optimizer(model, recipe.optim, way.precision), model.tokens.weight.device
+    for parameter in model.parameters():  # a pass that ran out of memory left none
+        parameter.grad = torch.randn_like(parameter)
     optimizer.step()
     _wait(device)
     start = clock()

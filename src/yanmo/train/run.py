@@ -10,7 +10,7 @@ In: a recipe and a folder whose lock is held. Out: a :class:`Run`, ready for the
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,7 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     if recorded.exists():
         recipe = _recorded_recipe(asked, recorded, folder, voice.is_main)
         world = find_world(recipe.train.device, recipe.train.batch_size)
+        require_compiler(recipe, world.device)
         make_ready(recipe.train)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
         _require_same_corpus(prepared, read_record(folder / "corpus.json"), folder)
@@ -168,18 +169,13 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     """Prepare the text, take every decision, and write them down; recipe.toml last."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, voice)
+    text = Text.of(prepared.shards)
     make_ready(recipe.train)
     voice.live("measuring what is fastest here")
-    measured, speed = measure(recipe, config, world)
-    text = Text.of(prepared.shards)
-    recipe = decide(recipe, measured)
-    compiled, speed = decide_compile(recipe, config, world, speed, text.train_tokens)
+    recipe, horizon = _decide_by_measuring(recipe, config, world, text)
     voice.settle()
-    horizon, length = decide_length(recipe, speed, text.train_tokens, text.val_tokens)
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
-    dropout = decide_dropout(recipe, horizon, text.train_tokens)
-    recipe = decide(recipe, compiled | length | opening | dropout)
-    recipe = decide(recipe, decide_short_windows(recipe, config.block_size))
+    recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
     make_ready(recipe.train)
     free = storage.free_megabytes(folder) << 20
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
@@ -191,6 +187,22 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     storage.write_json(folder / "plan.json", plan.as_json())
     storage.write_atomic(folder / "recipe.toml", to_toml(recipe))
     return recipe, prepared, plan, world
+
+
+def _decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: Text) -> tuple[Recipe, int]:
+    """The fastest arithmetic, how many steps that gives, and what follows from their number.
+
+    Dropout costs time, and whether there is any follows from the number of steps: then it is measured again.
+    """
+    config = replace(config, dropout=recipe.model.dropout or 0.0)
+    measured, speed = measure(recipe, config, world)
+    chosen = decide(recipe, measured)
+    compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens)
+    horizon, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens)
+    dropout = decide_dropout(chosen, horizon, text.train_tokens)
+    if recipe.model.dropout is None and dropout.get("model.dropout"):
+        return _decide_by_measuring(decide(recipe, dropout), config, world, text)
+    return decide(chosen, compiled | length | dropout), horizon
 
 
 def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prepared, GPTConfig]:

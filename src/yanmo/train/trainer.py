@@ -154,7 +154,7 @@ def loss_module(run: Run) -> nn.Module:
     run.model.train()
     module = run.world.share_gradients(Loss(run.model))
     if run.recipe.train.compile:
-        module.compile()
+        module.compile(dynamic=False)  # a kernel for each shape: the same on resume, whichever comes first
     return module
 
 
