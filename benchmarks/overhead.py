@@ -128,7 +128,7 @@ def wrap_parts(watch: Stopwatch) -> None:
     from yanmo.train import run, trainer
     from yanmo.train.metrics import Metrics
 
-    parts = {
+    parts: dict[str, list[tuple[Any, str]]] = {
         "preparing the text": [(run, "prepare")],
         "measuring what is fastest": [(run, "measure"), (run, "decide_compile")],
         "making the process ready": [(run, "make_ready")],
