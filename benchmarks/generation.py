@@ -4,7 +4,7 @@
     python benchmarks/generation.py --batches 1 16 --tokens 100 --rounds 3
 
 An 82M GPT-2 (10 layers, 768 wide, window 1024, vocabulary 13,317) with random weights writes ``--tokens``
-tokens behind one. In float32 both must write the same text.
+tokens behind one. In float32 both must write the same text: all tokens of all rows are compared.
 """
 
 import argparse
@@ -27,6 +27,8 @@ from yanmo.sampling import Rules
 CONFIG = GPTConfig(13317, 10, 12, 768, 1024)
 NEVER = CONFIG.vocab_size
 """An id that no model writes: nothing ends early."""
+Writer = Callable[[int], list[list[int]]]
+"""Writes so many tokens in each row; gives the rows."""
 
 
 def main() -> None:
@@ -40,8 +42,7 @@ def main() -> None:
     if asked.side:
         batch = asked.batches[0]
         write = SIDES[asked.side](batch)
-        first = write(min(asked.tokens, 50))
-        turns.work(lambda: len(write(asked.tokens)) * batch, text=first)
+        turns.work(lambda: sum(map(len, write(asked.tokens))), text=write(asked.tokens))
     else:
         compare(asked)
 
@@ -67,21 +68,24 @@ def compare(asked: argparse.Namespace) -> None:
     print(turns.save("generation", {"tokens": asked.tokens, "batches": results}))
 
 
-def yanmo_side(batch: int, dtype: torch.dtype) -> Callable[[int], list[int]]:
+def yanmo_side(batch: int, dtype: torch.dtype) -> Writer:
     """Our own loop."""
     model = GPT(CONFIG)
     model.initialise(0)
     model.eval().to(dtype)
 
-    def write(tokens: int) -> list[int]:
+    def write(tokens: int) -> list[list[int]]:
         config = SampleConfig(temperature=0, max_new_tokens=tokens, num_samples=batch)
-        steps = generate_batch(model, [[1]], config, Rules(NEVER))
-        return [rows[0].past.ids[-1] for rows in steps]
+        texts: list[list[int]] = [[] for _ in range(batch)]
+        for rows in generate_batch(model, [[1]], config, Rules(NEVER)):
+            for row in rows:
+                texts[row.number].append(row.past.ids[-1])
+        return texts
 
     return write
 
 
-def transformers_side(batch: int) -> Callable[[int], list[int]]:
+def transformers_side(batch: int) -> Writer:
     """GPT2LMHeadModel.generate."""
     ours = GPT(CONFIG)
     ours.initialise(0)
@@ -90,18 +94,18 @@ def transformers_side(batch: int) -> Callable[[int], list[int]]:
     model.tie_weights()
     start = torch.ones(batch, 1, dtype=torch.long)
 
-    def write(tokens: int) -> list[int]:
+    def write(tokens: int) -> list[list[int]]:
         ids = model.generate(
             start, attention_mask=torch.ones_like(start), do_sample=False, pad_token_id=0,
             min_new_tokens=tokens, max_new_tokens=tokens,
         )  # fmt: skip
-        found: list[int] = ids[0, 1:].tolist()
-        return found
+        texts: list[list[int]] = ids[:, 1:].tolist()
+        return texts
 
     return write
 
 
-SIDES: dict[str, Callable[[int], Callable[[int], list[int]]]] = {
+SIDES: dict[str, Callable[[int], Writer]] = {
     "transformers": transformers_side,
     "yanmo float32": lambda batch: yanmo_side(batch, torch.float32),
     "yanmo bfloat16": lambda batch: yanmo_side(batch, torch.bfloat16),

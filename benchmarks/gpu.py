@@ -1,73 +1,114 @@
-"""What a GPU gives: training, memory, time to a loss, and writing; meant to take less than ten minutes.
+"""What a GPU gives: training, memory, time to a loss, and writing, beside transformers.
 
     python benchmarks/gpu.py            (make bench-gpu)
+    python benchmarks/gpu.py --only training
     python benchmarks/gpu.py --device cpu --tiny
 
-GPT-2 of 124M and 350M and `modern` of the smaller shape, window 1024, bfloat16, fused AdamW, torch.compile
-and torch's attention on both sides: yanmo's own step beside the same architecture of transformers, which is
-also measured as its users write it (not compiled). The sides live in one process and take turns. Model
-FLOPs utilisation counts 6 FLOPs for each parameter but the table of positions and each token, and attention
-in full, against the bfloat16 rate that a large matrix product reaches here.
-``--tiny`` runs the same lines in miniature, to see that they work.
+`training`: `gpt2` and `modern` of 124M's and 350M's shape, window 1024, batches of 16 (what yanmo reads at a
+time on a GPU), bfloat16, fused AdamW. yanmo takes the step of its trainer, compiled and with deterministic
+algorithms, as `yanmo train` does where it compiles; beside it the same architecture of transformers,
+compiled, and as its users write it (not compiled). All draw their batches as yanmo's trainer does. The sides
+live in one process and take turns. Model FLOPs utilisation counts 6 FLOPs for each parameter but the table of
+positions and each token, and attention in full, against the bfloat16 rate that a large matrix product
+reaches here. `loss`: the embedded demo corpus, not compiled (`yanmo train` does not compile so short a run),
+at the learning rates that yanmo decides, constant, whole windows; three seeds. `writing`: the smallest model
+draws from all tokens; transformers at one sample at once.
+
+An estimate for an H200, which nobody has checked: training six minutes, of which five are compiling, the
+losses two and a half, writing half a minute; nine in all. A part that is done is written before the next.
+``--tiny`` runs the same lines in miniature, to see that they work; there nothing but the tracing is compiled.
 """
 
 import argparse
 import contextlib
+import itertools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import turns
 from peers import transformers_twin
 
-from yanmo.config import OptimConfig, SampleConfig
+from yanmo.config import Recipe, SampleConfig, TrainConfig, decide, load_recipe
+from yanmo.data.batches import IGNORED, Batches
+from yanmo.data.shards import Tokens
 from yanmo.generate import generate_batch
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.shape import GPTConfig
 from yanmo.sampling import Rules
 from yanmo.text.demo import stories
+from yanmo.train.decide import decide_optimizer, usual_rate
+from yanmo.train.distributed import World, autocast_for
+from yanmo.train.machine import make_ready
 from yanmo.train.optim import build_optimizer
+from yanmo.train.probe import micro_batches
+from yanmo.train.step import Loss, StepSettings, training_step
 
 ROUNDS = 5
-Step = Callable[[torch.Tensor], torch.Tensor]
+WRITTEN = 3
+"""Rounds of writing."""
+TOKENS = 2_000_000
+EVERY = 25
+"""Steps between two looks at the validation loss."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much is done; ``tiny`` does next to nothing."""
 
-    sizes: dict[str, tuple[GPTConfig, int]]
-    """Name → shape and batch."""
+    sizes: dict[str, GPTConfig]
+    batch: int
     seconds: float
     matrix: int
+    backend: str
+    """Of torch.compile."""
+    stories: int
     reader: GPTConfig
+    reader_batch: int
     reader_loss: float
     reader_seconds: float
+    seeds: tuple[int, ...]
     batches: tuple[int, ...]
     tokens: int
 
 
 FULL = Plan(
     sizes={
-        "124M": (GPTConfig(50257, 12, 12, 768, 1024), 32),
-        "350M": (GPTConfig(50257, 24, 16, 1024, 1024), 16),
-        "modern 124M": (GPTConfig(50257, 12, 12, 768, 1024, family="modern"), 32),
+        "124M": GPTConfig(50257, 12, 12, 768, 1024),
+        "350M": GPTConfig(50257, 24, 16, 1024, 1024),
+        "modern 124M": GPTConfig(50257, 12, 12, 768, 1024, family="modern"),
+        "modern 350M": GPTConfig(50257, 24, 16, 1024, 1024, family="modern"),
     },
-    seconds=2.0, matrix=8192,
-    reader=GPTConfig(0, 6, 6, 384, 256), reader_loss=0.60, reader_seconds=60.0,
-    batches=(1, 16, 256), tokens=200,
+    batch=16, seconds=1.0, matrix=8192, backend="inductor",
+    stories=4000, reader=GPTConfig(1, 6, 6, 384, 256), reader_batch=64, reader_loss=0.60, reader_seconds=30.0,
+    seeds=(1, 2, 3), batches=(1, 16, 256), tokens=200,
 )  # fmt: skip
 TINY = Plan(
     sizes={
-        "tiny": (GPTConfig(100, 2, 2, 32, 32), 2),
-        "modern": (GPTConfig(100, 2, 2, 32, 32, family="modern"), 2),
+        "tiny": GPTConfig(100, 2, 2, 32, 32),
+        "modern": GPTConfig(100, 2, 2, 32, 32, family="modern"),
     },
-    seconds=0.1, matrix=256,
-    reader=GPTConfig(0, 2, 2, 32, 32), reader_loss=5.0, reader_seconds=5.0, batches=(1, 3), tokens=5,
+    batch=2, seconds=0.1, matrix=256, backend="eager",
+    stories=200, reader=GPTConfig(1, 2, 2, 32, 32), reader_batch=16, reader_loss=6.0, reader_seconds=2.0,
+    seeds=(1, 2), batches=(1, 3), tokens=5,
 )  # fmt: skip
+
+
+@dataclass
+class Side:
+    """A model that trains, one step a call."""
+
+    model: torch.nn.Module
+    train: TrainConfig
+    """What the process is made ready for whenever it is this side's turn."""
+    step: Callable[[], float]
+    """One update; its loss."""
 
 
 def main() -> None:
@@ -75,16 +116,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     asked = parser.parse_args()
     device, plan = torch.device(asked.device), TINY if asked.tiny else FULL
-    start = time.perf_counter()
     results: dict[str, Any] = {"device": device_name(device), "ceiling_tflops": ceiling(device, plan.matrix)}
-    print(f"{results['device']}: {results['ceiling_tflops']:.0f} TFLOP/s in bfloat16\n")
-    results["training"] = training(device, plan, results["ceiling_tflops"])
-    results["time_to_loss"] = time_to_loss(device, plan)
-    results["writing"] = writing(device, plan)
-    results["minutes"] = round((time.perf_counter() - start) / 60, 1)
-    print("" if asked.tiny else turns.save("gpu", results), f"{results['minutes']} minutes")
+    print(f"{results['device']}: {results['ceiling_tflops']:.3g} TFLOP/s in bfloat16")
+    for part in asked.only:
+        start = time.perf_counter()
+        print()
+        results[part] = PARTS[part](device, plan, results["ceiling_tflops"])
+        results[f"{part}_minutes"] = round((time.perf_counter() - start) / 60, 1)
+        saved = "" if asked.tiny else turns.save("_".join(["gpu", *part_names(asked.only)]), results)
+        print(f"\n{part}: {results[f'{part}_minutes']} minutes {saved}", flush=True)
+
+
+def part_names(parts: list[str]) -> list[str]:
+    """For the name of the file; none if it is all of them."""
+    return [] if list(parts) == list(PARTS) else parts
 
 
 def device_name(device: torch.device) -> str:
@@ -115,38 +163,55 @@ def ceiling(device: torch.device, size: int) -> float:
 
 
 def training(device: torch.device, plan: Plan, tflops: float) -> dict[str, Any]:
-    """Tokens per second and utilisation of all sides, in turns."""
+    """Tokens per second and memory of the sides, in turns."""
     print("| model | side | tokens/s, median | of the ceiling | yanmo to it (range) | peak memory |")
     print("|---|---|---|---|---|---|")
     results = {}
-    for name, (config, batch) in plan.sizes.items():
-        ids = torch.randint(config.vocab_size, (batch, config.block_size + 1), device=device)
-        sides = {
-            "yanmo, compiled": yanmo_step(config, device, compiled=True),
-            "transformers, compiled": transformers_step(config, device, compiled=True),
-            "transformers": transformers_step(config, device, compiled=False),
-        }
-        memory = {side: peak_memory(step, ids, device) for side, step in sides.items()}
-        rates: dict[str, list[float]] = {side: [] for side in sides}
-        for number in range(ROUNDS + 1):
-            for side, step in sides.items():
-                rate = tokens_per_second(step, ids, device, plan.seconds)
-                if number:
-                    rates[side].append(rate)
-        for side, found in rates.items():
-            share = flops_per_token(config) * statistics.median(found) / tflops / 1e12
-            ratio = turns.told(rates["yanmo, compiled"], found)
-            print(
-                f"| {name} | {side} | {statistics.median(found):,.0f} | {share:.1%} | {ratio}"
-                f" | {memory[side] / 1e9:.1f} GB |",
-                flush=True,
-            )
-        results[name] = {"batch": batch, "tokens_per_s": rates, "peak_bytes": memory}
-        del sides, step
+    for name, config in plan.sizes.items():
+        with as_tokens(np.random.default_rng(0).integers(config.vocab_size, size=TOKENS)) as tokens:
+            results[name] = train_in_turns(name, config, tokens, device, plan, tflops)
         torch.compiler.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return results
+
+
+def train_in_turns(
+    name: str, config: GPTConfig, tokens: Tokens, device: torch.device, plan: Plan, tflops: float
+) -> dict[str, Any]:
+    """The rows of one shape."""
+    common = (config, tokens, plan.batch, device)
+    sides = {
+        "yanmo, compiled": yanmo_side(*common, backend=plan.backend),
+        "transformers, compiled": transformers_side(*common, backend=plan.backend),
+        "transformers": transformers_side(*common),
+    }
+    memory = {side: peak_memory(one, device) for side, one in sides.items()}
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(ROUNDS + 1):
+        for side, one in sides.items():
+            rate = tokens_per_second(one, plan.batch * config.block_size, device, plan.seconds)
+            if number:
+                rates[side].append(rate)
+    for side, found in rates.items():
+        share = flops_per_token(config) * statistics.median(found) / tflops / 1e12
+        ratio = turns.told(rates["yanmo, compiled"], found)
+        print(
+            f"| {name} | {side} | {statistics.median(found):,.0f} | {share:.1%} | {ratio}"
+            f" | {memory[side] / 1e9:.1f} GB |",
+            flush=True,
+        )
+    return {"batch": plan.batch, "tokens_per_s": rates, "peak_bytes": memory}
+
+
+@contextlib.contextmanager
+def as_tokens(ids: np.ndarray[Any, Any]) -> Iterator[Tokens]:
+    """Ids as the trainer reads them: mapped from a file."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        data, starts = Path(folder) / "tokens", Path(folder) / "starts"
+        ids.astype("<u2").tofile(data)
+        np.zeros(1, dtype="<u8").tofile(starts)
+        yield Tokens([data], "<u2", starts)
 
 
 def flops_per_token(config: GPTConfig) -> float:
@@ -156,72 +221,106 @@ def flops_per_token(config: GPTConfig) -> float:
     return 6 * (count_parameters(config) - table) + attention
 
 
-def yanmo_step(config: GPTConfig, device: torch.device, compiled: bool, name: str = "adamw") -> Step:
-    """Forward, backward, clip, update; the loss."""
+def recipe_for(config: GPTConfig, batch: int, device: torch.device, seed: int, *more: str) -> Recipe:
+    """The recipe of a run of this shape in bfloat16, with what `yanmo train` decides by rule."""
+    shape = ("family", "n_layer", "n_head", "n_embd", "block_size")
+    settings = [f"model.{key}={getattr(config, key)}" for key in shape]
+    settings += [f"train.batch_size={batch}", f"train.device={device}", f"train.seed={seed}"]
+    recipe = load_recipe(None, [*settings, "train.precision=bfloat16", "model.dropout=0", *more])
+    return decide(recipe, decide_optimizer(recipe))
+
+
+def yanmo_side(
+    config: GPTConfig,
+    tokens: Tokens,
+    batch: int,
+    device: torch.device,
+    seed: int = 0,
+    name: str = "adamw",
+    backend: str = "",
+) -> Side:
+    """The trainer's own step, put together as it does; compiled where there is a ``backend``."""
+    compiled = f"train.compile={str(bool(backend)).lower()}"
+    recipe = recipe_for(config, batch, device, seed, compiled, f"optim.name={name}")
+    train, world = recipe.train, World(device)
+    make_ready(train)
     model = GPT(config).to(device)
-    model.initialise(0)
+    model.initialise(seed)
+    model.use_attention("sdpa")
     model.train()
-    optimizer = build_optimizer(model, OptimConfig(name=name, learning_rate=1e-3), "bfloat16")  # type: ignore[arg-type]
-    optimizer.set_learning_rate(6e-3 if name == "muon" else 1e-3)
-    loss_of = torch.compile(model.loss) if compiled else model.loss
+    optimizer = build_optimizer(model, recipe.optim, train.precision)
+    loss_of, batches = Loss(model), Batches(tokens, config.block_size, batch, seed)
+    if backend:
+        loss_of.compile(backend=backend)
+    settings = StepSettings(
+        seed=seed,
+        batch_size=batch,
+        micro_batch_size=micro_batches(recipe, world)[0],
+        grad_clip=recipe.optim.grad_clip,
+        autocast=autocast_for(device, train.precision),
+    )
+    numbers = itertools.count()
 
-    def step(ids: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss: torch.Tensor = (
-                loss_of(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()) / ids[:, 1:].numel()
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
+    def step() -> float:
+        optimizer.set_learning_rate(recipe.optim.learning_rate or 0.0)
+        return training_step(loss_of, optimizer, batches, next(numbers), settings, world).loss
 
-    step.model = model  # type: ignore[attr-defined]
-    return step
+    return Side(model, train, step)
 
 
-def transformers_step(config: GPTConfig, device: torch.device, compiled: bool) -> Step:
-    """The same with transformers' model."""
+def transformers_side(
+    config: GPTConfig, tokens: Tokens, batch: int, device: torch.device, seed: int = 0, backend: str = ""
+) -> Side:
+    """The same with transformers' model and torch's AdamW."""
+    train = recipe_for(config, batch, device, seed).train
+    make_ready(train)
+    torch.manual_seed(seed)
     model = transformers_twin(config).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    forward = torch.compile(model) if compiled else model
+    rate = usual_rate("adamw", config.n_embd)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
+    forward = torch.compile(model, backend=backend) if backend else model
+    batches, numbers = Batches(tokens, config.block_size, batch, seed), itertools.count()
 
-    def step(ids: torch.Tensor) -> torch.Tensor:
-        x, y = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    def step() -> float:
+        drawn = batches.at(next(numbers))
+        x, y = (
+            torch.from_numpy(part).to(device, non_blocking=True) for part in (drawn.inputs, drawn.targets)
+        )
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            logits = forward(input_ids=x).logits
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
+            logits = forward(input_ids=x).logits.flatten(0, 1).float()
+            loss = torch.nn.functional.cross_entropy(logits, y.flatten(), ignore_index=IGNORED)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return loss.item()
 
-    step.model = model  # type: ignore[attr-defined]
-    return step
+    return Side(model, train, step)
 
 
-def peak_memory(step: Step, ids: torch.Tensor, device: torch.device) -> int:
+def peak_memory(side: Side, device: torch.device) -> int:
     """Bytes a step needs beyond what others hold, after two that warm up."""
-    step(ids)
-    step(ids)
+    make_ready(side.train)
+    side.step()
+    side.step()
     if device.type != "cuda":
         return 0
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    step(ids)
-    own = sum(p.numel() * 12 for p in step.model.parameters())  # type: ignore[attr-defined]
+    side.step()
+    own = sum(p.numel() * 12 for p in side.model.parameters())
     return torch.cuda.max_memory_allocated(device) - before + own
 
 
-def tokens_per_second(step: Step, ids: torch.Tensor, device: torch.device, seconds: float) -> float:
-    """Over about so many seconds."""
+def tokens_per_second(side: Side, tokens: int, device: torch.device, seconds: float) -> float:
+    """Over about so many seconds; a step has so many ``tokens``."""
+    make_ready(side.train)
     wait(device)
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         for _ in range(4):
-            step(ids)
-            count += ids[:, 1:].numel()
+            side.step()
+            count += tokens
         wait(device)
     return count / (time.perf_counter() - start)
 
@@ -229,45 +328,54 @@ def tokens_per_second(step: Step, ids: torch.Tensor, device: torch.device, secon
 # -- time to a loss ---------------------------------------------------------------------------
 
 
-def time_to_loss(device: torch.device, plan: Plan) -> dict[str, Any]:
+def time_to_loss(device: torch.device, plan: Plan, tflops: float) -> dict[str, Any]:
     """The embedded demo corpus, character by character: seconds of training until a validation loss."""
-    text = "\n".join(story.text for story in stories(400 if plan is TINY else 4000))
+    text = "\n".join(story.text for story in stories(plan.stories))
     number = {character: i for i, character in enumerate(sorted(set(text)))}
-    ids = torch.tensor([number[character] for character in text], device=device)
-    train, val = ids[: -len(ids) // 20], ids[-len(ids) // 20 :]
+    ids = np.array([number[character] for character in text])
+    val = torch.tensor(ids[-len(ids) // 20 :], device=device)
     config = replace(plan.reader, vocab_size=len(number))
-    modern = replace(config, family="modern", n_inner=0)
-    print(f"\n| to {plan.reader_loss} nats per character | seconds | steps | loss |\n|---|---|---|---|")
+    modern = GPTConfig(
+        len(number), config.n_layer, config.n_head, config.n_embd, config.block_size, family="modern"
+    )
+    print(f"| to {plan.reader_loss} nats per character | seconds, median (range) | steps | reached |")
+    print("|---|---|---|---|")
     results = {}
-    sides = {
-        "yanmo modern, Muon": lambda: yanmo_step(modern, device, False, "muon"),
-        "yanmo, Muon": lambda: yanmo_step(config, device, False, "muon"),
-        "yanmo, AdamW": lambda: yanmo_step(config, device, False),
-        "transformers, AdamW": lambda: transformers_step(config, device, False),
-    }
-    for side, make in sides.items():
-        found = until(make(), config, train, val, plan)
-        print(f"| {side} | {found['seconds']:.1f} | {found['steps']} | {found['loss']:.4f} |", flush=True)
-        results[side] = found
+    with as_tokens(ids[: -len(ids) // 20]) as tokens:
+        common = (tokens, plan.reader_batch, device)
+        sides: dict[str, Callable[[int], Side]] = {
+            "yanmo modern, Muon": lambda seed: yanmo_side(modern, *common, seed, "muon"),
+            "yanmo, Muon": lambda seed: yanmo_side(config, *common, seed, "muon"),
+            "yanmo, AdamW": lambda seed: yanmo_side(config, *common, seed),
+            "transformers, AdamW": lambda seed: transformers_side(config, *common, seed),
+        }
+        for side, make in sides.items():
+            results[side] = [until(make(seed), val, config.block_size, plan) for seed in plan.seeds]
+            print(loss_row(side, results[side]), flush=True)
     return results
 
 
-def until(
-    step: Step, config: GPTConfig, train: torch.Tensor, val: torch.Tensor, plan: Plan
-) -> dict[str, Any]:
-    """Train on batches of 64 windows; every 25 steps, outside the clock, the whole validation part."""
-    T, spent, steps, loss = config.block_size, 0.0, 0, float("inf")
-    generator = torch.Generator().manual_seed(0)
+def loss_row(side: str, found: list[dict[str, Any]]) -> str:
+    """Of the table: the seeds of a side."""
+    seconds = [one["seconds"] for one in found]
+    spread = f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+    steps, reached = statistics.median(one["steps"] for one in found), sum(one["reached"] for one in found)
+    return f"| {side} | {spread} | {steps:,.0f} | {reached} of {len(found)} |"
+
+
+def until(side: Side, val: torch.Tensor, T: int, plan: Plan) -> dict[str, Any]:
+    """Train; every so many steps, outside the clock, the loss on the whole validation part."""
+    make_ready(side.train)
+    spent, steps, loss = 0.0, 0, float("inf")
     while spent < plan.reader_seconds and loss > plan.reader_loss:
-        wait(train.device)
+        wait(val.device)
         start = time.perf_counter()
-        for _ in range(25):
-            first = torch.randint(len(train) - T - 1, (64,), generator=generator).to(train.device)
-            step(train[first[:, None] + torch.arange(T + 1, device=train.device)])
-        wait(train.device)
-        spent, steps = spent + time.perf_counter() - start, steps + 25
-        loss = validation_loss(step.model, val, T)  # type: ignore[attr-defined]
-    return {"seconds": spent, "steps": steps, "loss": loss}
+        for _ in range(EVERY):
+            side.step()
+        wait(val.device)
+        spent, steps = spent + time.perf_counter() - start, steps + EVERY
+        loss = validation_loss(side.model, val, T)
+    return {"seconds": spent, "steps": steps, "loss": loss, "reached": loss <= plan.reader_loss}
 
 
 @torch.no_grad()
@@ -292,22 +400,64 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 # -- writing ----------------------------------------------------------------------------------
 
 
-def writing(device: torch.device, plan: Plan) -> dict[str, Any]:
-    """Tokens per second of the smallest model, in bfloat16, for several samples at once."""
-    config = next(iter(plan.sizes.values()))[0]
+def writing(device: torch.device, plan: Plan, tflops: float) -> dict[str, Any]:
+    """Tokens per second of the smallest model, in bfloat16, for several samples at once; in turns."""
+    config = next(iter(plan.sizes.values()))
+    make_ready(TrainConfig(device=str(device)))
+    print("| samples at once | side | tokens/s, median (range) |\n|---|---|---|")
+    results: dict[str, dict[str, list[float]]] = {}
+    writers = {"yanmo": yanmo_writer(config, device, plan.tokens)}
+    beside = writers | {"transformers": transformers_writer(config, device, plan.tokens)}
+    for batch in plan.batches:
+        rates: dict[str, list[float]] = {side: [] for side in (beside if batch == 1 else writers)}
+        for number in range(WRITTEN + 1):
+            for side, found in rates.items():
+                wait(device)
+                start = time.perf_counter()
+                written = beside[side](batch)
+                wait(device)
+                if number:  # the first warms up
+                    found.append(written / (time.perf_counter() - start))
+        for side, found in rates.items():
+            spread = f"({min(found):,.0f} to {max(found):,.0f})"
+            print(f"| {batch} | {side} | {statistics.median(found):,.0f} {spread} |", flush=True)
+        results[str(batch)] = rates
+    return results
+
+
+def yanmo_writer(config: GPTConfig, device: torch.device, tokens: int) -> Callable[[int], int]:
+    """Writes so many samples; gives the number of tokens."""
     model = GPT(config)
     model.initialise(0)
     model.eval().to(device, torch.bfloat16)
-    print("\n| samples at once | tokens/s |\n|---|---|")
-    rates = {}
-    for batch in plan.batches:
-        settings = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=plan.tokens, num_samples=batch)
-        for _ in range(2):  # the first warms up
-            start = time.perf_counter()
-            count = sum(len(rows) for rows in generate_batch(model, [[1]], settings, Rules(-1)))
-            rates[batch] = count / (time.perf_counter() - start)
-        print(f"| {batch} | {rates[batch]:,.0f} |", flush=True)
-    return rates
+
+    def write(batch: int) -> int:
+        settings = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=tokens, num_samples=batch)
+        return sum(len(rows) for rows in generate_batch(model, [[1]], settings, Rules(-1)))
+
+    return write
+
+
+def transformers_writer(config: GPTConfig, device: torch.device, tokens: int) -> Callable[[int], int]:
+    """The same by transformers' generate with its cache."""
+    model = transformers_twin(config, eos_token_id=None, use_cache=True).eval().to(device, torch.bfloat16)
+
+    def write(batch: int) -> int:
+        start = torch.ones(batch, 1, dtype=torch.long, device=device)
+        ids = model.generate(
+            start, attention_mask=torch.ones_like(start), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+            pad_token_id=0, min_new_tokens=tokens, max_new_tokens=tokens,
+        )  # fmt: skip
+        return int(ids[:, 1:].numel())
+
+    return write
+
+
+PARTS: dict[str, Callable[[torch.device, Plan, float], dict[str, Any]]] = {
+    "training": training,
+    "loss": time_to_loss,
+    "writing": writing,
+}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import turns
+
 COMMANDS = {
     "yanmo --help": [sys.executable, "-m", "yanmo", "--help"],
     "bare python": [sys.executable, "-c", "pass"],
@@ -26,6 +28,7 @@ def main() -> None:
     for name, values in took.items():
         values = values[1:]  # the first warms the caches
         print(f"{name:<14} {statistics.median(values):.3f} s ({min(values):.3f} - {max(values):.3f})")
+    print(turns.save("help_time", {"seconds": {name: values[1:] for name, values in took.items()}}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 usage: python benchmarks/nanogpt_cpu.py TEXT [section.key=value ...]
 
 Prints nats per character over the whole validation part in non-overlapping windows (nanoGPT reaches
-1.92 by this measure), and over 20 random batches of 12 windows, nanoGPT's own estimate (1.88).
+1.92 by this measure), and over 20 random batches of 12 windows, nanoGPT's own estimate (1.88). The figures
+of each seed go to ``benchmarks/results/nanogpt_cpu-SEED.json``.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import turns
 
 from yanmo.checkpoint import load_model, newest_first
 from yanmo.config import load_recipe, recipe_path
@@ -40,9 +42,18 @@ def main(text: str, settings: list[str]) -> None:
     prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
     characters = prepared.shards.manifest["splits"]["val"]["characters"]
     per_character = (result.progress.val_loss or 0) * len(prepared.shards.val) / characters
+    estimate = random_batches(model, prepared.shards.val)
     print(f"whole validation part    {per_character:.4f} nats per character")
-    print(f"20 random batches of 12  {random_batches(model, prepared.shards.val):.4f} nats per character")
+    print(f"20 random batches of 12  {estimate:.4f} nats per character")
     print(f"{result.progress.step} steps in {result.progress.elapsed_s:.1f} s")
+    found = {
+        "text": Path(text).name,
+        "settings": settings,
+        "nats_per_character": {"whole": per_character, "random_batches": estimate},
+        "steps": result.progress.step,
+        "seconds": result.progress.elapsed_s,
+    }
+    print(turns.save(folder.name, found))
 
 
 if __name__ == "__main__":

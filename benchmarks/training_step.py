@@ -111,10 +111,8 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     from yanmo.train.probe import measure
     from yanmo.train.step import Loss, StepSettings, training_step
 
-    shape = [
-        f"model.{key}={getattr(size, key)}"
-        for key in ("n_layer", "n_head", "n_embd", "block_size", "dropout")
-    ]
+    keys = ("n_layer", "n_head", "n_embd", "block_size", "dropout")
+    shape = ["model.family=gpt2", *(f"model.{key}={getattr(size, key)}" for key in keys)]
     recipe = load_recipe(
         None, [*shape, f"train.batch_size={size.batch_size}", "optim.name=adamw", "train.device=cpu"]
     )

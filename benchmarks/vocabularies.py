@@ -6,7 +6,8 @@
         --assets $CORPORA/tokenizer_assets
     python benchmarks/vocabularies.py equal $CORPORA/tokenizer_assets $CORPORA/general $CORPORA/prose
 
-Ratios are between runs that take turns. Each subcommand prints rows of a Markdown table.
+Ratios are between runs that take turns. Each subcommand prints rows of a Markdown table; ``encode`` writes
+its rounds to ``benchmarks/results/encode.json`` too.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import turns
+
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.prepare import prepare
 from yanmo.data.survey import learn_tokenizer
@@ -35,7 +38,7 @@ from yanmo.tokenizer import load_tokenizer, read_tokenizer
 from yanmo.tokenizer.learn import learner_for, peak_memory
 
 QUIET = Voice(stream=io.StringIO())
-ROUNDS = 3
+ROUNDS = 7
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -56,6 +59,7 @@ def encode(text: Path) -> None:
     print(f"{text.name}: {size:.1f} MB, {len(documents):,} chapters, {ROUNDS} rounds, in turns\n")
     print("| vocabulary | transformers, a chapter at a time | yanmo, file to shards | ratio |")
     print("|---|---|---|---|")
+    took = {}
     for kind, vocab_size in (("char", 0), ("bpe", 32_000)):
         config = TokenizerConfig(kind=kind, vocab_size=vocab_size)
         corpus = CorpusConfig(path=(str(text),))
@@ -76,12 +80,15 @@ def encode(text: Path) -> None:
                 shutil.rmtree(f"{folder}/shards")
                 prepare(corpus, made, DataConfig(), 128, QUIET)
                 pairs.append((middle - start, time.perf_counter() - middle))
+        took[kind] = [{"transformers": theirs_s, "yanmo": ours_s} for theirs_s, ours_s in pairs]
         ratios = [a / b for a, b in pairs]
         slow, fast = (statistics.median(size / pair[side] for pair in pairs) for side in (0, 1))
         spread = f"{min(ratios):.1f} – {max(ratios):.1f}"
         print(f"| {kind} | {slow:.2f} MB/s | {fast:.1f} MB/s | {statistics.median(ratios):.1f} ({spread}) |")
     reading = [seconds(lambda: hashlib.sha256(text.read_bytes()).hexdigest()) for _ in range(ROUNDS)]
     print(f"\nreading the file and its sha256 alone: {size / statistics.median(reading):.0f} MB/s")
+    about = {"text": text.name, "megabytes": size, "chapters": len(documents)}
+    print(turns.save("encode", about | {"seconds": took, "reading_seconds": reading}))
 
 
 # -- learn ------------------------------------------------------------------------------------
