@@ -9,7 +9,8 @@ HEAD = """# Settings
 Every key of a recipe, and at the end those of `yanmo clean`. On the command line they are written
 `section.key=value` after the positional arguments; in a recipe they stand in TOML under their section.
 *Decided* means: left out, it is chosen by rule or measurement when the run folder is made, and written
-into the run's `recipe.toml`.
+into the run's `recipe.toml`. Where that file is the recipe of a new run, what rests on a setting you change
+is decided anew; what you wrote yourself stands.
 
 This page is made from `src/yanmo/config.py` by `make docs`.
 """

@@ -2,7 +2,8 @@
 
 A recipe is TOML with the sections below; any key is also set as ``section.key=value`` on the command
 line. A key left out keeps the value shown here. ``None`` means "decided when the run folder is made":
-the decision is written into the run's ``recipe.toml`` and never taken again (see ``train/plan.py``).
+the decision is written into the run's ``recipe.toml`` and not taken again (see ``train/decide.py``), unless
+that file is the recipe of a new run with another setting that the decision rests on (``GROUNDS``).
 
 In: TOML text and ``key=value`` strings. Out: a frozen :class:`Recipe`, or a :class:`ConfigError` that
 names the key, the value and the mend. Reading and writing is all this file does; who uses a setting is
@@ -369,6 +370,39 @@ MICRO_BATCH = "train.micro_batch_size"
 LENGTHS = ("train.max_steps", "train.epochs", "train.minutes")
 """Keys that may grow: the run goes on for longer."""
 
+_SHAPE = tuple(f"model.{key}" for key in SHAPE_KEYS)
+_MEASURED = ("train.precision", "train.attention", "train.matmul", MICRO_BATCH)
+_PASS = (*_SHAPE, "model.dropout", "corpus.", "tokenizer.", "data.document_mask", "train.batch_size",
+         "train.device", "train.threads", "train.deterministic", *_MEASURED)  # fmt: skip
+"""What the time and memory of a pass rest on; the text through its vocabulary."""
+_STEPS = (*_PASS, *LENGTHS, "optim.name", "data.val_fraction", "data.packing", "data.stride")
+"""What the number of steps rests on: text and length, and speed where the clock ends a run."""
+
+GROUNDS: dict[str, tuple[str, ...]] = {
+    "tokenizer.path": ("model.init", "tokenizer.kind"),
+    **dict.fromkeys(_SHAPE, (*_SHAPE, "model.init")),
+    "train.device": (),
+    "train.threads": (),
+    "data.packing": ("data.stride",),
+    "data.stride": ("data.packing", "model.block_size"),
+    "optim.name": ("model.init",),
+    "optim.learning_rate": ("optim.name", "model.n_embd", "model.init"),
+    "tokenizer.kind": ("corpus.", "tokenizer.path", "model.init"),
+    "data.val_fraction": ("corpus.",),
+    **dict.fromkeys(_MEASURED, _PASS),
+    "train.compile": _STEPS,
+    "train.minutes": ("train.max_steps", "train.epochs"),
+    "train.eval_interval": (*_STEPS, "train.compile"),
+    "train.checkpoint_interval": (*_STEPS, "train.compile", "train.eval_interval"),
+    "optim.warmup_steps": (*_STEPS, "train.compile"),
+    "optim.min_lr": ("optim.learning_rate",),
+    "sample.prompt": ("corpus.", "tokenizer.", "data.val_fraction", "model.block_size"),
+    "model.dropout": (*_STEPS, "train.compile"),
+    "train.short_windows": ("optim.name", "model.init", "model.block_size", "train.compile"),
+}
+"""Every decision and what it rests on, keys and whole sections, in the order in which ``train/run.py`` takes
+them: a later decision rests on an earlier one, an earlier one only on what is typed."""
+
 PEER_NAMES = {
     "n_ctx": "model.block_size",
     "n_positions": "model.block_size",
@@ -445,13 +479,17 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
         ConfigError: unknown key, value of the wrong kind, or settings that contradict each other.
     """
     values = _read_toml(source) if source else {}
+    resolved = _validate(Recipe, values, str(source)) if values.get("decided") else None
     typed = set()
     for override in overrides:
         section, key, value = _parse_override(override)
         values.setdefault(section, {})[key] = value
         typed.add(f"{section}.{key}")
-    _forget_decided_shape(values, typed)
     recipe = _validate(Recipe, values, str(source), typed)
+    if resolved is not None:
+        changed = {name for name in typed if get(recipe, name) != get(resolved, name)}
+        _forget(values, typed, reopened(set(resolved.decided) - typed, changed))
+        recipe = _validate(Recipe, values, str(source), typed)
     check_relations(recipe)
     return recipe
 
@@ -574,15 +612,27 @@ def _check_step(train: TrainConfig, model: ModelConfig) -> None:
         )
 
 
-def _forget_decided_shape(values: dict[str, Any], typed: Collection[str]) -> None:
-    """Where a resolved recipe is run with another shape, what followed from the old one is open again."""
-    shape = {f"model.{key}" for key in SHAPE_KEYS}
-    if not shape & {*typed}:
-        return
-    again = [name for name in values.get("decided", ()) if name in shape and name not in typed]
+def reopened(decided: Collection[str], changed: Collection[str]) -> set[str]:
+    """Those decisions that rest on what has changed, or on another of them that does."""
+    again: set[str] = set()
+    for name, grounds in GROUNDS.items():
+        moved = {*changed, *again}
+        if name in decided and any(other in grounds or _section_of(other) in grounds for other in moved):
+            again.add(name)
+    return again
+
+
+def _section_of(name: str) -> str:
+    """``"train.minutes"`` -> ``"train."``"""
+    return name.partition(".")[0] + "."
+
+
+def _forget(values: dict[str, Any], typed: Collection[str], again: Collection[str]) -> None:
+    """Take the decisions ``again`` out of a resolved recipe; what is typed is no decision any more."""
     for name in again:
-        values["model"].pop(name.partition(".")[2], None)
-    values["decided"] = [name for name in values.get("decided", ()) if name not in again]
+        section, _, key = name.partition(".")
+        values.get(section, {}).pop(key, None)
+    values["decided"] = [name for name in values["decided"] if name not in typed and name not in again]
 
 
 def _check_family(model: ModelConfig) -> None:

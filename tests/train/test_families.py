@@ -113,6 +113,9 @@ def test_a_modern_model_is_taught_a_longer_window(novel: Path, voice: Voice) -> 
     train(longer, Path("second"), voice)
     config = load_model(Path("second/model")).config
     assert (config.block_size, config.rope_theta, config.n_kv_head) == (32, 40_000, 1)
+    assert "model.n_layer" in load_recipe(Path("second/recipe.toml")).decided
+    again = load_recipe(Path("second/recipe.toml"), ["model.rope_theta=50000"])
+    assert again.model.block_size == 32  # asked for, so no decision
     other = load_recipe(None, [*settings, "model.n_embd=32"])
     with pytest.raises(ConfigError, match="model.n_embd=32, but the weights have 16"):
         train(other, Path("third"), voice)

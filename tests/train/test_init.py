@@ -38,6 +38,13 @@ def test_a_run_may_begin_from_weights(novel: Path, voice: Voice) -> None:
     assert losses_of(RUN)[0] < losses_of(Path("first"))[0] - 0.1
     assert first.progress.best_val_loss is not None and result.progress.step == 4
     assert train(asked, RUN, voice).progress.step == 4  # the same command again: finished
+    train(tiny_recipe(novel, more=("model.n_layer=3", "tokenizer.kind=char")), Path("deeper"), voice)
+    train(
+        load_recipe(RUN / "recipe.toml", ["model.init=deeper", f"corpus.path=['{novel}']"]), Path("b"), voice
+    )
+    deeper = load_recipe(Path("b/recipe.toml"))
+    assert deeper.model.n_layer == 3 and "deeper" in (deeper.tokenizer.path or "")
+    assert len(set(deeper.decided)) == len(deeper.decided)
 
 
 def test_a_compiled_run_goes_on_only_where_there_is_a_compiler(

@@ -379,6 +379,23 @@ def test_a_resolved_recipe_can_be_run_again(novel: Path, voice: Voice) -> None:
     assert weights(Path("again")) == weights(RUN)
 
 
+def test_a_resolved_recipe_with_another_setting_is_decided_anew(novel: Path, voice: Voice) -> None:
+    """In a new run; the same recipe in the old folder makes that one longer, with its decisions."""
+    from yanmo.config import load_recipe
+
+    train(tiny_recipe(novel), RUN, voice)
+    made = load_recipe(RUN / "recipe.toml")
+    assert (made.optim.learning_rate, made.optim.warmup_steps) == (0.024, 0)
+    train(load_recipe(RUN / "recipe.toml", ["optim.name=adamw", "train.max_steps=40"]), Path("other"), voice)
+    other = load_recipe(Path("other/recipe.toml"))
+    assert (other.optim.learning_rate, other.optim.min_lr) == (0.004, 0.0004)
+    assert (other.optim.warmup_steps, other.train.eval_interval) == (2, 4)
+    assert set(made.decided) - set(other.decided) == {"optim.name"}
+    train(load_recipe(RUN / "recipe.toml", ["train.max_steps=40"]), RUN, voice)
+    longer = load_recipe(RUN / "recipe.toml")
+    assert longer == made.model_copy(update={"train": made.train.model_copy(update={"max_steps": 40})})
+
+
 def test_progress_survives_its_checkpoint(novel: Path, voice: Voice) -> None:
     recipe = tiny_recipe(novel)
     result = train(recipe, RUN, voice)

@@ -49,6 +49,7 @@ def adopt_shape(recipe: Recipe) -> Recipe:
     folder = find_model_folder(Path(recipe.model.init))
     shape = load_shape(folder)
     taken = {f"model.{key}": value for key, value in shape.settings().items()}
+    kept: set[str] = set()
     free = () if shape.family == "gpt2" else ("model.block_size", "model.rope_theta")  # no table of positions
     for name, value in list(taken.items()):
         asked = get(recipe, name)
@@ -56,6 +57,7 @@ def adopt_shape(recipe: Recipe) -> Recipe:
             continue
         if name in free:
             taken[name] = asked
+            kept.add(name)
         else:
             said = f"the weights have {value}" if value is not None else f"{shape.family} has no such thing"
             raise ConfigError(
@@ -68,7 +70,8 @@ def adopt_shape(recipe: Recipe) -> Recipe:
     taken = {name: value for name, value in taken.items() if value is not None}
     adopted = with_values(recipe, taken, "model.init")
     check_relations(adopted)
-    return adopted.model_copy(update={"decided": (*recipe.decided, *taken)})
+    decided = dict.fromkeys((*recipe.decided, *(name for name in taken if name not in kept)))
+    return adopted.model_copy(update={"decided": tuple(decided)})
 
 
 def decide_device(recipe: Recipe, world: World) -> dict[str, Any]:
