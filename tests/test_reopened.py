@@ -35,7 +35,6 @@ LENGTH = {
     "optim.warmup_steps": 100,
     "model.dropout": 0.0,
     "train.compile": False,
-    "train.short_windows": 0.4,  # for it rests on train.compile
 }
 RATES = {"optim.learning_rate": 6e-3, "optim.min_lr": 6e-4}
 KIND = {"tokenizer.kind": "char", "sample.prompt": "江湖"}
@@ -46,6 +45,7 @@ REST = {
     "data.packing": "offset",
     "data.val_fraction": 0.01,
     "optim.name": "muon",
+    "train.short_windows": 0.4,
 }
 ALL: dict[str, Any] = SHAPE | PASS | LENGTH | RATES | KIND | REST
 
@@ -80,7 +80,7 @@ PAIRS = {
     "sample.prompt": [
         "corpus.path=['b.txt']", "tokenizer.vocab_size=5000", "data.val_fraction=0.1", "model.block_size=64"
     ],
-    "train.short_windows": ["optim.name=adamw", "model.init=x", "model.block_size=64", "train.compile=true"],
+    "train.short_windows": ["optim.name=adamw", "model.init=x", "model.block_size=64"],
 }  # fmt: skip
 """Each decision, and settings that open it by themselves."""
 
@@ -112,11 +112,11 @@ def opened(path: Path, *typed: str) -> set[str]:
     [
         ("model.n_layer=8", {*SHAPE, *PASS, *LENGTH}),
         ("model.n_embd=1024", {*SHAPE, *PASS, *LENGTH, *RATES}),
-        ("model.block_size=99", {*SHAPE, *PASS, *LENGTH, "sample.prompt"}),
+        ("model.block_size=99", {*SHAPE, *PASS, *LENGTH, "sample.prompt", "train.short_windows"}),
         ("model.n_kv_head=2", {*SHAPE, *PASS, *LENGTH} - {"model.n_kv_head"}),
-        ("model.init=x", {*SHAPE, *PASS, *LENGTH, *RATES, *KIND, "optim.name"}),
+        ("model.init=x", {*SHAPE, *PASS, *LENGTH, *RATES, *KIND, "optim.name", "train.short_windows"}),
         ("model.dropout=0.2", {*PASS, *LENGTH} - {"model.dropout"}),
-        ("optim.name=adamw", {*LENGTH, *RATES}),
+        ("optim.name=adamw", {*LENGTH, *RATES, "train.short_windows"}),
         ("optim.learning_rate=1e-4", {"optim.min_lr"}),
         ("train.batch_size=20", {*PASS, *LENGTH}),
         ("train.device=cuda", {*PASS, *LENGTH}),

@@ -398,7 +398,7 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "optim.min_lr": ("optim.learning_rate",),
     "sample.prompt": ("corpus.", "tokenizer.", "data.val_fraction", "model.block_size"),
     "model.dropout": (*_STEPS, "train.compile"),
-    "train.short_windows": ("optim.name", "model.init", "model.block_size", "train.compile"),
+    "train.short_windows": ("optim.name", "model.init", "model.block_size"),
 }
 """Every decision and what it rests on, keys and whole sections, in the order in which ``train/run.py`` takes
 them: a later decision rests on an earlier one, an earlier one only on what is typed."""
