@@ -217,8 +217,9 @@ def test_what_somebody_wrote_is_never_opened() -> None:
 
 def test_several_settings_and_one_that_is_typed_itself() -> None:
     pinned = ("optim.learning_rate=0.006", "train.compile=false")  # both as they are
-    assert opened(made(), "optim.name=adamw", *pinned) == {*LENGTH} - {"train.compile"}
-    assert opened(made(), "optim.name=adamw", "optim.learning_rate=1e-3") == {*LENGTH, "optim.min_lr"}
+    short = "train.short_windows"
+    assert opened(made(), "optim.name=adamw", *pinned) == {*LENGTH, short} - {"train.compile"}
+    assert opened(made(), "optim.name=adamw", "optim.learning_rate=1e-3") == {*LENGTH, short, "optim.min_lr"}
 
 
 @pytest.mark.parametrize("typed", ["train.minutes=20", "train.eval_interval=7", "sample.prompt=夜雨"])
