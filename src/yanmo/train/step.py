@@ -123,8 +123,8 @@ def accumulate_gradient(
         micro_rows = range(first, min(first + settings.micro_batch_size, rows.stop))
         torch.manual_seed(noise_seed(settings.seed, step, micro, world.rank))
         batch = batches.at(step, micro_rows)
-        inputs = torch.from_numpy(batch.inputs).to(world.device, non_blocking=True)  # (B, T)
-        targets = torch.from_numpy(batch.targets).to(world.device, non_blocking=True)
+        inputs = torch.from_numpy(batch.inputs).to(world.device)  # (B, T)
+        targets = torch.from_numpy(batch.targets).to(world.device)
         if settings.parts > 1:
             inputs, targets = in_parts(inputs, settings.parts), in_parts(targets, settings.parts)
         last = first == starts[-1]
