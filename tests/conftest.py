@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from yanmo.config import Recipe, load_recipe
 from yanmo.log import Voice
@@ -19,6 +20,9 @@ TINY = (
 )  # fmt: skip
 
 
+# red once is red again, on any machine
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 torch.set_num_threads(1)  # tiny models; and two cores may run two tests
 
 
