@@ -246,6 +246,21 @@ def test_what_is_measured_is_the_model_that_is_trained(
     assert horizon == pytest.approx((recipe.train.minutes or 0) * 60 / (1 + measured_with[-1]), abs=2)
 
 
+@pytest.mark.parametrize(("settings", "device", "tried"), [
+    ("", "cpu", {"sdpa", "matmul"}),
+    ("model.dropout=0", "cpu", {"sdpa", "matmul"}),
+    ("model.dropout=0.1", "cpu", {"matmul"}),
+    ("model.dropout=0.1 train.attention=sdpa", "cpu", {"sdpa"}),
+    ("model.dropout=0.1", "cuda", {"sdpa"}),
+])  # fmt: skip
+def test_torchs_attention_is_not_tried_with_dropout_on_a_cpu(
+    settings: str, device: str, tried: set[str]
+) -> None:
+    """It has every weight in memory at once there: 82M needed 4.1 GB for it, and 2.6 without."""
+    recipe = load_recipe(None, settings.split())
+    assert {way.attention for way in ways(recipe, torch.device(device))} == tried
+
+
 def test_experts_are_not_compiled() -> None:
     moe, recipe = GPTConfig(50, 2, 1, 8, 8, family="moe"), load_recipe(None, ["train.minutes=99"])
     assert decide_compile(recipe, moe, CPU, Speed(1.0, 1000.0), 10_000)[0] == {"train.compile": False}

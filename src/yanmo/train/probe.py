@@ -22,7 +22,6 @@ from yanmo.train.machine import is_out_of_memory, onednn_keeps_float32, use_dete
 from yanmo.train.optim import build_optimizer
 
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-ATTENTIONS: tuple[Literal["sdpa", "matmul"], ...] = ("sdpa", "matmul")
 PROBE_FLOP = {"cpu": 2e11}
 """A pass is cut to about so much work; on other devices ``MUCH_FLOP``."""
 MUCH_FLOP = 2e13
@@ -101,11 +100,18 @@ def ways(recipe: Recipe, device: torch.device) -> Iterator[Way]:
     """Those that are open on this device, where the recipe does not say."""
     train, on_cpu = recipe.train, device.type == "cpu"
     for precision in [train.precision] if train.precision else PRECISIONS:
-        for attention in [train.attention] if train.attention else ATTENTIONS if on_cpu else ATTENTIONS[:1]:
+        for attention in [train.attention] if train.attention else attentions(recipe, device):
             yield Way(precision, attention, train.matmul or "torch")
             plain = (precision, attention) == ("float32", "matmul")
             if plain and on_cpu and not train.matmul and onednn_keeps_float32():
                 yield Way(precision, attention, "onednn")
+
+
+def attentions(recipe: Recipe, device: torch.device) -> tuple[Literal["sdpa", "matmul"], ...]:
+    """Those worth trying; torch's own has no dropout on a CPU but with every weight in memory at once."""
+    if device.type != "cpu":
+        return ("sdpa",)
+    return ("matmul",) if recipe.model.dropout else ("sdpa", "matmul")
 
 
 def micro_batches(recipe: Recipe, world: World) -> list[int]:
