@@ -3,6 +3,7 @@
 None of it changes a result but what stands in the recipe: threads, matmul route, ``deterministic``.
 """
 
+import contextlib
 import ctypes
 import os
 
@@ -62,6 +63,12 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def return_freed_memory() -> None:
+    """Give back what malloc keeps, once: after work of another kind its pieces fit nothing that follows."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

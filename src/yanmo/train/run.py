@@ -57,7 +57,7 @@ from yanmo.train.decide import (
     step_limit,
 )
 from yanmo.train.distributed import World, autocast_for, find_world
-from yanmo.train.machine import make_ready
+from yanmo.train.machine import make_ready, return_freed_memory
 from yanmo.train.metrics import rewind
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.plan import Text, describe, forecast
@@ -173,6 +173,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     make_ready(recipe.train)
     voice.live("measuring what is fastest here")
     recipe, horizon = _decide_by_measuring(recipe, config, world, text)
+    return_freed_memory()
     voice.settle()
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))

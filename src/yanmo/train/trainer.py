@@ -30,6 +30,7 @@ from yanmo.generate import write_all
 from yanmo.log import Voice, span
 from yanmo.signals import StopSignal
 from yanmo.train.distributed import Meeting
+from yanmo.train.machine import return_freed_memory
 from yanmo.train.memory import fit_micro_batch, step_in_memory
 from yanmo.train.metrics import Metrics, read_metrics
 from yanmo.train.run import Run, check_folder, lengthen, open_run, point_to_best, restore, resume_metrics
@@ -327,6 +328,7 @@ def save_now(run: Run, metrics: Metrics, batches: Batches) -> None:
     run.progress = replace(run.progress, elapsed_s=run.elapsed())
     metrics.write("checkpoint", step=run.progress.step)
     metrics.flush()  # its rows reach the disk before the checkpoint does
+    return_freed_memory()  # what a step used is not of the sizes that saving takes
     checkpoint = save_checkpoint(
         run.folder, run.progress, run.model, run.prepared.tokenizer,
         run.optimizer.tensors(run.model), environment(),
