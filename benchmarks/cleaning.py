@@ -23,8 +23,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from yanmo.config import CorpusConfig, DedupConfig, load_cleaning
+from yanmo.config import CorpusConfig, DedupConfig
 from yanmo.log import Voice
+from yanmo.recipe import load_cleaning
 from yanmo.text.clean.judge import ENOUGH, Dropped, measure, quality
 from yanmo.text.clean.run import run
 from yanmo.text.dedup import SHINGLE, Seen, marks_of

@@ -16,10 +16,10 @@ import torch
 from torch.nn import functional as F
 
 from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
-from yanmo.config import load_recipe
 from yanmo.data.batches import IGNORED, validation_batches
 from yanmo.data.prepare import prepare
 from yanmo.log import Voice
+from yanmo.recipe import load_recipe
 from yanmo.text.demo import stories
 
 

@@ -35,12 +35,13 @@ import torch
 import turns
 from peers import transformers_twin
 
-from yanmo.config import Recipe, SampleConfig, TrainConfig, decide, load_recipe
+from yanmo.config import Recipe, SampleConfig, TrainConfig
 from yanmo.data.batches import IGNORED, Batches
 from yanmo.data.shards import Tokens
 from yanmo.generate import generate_batch
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import decide, load_recipe
 from yanmo.sampling import Rules
 from yanmo.text.demo import stories
 from yanmo.train.decide import decide_optimizer, usual_rate

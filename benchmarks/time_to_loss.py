@@ -35,9 +35,10 @@ import torch
 import turns
 from peers import transformers_twin
 
-from yanmo.config import OptimConfig, load_recipe
+from yanmo.config import OptimConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import load_recipe
 from yanmo.train.decide import SHORT_WINDOWS
 from yanmo.train.distributed import World, autocast_for
 from yanmo.train.machine import make_ready

@@ -99,11 +99,11 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     """The trainer's own step on random shards."""
     import numpy as np
 
-    from yanmo.config import decide, load_recipe
     from yanmo.data.batches import Batches
     from yanmo.data.shards import Tokens
     from yanmo.model.gpt import GPT
     from yanmo.model.shape import GPTConfig
+    from yanmo.recipe import decide, load_recipe
     from yanmo.train.decide import decide_device, decide_optimizer
     from yanmo.train.distributed import World, autocast_for
     from yanmo.train.machine import make_ready

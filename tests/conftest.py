@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from yanmo.config import Recipe, load_recipe
+from yanmo.config import Recipe
 from yanmo.log import Voice
+from yanmo.recipe import load_recipe
 
 TINY = (
     "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=16",

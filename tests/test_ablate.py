@@ -7,7 +7,7 @@ import pytest
 from benchmarks.ablate import DECISIONS, decisions, disagreements, expected_minutes, main, plan, read
 
 from tests.conftest import TINY, tiny_recipe
-from yanmo.config import decide, to_toml
+from yanmo.recipe import decide, to_toml
 
 
 def row(seed: int, learning_rate: float | None = None, **more: Any) -> dict[str, Any]:

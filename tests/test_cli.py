@@ -17,8 +17,8 @@ from yanmo.cli import (
     names_a_recipe,
     short_path,
 )
-from yanmo.config import load_recipe, split_arguments, to_toml
 from yanmo.evaluate import ReferenceLines
+from yanmo.recipe import load_recipe, split_arguments, to_toml
 from yanmo.train.trainer import Result
 
 HEAVY = ("torch", "numpy", "pydantic", "transformers", "scrapy", "trafilatura", "tokenizers", "safetensors")

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from yanmo.config import (
+from yanmo.config import Recipe
+from yanmo.errors import ConfigError
+from yanmo.recipe import (
     PEER_NAMES,
-    Recipe,
     decide,
     differences,
     get,
@@ -16,7 +17,6 @@ from yanmo.config import (
     settings,
     to_toml,
 )
-from yanmo.errors import ConfigError
 
 
 def test_every_setting_says_what_it_does() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from benchmarks.demo_floor import excess_over_floor
 
-from yanmo.config import load_recipe, recipe_path
 from yanmo.log import Voice
+from yanmo.recipe import load_recipe, recipe_path
 from yanmo.train.trainer import train
 
 

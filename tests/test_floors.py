@@ -8,7 +8,7 @@ import yanmo
 ROOT = Path(yanmo.__file__).parent
 
 FLOORS = {
-    "errors": 0, "config": 0, "log": 0, "storage": 0, "workers": 0, "signals": 0,
+    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "workers": 0, "signals": 0,
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
     "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1,
     "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1, "text.report": 1, "text.report_page": 1,
@@ -37,7 +37,8 @@ FLOORS = {
     "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "cli_corpus": 8, "cli_crawl": 8, "cli_scale": 8, "__main__": 9,
 }  # fmt: skip
 SIBLINGS = {
-    "config": {"errors"},
+    "relations": {"config", "errors"},
+    "recipe": {"config", "relations", "errors"},
     "storage": {"errors"},
     "workers": {"errors"},
     "text.clean.judge": {"text.encodings"},

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from yanmo.log import PLAIN_SECONDS, Progress, Voice, span
+from yanmo.log import PLAIN_SECONDS, Progress, Voice, counted, span
 
 
 class Terminal(io.StringIO):
@@ -65,3 +65,11 @@ def test_progress_says_how_far_and_how_long_still() -> None:
 )
 def test_spans_of_time_are_said_as_people_do(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def test_things_are_counted_as_people_do() -> None:
+    assert [counted(number, "window") for number in (1, 2, 2000)] == [
+        "1 window",
+        "2 windows",
+        "2,000 windows",
+    ]

@@ -5,22 +5,10 @@ from typing import Any
 
 import pytest
 
-from yanmo.config import (
-    FREE_ON_RESUME,
-    GROUNDS,
-    SECTIONS,
-    SHAPE_KEYS,
-    Recipe,
-    decide,
-    differences,
-    get,
-    lengthened,
-    load_recipe,
-    resumed,
-    settings,
-    to_toml,
-)
+from yanmo.config import FREE_ON_RESUME, SECTIONS, SHAPE_KEYS, Recipe
 from yanmo.errors import ConfigError
+from yanmo.recipe import decide, differences, get, lengthened, load_recipe, resumed, settings, to_toml
+from yanmo.relations import GROUNDS
 
 SHAPE = {"model.n_kv_head": 4, "model.head_dim": 64, "model.n_inner": 704, "model.rope_theta": 1e4}
 PASS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY, invented_text
-from yanmo.config import load_recipe, recipe_path
 from yanmo.model.gpt import count_parameters
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import load_recipe, recipe_path
 
 PAGES = Path(__file__).parents[1] / "docs" / "seeds"
 SMALL = (

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TextIO
 
 from yanmo import storage
-from yanmo.config import Recipe, SampleConfig, with_values
+from yanmo.config import Recipe, SampleConfig
 from yanmo.errors import YanmoError
 from yanmo.generate import write_from
 from yanmo.model.gpt import GPT
+from yanmo.recipe import with_values
 from yanmo.sampling import encode
 from yanmo.tokenizer import Tokenizer
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from yanmo import storage
-from yanmo.config import Recipe, load_recipe
+from yanmo.config import Recipe
 from yanmo.errors import CheckpointError, ConfigError, DivergedError
 from yanmo.model.config_json import from_config_json, to_config_json
 from yanmo.model.gpt import GPT
 from yanmo.model.names import from_hugging_face, to_hugging_face
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import load_recipe
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 from yanmo.weights import ONE_FILE, load_tensors, load_weights, save_tensors
 

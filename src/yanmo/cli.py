@@ -125,8 +125,8 @@ def leave(code: int) -> None:
 @app.command()
 def quickstart(arguments: Settings = None) -> None:
     """Train for three minutes on the embedded demo corpus, or on TEXT, and show what the model writes."""
-    from yanmo.config import load_recipe, recipe_path, split_arguments
     from yanmo.log import Voice
+    from yanmo.recipe import load_recipe, recipe_path, split_arguments
     from yanmo.train.trainer import train as train_run
 
     texts, settings = split_arguments(arguments or [])
@@ -178,8 +178,8 @@ def train(
 ) -> None:
     """Train a model on TEXT, or as a RECIPE says. The same command again resumes; a greater
     train.max_steps, epochs or minutes goes on for longer."""
-    from yanmo.config import to_toml
     from yanmo.log import Voice
+    from yanmo.recipe import to_toml
 
     recipe, name = read_recipe(arguments or [])
     if dry_run:
@@ -214,8 +214,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
-    from yanmo.config import MICRO_BATCH, decide
+    from yanmo.config import MICRO_BATCH
     from yanmo.log import Voice
+    from yanmo.recipe import decide
     from yanmo.train.decide import decide_dropout, decide_short_windows, step_limit
     from yanmo.train.distributed import find_world
     from yanmo.train.plan import Text, describe, forecast
@@ -361,7 +362,7 @@ def env(as_json: Json = False) -> None:
 
 def read_recipe(arguments: list[str]) -> tuple["Recipe", str]:
     """The recipe that the arguments of `train` and `plan` mean, and the name its run folder gets."""
-    from yanmo.config import load_recipe, recipe_path, recipes_folder, split_arguments
+    from yanmo.recipe import load_recipe, recipe_path, recipes_folder, split_arguments
 
     texts, settings = split_arguments(arguments)
     source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None
@@ -394,7 +395,7 @@ def names_a_recipe(name: str) -> bool:
 
 def devices_named(recipe: "Recipe", folder: Path) -> int:
     """How many devices `train.device` names, in the recipe or in that of the run it resumes."""
-    from yanmo.config import load_recipe
+    from yanmo.recipe import load_recipe
 
     recorded = folder / "recipe.toml"
     device = recipe.train.device
@@ -426,8 +427,8 @@ def load_writer(
 ) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
     """What writing needs: the folder that RUN means, its model and tokenizer, its [sample] with ``given``."""
     from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
-    from yanmo.config import with_values
     from yanmo.generate import make_writer
+    from yanmo.recipe import with_values
     from yanmo.train.distributed import find_device
 
     folder = find_model_folder(run)
@@ -526,7 +527,7 @@ def next_commands(result: "Result", prompt: str | None) -> str:
 
 def longer_setting(result: "Result") -> str:
     """Three times the length of a run, as a setting."""
-    from yanmo.config import load_recipe
+    from yanmo.recipe import load_recipe
 
     train = load_recipe(result.folder / "recipe.toml").train
     if train.minutes is not None and result.progress.elapsed_s > 0.9 * 60 * train.minutes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yanmo.errors import ConfigError
+from yanmo.log import counted
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -239,11 +240,6 @@ def amount(documents: int, characters: int) -> str:
     return f"{counted(documents, 'document')}, {counted(characters, 'character')}"
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things: ``1 document``, ``2,000 documents``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def less(characters: int) -> str:
     """By how much a text grew shorter, as the rest of a line."""
     if not characters:
@@ -284,7 +280,7 @@ def show_changes(config: "Cleaning") -> None:
 
 
 def _cleaning(arguments: list[str], verb: str) -> "Cleaning":
-    from yanmo.config import load_cleaning, split_arguments
+    from yanmo.recipe import load_cleaning, split_arguments
 
     paths, settings = split_arguments(arguments)
     if not paths:

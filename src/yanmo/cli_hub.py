@@ -26,9 +26,9 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Take over a model, its tokens or its settings, and prove that it computes what it did."""
-    from yanmo.config import load_recipe, split_arguments
     from yanmo.hub.importer import import_ as take_over
     from yanmo.log import Voice
+    from yanmo.recipe import load_recipe, split_arguments
 
     names, settings = split_arguments(arguments)
     if len(names) != 1:

@@ -92,7 +92,8 @@ def _require_datatrove() -> None:
 
 def plan_settings(arguments: list[str]) -> "tuple[Cleaning, Recipe]":
     """What `yanmo clean` is told, and what `yanmo prepare`."""
-    from yanmo.config import Cleaning, load_cleaning, load_recipe, split_arguments
+    from yanmo.config import Cleaning
+    from yanmo.recipe import load_cleaning, load_recipe, split_arguments
 
     paths, settings = split_arguments(arguments)
     if not paths:

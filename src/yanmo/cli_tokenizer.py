@@ -53,9 +53,9 @@ def train(
     out: Out = None,
 ) -> None:
     """Learn a vocabulary from texts. The same texts and settings give the same file, bit for bit."""
-    from yanmo.config import load_recipe, split_arguments
     from yanmo.data.survey import learn_tokenizer
     from yanmo.log import Voice
+    from yanmo.recipe import load_recipe, split_arguments
 
     texts, settings = split_arguments(arguments)
     if kind not in ("bpe", "unigram", "char"):
@@ -83,7 +83,7 @@ def import_(
     out: Out = None,
 ) -> None:
     """Save somebody else's vocabulary as a tokenizer.json of ours, with the same ids."""
-    from yanmo.config import load_recipe, split_arguments
+    from yanmo.recipe import load_recipe, split_arguments
     from yanmo.tokenizer import read_tokenizer
     from yanmo.tokenizer.hub import fetch
 

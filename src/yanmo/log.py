@@ -128,3 +128,8 @@ def span(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 document``, ``2,000 documents``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -283,7 +283,7 @@ def test_a_config_that_no_model_has_is_refused_at_once(
 
 def test_the_folder_trains_on_with_its_own_vocabulary(novel: Path, tmp_path: Path, voice: Voice) -> None:
     from tests.conftest import TINY
-    from yanmo.config import load_recipe
+    from yanmo.recipe import load_recipe
     from yanmo.train.trainer import train
 
     theirs = NanoGPT(len(LETTERS), bias=False)

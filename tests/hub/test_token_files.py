@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from tests.hub.makers import LETTERS, bpe_tokenizer, meta_pickle
-from yanmo.config import TokenizerConfig, load_recipe
+from yanmo.config import TokenizerConfig
 from yanmo.data.prepare import prepare
 from yanmo.errors import ConfigError, DataError
 from yanmo.hub.importer import Imported, import_
 from yanmo.hub.proof import SENTENCES
 from yanmo.hub.token_files import read_tokens
 from yanmo.log import Voice
+from yanmo.recipe import load_recipe
 from yanmo.tokenizer import load_tokenizer
 
 TEXT = "\n".join(SENTENCES) * 5

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from yanmo.config import decide, load_recipe, to_toml
 from yanmo.errors import CheckpointError, ConfigError
 from yanmo.model.config_json import from_config_json, to_config_json
 from yanmo.model.gpt import count_active, count_between, count_parameters
 from yanmo.model.rotary import rotation_at
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import decide, load_recipe, to_toml
 from yanmo.train.decide import decide_shape
 
 GPT2 = GPTConfig(321, 2, 4, 32, 16, dropout=0.1)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.scale.conftest import write_corpus
-from yanmo.config import load_cleaning, load_recipe
 from yanmo.data.shards import ShardSet
 from yanmo.data.split import plan_split
 from yanmo.log import Voice
+from yanmo.recipe import load_cleaning, load_recipe
 from yanmo.scale import tokens
 from yanmo.scale.corpus import unwanted_in
 from yanmo.scale.plan import Plan, deal, make_plan

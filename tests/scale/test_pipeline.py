@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
-from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig, load_cleaning
+from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import ShardSet
 from yanmo.errors import DataError
 from yanmo.log import Voice
+from yanmo.recipe import load_cleaning
 from yanmo.text.clean.run import run
 from yanmo.text.documents import corpus_fingerprint
 

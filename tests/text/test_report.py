@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from yanmo.config import load_cleaning
 from yanmo.log import Voice
+from yanmo.recipe import load_cleaning
 from yanmo.text import demo
 from yanmo.text.clean.run import run
 from yanmo.text.report import inspect, is_poem, scripts

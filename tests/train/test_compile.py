@@ -9,11 +9,11 @@ import torch
 from tests.conftest import tiny_recipe
 from tests.train.test_distributed import run
 from tests.train.test_trainer import RUN, StopAt, losses, weights
-from yanmo.config import load_recipe
 from yanmo.errors import Stopped
 from yanmo.log import Voice
 from yanmo.model.fused import causal_attention
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import load_recipe
 from yanmo.train import probe
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train

@@ -3,10 +3,11 @@ from collections import Counter
 import pytest
 import torch
 
-from yanmo.config import Recipe, load_recipe
+from yanmo.config import Recipe
 from yanmo.errors import DeviceError
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import load_recipe
 from yanmo.train import decide, machine, probe, run
 from yanmo.train.decide import (
     decide_compile,
@@ -239,7 +240,7 @@ def test_what_is_measured_is_the_model_that_is_trained(
     monkeypatch.setattr(run, "measure", measured)
     recipe = load_recipe(None, ["train.compile=false", "optim.learning_rate=1e-3", *settings.split()])
     text = Text(characters=120_000, train_tokens=120_000, val_tokens=100)
-    decided, horizon = run._decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
+    decided, horizon = run.decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
     assert seen == measured_with
     assert decided.model.dropout == measured_with[-1]
     assert decided.train.attention == ("matmul" if measured_with[-1] else "sdpa")

@@ -11,13 +11,14 @@ from tests.train.test_distributed import losses, run
 from tests.train.test_trainer import RUN, StopAt, weights, without_times
 from yanmo.assess import assess
 from yanmo.checkpoint import load_model, load_model_and_tokenizer
-from yanmo.config import SampleConfig, load_recipe, recipe_path
+from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError, Stopped
 from yanmo.generate import make_writer, write_all
 from yanmo.log import Voice
 from yanmo.model.gpt import count_active, count_parameters
 from yanmo.model.moe import BIAS_STEP, balance, routers_of
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import load_recipe, recipe_path
 from yanmo.storage import read_json
 from yanmo.train import step
 from yanmo.train.metrics import read_metrics

@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import invented_text, tiny_recipe
 from tests.train.test_trainer import RUN
 from yanmo.checkpoint import find_model_folder
-from yanmo.config import load_recipe
 from yanmo.errors import ConfigError, DeviceError
 from yanmo.log import Voice
+from yanmo.recipe import load_recipe
 from yanmo.tokenizer import load_tokenizer
 from yanmo.train import memory
 from yanmo.train.metrics import read_metrics

@@ -9,9 +9,9 @@ from tests.conftest import invented_text, tiny_recipe
 from tests.train.test_trainer import RUN, StopAt, losses, weights
 from yanmo import storage
 from yanmo.checkpoint import find_model_folder, newest_first, step_of
-from yanmo.config import load_recipe
 from yanmo.errors import ConfigError, Stopped
 from yanmo.log import Voice
+from yanmo.recipe import load_recipe
 from yanmo.train.metrics import read_metrics
 from yanmo.train.schedule import Aim, Plan, learning_rate_at
 from yanmo.train.trainer import train

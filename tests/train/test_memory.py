@@ -9,9 +9,9 @@ import torch
 
 from tests.conftest import tiny_recipe
 from tests.train.test_trainer import RUN, StopAt, losses, weights
-from yanmo.config import load_recipe
 from yanmo.errors import DeviceError, DivergedError, Stopped
 from yanmo.log import Voice
+from yanmo.recipe import load_recipe
 from yanmo.train import machine, memory
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
@@ -19,7 +19,7 @@ from yanmo.train.trainer import train
 PEAK = """
 import sys
 from pathlib import Path
-from yanmo.config import load_recipe
+from yanmo.recipe import load_recipe
 from yanmo.log import Voice
 from yanmo.model.gpt import count_parameters
 from yanmo.checkpoint import find_model_folder, load_shape

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from yanmo.config import Recipe, load_recipe
+from yanmo.config import Recipe
 from yanmo.errors import ConfigError
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import load_recipe
 from yanmo.train.plan import Text, describe, forecast
 
 TEXT = Text(characters=1_000_000, train_tokens=1_000_000, val_tokens=50_000)
@@ -132,7 +133,7 @@ def test_one_line_says_every_way_that_was_chosen() -> None:
                     "optim.learning_rate=1e-3")  # fmt: skip
     lines = describe(chosen, DOUPO, forecast(chosen, DOUPO, TEXT))
     assert (
-        "by     cpu, 2 threads, float32, sdpa attention, oneDNN's float32, 1 windows at a time, not compiled,"
+        "by     cpu, 2 threads, float32, sdpa attention, oneDNN's float32, 1 window at a time, not compiled,"
         " adamw at 0.001, half windows for the first 40%"
     ) in lines
     nothing = load_recipe(None, [])

@@ -371,7 +371,7 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
 
 
 def test_a_resolved_recipe_can_be_run_again(novel: Path, voice: Voice) -> None:
-    from yanmo.config import load_recipe
+    from yanmo.recipe import load_recipe
 
     train(tiny_recipe(novel), RUN, voice)
     train(load_recipe(RUN / "recipe.toml"), Path("again"), voice)
@@ -381,7 +381,7 @@ def test_a_resolved_recipe_can_be_run_again(novel: Path, voice: Voice) -> None:
 
 def test_a_resolved_recipe_with_another_setting_is_decided_anew(novel: Path, voice: Voice) -> None:
     """In a new run; the same recipe in the old folder makes that one longer, with its decisions."""
-    from yanmo.config import load_recipe
+    from yanmo.recipe import load_recipe
 
     train(tiny_recipe(novel), RUN, voice)
     made = load_recipe(RUN / "recipe.toml")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from yanmo import storage
 from yanmo.checkpoint import build_model, write_model
-from yanmo.config import Recipe, TokenizerConfig, load_recipe, to_toml
+from yanmo.config import Recipe, TokenizerConfig
 from yanmo.errors import CheckpointError, ConfigError, DataError
 from yanmo.hub.fetch import fetch_model
 from yanmo.hub.foreign import CHAT, Foreign, fit_vocabulary, read_foreign
@@ -27,6 +27,7 @@ from yanmo.log import Voice
 from yanmo.model.config_json import from_config_json
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.names import to_hugging_face
+from yanmo.recipe import load_recipe, to_toml
 from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
 
 

@@ -98,6 +98,8 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     dtype = product_dtype(x)
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.rms_norm(x, x.shape[-1:], weight.to(x.dtype), epsilon).to(dtype)
+    if not torch.is_grad_enabled():  # of a single row, as in writing, apply would cost more than the sums
+        return _normalised(x, weight, epsilon, dtype)[0]
     y: Tensor = _RMSNorm.apply(x, weight, epsilon, dtype)  # type: ignore[no-untyped-call]
     return y
 
@@ -107,6 +109,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     All of one dtype; in the first half of ``sin`` are the negative sines.
     """
+    if not torch.is_grad_enabled():
+        return _turned(x, cos, sin)
     y: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return y
 
@@ -114,10 +118,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_exact(x)).square_()
-        scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_()  # (..., 1)
+        y, scale = _normalised(x, weight, epsilon, dtype)
         ctx.save_for_backward(x, weight, scale)
-        return _scaled(x, scale, dtype).mul_(weight.to(dtype))
+        return y
 
     @staticmethod
     @once_differentiable
@@ -132,6 +135,13 @@ class _RMSNorm(torch.autograd.Function):
         return dx, dweight, None, None
 
 
+def _normalised(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the norm gives, and what it multiplied x by, (..., 1)."""
+    squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_exact(x)).square_()
+    scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_()
+    return _scaled(x, scale, dtype).mul_(weight.to(dtype)), scale
+
+
 def _scaled(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (x * scale.to(x.dtype)).to(dtype)  # of mixed dtypes torch would make copies
 
@@ -140,13 +150,17 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return (x * cos).addcmul_(x.roll(x.size(-1) // 2, -1), sin)
+        return _turned(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return (grad * cos).addcmul_(grad.roll(grad.size(-1) // 2, -1), -sin), None, None
+        return _turned(grad, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return (x * cos).addcmul_(x.roll(x.size(-1) // 2, -1), sin)
 
 
 def _exact(x: Tensor) -> torch.dtype:

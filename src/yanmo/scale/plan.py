@@ -26,10 +26,9 @@ from yanmo.config import (
     Recipe,
     Section,
     TokenizerConfig,
-    read_settings,
-    section_toml,
 )
 from yanmo.errors import ConfigError
+from yanmo.recipe import read_settings, section_toml
 from yanmo.text.documents import DEMO
 from yanmo.text.sources import find_files
 from yanmo.tokenizer import Tokenizer, find_tokenizer, load_tokenizer

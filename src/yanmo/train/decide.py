@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from yanmo.checkpoint import find_model_folder, load_shape
-from yanmo.config import Recipe, check_relations, get, given_keys, with_values
+from yanmo.config import Recipe
 from yanmo.data.batches import windows_in
 from yanmo.errors import ConfigError, DeviceError
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import get, given_keys, with_values
+from yanmo.relations import check_relations
 from yanmo.train.distributed import World
 from yanmo.train.probe import Speed, gain_of_compiling
 

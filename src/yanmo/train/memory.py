@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from yanmo import storage
-from yanmo.config import MICRO_BATCH, to_toml, with_values
+from yanmo.config import MICRO_BATCH
 from yanmo.data.batches import Batches
 from yanmo.errors import DeviceError
+from yanmo.recipe import to_toml, with_values
 from yanmo.train.machine import is_out_of_memory
 from yanmo.train.metrics import Metrics
 from yanmo.train.probe import largest_divisor, no_room

@@ -14,6 +14,7 @@ import torch
 from yanmo.config import Recipe
 from yanmo.data.batches import windows_in
 from yanmo.data.shards import ShardSet
+from yanmo.log import counted
 from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import GPT, count_active, count_between, count_parameters
 from yanmo.model.shape import GPTConfig
@@ -206,7 +207,7 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         f" window {config.block_size}, vocabulary {config.vocab_size:,};"
         f" {found.tokens_per_parameter:.2f} training tokens per parameter",
         f"plan   {', '.join(ends)}; batches of {train.batch_size} windows",
-        f"by     {ways(recipe)}",
+        f"by     {choices(recipe)}",
         f"needs  about {gigabytes(found.memory_bytes)} of memory (to write,"
         f" {found.cache_bytes / 1000:.1f} kB for each token it looks back on),"
         f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
@@ -221,18 +222,16 @@ def recipe_lines(recipe: Recipe) -> Iterator[str]:
         yield f"[{section}] " + " ".join(f"{key}={_plain(value)}" for key, value in values.items())
 
 
-def ways(recipe: Recipe) -> str:
+def choices(recipe: Recipe) -> str:
     """How it is computed and learned, as far as that is decided: what is measured or follows by rule."""
     train, optim = recipe.train, recipe.optim
     said = [
         train.device,
-        f"{train.threads} thread{'s' if train.threads > 1 else ''}"
-        if train.threads and train.device == "cpu"
-        else None,
+        counted(train.threads, "thread") if train.threads and train.device == "cpu" else None,
         train.precision,
         f"{train.attention} attention" if train.attention else None,
         "oneDNN's float32" if train.matmul == "onednn" else None,
-        f"{train.micro_batch_size} windows at a time" if train.micro_batch_size else None,
+        f"{counted(train.micro_batch_size, 'window')} at a time" if train.micro_batch_size else None,
         {True: "compiled", False: "not compiled", None: None}[train.compile],
         f"{optim.name} at {optim.learning_rate:g}" if optim.name and optim.learning_rate else None,
         f"half windows for the first {train.short_windows:.0%}" if train.short_windows else None,

@@ -23,17 +23,7 @@ from yanmo.checkpoint import (
     load_training,
     newest_first,
 )
-from yanmo.config import (
-    Recipe,
-    check_relations,
-    decide,
-    differences,
-    lengthened,
-    load_recipe,
-    resumed,
-    to_toml,
-    with_values,
-)
+from yanmo.config import Recipe
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.environment import environment
 from yanmo.errors import CheckpointError, ConfigError
@@ -42,6 +32,8 @@ from yanmo.generate import encode_prompt
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
+from yanmo.recipe import decide, differences, lengthened, load_recipe, resumed, to_toml, with_values
+from yanmo.relations import check_relations
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 from yanmo.train.decide import (
     adopt_shape,
@@ -172,7 +164,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     text = Text.of(prepared.shards)
     make_ready(recipe.train)
     voice.live("measuring what is fastest here")
-    recipe, horizon = _decide_by_measuring(recipe, config, world, text)
+    recipe, horizon = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
     voice.settle()
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
@@ -190,7 +182,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     return recipe, prepared, plan, world
 
 
-def _decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: Text) -> tuple[Recipe, int]:
+def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: Text) -> tuple[Recipe, int]:
     """The fastest arithmetic, how many steps that gives, and what follows from their number.
 
     Dropout costs time, and whether there is any follows from the number of steps: then it is measured again.
@@ -202,7 +194,7 @@ def _decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: 
     horizon, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens)
     dropout = decide_dropout(chosen, horizon, text.train_tokens)
     if recipe.model.dropout is None and dropout.get("model.dropout"):
-        return _decide_by_measuring(decide(recipe, dropout), config, world, text)
+        return decide_by_measuring(decide(recipe, dropout), config, world, text)
     return decide(chosen, compiled | length | dropout), horizon
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from yanmo.config import load_cleaning
 from yanmo.errors import DataError
 from yanmo.log import Voice
+from yanmo.recipe import load_cleaning
 from yanmo.text import demo
 from yanmo.text.clean import run as station
 from yanmo.text.clean.explain import explain, hunks
