@@ -11,9 +11,10 @@ speed, ``--at-once`` may share the cores. First the runs that are missing are pr
 will take, by the slowest step that an earlier row of the text recorded. At the end the table's rows of this
 text and this length are printed, best first.
 
-A row is found again by its text, length, settings and seed, and by nothing else. A default that has changed
-since is not noticed for rows that are there: name in the settings whatever matters. Of new rows ``decided``
-says what they were made with; where rows of the same settings disagree in it, a line below the table says so.
+A row is found again by its text, length, settings (in any order) and seed, and by nothing else. A default
+that has changed since is not noticed for rows that are there: name in the settings whatever matters. Of new
+rows ``decided`` says what they were made with; where rows of the same settings disagree in it, a line below
+the table says so.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main() -> None:
         for seed in range(1, asked.seeds + 1)
         for variant in asked.variants
     ]
-    missing = [key for key in asked_for if not any(key.items() <= row.items() for row in done)]
+    missing = [key for key in asked_for if not any(is_of(row, key) for row in done)]
     print("\n".join(plan(missing, done, asked.at_once)), flush=True)
     threads = max((os.cpu_count() or 1) // asked.at_once, 1)
     with ThreadPoolExecutor(asked.at_once) as pool:
@@ -77,6 +78,12 @@ def main() -> None:
     print_table(found)
     for line in disagreements(found):
         print(f"\n{line}")
+
+
+def is_of(row: dict[str, Any], key: dict[str, Any]) -> bool:
+    """Whether a row is of this run; the order of settings, and spaces between them, mean nothing."""
+    same = all(row.get(name) == value for name, value in key.items() if name != "settings")
+    return same and sorted(row["settings"].split()) == sorted(key["settings"].split())
 
 
 def read(table: Path) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def compare(asked: argparse.Namespace) -> None:
-    """The table: a block is one text, or as many as fit into half a second."""
+    """The table: a block is one text, or as many as fit into a turn."""
     results: dict[str, Any] = {}
     print("| batch | side | tokens/s, median | ratio to transformers (range) | same greedy text |")
     print("|---|---|---|---|---|")

@@ -38,7 +38,7 @@ from peers import transformers_twin
 from yanmo.config import OptimConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
-from yanmo.recipe import load_recipe
+from yanmo.recipe import decide, load_recipe
 from yanmo.train.decide import SHORT_WINDOWS
 from yanmo.train.distributed import World, autocast_for
 from yanmo.train.machine import make_ready
@@ -266,9 +266,12 @@ def yanmo_side(setting: Setting, family: Any, vocab_size: int, seed: int) -> Tra
 def decisions(setting: Setting, config: GPTConfig) -> dict[str, Any]:
     """What yanmo's probe chooses here."""
     settings = [f"train.batch_size={setting.batch}", f"model.block_size={setting.block}"]
-    recipe = load_recipe(None, [*settings, "optim.name=muon", "train.device=cpu"])
+    settings += [f"model.dropout={setting.dropout}", "optim.name=muon", "train.device=cpu"]
+    recipe = load_recipe(None, settings)
     make_ready(recipe.train)
-    return measure(recipe, config, World(torch.device("cpu")))[0]
+    found, _ = measure(recipe, config, World(torch.device("cpu")))
+    make_ready(decide(recipe, found).train)
+    return found
 
 
 def other_side(setting: Setting, vocab_size: int, nanogpt: str | None) -> Trained:

@@ -122,6 +122,7 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     make_ready(recipe.train)
     decisions, _ = measure(recipe, config, world)
     recipe = decide(recipe, decisions)
+    make_ready(recipe.train)
     model = GPT(config)
     model.initialise(0)
     model.use_attention(recipe.train.attention or "sdpa")

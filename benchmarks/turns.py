@@ -1,7 +1,7 @@
 """What all benchmarks share: workers that take turns, ratios by round, and a record of the machine.
 
 Each side of a comparison is a process of its own (so that one's memory allocator, threads and packages
-are not the other's) that stays alive and works only in its turn: a block of at least half a second, A B
+are not the other's) that stays alive and works only in its turn: a block of at least 0.7 seconds, A B
 A B …, several rounds. A ratio is taken within a round, where the machine was as fast for both; what is
 told is the median of the ratios and their range.
 """

@@ -10,6 +10,7 @@ from yanmo.recipe import (
     decide,
     differences,
     get,
+    load_cleaning,
     load_recipe,
     recipe_path,
     recipes_folder,
@@ -66,6 +67,32 @@ def test_a_wrong_setting_is_answered_with_the_right_one(override: str, what: str
         load_recipe(None, [override])
     assert what in caught.value.what
     assert mend in caught.value.mend
+
+
+def test_a_command_names_its_own_settings_only() -> None:
+    for override, mend in (("clean.lr=1", "did you mean 'clean."), ("foo=1", "corpus, clean, dedup;")):
+        with pytest.raises(ConfigError) as caught:
+            load_cleaning([override])
+        assert mend in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("sample.prompt=2024", "2024"),
+        ('sample.prompt="2024"', "2024"),
+        ("sample.prompt=true", "true"),
+        ("sample.prompt=[江湖]", "[江湖]"),
+        ("sample.stop=。", ("。",)),
+        ("sample.stop=12", ("12",)),
+        ('sample.stop=["。", "！"]', ("。", "！")),
+        ("corpus.path=novel.txt", ("novel.txt",)),
+        ("train.device=cpu", "cpu"),
+        ("train.seed=2024", 2024),
+    ],
+)
+def test_what_is_typed_for_a_text_is_text(override: str, value: object) -> None:
+    assert get(load_recipe(None, [override]), override.partition("=")[0]) == value
 
 
 def test_all_names_of_peers_lead_to_settings() -> None:

@@ -173,7 +173,7 @@ SIBLINGS = {
     "model.config_json": {"model.layers", "model.shape"},
     "model.names": {"model.shape"},
     "train.optim": {"train.muon"},
-    "train.step": {"train.distributed", "train.optim"},
+    "train.step": {"train.distributed", "train.machine", "train.optim"},
     "generate": {"sampling"},
     "evaluate": {"train.distributed"},
     "train.decide": {"checkpoint", "train.probe"},

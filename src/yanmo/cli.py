@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="yanmo",
-    help="yanmo 研墨: from raw Chinese text to a GPT-2 that writes.",
+    help="yanmo 研墨: from raw Chinese text to a GPT that writes.",
     epilog="Start with: yanmo quickstart, or yanmo train novel.txt",
     no_args_is_help=True,
     add_completion=False,

@@ -238,7 +238,7 @@ class TrainConfig(Section):
     compile: bool | None = None
     """Let torch.compile fuse the model: half a minute of preparation or more, then faster steps. Needs a
     C++ compiler on a CPU. Decided: in a run of half an hour or more (on a GPU, two minutes), whether it is
-    faster by a twentieth, measured; else not."""
+    faster by a twentieth, measured; else not, nor in `moe`."""
     attention: Literal["sdpa", "matmul"] | None = None
     """torch's fused attention, or matrix products in blocks (`model/fused.py`). Decided: measured; with
     dropout on a CPU `matmul`, since torch's keeps every weight there."""

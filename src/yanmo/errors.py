@@ -45,7 +45,7 @@ class ConfigError(YanmoError):
 
 
 class DeviceError(ConfigError):
-    """The device asked for is not there. yanmo never falls back silently."""
+    """The device asked for is not there, or cannot do what is asked. yanmo never falls back silently."""
 
 
 class DataError(YanmoError):

@@ -78,8 +78,8 @@ def evaluate(
     model.eval()
     batches = validation_batches(tokens, model.config.block_size, batch_size, end_of_text)
     for batch in islice(batches, world.rank, None, world.size):
-        inputs = torch.from_numpy(batch.inputs).to(device)
-        targets = torch.from_numpy(batch.targets).to(device)
+        inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
+        targets = torch.from_numpy(batch.targets).to(device)  # (B, T)
         with autocast():
             nats += float(model.loss(inputs, targets))
     model.train(training)
@@ -105,7 +105,7 @@ def evaluate_sliding(
     device, nats = model.tokens.weight.device, 0.0
     model.eval()
     for batch in sliding_batches(tokens, model.config.block_size, stride, batch_size, end_of_text):
-        inputs = torch.from_numpy(batch.inputs).to(device)
+        inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
         nats += float(model.loss(inputs, torch.from_numpy(batch.targets).to(device)))
     return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
 

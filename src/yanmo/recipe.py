@@ -120,7 +120,7 @@ def load_cleaning(overrides: Iterable[str] = (), paths: Iterable[str] = ()) -> C
     values: dict[str, Any] = {"corpus": {"path": list(paths)}}
     typed = set()
     for override in overrides:
-        section, key, value = _parse_override(override, tuple(Cleaning.model_fields))
+        section, key, value = _parse_override(override, Cleaning)
         values.setdefault(section, {})[key] = value
         typed.add(f"{section}.{key}")
     return _validate(Cleaning, values, "command line", typed)
@@ -178,31 +178,41 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _parse_override(text: str, sections: Collection[str] = ()) -> tuple[str, str, Any]:
+def _parse_override(text: str, kind: type[Section] = Recipe) -> tuple[str, str, Any]:
     """``"train.max_steps=200"`` -> ``("train", "max_steps", 200)``; an unquoted word is a string."""
-    name, _, value = text.partition("=")
+    name, _, written = text.partition("=")
     section, dot, key = name.partition(".")
-    sections = sections or SECTIONS
-    if not dot or section not in sections:
+    if not dot or section not in _section_names(kind):
         raise ConfigError(
             f"unknown setting '{name}'",
             where="command line",
-            mend=_elsewhere(section, sections)
-            or _suggest(name)
-            or f"settings are written section.key=value; {_sections(sections)}",
+            mend=_elsewhere(section, kind)
+            or _suggest(name, kind)
+            or f"settings are written section.key=value; {_sections(kind)}",
         )
     try:
-        return section, key, tomllib.loads(f"v = {value}")["v"]
+        value = tomllib.loads(f"v = {written}")["v"]
     except tomllib.TOMLDecodeError:
-        return section, key, value
+        value = written
+    return section, key, _as_text(value, written, getattr(kind(), section), key)
 
 
-def _elsewhere(section: str, sections: Collection[str]) -> str:
+def _as_text(value: Any, written: str, section: Section, key: str) -> Any:
+    """What a setting that is text is given: ``2024`` is no number there, and one text is a list of one."""
+    field = type(section).model_fields.get(key)
+    wanted = field.annotation if field else None
+    text = value if isinstance(value, str) else written
+    if wanted in (str, str | None):
+        return text
+    return [text] if wanted == tuple[str, ...] and not isinstance(value, list) else value
+
+
+def _elsewhere(section: str, kind: type[Section]) -> str:
     """Which command has this section, if this one has not."""
-    if section in Cleaning.model_fields and section not in sections:
+    if section in Cleaning.model_fields:
         return f"[{section}] belongs to `yanmo clean`: clean first, and train on what it writes"
-    if section in SECTIONS and section not in sections:
-        return f"[{section}] belongs to `yanmo train`; here {_sections(sections)}"
+    if section in SECTIONS:
+        return f"[{section}] belongs to `yanmo train`; here {_sections(kind)}"
     return ""
 
 
@@ -215,20 +225,20 @@ def _validate(kind: type[T], values: dict[str, Any], where: str, typed: Collecti
         where = "command line" if name in typed else where
         if problem["type"] == "extra_forbidden":
             raise ConfigError(
-                f"unknown setting '{name}'", where=where, mend=_suggest(name) or _sections()
+                f"unknown setting '{name}'", where=where, mend=_suggest(name, kind) or _sections(kind)
             ) from error
         raise ConfigError(
             f"{name}={problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}",
             where=where,
-            mend=_describe(name) or _sections(),
+            mend=_describe(name, kind) or _sections(kind),
         ) from error
 
 
-def _suggest(name: str) -> str:
+def _suggest(name: str, kind: type[Section]) -> str:
     """ "did you mean" for a name that is not ours, or an empty string."""
     key = name.rpartition(".")[2]
-    known = dict(settings(Cleaning)) | dict(settings())
-    if key in PEER_NAMES:
+    known = dict(settings(kind))
+    if PEER_NAMES.get(key) in known:
         return f"in yanmo it is called {PEER_NAMES[key]}"
     same = [full for full in known if full.partition(".")[2] == key]
     near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -238,13 +248,17 @@ def _suggest(name: str) -> str:
     return f"did you mean '{near[0]}'?" if near else ""
 
 
-def _describe(name: str) -> str:
-    description = (dict(settings(Cleaning)) | dict(settings())).get(name)
+def _describe(name: str, kind: type[Section]) -> str:
+    description = dict(settings(kind)).get(name)
     return f"{name}: {description}" if description else ""
 
 
-def _sections(sections: Collection[str] = ()) -> str:
-    return f"the sections are {', '.join(sections or SECTIONS)}; docs/settings.md lists every key"
+def _sections(kind: type[Section]) -> str:
+    return f"the sections are {', '.join(_section_names(kind))}; docs/settings.md lists every key"
+
+
+def _section_names(kind: type[Section]) -> list[str]:
+    return [name for name, values in kind() if isinstance(values, Section)]
 
 
 # -- listing, comparing, writing --------------------------------------------------------------

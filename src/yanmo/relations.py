@@ -165,18 +165,23 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "model.dropout": (*_STEPS, "train.compile"),
     "train.short_windows": ("optim.name", "model.init", "model.block_size"),
 }
-"""Every decision and what it rests on, keys and whole sections, in the order in which ``train/run.py`` takes
-them: a later decision rests on an earlier one, an earlier one only on what is typed."""
+"""Every decision and what it rests on, keys and whole sections. Two rest on each other: what is fastest, and
+dropout, which costs time and follows from how many steps there is time for (``train/run.py``)."""
 
 
 def reopened(decided: Collection[str], changed: Collection[str]) -> set[str]:
     """Those decisions that rest on what has changed, or on another of them that does."""
     again: set[str] = set()
-    for name, grounds in GROUNDS.items():
-        moved = {*changed, *again}
-        if name in decided and any(other in grounds or _section_of(other) in grounds for other in moved):
-            again.add(name)
+    moved = set(changed)
+    while moved:
+        moved = {name for name in set(decided) - again if _rests_on(name, moved)}
+        again |= moved
     return again
+
+
+def _rests_on(name: str, moved: Collection[str]) -> bool:
+    grounds = GROUNDS.get(name, ())
+    return any(other in grounds or _section_of(other) in grounds for other in moved)
 
 
 def _section_of(name: str) -> str:

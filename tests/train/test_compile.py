@@ -61,7 +61,7 @@ def test_compiled_attention_drops_as_many_weights_as_asked() -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_compiled_losses_are_those_of_the_plain_model(novel: Path, ranks: int) -> None:
     for name, more in (("plain", ()), ("compiled", ("train.compile=true",))):
-        done = run(ranks, name, *more)
+        done = run(ranks, name, *more, seconds=600)  # each rank compiles, and a C++ compiler takes its time
         assert done.returncode == 0, done.stderr
     plain, compiled = (
         [row["loss"] for row in read_metrics(Path(name)) if row["event"] == "train"]

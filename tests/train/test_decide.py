@@ -112,6 +112,22 @@ def test_what_has_no_room_in_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> N
         measure(full, SMALL, CPU)
 
 
+@pytest.mark.parametrize("full", ["initialise", "optimizer"])
+def test_a_model_that_has_no_room_at_all_is_named_in_words(
+    monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    def scarce(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if full == "initialise":
+        monkeypatch.setattr(GPT, "initialise", scarce)
+    else:
+        monkeypatch.setattr(torch.optim.AdamW, "step", scarce)
+    with pytest.raises(DeviceError, match="weights.* do not fit into memory") as caught:
+        measure(ONE, SMALL, CPU)
+    assert caught.value.where == "cpu"
+
+
 def test_a_probe_of_a_large_model_is_cut_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     flop = 6 * count_parameters(SMALL) * SMALL.block_size
     monkeypatch.setitem(probe.PROBE_FLOP, "cpu", 300 * flop)

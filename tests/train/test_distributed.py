@@ -27,9 +27,9 @@ def command(ranks: int, folder: str, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(ranks: int, folder: str, *more: str) -> subprocess.CompletedProcess[str]:
+def run(ranks: int, folder: str, *more: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(ranks, folder, *more), capture_output=True, encoding="utf-8", check=False, timeout=120
+        command(ranks, folder, *more), capture_output=True, encoding="utf-8", check=False, timeout=seconds
     )
 
 

@@ -62,6 +62,29 @@ def test_out_of_memory_halves_the_micro_batch_and_the_step_is_done_again(
     )  # not refused
 
 
+def test_a_step_that_runs_out_of_memory_in_its_update_is_not_done_twice(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Muon has changed its matrices by then: the run ends, and goes on from the last checkpoint."""
+    asked = tiny_recipe(novel, more=("optim.name=muon", "train.checkpoint_interval=2"))
+    train(asked, Path("whole"), voice)
+    real, calls = torch.optim.AdamW.step, []
+
+    def step(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return real(*arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(DeviceError, match="weights, gradients and optimizer do not fit"):
+        train(asked, RUN, voice)
+    assert len(calls) == 6
+    train(asked, RUN, voice)
+    assert weights(RUN) == weights(Path("whole"))
+    assert losses(RUN) == losses(Path("whole"))
+
+
 def test_not_even_one_window_fits(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
     run_out_of_memory(monkeypatch, at=3, rows=0)
     with pytest.raises(DeviceError, match="not even one window of 16 tokens fits into memory"):
@@ -116,6 +139,20 @@ def test_the_loss_scale_is_restored(novel: Path, voice: Voice, monkeypatch: pyte
     train(asked, Path("whole"), voice)
     with monkeypatch.context() as stopped, pytest.raises(Stopped):
         StopAt(stopped, 6)
+        train(asked, RUN, voice)
+    train(asked, RUN, voice)
+    assert weights(RUN) == weights(Path("whole"))
+    assert losses(RUN) == losses(Path("whole"))
+
+
+def test_a_checkpoint_before_the_first_update_is_resumed(
+    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tiny_recipe(novel, more=("train.precision=float16", "train.max_steps=4"))
+    overflow_at(monkeypatch, {0, 1})
+    train(asked, Path("whole"), voice)
+    with monkeypatch.context() as stopped, pytest.raises(Stopped):
+        StopAt(stopped, 1)
         train(asked, RUN, voice)
     train(asked, RUN, voice)
     assert weights(RUN) == weights(Path("whole"))

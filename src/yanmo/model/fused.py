@@ -125,25 +125,21 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, weight, scale = ctx.saved_tensors
-        weight = weight.to(grad.dtype)
-        normal = _scaled(x, scale, grad.dtype)
-        along = grad * normal
-        dweight = along.flatten(0, -2).sum(0, dtype=_exact(x))
-        shared = (along @ weight).unsqueeze(-1).div_(x.size(-1))  # (..., 1)
-        dx = _scaled((grad * weight).sub_(normal.mul_(shared)), scale, x.dtype)
-        return dx, dweight, None, None
+        given, weight, scale = ctx.saved_tensors
+        x, grad = given.to(scale.dtype), grad.to(scale.dtype)
+        along = (x * grad).flatten(0, -2)  # (N, C)
+        dweight = along.t() @ scale.flatten()
+        shared = (along @ weight.to(x.dtype)).view_as(scale).mul_(scale.square()).div_(-x.size(-1))
+        dx = (grad * weight).addcmul_(x, shared).mul_(scale)
+        return dx.to(given.dtype), dweight, None, None
 
 
 def _normalised(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What the norm gives, and what it multiplied x by, (..., 1)."""
-    squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_exact(x)).square_()
+    x = x.to(_exact(x))  # one copy is less than what torch does to tensors of mixed dtypes
+    squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
     scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_()
-    return _scaled(x, scale, dtype).mul_(weight.to(dtype)), scale
-
-
-def _scaled(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return (x * scale.to(x.dtype)).to(dtype)  # of mixed dtypes torch would make copies
+    return (x * scale).mul_(weight).to(dtype), scale
 
 
 class _Rotate(torch.autograd.Function):
@@ -210,7 +206,7 @@ class _CausalAttention(torch.autograd.Function):
             queries, dy_here = q[:, :, here].flatten(1, 2), dy[:, :, here].flatten(1, 2)  # (N, G * R, D)
             used = weights.relu() if p else weights  # (N, G * R, end)
             dv[:, :end] += used.transpose(1, 2) @ dy_here
-            ds = dy_here @ v[:, :end].transpose(1, 2)
+            ds = dy_here @ v[:, :end].transpose(1, 2)  # (N, G * R, end)
             taken = shared[:, :, here].flatten(1, 2)  # (N, G * R, 1)
             if p:
                 ds.mul_(used).sub_(weights.abs().mul_(taken))

@@ -6,10 +6,12 @@ None of it changes a result but what stands in the recipe: threads, matmul route
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 
 import torch
 
 from yanmo.config import TrainConfig
+from yanmo.errors import DeviceError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _NEVER = -1
@@ -32,7 +34,8 @@ def use_deterministic(on: bool) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, at its first product
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(on)
+    if on != torch.are_deterministic_algorithms_enabled():  # to say it anew takes torch a second of imports
+        torch.use_deterministic_algorithms(on)
 
 
 def use_matmul(route: str) -> None:
@@ -69,6 +72,25 @@ def return_freed_memory() -> None:
     """Give back what malloc keeps, once: after work of another kind its pieces fit nothing that follows."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # macOS, musl, Windows
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def room_for(what: str, where: str) -> Iterator[None]:
+    """A block that allocates what no smaller micro-batch would make smaller.
+
+    Raises:
+        DeviceError: it does not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{what} do not fit into memory",
+            where=where,
+            mend="choose a smaller model.n_layer or model.n_embd, or a machine with more memory",
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -90,5 +90,5 @@ def halve_micro_batch(run: Run, metrics: Metrics) -> None:
     decided = (*(name for name in recipe.decided if name != MICRO_BATCH), MICRO_BATCH)
     run.recipe = recipe.model_copy(update={"decided": decided})
     storage.write_atomic(run.folder / "recipe.toml", to_toml(run.recipe))
-    metrics.write("plan", step=step, micro_batch_size=smaller)
+    metrics.write("memory", step=step, micro_batch_size=smaller)
     run.voice.warn(f"out of memory at step {step:,}: from here {smaller} windows at a time, not {size}")

@@ -1,7 +1,15 @@
 """What a run says about itself: metrics.jsonl always, TensorBoard where it is installed.
 
-One JSON object a line, flat but for the loads of experts (DESIGN's schema 1). When a run resumes, the rows of
-steps that are done again move to metrics.superseded.jsonl, so the file reads as if the run had never stopped.
+One JSON object a line, flat but for the loads of experts (schema 1). Its ``event`` is one of
+
+    start, resume, end    the reference lines, where a run goes on, how long it took
+    train, health         loss, rate and speed of a step; a float16 step that overflowed
+    eval, experts         loss on the held-out text; how evenly experts are used
+    plan, memory          another aim, in steps; a smaller micro-batch after memory ran out
+    checkpoint            what is saved
+
+When a run resumes, the rows of steps that are done again move to metrics.superseded.jsonl, so the file reads
+as if the run had never stopped.
 """
 
 import importlib.util

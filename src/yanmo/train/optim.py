@@ -54,12 +54,12 @@ class Optimizer:
         }
 
     def load(self, model: GPT, tensors: dict[str, Tensor]) -> None:
-        """Put back what :meth:`tensors` gave.
+        """Put back what :meth:`tensors` gave, nothing before the first update.
 
         Raises:
             CheckpointError: a tensor is missing or of another shape.
         """
-        for name, parameter, state, keys in self._states(model):
+        for name, parameter, state, keys in self._states(model) if tensors else ():
             for key in keys:
                 tensor = tensors.get(f"{name}/{key}")
                 if tensor is None or (key != "step" and tensor.shape != parameter.shape):

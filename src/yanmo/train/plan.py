@@ -1,7 +1,7 @@
 """What a run will be, by arithmetic, before it starts: size, passes, memory, disk, and what looks wrong.
 
 In: a recipe, the model's shape, the amount of text, the number of steps where it is known. Out: a
-:class:`Forecast` and the lines that say it. Nothing is measured here (``decide.py`` measures) and
+:class:`Forecast` and the lines that say it. Nothing is measured here (``probe.py`` measures) and
 nothing is decided.
 """
 

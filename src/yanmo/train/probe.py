@@ -18,7 +18,13 @@ from yanmo.errors import DeviceError
 from yanmo.model.gpt import GPT, count_active
 from yanmo.model.shape import GPTConfig
 from yanmo.train.distributed import World, autocast_for
-from yanmo.train.machine import is_out_of_memory, onednn_keeps_float32, use_deterministic, use_matmul
+from yanmo.train.machine import (
+    is_out_of_memory,
+    onednn_keeps_float32,
+    room_for,
+    use_deterministic,
+    use_matmul,
+)
 from yanmo.train.optim import build_optimizer
 
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
@@ -50,10 +56,12 @@ def measure(
         clock: seconds; a parameter so that tests can choose the winner.
 
     Raises:
-        DeviceError: not even one window fits into memory.
+        DeviceError: not even one window fits into memory, or not even weights and optimizer.
     """
     device, sizes = world.device, micro_batches(recipe, world)
-    model, most = probe_model(recipe, config, device), most_rows(config, device)
+    with room_for("the weights", str(device)):
+        model = probe_model(recipe, config, device)
+    most = most_rows(config, device)
 
     def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
         """Seconds for a token: the least of three rounds in which all take turns, after one to warm up.
@@ -82,7 +90,9 @@ def measure(
         found = per_token([(way, size) for size in affordable])
     way, size = min(found, key=lambda option: found[option])
     tokens = recipe.train.batch_size * config.block_size
-    per_step = found[way, size] * tokens / world.size + _time_update(model, recipe, way, clock)
+    with room_for("weights, gradients and optimizer", str(device)):
+        update = _time_update(model, recipe, way, clock)
+    per_step = found[way, size] * tokens / world.size + update
     use_matmul("torch")
     decisions = {f"train.{key}": value for key, value in way._asdict().items()}
     return decisions | {MICRO_BATCH: size}, Speed(per_step, tokens / per_step)
@@ -150,11 +160,14 @@ def gain_of_compiling(
     model = probe_model(recipe, config, device)
     rows = min(train.micro_batch_size or 1, most_rows(config, device))
     compiled: Callable[..., torch.Tensor] = torch.compile(model.loss, dynamic=False)
-    use_deterministic(True)  # as compiled runs do
-    try:
+
+    def time_of(loss_of: Callable[..., torch.Tensor], deterministic: bool) -> float:
+        use_deterministic(deterministic)
+        return _time_pass(model, rows, device, way, clock, loss_of)
+
+    try:  # compiled runs are always deterministic
         times = [
-            [_time_pass(model, rows, device, way, clock, loss_of) for loss_of in (model.loss, compiled)]
-            for _ in range(1 + ROUNDS)
+            (time_of(model.loss, train.deterministic), time_of(compiled, True)) for _ in range(1 + ROUNDS)
         ]
     except RuntimeError:  # what a compiler says when it cannot
         return 0.0

@@ -49,7 +49,7 @@ from yanmo.train.decide import (
     step_limit,
 )
 from yanmo.train.distributed import World, autocast_for, find_world
-from yanmo.train.machine import make_ready, return_freed_memory
+from yanmo.train.machine import make_ready, return_freed_memory, room_for
 from yanmo.train.metrics import rewind
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.plan import Text, describe, forecast
@@ -67,7 +67,7 @@ OWN_FILES = ("run.lock", "recipe.toml", "plan.json", "corpus.json")
 
 @dataclass
 class Run:
-    """A run that is open: what does not change while it trains, its tensors, and its counters."""
+    """A run that is open: what it was asked for, its tensors, its counters, and how far it aims."""
 
     folder: Path
     recipe: Recipe
@@ -148,7 +148,8 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     vocab_size = prepared.tokenizer.vocab_size
     encode_prompt(prepared.tokenizer, recipe.sample.prompt or "", recipe.model.block_size)  # it fits
     lines = reference_lines(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
-    model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
+    with room_for("the weights", f"{world.device}, {folder}"):
+        model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
     model.separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
     progress = Progress(loss_scale=FIRST_LOSS_SCALE if recipe.train.precision == "float16" else 1.0)
     return Run(

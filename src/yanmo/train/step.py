@@ -1,4 +1,4 @@
-"""One forward-backward-update. ``decide`` measures it, the trainer runs it.
+"""One forward-backward-update.
 
 The gradient of a step is that of the mean loss over all targets of the global batch, however it is cut
 into micro-batches and ranks. Dropout's noise is seeded by (seed, step, micro-batch, rank), so a step
@@ -16,6 +16,7 @@ from yanmo.data.batches import Batches
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import balance, forget_loads
 from yanmo.train.distributed import World
+from yanmo.train.machine import room_for
 from yanmo.train.optim import Optimizer
 
 GROWTH_STEPS = 2000
@@ -24,7 +25,7 @@ GROWTH_STEPS = 2000
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a step needs to know, fixed for the run."""
+    """What a step needs to know beside its number."""
 
     seed: int
     batch_size: int
@@ -86,7 +87,11 @@ def training_step(
     world: World,
     scale: float = 1.0,
 ) -> StepResult:
-    """Accumulate the gradient of batch ``step`` and update, unless loss or gradient is not finite."""
+    """Accumulate the gradient of batch ``step`` and update, unless loss or gradient is not finite.
+
+    Raises:
+        DeviceError: memory ran out in the update: of a step that is half done there is no way back.
+    """
     loss = accumulate_gradient(loss_of, batches, step, settings, world, scale)
     parameters = list(loss_of.parameters())
     for parameter in parameters if scale != 1 else []:
@@ -96,7 +101,8 @@ def training_step(
     finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
     loads = None
     if finite:
-        optimizer.step()
+        with room_for("weights, gradients and optimizer", f"step {step:,}, {world.device}"):
+            optimizer.step()
         loads = balance(loss_of, world.sum)
     optimizer.zero_grad()
     return StepResult(float(loss), float(norm), finite, loads)
@@ -124,7 +130,7 @@ def accumulate_gradient(
         torch.manual_seed(noise_seed(settings.seed, step, micro, world.rank))
         batch = batches.at(step, micro_rows)
         inputs = torch.from_numpy(batch.inputs).to(world.device)  # (B, T)
-        targets = torch.from_numpy(batch.targets).to(world.device)
+        targets = torch.from_numpy(batch.targets).to(world.device)  # (B, T)
         if settings.parts > 1:
             inputs, targets = in_parts(inputs, settings.parts), in_parts(targets, settings.parts)
         last = first == starts[-1]
