@@ -144,13 +144,14 @@ def main() -> None:
         return
     other = "nanoGPT" if asked.nanogpt else "transformers"
     tried = {other: asked.rates} | dict.fromkeys(asked.families, asked.our_rates)
-    rates = {side: tune(side, its_rates) for side, its_rates in tried.items()}
+    trials = {side: tune(side, its_rates) for side, its_rates in tried.items()}
+    rates = {side: best_rate(its_rates, trials[side]) for side, its_rates in tried.items()}
     runs = []
     for seed in range(1, asked.seeds + 1):
         for side in tried:
             runs.append(in_a_process(side, rates[side], seed))
             print(runs[-1].row(), flush=True)
-    conclude(asked, other, rates, runs)
+    conclude(asked, other, rates, [trial for side in tried for trial in trials[side]], runs)
 
 
 def in_a_process(side: str, rate: float, seed: int) -> Outcome:
@@ -179,16 +180,20 @@ def read(text: Path, held_out: float) -> Data:
     return Data(ids[:end], ids[end - end // 20 : end], ids[end:][:200_000], len(number))
 
 
-def tune(side: str, rates: list[float]) -> float:
-    """The best of the learning rates by the loss on the tuning part, which seed 0 does not train on."""
-    if len(rates) == 1:
+def tune(side: str, rates: list[float]) -> list[Outcome]:
+    """A run with each learning rate, at seed 0; none where there is one rate only."""
+    trials = []
+    for rate in rates if len(rates) > 1 else ():
+        trials.append(in_a_process(side, rate, 0))
+        print(f"tuning {side} {rate:g}: {trials[-1].loss:.4f} after {trials[-1].seconds:.1f} s", flush=True)
+    return trials
+
+
+def best_rate(rates: list[float], trials: list[Outcome]) -> float:
+    """The one that was soonest at the loss, or lowest in the end, on the tuning part."""
+    if not trials:
         return rates[0]
-    found = {}
-    for rate in rates:
-        trial = in_a_process(side, rate, 0)
-        found[rate] = (trial.seconds if trial.reached else math.inf, trial.loss)
-        print(f"tuning {side} {rate:g}: {trial.loss:.4f} after {trial.seconds:.1f} s", flush=True)
-    return min(found, key=lambda rate: found[rate])
+    return min(trials, key=lambda trial: (trial.seconds if trial.reached else math.inf, trial.loss)).rate
 
 
 def run(asked: argparse.Namespace, side: str, rate: str, seed: str) -> Outcome:
@@ -309,7 +314,9 @@ def other_side(setting: Setting, vocab_size: int, nanogpt: str | None) -> Traine
     return Trained(model, loss_of, update)
 
 
-def conclude(asked: argparse.Namespace, other: str, rates: dict[str, float], runs: list[Outcome]) -> None:
+def conclude(
+    asked: argparse.Namespace, other: str, rates: dict[str, float], trials: list[Outcome], runs: list[Outcome]
+) -> None:
     """Print all runs, and the ratios seed by seed of those in which both sides came to the loss asked for."""
     print(
         "| side | learning rate | seed | steps | seconds | nats/char | bits/char | reached |\n"
@@ -329,7 +336,8 @@ def conclude(asked: argparse.Namespace, other: str, rates: dict[str, float], run
             print(f"{unit}, {other} / {family}: {middle:.3f} ({low:.3f} to {high:.3f}), {len(found)} seeds")
     said = {key: value for key, value in vars(asked).items() if key not in ("text", "nanogpt", "name", "run")}
     results = {"text": asked.text.name, "asked": said, "rates": rates, "ratios": ratios}
-    print(turns.save(asked.name, results | {"runs": [vars(run) for run in runs]}))
+    results |= {"tuning": [vars(trial) for trial in trials], "runs": [vars(run) for run in runs]}
+    print(turns.save(asked.name, results))
 
 
 if __name__ == "__main__":
