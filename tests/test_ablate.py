@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.ablate import DECISIONS, decisions, disagreements, expected_minutes, main, plan, read
+from benchmarks.ablate import DECISIONS, decisions, disagreements, expected_minutes, is_of, main, plan, read
 
 from tests.conftest import TINY, tiny_recipe
 from yanmo.recipe import decide, to_toml
@@ -37,6 +37,13 @@ def test_the_plan_lists_the_missing_runs_and_shares_their_time_among_those_at_on
     assert [line.split()[-1] for line in lines[1:]] == [key["settings"] for key in missing]
     assert "unknown" in plan(missing, [], at_once=1)[0]
     assert "0.0 min" in plan([], [], at_once=1)[0]
+
+
+def test_a_row_is_found_by_its_settings_in_any_order_and_by_no_others() -> None:
+    made = row(1, settings="a=1 b=2")
+    for settings, found in (("a=1 b=2", True), ("b=2   a=1", True), ("a=1", False), ("a=1 b=2 c=3", False)):
+        assert is_of(made, {"text": "a.txt", "settings": settings, "seed": 1}) is found
+    assert not is_of(made, {"text": "a.txt", "settings": "a=1 b=2", "seed": 2})
 
 
 def test_rows_made_under_other_decisions_are_named() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from yanmo.config import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, SECTIONS, Cleaning, Recipe, Section
 from yanmo.errors import ConfigError
@@ -97,11 +98,7 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
     """
     values = _read_toml(source) if source else {}
     resolved = _validate(Recipe, values, str(source)) if values.get("decided") else None
-    typed = set()
-    for override in overrides:
-        section, key, value = _parse_override(override)
-        values.setdefault(section, {})[key] = value
-        typed.add(f"{section}.{key}")
+    typed = _override(values, overrides, Recipe)
     recipe = _validate(Recipe, values, str(source), typed)
     if resolved is not None:
         changed = {name for name in typed if get(recipe, name) != get(resolved, name)}
@@ -118,11 +115,7 @@ def load_cleaning(overrides: Iterable[str] = (), paths: Iterable[str] = ()) -> C
         ConfigError: unknown key, or value of the wrong kind.
     """
     values: dict[str, Any] = {"corpus": {"path": list(paths)}}
-    typed = set()
-    for override in overrides:
-        section, key, value = _parse_override(override, Cleaning)
-        values.setdefault(section, {})[key] = value
-        typed.add(f"{section}.{key}")
+    typed = _override(values, overrides, Cleaning)
     return _validate(Cleaning, values, "command line", typed)
 
 
@@ -178,7 +171,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _parse_override(text: str, kind: type[Section] = Recipe) -> tuple[str, str, Any]:
+def _override(values: dict[str, Any], overrides: Iterable[str], kind: type[Section]) -> set[str]:
+    """Put what is typed into ``values``; gives the names of those settings."""
+    typed = set()
+    for override in overrides:
+        section, key, value = _parse_override(override, kind)
+        values.setdefault(section, {})[key] = value
+        typed.add(f"{section}.{key}")
+    return typed
+
+
+def _parse_override(text: str, kind: type[Section]) -> tuple[str, str, Any]:
     """``"train.max_steps=200"`` -> ``("train", "max_steps", 200)``; an unquoted word is a string."""
     name, _, written = text.partition("=")
     section, dot, key = name.partition(".")
@@ -194,12 +197,11 @@ def _parse_override(text: str, kind: type[Section] = Recipe) -> tuple[str, str, 
         value = tomllib.loads(f"v = {written}")["v"]
     except tomllib.TOMLDecodeError:
         value = written
-    return section, key, _as_text(value, written, getattr(kind(), section), key)
+    return section, key, _as_text(value, written, type(getattr(kind(), section)).model_fields.get(key))
 
 
-def _as_text(value: Any, written: str, section: Section, key: str) -> Any:
+def _as_text(value: Any, written: str, field: FieldInfo | None) -> Any:
     """What a setting that is text is given: ``2024`` is no number there, and one text is a list of one."""
-    field = type(section).model_fields.get(key)
     wanted = field.annotation if field else None
     text = value if isinstance(value, str) else written
     if wanted in (str, str | None):

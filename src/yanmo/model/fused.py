@@ -98,7 +98,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     dtype = product_dtype(x)
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.rms_norm(x, x.shape[-1:], weight.to(x.dtype), epsilon).to(dtype)
-    if not torch.is_grad_enabled():  # of a single row, as in writing, apply would cost more than the sums
+    if not torch.is_grad_enabled():  # of a single row, as in writing, apply costs nearly as much as the sums
         return _normalised(x, weight, epsilon, dtype)[0]
     y: Tensor = _RMSNorm.apply(x, weight, epsilon, dtype)  # type: ignore[no-untyped-call]
     return y

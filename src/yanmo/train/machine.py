@@ -34,8 +34,7 @@ def use_deterministic(on: bool) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, at its first product
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if on != torch.are_deterministic_algorithms_enabled():  # to say it anew takes torch a second of imports
-        torch.use_deterministic_algorithms(on)
+    torch.use_deterministic_algorithms(on)
 
 
 def use_matmul(route: str) -> None:
@@ -89,7 +88,7 @@ def room_for(what: str, where: str) -> Iterator[None]:
         raise DeviceError(
             f"{what} do not fit into memory",
             where=where,
-            mend="choose a smaller model.n_layer or model.n_embd, or a machine with more memory",
+            mend="free some and give the same command again, or choose a smaller model.n_layer or n_embd",
         ) from error
 
 
