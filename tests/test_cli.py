@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
+from tests.console import here, yanmo
 from yanmo.checkpoint import Progress
 from yanmo.cli import (
     as_command,
@@ -22,14 +23,6 @@ from yanmo.recipe import load_recipe, split_arguments, to_toml
 from yanmo.train.trainer import Result
 
 HEAVY = ("torch", "numpy", "pydantic", "transformers", "scrapy", "trafilatura", "tokenizers", "safetensors")
-
-
-def yanmo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | variables
-    return subprocess.run(
-        [sys.executable, "-m", "yanmo", *arguments],
-        capture_output=True, encoding="utf-8", env=environment, timeout=120, check=False,
-    )  # fmt: skip
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -52,6 +45,7 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
     assert result["step"] == 12
     assert "bits/char" in trained.stderr
     assert "Next:" in trained.stderr
+    assert "Warning" not in trained.stderr
     written = yanmo("generate", "runs/novel", "-p", "江湖", "--max-new-tokens", "5", "--seed", "3")
     assert written.returncode == 0, written.stderr
     assert written.stdout.startswith("江湖")
@@ -59,13 +53,13 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
     again = yanmo("generate", "runs/novel", "-p", "江湖", "--max-new-tokens", "5", "--seed", "3")
     assert again.stdout == written.stdout
     assert "; float32 on cpu" in written.stderr
-    halved = yanmo("generate", "runs/novel", "-p", "江湖", "--device", "cpu", "--precision", "bfloat16")
+    halved = here("generate", "runs/novel", "-p", "江湖", "--device", "cpu", "--precision", "bfloat16")
     assert halved.stdout.startswith("江湖") and "; bfloat16 on cpu" in halved.stderr
-    elsewhere = yanmo("generate", "runs/novel", "--device", "cuda:9")
+    elsewhere = here("generate", "runs/novel", "--device", "cuda:9")
     assert elsewhere.returncode == 2 and "where: --device" in elsewhere.stderr
-    several = yanmo("generate", "-p", "江湖", "--num-samples", "3", "--json")
+    several = here("generate", "-p", "江湖", "--num-samples", "3", "--json")
     assert len(json.loads(several.stdout)["samples"]) == 3
-    finished = yanmo("train", "novel.txt", *TINY)
+    finished = here("train", "novel.txt", *TINY)
     assert finished.returncode == 0
     assert "is finished (12 steps)" in finished.stderr
 
@@ -99,7 +93,7 @@ def test_mistakes_are_answered_without_a_traceback(
     Path("empty.txt").write_bytes(b"")
     Path("image.txt").write_bytes(b"\x89PNG\x00\x00")
     Path("short.txt").write_text("短", encoding="utf-8")
-    done = yanmo(*arguments)
+    done = here(*arguments)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert "where:" in done.stderr and "mend:" in done.stderr
@@ -109,12 +103,12 @@ def test_mistakes_are_answered_without_a_traceback(
 
 
 def test_a_prompt_longer_than_the_window_is_answered_clearly(novel: Path) -> None:
-    assert yanmo("train", "novel.txt", *TINY).returncode == 0
-    done = yanmo("generate", "runs/novel", "-p", "江湖" * 20)
+    assert here("train", "novel.txt", *TINY).returncode == 0
+    done = here("generate", "runs/novel", "-p", "江湖" * 20)
     assert done.returncode == 2
     assert "the prompt has 40 tokens, the model looks back on 16" in done.stderr
-    assert yanmo("generate", "runs/novel", "--top-p", "3").returncode == 2
-    broken = yanmo("generate", "runs/novel", "-p", "龘\udc80")
+    assert here("generate", "runs/novel", "--top-p", "3").returncode == 2
+    broken = here("generate", "runs/novel", "-p", "龘\udc80")
     assert broken.returncode == 2
     assert "the prompt holds half a character" in broken.stderr
 
@@ -126,7 +120,7 @@ def test_env_prints_what_a_bug_report_needs() -> None:
 
 
 def test_a_dry_run_prints_a_recipe_and_trains_nothing(novel: Path) -> None:
-    done = yanmo("train", "novel.txt", "--dry-run", "model.n_layer=3")
+    done = here("train", "novel.txt", "--dry-run", "model.n_layer=3")
     assert done.returncode == 0
     assert "n_layer = 3  # Transformer blocks." in done.stdout
     assert not Path("runs").exists()
@@ -152,7 +146,7 @@ def test_chinese_is_written_whatever_the_consoles_code_page(novel: Path, encodin
 def test_a_text_wins_over_a_recipe_of_its_name(novel: Path) -> None:
     Path("demo").write_text("字" * 500, encoding="utf-8")
     assert names_a_recipe("nanogpt_cpu") and not names_a_recipe("demo")
-    assert 'path = ["demo"]' in yanmo("train", "demo", "--dry-run").stdout
+    assert 'path = ["demo"]' in here("train", "demo", "--dry-run").stdout
 
 
 @pytest.mark.parametrize(

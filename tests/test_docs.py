@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
+from tests.console import here, yanmo
 
 ROOT = Path(__file__).parents[1]
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -49,9 +50,7 @@ def test_the_readmes_commands_run(novel: Path) -> None:
         words = shlex.split(line)[1:]
         if words[0] == "train":
             words += [*TINY, "train.max_steps=4", "train.eval_interval=2"]
-        done = subprocess.run(
-            [sys.executable, "-m", "yanmo", *words], capture_output=True, encoding="utf-8", check=False
-        )
+        done = here(*words)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     for block in blocks(README, "python"):
         done = subprocess.run(
@@ -61,10 +60,7 @@ def test_the_readmes_commands_run(novel: Path) -> None:
 
 
 def test_quickstart_runs_with_a_text_of_ones_own(novel: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "yanmo", "quickstart", "novel.txt", *TINY, "train.max_steps=4"],
-        capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
+    done = yanmo("quickstart", "novel.txt", *TINY, "train.max_steps=4")
     assert done.returncode == 0, done.stderr
     assert [f"── {n}/3 ──" in done.stdout for n in (1, 2, 3)] == [True] * 3
     assert "generate runs/novel" in done.stderr

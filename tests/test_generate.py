@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.console import here
 from yanmo import generate as module
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
@@ -447,42 +448,34 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-@pytest.fixture
-def yanmo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """The command line in this process: (exit code, standard output, standard error)."""
-    from yanmo.cli import main
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["yanmo", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
+def answer(*words: str) -> tuple[int, str, str]:
+    """What the command line answers: exit code, standard output, standard error."""
+    done = here(*words)
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_generate_streams_texts_and_says_how_they_were_chosen(folder: Path, yanmo) -> None:  # type: ignore[no-untyped-def]
+def test_generate_streams_texts_and_says_how_they_were_chosen(folder: Path) -> None:
     words = ["generate", str(folder), "-p", "江湖", "--max-new-tokens", "6", "--seed", "4", "--min-p", "0.01"]
-    code, out, err = yanmo(*words, "--top-k", "9", "--repetition-penalty", "1.2", "--no-repeat-ngram", "3")
+    code, out, err = answer(*words, "--top-k", "9", "--repetition-penalty", "1.2", "--no-repeat-ngram", "3")
     assert code == 0 and out.startswith("江湖") and out.endswith("\n") and "\n──" not in out
     for setting in ("top_k=9", "min_p=0.01", "repetition_penalty=1.2", "no_repeat_ngram=3", "seed=4"):
         assert setting in err
     assert err.count("\n") == 1 and "sampler" not in out
-    code, out, err = yanmo(*words, "--num-samples", "3", "--json")
+    code, out, err = answer(*words, "--num-samples", "3", "--json")
     found = json.loads(out)
     assert [sample["number"] for sample in found["samples"]] == [0, 1, 2]
     assert found["sampler"]["min_p"] == 0.01 and "tokens" not in found["samples"][0]
-    code, out, _ = yanmo(*words, "--logprobs", "--stop", "夜", "--stop", "雨", "--ban", "江")
+    code, out, _ = answer(*words, "--logprobs", "--stop", "夜", "--stop", "雨", "--ban", "江")
     (sample,) = json.loads(out)["samples"]
     assert len(sample["tokens"]) == len(sample["logprobs"]) <= 6 and max(sample["logprobs"]) < 0
     assert TOKENIZER.encode("江").tolist()[0] not in sample["tokens"]
 
 
-def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Path, yanmo) -> None:  # type: ignore[no-untyped-def]
+def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Path) -> None:
     Path("prompts.txt").write_bytes("\ufeff江湖\r\n\r\n  \r\n夜雨<|endoftext|>\r\n".encode())
     words = ["generate", str(folder), "--prompts", "prompts.txt", "--special", "--num-samples", "2"]
     words += ["--max-new-tokens", "5", "--save", "out"]
-    code, out, err = yanmo(*words)
+    code, out, err = answer(*words)
     assert code == 0, err
     shown = [part.partition("\n")[2] for part in out.split("── ")[1:]]
     shown = [text.removesuffix("\n") for text in shown]
@@ -492,7 +485,7 @@ def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Pa
     texts = [path.read_bytes().decode().removesuffix("\n") for path in files]
     assert [out.count(text) for text in texts] == [1] * 4
     assert texts[0].startswith("江湖") and texts[3].startswith("夜雨<|endoftext|>")
-    assert yanmo(*words)[0] == 0
+    assert answer(*words)[0] == 0
     listed = json.loads(Path("out/samples.json").read_text(encoding="utf-8"))["samples"]
     assert [entry["prompt"] for entry in listed] == ["江湖"] * 2 + ["夜雨<|endoftext|>"] * 2 + [
         "江湖", "江湖", "夜雨<|endoftext|>", "夜雨<|endoftext|>",
@@ -527,23 +520,18 @@ def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Pa
         (["--num-samples", "0"], "sample.num_samples=0"),
     ],
 )
-def test_mistakes_in_writing_are_answered_with_exit_2(
-    folder: Path,
-    yanmo,
-    arguments: list[str],
-    said: str,  # type: ignore[no-untyped-def]
-) -> None:
+def test_mistakes_in_writing_are_answered_with_exit_2(folder: Path, arguments: list[str], said: str) -> None:
     Path("empty.txt").write_text("\n \n", encoding="utf-8")
     Path("binary.txt").write_bytes(b"\xff\xfe\x00")
-    code, out, err = yanmo("generate", str(folder), *arguments)
+    code, out, err = answer("generate", str(folder), *arguments)
     assert code == 2, err
     assert said in err and "mend:" in err and "Traceback" not in err
     assert out == ""
 
 
-def test_extreme_but_lawful_settings_write(folder: Path, yanmo) -> None:  # type: ignore[no-untyped-def]
+def test_extreme_but_lawful_settings_write(folder: Path) -> None:
     words = ["generate", str(folder), "-p", "江", "--max-new-tokens", "20", "--num-samples", "40", "--json"]
     words += ["--temperature", "1e300", "--top-k", "999999999", "--repetition-penalty", "1e300"]
-    code, out, err = yanmo(*words, "--no-repeat-ngram", "1", "--min-p", "1", "--ban", "夜雨", "--stop", "灯")
+    code, out, err = answer(*words, "--no-repeat-ngram", "1", "--min-p", "1", "--ban", "夜雨", "--stop", "灯")
     assert code == 0, err
     assert len(json.loads(out)["samples"]) == 40

@@ -3,13 +3,12 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TINY, invented_text
+from tests.console import here
 from yanmo.model.gpt import count_parameters
 from yanmo.model.shape import GPTConfig
 from yanmo.recipe import load_recipe, recipe_path
@@ -71,10 +70,7 @@ def test_each_seeds_commands_run_from_corpus_to_saved_samples(seed: str) -> None
             words += SMALL
         if words[0] == "generate":
             words += ["--max-new-tokens", "12"]
-        done = subprocess.run(
-            [sys.executable, "-m", "yanmo", *words],
-            capture_output=True, encoding="utf-8", check=False, input="/len 5\n春风\n/more\n/bye\n", timeout=120,
-        )  # fmt: skip
+        done = here(*words, typed="/len 5\n春风\n/more\n/bye\n")
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         if "--save" in words:
             folder = Path(words[words.index("--save") + 1])

@@ -1,10 +1,9 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.console import here
 from tests.hub.makers import char_tokenizer, our_folder, reader
 
 
@@ -13,27 +12,21 @@ def source(tmp_path: Path) -> Path:
     return our_folder(tmp_path / "ours", reader(), char_tokenizer())
 
 
-def yanmo(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "yanmo", *words], capture_output=True, encoding="utf-8", check=False
-    )
-
-
 def test_import_prints_what_it_found_and_what_comes_next(source: Path) -> None:
-    done = yanmo("import", str(source), "--out", "taken")
+    done = here("import", str(source), "--out", "taken")
     assert done.returncode == 0, done.stderr
     assert "2 layers, 4 heads, 64 wide" in done.stdout
     assert "logits equal transformers" in done.stdout
     assert "yanmo train TEXT model.init=taken" in done.stdout
-    again = yanmo("import", str(source), "--out", "taken")
+    again = here("import", str(source), "--out", "taken")
     assert again.returncode == 2 and "there already" in again.stderr
 
 
 def test_import_and_export_speak_json(source: Path) -> None:
-    taken = json.loads(yanmo("import", str(source), "--json").stdout)
+    taken = json.loads(here("import", str(source), "--json").stdout)
     assert taken["folder"] == str(Path("models/ours"))
     assert taken["proof"]["difference"] <= 1e-5 * taken["proof"]["largest"]
-    gone = json.loads(yanmo("export", "models/ours", "--to", "onnx", "--json").stdout)
+    gone = json.loads(here("export", "models/ours", "--to", "onnx", "--json").stdout)
     assert gone["path"] == str(Path("exports/ours.onnx"))
     assert gone["verified"]["by"].startswith("onnxruntime")
 
@@ -41,7 +34,7 @@ def test_import_and_export_speak_json(source: Path) -> None:
 def test_a_wrong_number_of_heads_ends_with_4_and_the_numbers(source: Path) -> None:
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     (source / "config.json").write_text(json.dumps(config | {"n_head": 1}), encoding="utf-8")
-    done = yanmo("import", str(source))
+    done = here("import", str(source))
     assert done.returncode == 4
     assert "with n_head=1 it reads a sentence at" in done.stderr
     assert "Traceback" not in done.stderr
@@ -60,6 +53,6 @@ def test_a_wrong_number_of_heads_ends_with_4_and_the_numbers(source: Path) -> No
     ],
 )
 def test_mistakes_are_said_without_a_traceback(words: list[str], code: int, novel: Path) -> None:
-    done = yanmo(*words)
+    done = here(*words)
     assert done.returncode == code
     assert "Traceback" not in done.stderr

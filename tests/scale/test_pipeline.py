@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
+from tests.console import here
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import ShardSet
@@ -24,13 +25,8 @@ from yanmo.text.documents import corpus_fingerprint
 datatrove_executor = pytest.importorskip("datatrove.executor")
 
 
-def yanmo(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "yanmo", *words]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-
-
 def done(*words: str) -> str:
-    result = yanmo(*words)
+    result = here(*words)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

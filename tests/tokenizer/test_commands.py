@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,16 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.console import here, yanmo
 from tests.tokenizer.strings import lesson
 from yanmo.tokenizer import load_tokenizer
 from yanmo.tokenizer.learn import learn_bpe
-
-
-def yanmo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "yanmo", *arguments], capture_output=True, encoding="utf-8",
-        env=os.environ | {"COLUMNS": "150"} | variables, timeout=120, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -32,36 +23,36 @@ def text(tmp_path: Path) -> Path:
 
 
 def test_learn_compare_inspect_and_prepare(text: Path) -> None:
-    learned = yanmo("tokenizer", "train", "novel.txt", "--vocab-size", "600", "--out", "mine")
+    learned = here("tokenizer", "train", "novel.txt", "--vocab-size", "600", "--out", "mine")
     assert learned.returncode == 0, learned.stderr
     assert learned.stdout.splitlines()[0] == "mine: bpe, 600 tokens, loses nothing"
     assert "MB of memory" in learned.stderr
-    yanmo("tokenizer", "train", "novel.txt", "--kind", "char")
-    again = yanmo("tokenizer", "train", "novel.txt", "--vocab-size", "600", "--out", "mine")
+    here("tokenizer", "train", "novel.txt", "--kind", "char")
+    again = here("tokenizer", "train", "novel.txt", "--vocab-size", "600", "--out", "mine")
     assert again.returncode == 0
-    other = yanmo("tokenizer", "train", "novel.txt", "--vocab-size", "500", "--out", "mine")
+    other = here("tokenizer", "train", "novel.txt", "--vocab-size", "500", "--out", "mine")
     assert other.returncode == 2
     assert "another tokenizer is there already" in other.stderr
 
-    compared = yanmo(
+    compared = here(
         "tokenizer", "compare", "mine", "tokenizers/novel-char", "--corpus", "novel.txt", "--out", "p.svg"
     )
     assert compared.returncode == 0, compared.stderr
     assert "novel-char" in compared.stdout and "characters per token" in compared.stdout
     assert Path("p.svg").read_text(encoding="utf-8").startswith("<svg")
     both = json.loads(
-        yanmo(
+        here(
             "tokenizer", "compare", "mine", "tokenizers/novel-char", "--corpus", "novel.txt", "--json"
         ).stdout
     )
     assert both[1]["characters_per_token"] == 1.0
     assert both[0]["characters_per_token"] > 1.5
     assert both[0]["lost"] == {}
-    inspected = yanmo("tokenizer", "inspect", "mine", "--text", "老掌柜：“龘”")
+    inspected = here("tokenizer", "inspect", "mine", "--text", "老掌柜：“龘”")
     assert "老掌柜" in inspected.stdout
     assert "‹" in inspected.stdout, "a character written in bytes is marked"
 
-    prepared = yanmo("prepare", "novel.txt", "tokenizer.path=mine", "model.block_size=16", "--json")
+    prepared = here("prepare", "novel.txt", "tokenizer.path=mine", "model.block_size=16", "--json")
     assert prepared.returncode == 0, prepared.stderr
     found = json.loads(prepared.stdout)
     assert (found["tokenizer"], found["vocab_size"], found["dtype"]) == ("bpe", 600, "<u2")
@@ -93,7 +84,7 @@ def test_mistakes_are_answered(arguments: tuple[str, ...], code: int, said: str,
 
 def test_a_small_text_is_said_to_have_fewer_tokens(tmp_path: Path) -> None:
     (tmp_path / "small.txt").write_text("江湖夜雨十年灯。" * 20, encoding="utf-8")
-    done = yanmo("tokenizer", "train", "small.txt", "--vocab-size", "9000")
+    done = here("tokenizer", "train", "small.txt", "--vocab-size", "9000")
     assert done.returncode == 0
     assert "tokens to learn, not 9,000" in done.stderr
 

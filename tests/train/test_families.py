@@ -75,7 +75,9 @@ def test_the_small_recipes_run_in_miniature(
     assert load_model(RUN / "model").config.family == name.removesuffix("_small")
 
 
-@pytest.mark.parametrize("family", [MODERN[:2], MOE], ids=["modern", "moe"])
+@pytest.mark.parametrize(
+    "family", [pytest.param(MODERN[:2], marks=pytest.mark.long), MOE], ids=["modern", "moe"]
+)
 def test_two_ranks_give_the_losses_of_one(family: tuple[str, ...], novel: Path) -> None:
     for ranks in (1, 2):
         done = run(ranks, f"ranks-{ranks}", *family, "optim.name=adamw", "optim.learning_rate=1e-3")

@@ -61,7 +61,9 @@ class World:
         """``module``, whose gradients become the mean over all ranks (Li et al. 2020, torch's DDP)."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)  # experts' loads differ by rank
+        shared = DistributedDataParallel(module)
+        shared.broadcast_buffers = False  # experts' loads differ by rank; the argument is going from torch
+        return shared
 
     def hold_back(self, module: nn.Module) -> AbstractContextManager[None]:
         """A context in which gradients stay on their rank and add up."""

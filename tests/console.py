@@ -1,0 +1,57 @@
+"""The command line, as a person has it or without a new interpreter.
+
+Importing torch takes longer than most commands: ``here`` is for tests of what a command does, ``yanmo``
+for those of the process it is.
+"""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from unittest.mock import patch
+
+from yanmo.cli import main
+
+Done = subprocess.CompletedProcess[str]
+
+
+def yanmo(*words: str, typed: str = "", **variables: str) -> Done:
+    """In a process of its own; ``variables`` are set in its environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "yanmo", *words], input=typed, capture_output=True, encoding="utf-8",
+        env=os.environ | {"COLUMNS": "150"} | variables, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def here(*words: str, typed: str = "") -> Done:
+    """In this process; a traceback is the test's own. Ranks (``--nproc``) have processes of their own."""
+    if "--nproc" in words:
+        return yanmo(*words, typed=typed)
+    out, err = stream(), stream()
+    with (
+        patch.object(sys, "argv", ["yanmo", *words]),
+        patch.object(sys, "stdin", stream(typed)),
+        patch.dict(os.environ, {"COLUMNS": "150"}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Done(words, code, written(out), written(err))
+
+
+def stream(text: str = "") -> io.TextIOWrapper:
+    """What a pipe is to Python."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
+
+
+def written(stream: io.TextIOWrapper) -> str:
+    """All that was written, with the line ends of this machine as \\n."""
+    stream.flush()
+    raw = stream.buffer
+    assert isinstance(raw, io.BytesIO)
+    return raw.getvalue().decode("utf-8").replace(os.linesep, "\n")
