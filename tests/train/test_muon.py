@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from yanmo.train.muon import RMS, Muon, orthogonalise
+from yanmo.train.muon import RMS, Muon, neurons, orthogonalise
 
 
 def matrix(rows: int, columns: int, seed: int) -> torch.nn.Parameter:
@@ -11,7 +11,13 @@ def matrix(rows: int, columns: int, seed: int) -> torch.nn.Parameter:
     return parameter
 
 
-def test_updates_equal_torchs_muon() -> None:
+def ones(_: Muon, updates: torch.Tensor, parameters: list[torch.Tensor]) -> torch.Tensor:
+    """In place of what makes neurons even."""
+    return updates.new_ones(neurons(updates.shape))
+
+
+def test_updates_equal_torchs_muon_but_for_neurons_made_even(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Muon, "_scales", ones)
     shapes = [(24, 16), (16, 24), (24, 16), (16, 16)]
     ours, theirs = ([matrix(*shape, seed=i) for i, shape in enumerate(shapes)] for _ in range(2))
     optimizer = Muon([{"params": ours}], lr=0.01, weight_decay=0.1, momentum=0.9)
@@ -46,6 +52,49 @@ def test_matrices_behind_each_other_are_taken_one_by_one() -> None:
         together.step()
         apart.step()
     torch.testing.assert_close(whole.detach(), torch.stack([part.detach() for part in parts]))
+
+
+def changes(parameter: torch.nn.Parameter, optimizer: Muon, steps: int) -> list[torch.Tensor]:
+    """What each step does to a parameter whose gradient stays as it is."""
+    found = []
+    for _ in range(steps):
+        before = parameter.detach().clone()
+        optimizer.step()
+        found.append(before - parameter.detach())
+    return found
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (16, 64)])
+def test_neurons_are_divided_by_their_usual_length(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The formula of NorMuon along the longer side, its running mean over three steps of other gradients."""
+    evened, plain, across = matrix(*shape, seed=4), matrix(*shape, seed=4), 1 if shape[0] > shape[1] else 0
+    ours, other = (
+        Muon([{"params": [p]}], lr=0.01, weight_decay=0.0, dtype=torch.float32) for p in (evened, plain)
+    )
+    mean: torch.Tensor | float = 0.0
+    for step in range(3):
+        evened.grad = plain.grad = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        (found,) = changes(evened, ours, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(Muon, "_scales", ones)
+            (update,) = changes(plain, other, 1)
+        mean = 0.95 * mean + 0.05 * update.square().mean(across, keepdim=True)
+        expected = update / mean.sqrt()
+        expected *= update.norm() / expected.norm()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (16, 64)])
+def test_in_the_long_run_every_neuron_learns_as_much(shape: tuple[int, int]) -> None:
+    """One whose gradient is a hundredth of the others' too; iterations alone leave it behind."""
+    parameter, across = matrix(*shape, seed=5), 1 if shape[0] > shape[1] else 0
+    assert parameter.grad is not None
+    parameter.grad.select(1 - across, 0).mul_(0.01)
+    optimizer = Muon([{"params": [parameter]}], lr=0.01, weight_decay=0.0)
+    lengths = changes(parameter, optimizer, 3)[-1].norm(dim=across)
+    assert float(lengths.max() / lengths.min()) < 1.1
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])

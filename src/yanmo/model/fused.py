@@ -24,7 +24,7 @@ from yanmo.data.batches import IGNORED
 
 QUERIES = 128
 """Queries that attend together."""
-LOGITS = {"cpu": 1 << 22}
+LOGITS = {"cpu": 1 << 23}
 """Logits that exist at a time; on other devices ``MANY_LOGITS``."""
 MANY_LOGITS = 1 << 28
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -300,8 +300,9 @@ def _from_rows(x: Tensor, kv_heads: int) -> Tensor:
 
 
 def _parts(x: Tensor, targets: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Rows and their targets, so many at a time as make few enough logits."""
-    rows = max(LOGITS.get(x.device.type, MANY_LOGITS) // weight.size(0), 1)
+    """Rows and their targets in parts of one size, as few as make few enough logits each."""
+    most = max(LOGITS.get(x.device.type, MANY_LOGITS) // weight.size(0), 1)
+    rows = math.ceil(len(x) / max(math.ceil(len(x) / most), 1))
     return list(zip(torch.split(x, rows), torch.split(targets, rows), strict=True))
 
 

@@ -1,8 +1,9 @@
 """Muon: momentum whose matrices are made orthogonal before they are applied (Jordan et al. 2024).
 
-torch has one (``torch.optim.Muon``); this one takes matrices of the same shape together, which on small
-models halves its cost, and takes a matrix that is several matrices below each other (queries, keys and
-values) as those. Both give the same update otherwise (``tests/train/test_muon.py``).
+torch has one (``torch.optim.Muon``). This one takes matrices of the same shape together, which on small
+models halves its cost; takes a matrix that is several matrices below each other (queries, keys and values)
+as those; and makes rows or columns even, so that every neuron learns (Li et al. 2025, "NorMuon").
+Without that both give the same update (``tests/train/test_muon.py``).
 """
 
 import math
@@ -18,12 +19,15 @@ COEFFICIENTS = (3.4445, -4.775, 2.0315)
 ITERATIONS = 5
 RMS = 0.2
 """An update's root mean square in learning rates, that of AdamW's (Liu et al. 2025)."""
+MEMORY = 0.95
+"""How much of a neuron's usual size in updates stays from step to step."""
+TINY = 1e-20
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices; a group's ``parts`` says how many lie below each other in a parameter of two dimensions.
+    """For matrices; a group's ``parts`` says how many square ones lie below each other in a parameter.
 
-    In one of three dimensions matrices lie behind each other.
+    In a parameter of three dimensions matrices lie behind each other.
 
     Args:
         params: groups.
@@ -47,21 +51,23 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        alike: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        alike: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alone = id(parameter) if parameter.dim() > 2 else None  # many matrices already
                     key = (group["parts"], parameter.shape, group["lr"], group["weight_decay"], alone)
-                    alike[key].append((parameter, self._with_momentum(parameter)))
-        for (parts, shape, rate, decay, _), pairs in alike.items():
+                    alike[key].append(parameter)
+        for (parts, shape, rate, decay, _), parameters in alike.items():
             rows, columns = shape[-2] // parts, shape[-1]
-            stacked = torch.stack([update for _, update in pairs]).view(-1, rows, columns)
-            updates = orthogonalise(stacked.to(self.dtype)).view(-1, *shape)
-            size = RMS * math.sqrt(max(rows, columns))
-            for (parameter, _), update in zip(pairs, updates, strict=True):
+            momenta = torch.stack([self._with_momentum(parameter) for parameter in parameters])
+            updates = orthogonalise(momenta.view(-1, rows, columns).to(self.dtype))
+            updates = updates.float().contiguous()  # (N, R, C); turned once, for all that goes over its rows
+            scales = self._scales(updates, parameters) * RMS * math.sqrt(max(rows, columns))
+            updates, scales = updates.view(-1, *shape), scales.view(-1, *neurons(shape))
+            for parameter, update, scale in zip(parameters, updates, scales, strict=True):
                 parameter.mul_(1 - rate * decay)
-                parameter.add_(update, alpha=-rate * size)
+                parameter.addcmul_(update, scale, value=-rate)
 
     def _with_momentum(self, parameter: Tensor) -> Tensor:
         """Nesterov's momentum of the gradient."""
@@ -71,6 +77,37 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(gradient)
         buffer: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
         return gradient.lerp(buffer, self.momentum)
+
+    def _scales(self, updates: Tensor, parameters: list[Tensor]) -> Tensor:
+        """What divides each neuron's part of ``updates`` (N, R, C) by its usual length.
+
+        (N, R, 1), or (N, 1, C) where there are more columns than rows; a matrix keeps its norm.
+        """
+        across = -1 if updates.size(1) >= updates.size(2) else -2
+        lengths = torch.linalg.vector_norm(updates, dim=across, keepdim=True)
+        scales: Tensor = self._usual_squares(parameters, lengths.square()).clamp_min(TINY).rsqrt()
+        norm, new_norm = ((x * lengths).norm(dim=(1, 2), keepdim=True) for x in (1, scales))
+        scales *= norm / new_norm.clamp_min(TINY)
+        return scales
+
+    def _usual_squares(self, parameters: list[Tensor], squares: Tensor) -> Tensor:
+        """The running mean of ``squares``, a part of it kept with each parameter."""
+        means, shape = [], neurons(parameters[0].shape)
+        for parameter, new in zip(parameters, squares.chunk(len(parameters)), strict=True):
+            state = self.state[parameter]
+            if "squares" not in state:
+                state["squares"] = new.new_zeros(shape)
+            means.append(state["squares"].lerp_(new.view(shape), 1 - MEMORY))
+        return torch.stack(means).view_as(squares)
+
+
+def neurons(shape: torch.Size) -> torch.Size:
+    """(…, R, 1) or (…, 1, C), a number for each along the longer side of matrices.
+
+    Along the shorter one all are equally long when a matrix is orthogonal.
+    """
+    *many, rows, columns = shape
+    return torch.Size((*many, rows, 1) if rows >= columns else (*many, 1, columns))
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from yanmo.config import OptimConfig
 from yanmo.errors import CheckpointError
 from yanmo.model.gpt import GPT
-from yanmo.train.muon import Muon
+from yanmo.train.muon import Muon, neurons
 
-_STATE = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer",)}
+_STATE = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer", "squares")}
 
 
 class Optimizer:
@@ -62,7 +62,7 @@ class Optimizer:
         for name, parameter, state, keys in self._states(model) if tensors else ():
             for key in keys:
                 tensor = tensors.get(f"{name}/{key}")
-                if tensor is None or (key != "step" and tensor.shape != parameter.shape):
+                if tensor is None or tensor.shape != _shape_of(key, parameter):
                     raise CheckpointError(
                         f"the optimizer's {key} of {name} is missing or misshapen",
                         where="training/state.safetensors",
@@ -76,6 +76,13 @@ class Optimizer:
         for name, parameter in model.named_parameters():
             part = owner[parameter]
             yield name, parameter, part.state[parameter], _STATE[type(part)]
+
+
+def _shape_of(key: str, parameter: Tensor) -> torch.Size:
+    """What a tensor of the state looks like."""
+    if key == "step":
+        return torch.Size()
+    return neurons(parameter.shape) if key == "squares" else parameter.shape
 
 
 def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = None) -> Optimizer:
