@@ -103,7 +103,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 @needs_proc
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_that_dies_takes_the_run_down_and_it_resumes(novel: Path, victim: int) -> None:
     process = start("run")
     pids = ranks_of(process)
