@@ -7,6 +7,7 @@ for those of the process it is.
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from unittest.mock import patch
@@ -26,7 +27,7 @@ def yanmo(*words: str, typed: str = "", **variables: str) -> Done:
 
 def here(*words: str, typed: str = "") -> Done:
     """In this process; a traceback is the test's own. Ranks (``--nproc``) have processes of their own."""
-    if "--nproc" in words:
+    if any(word.startswith("--nproc") for word in words):
         return yanmo(*words, typed=typed)
     out, err = stream(), stream()
     with (
@@ -41,6 +42,8 @@ def here(*words: str, typed: str = "") -> Done:
             main()
         except SystemExit as end:
             code = int(end.code or 0)
+    if code == 128 + signal.SIGINT:  # whoever runs the tests wants to stop
+        raise KeyboardInterrupt
     return Done(words, code, written(out), written(err))
 
 

@@ -1,4 +1,4 @@
-"""The command line as a person meets it, in processes of its own."""
+"""The command line as a person meets it; what the process itself does, in one of its own."""
 
 import json
 import os

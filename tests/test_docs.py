@@ -43,14 +43,16 @@ def test_every_make_command_has_its_target() -> None:
 
 
 def test_the_readmes_commands_run(novel: Path) -> None:
-    """Every yanmo command, made small, in order; then the Python lines."""
+    """Every yanmo command, made small, in order, each verb once in a process of its own; then the Python lines."""
     lines = [line for line in commands(README) if line.startswith("yanmo ")]
     assert len(lines) >= 3
+    seen = set()
     for line in lines:
         words = shlex.split(line)[1:]
         if words[0] == "train":
             words += [*TINY, "train.max_steps=4", "train.eval_interval=2"]
-        done = here(*words)
+        done = (here if words[0] in seen else yanmo)(*words)
+        seen.add(words[0])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     for block in blocks(README, "python"):
         done = subprocess.run(

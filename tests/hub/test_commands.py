@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import here
+from tests.console import here, yanmo
 from tests.hub.makers import char_tokenizer, our_folder, reader
 
 
@@ -23,10 +23,10 @@ def test_import_prints_what_it_found_and_what_comes_next(source: Path) -> None:
 
 
 def test_import_and_export_speak_json(source: Path) -> None:
-    taken = json.loads(here("import", str(source), "--json").stdout)
+    taken = json.loads(yanmo("import", str(source), "--json").stdout)
     assert taken["folder"] == str(Path("models/ours"))
     assert taken["proof"]["difference"] <= 1e-5 * taken["proof"]["largest"]
-    gone = json.loads(here("export", "models/ours", "--to", "onnx", "--json").stdout)
+    gone = json.loads(yanmo("export", "models/ours", "--to", "onnx", "--json").stdout)
     assert gone["path"] == str(Path("exports/ours.onnx"))
     assert gone["verified"]["by"].startswith("onnxruntime")
 

@@ -63,8 +63,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Sum over targets (N,) of their negative log likelihood, in nats; logits are x (N, C) @ weight (V, C).T.
 
-    Under autocast the products are in its dtype. The gradient is computed together with the loss, so no
-    more than a few rows of logits ever exist. A target of ``IGNORED`` counts for nothing.
+    Under autocast the products are in its dtype. The gradient is computed together with the loss, so only
+    some rows of logits exist at a time. A target of ``IGNORED`` counts for nothing.
     """
     dtype = product_dtype(x)
     x, weight = x.to(dtype), weight.to(dtype)
@@ -300,10 +300,10 @@ def _from_rows(x: Tensor, kv_heads: int) -> Tensor:
 
 
 def _parts(x: Tensor, targets: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Rows and their targets in parts of one size, as few as make few enough logits each."""
+    """Rows and their targets in parts of one size but for a row, as few as make few enough logits each."""
     most = max(LOGITS.get(x.device.type, MANY_LOGITS) // weight.size(0), 1)
-    rows = math.ceil(len(x) / max(math.ceil(len(x) / most), 1))
-    return list(zip(torch.split(x, rows), torch.split(targets, rows), strict=True))
+    count = max(math.ceil(len(x) / most), 1)
+    return list(zip(x.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
 def _nats(x: Tensor, targets: Tensor, weight: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
             rows, columns = shape[-2] // parts, shape[-1]
             momenta = torch.stack([self._with_momentum(parameter) for parameter in parameters])
             updates = orthogonalise(momenta.view(-1, rows, columns).to(self.dtype))
-            updates = updates.float().contiguous()  # (N, R, C); turned once, for all that goes over its rows
+            updates = updates.float().contiguous()  # (N, R, C); tall ones come transposed
             scales = self._scales(updates, parameters) * RMS * math.sqrt(max(rows, columns))
             updates, scales = updates.view(-1, *shape), scales.view(-1, *neurons(shape))
             for parameter, update, scale in zip(parameters, updates, scales, strict=True):

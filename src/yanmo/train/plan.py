@@ -109,7 +109,7 @@ def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
     """Roughly what training needs at its peak: weights, gradients, optimizer, one micro-batch's activations.
 
     Activations are those of the layers (:func:`values_of_layer`), and half of the attention matrices where
-    they are not fused away; of the head there are a few rows of logits in float32 and in the arithmetic's
+    they are not fused away; of the head there are some rows of logits in float32 and in the arithmetic's
     dtype, and the gradients of input and weights.
     """
     rows = recipe.train.micro_batch_size or 1
