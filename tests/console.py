@@ -17,11 +17,11 @@ from yanmo.cli import main
 Done = subprocess.CompletedProcess[str]
 
 
-def yanmo(*words: str, typed: str = "", **variables: str) -> Done:
+def yanmo(*words: str, typed: str = "", seconds: float = 120, **variables: str) -> Done:
     """In a process of its own; ``variables`` are set in its environment."""
     return subprocess.run(
         [sys.executable, "-m", "yanmo", *words], input=typed, capture_output=True, encoding="utf-8",
-        env=os.environ | {"COLUMNS": "150"} | variables, timeout=120, check=False,
+        env=os.environ | {"COLUMNS": "150"} | variables, timeout=seconds, check=False,
     )  # fmt: skip
 
 

@@ -147,6 +147,14 @@ def test_loss_and_gradients_of_the_head_are_those_of_the_formula(
         torch.testing.assert_close(linear_cross_entropy(x, weight, targets).double(), plain(x, weight))
 
 
+def test_no_targets_cost_nothing() -> None:
+    x, weight = torch.randn(0, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    loss = linear_cross_entropy(x, weight, torch.empty(0, dtype=torch.long))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(loss.detach()) == 0.0
+    assert weight.grad is not None and not weight.grad.any()
+
+
 def test_an_impossible_target_costs_much_and_not_infinity() -> None:
     x, weight = torch.tensor([[200.0]], requires_grad=True), torch.tensor([[1.0], [-1.0]])
     loss = linear_cross_entropy(x, weight, torch.tensor([1]))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY
+from tests.console import Done, yanmo
 from yanmo.errors import ConfigError, DeviceError
 from yanmo.train.distributed import find_world, split_devices
 from yanmo.train.metrics import read_metrics
@@ -20,17 +21,16 @@ FIFTY = ("train.max_steps=50", "train.eval_interval=25", "model.dropout=0.0")
 FOREVER = ("train.max_steps=100000", "train.eval_interval=100000", "train.checkpoint_interval=10")
 
 
+def words(ranks: int, folder: str, *more: str) -> list[str]:
+    return ["train", "novel.txt", *TINY, *more, "--nproc", str(ranks), "--out", folder]
+
+
 def command(ranks: int, folder: str, *more: str) -> list[str]:
-    return [
-        sys.executable, "-m", "yanmo", "train", "novel.txt", *TINY, *more,
-        "--nproc", str(ranks), "--out", folder,
-    ]  # fmt: skip
+    return [sys.executable, "-m", "yanmo", *words(ranks, folder, *more)]
 
 
-def run(ranks: int, folder: str, *more: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(ranks, folder, *more), capture_output=True, encoding="utf-8", check=False, timeout=seconds
-    )
+def run(ranks: int, folder: str, *more: str, seconds: float = 120) -> Done:
+    return yanmo(*words(ranks, folder, *more), seconds=seconds)
 
 
 def losses(folder: str) -> list[float]:
@@ -185,10 +185,7 @@ def test_each_rank_takes_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_device_setting_alone_starts_a_process_for_each(novel: Path) -> None:
     """There are no two GPUs here: the error shows that two processes were asked for."""
-    done = subprocess.run(
-        [sys.executable, "-m", "yanmo", "train", "novel.txt", *TINY, "train.device=cuda:0,1"],
-        capture_output=True, encoding="utf-8", check=False, timeout=60,
-    )  # fmt: skip
+    done = yanmo("train", "novel.txt", *TINY, "train.device=cuda:0,1", seconds=60)
     if torch.cuda.device_count() < 2:
         assert done.returncode == 2
         assert "device 'cuda:" in done.stderr

@@ -22,6 +22,7 @@ RMS = 0.2
 MEMORY = 0.95
 """How much of a neuron's usual size in updates stays from step to step."""
 TINY = 1e-20
+"""In place of a length of nothing."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -83,10 +84,10 @@ class Muon(torch.optim.Optimizer):
 
         (N, R, 1), or (N, 1, C) where there are more columns than rows; a matrix keeps its norm.
         """
-        across = -1 if updates.size(1) >= updates.size(2) else -2
-        lengths = torch.linalg.vector_norm(updates, dim=across, keepdim=True)
+        lengths = torch.linalg.vector_norm(updates, dim=across(updates.shape), keepdim=True)
         scales: Tensor = self._usual_squares(parameters, lengths.square()).clamp_min(TINY).rsqrt()
-        norm, new_norm = ((x * lengths).norm(dim=(1, 2), keepdim=True) for x in (1, scales))
+        norm = lengths.norm(dim=(1, 2), keepdim=True)  # (N, 1, 1)
+        new_norm = (lengths * scales).norm(dim=(1, 2), keepdim=True)
         scales *= norm / new_norm.clamp_min(TINY)
         return scales
 
@@ -101,13 +102,19 @@ class Muon(torch.optim.Optimizer):
         return torch.stack(means).view_as(squares)
 
 
-def neurons(shape: torch.Size) -> torch.Size:
-    """(…, R, 1) or (…, 1, C), a number for each along the longer side of matrices.
+def across(shape: torch.Size) -> int:
+    """The dimension a neuron's weights lie along in matrices (…, R, C): the shorter side, -1 or -2.
 
-    Along the shorter one all are equally long when a matrix is orthogonal.
+    Along the longer one all are equally long when a matrix is orthogonal.
     """
-    *many, rows, columns = shape
-    return torch.Size((*many, rows, 1) if rows >= columns else (*many, 1, columns))
+    return -1 if shape[-2] >= shape[-1] else -2
+
+
+def neurons(shape: torch.Size) -> torch.Size:
+    """(…, R, 1) or (…, 1, C): a number for each neuron of matrices (…, R, C)."""
+    sizes = list(shape)
+    sizes[across(shape)] = 1
+    return torch.Size(sizes)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
