@@ -13,6 +13,8 @@ ATOMS = (
     "<|endoftext|>", "<|im_start|>", "<0x0A>", "▁", "Ġ", "[SEP]", "[UNK]", "##a", "</s>", "<unk>", "<s>",
     "!", "?!", "...", "(a)", "=====", "_", "-", "http://x.cn/?q=1", "\ue000", "\ufffd", "\U0010ffff", "\u0378",
 )  # fmt: skip
+SCALARS = (*range(0xD800), *range(0xE000, 0x11000))
+"""Characters of 16 bits and the first above them, without surrogates."""
 
 
 def random_strings(count: int, seed: int) -> Iterator[str]:
@@ -21,10 +23,7 @@ def random_strings(count: int, seed: int) -> Iterator[str]:
     for _ in range(count):
         length = rng.choice((1, 2, 3, 5, 8, 13, 24))
         yield "".join(
-            rng.choice(ATOMS)
-            if rng.random() < 0.9
-            else chr(rng.choice((*range(0xD800), *range(0xE000, 0x11000))))
-            for _ in range(length)
+            rng.choice(ATOMS) if rng.random() < 0.9 else chr(rng.choice(SCALARS)) for _ in range(length)
         )
 
 

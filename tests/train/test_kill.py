@@ -29,6 +29,8 @@ from yanmo.train.metrics import METRICS
 from yanmo.train.trainer import train
 
 STEPS = 24
+SHORT = 12
+"""Steps where only the first two saves matter."""
 KINDS = {
     "float32": (),
     "bfloat16": ("train.precision=bfloat16",),
@@ -51,14 +53,14 @@ CONTEXT.set_forkserver_preload(["yanmo.train.trainer", "torch.utils.tensorboard"
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 
-def child(novel: str, folder: str, die_at: int | None, kind: str, cache: str) -> None:
+def child(novel: str, folder: str, die_at: int | None, kind: str, cache: str, steps: int = STEPS) -> None:
     """Train; with ``die_at``, die by SIGKILL at that storage call: inside saves, or, negative, in set-up."""
     os.environ["YANMO_CACHE"] = cache  # the fork server has the environment of an earlier test
     if die_at is not None:
         _die_at(abs(die_at), in_save=die_at > 0)
     if kind == "float16":
         overflow_at(cast("pytest.MonkeyPatch", SimpleNamespace(setattr=setattr)), OVERFLOWS)
-    more = (f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1", *KINDS[kind])
+    more = (f"train.max_steps={steps}", "train.eval_interval=8", "model.dropout=0.1", *KINDS[kind])
     train(tiny_recipe(novel, more=more), Path(folder), Voice(io.StringIO()))
 
 
@@ -91,9 +93,11 @@ def _die_at(die_at: int, in_save: bool) -> None:
     trainer.save_now = save  # type: ignore[assignment]
 
 
-def run_child(novel: Path, folder: Path, kind: str, die_at: int | None = None) -> int | None:
+def run_child(
+    novel: Path, folder: Path, kind: str, die_at: int | None = None, steps: int = STEPS
+) -> int | None:
     process = CONTEXT.Process(
-        target=child, args=(str(novel), str(folder), die_at, kind, os.environ["YANMO_CACHE"])
+        target=child, args=(str(novel), str(folder), die_at, kind, os.environ["YANMO_CACHE"], steps)
     )
     process.start()
     process.join(120)
@@ -178,21 +182,21 @@ def test_ten_kills_of_two_ranks_are_bit_identical(novel: Path) -> None:
 @pytest.mark.long
 def test_every_point_inside_a_save_is_survived(novel: Path) -> None:
     """Die at each storage call of the first two checkpoints in turn."""
-    assert run_child(novel, Path("whole"), "float32") == 0
+    assert run_child(novel, Path("whole"), "float32", steps=SHORT) == 0
     for point in range(1, 50, 2):
         folder = Path(f"point-{point}")
-        assert run_child(novel, folder, "float32", die_at=point) == -signal.SIGKILL
-        assert run_child(novel, folder, "float32") == 0
+        assert run_child(novel, folder, "float32", die_at=point, steps=SHORT) == -signal.SIGKILL
+        assert run_child(novel, folder, "float32", steps=SHORT) == 0
         assert_equal_to_whole(folder, f"point {point}")
 
 
 @pytest.mark.long
 def test_every_point_of_the_set_up_is_survived(novel: Path) -> None:
     """Die at each storage call from the first on: reading, tokenising, and writing the recipe."""
-    assert run_child(novel, Path("whole"), "float32") == 0
+    assert run_child(novel, Path("whole"), "float32", steps=SHORT) == 0
     for point in range(1, 40, 3):
         shutil.rmtree(os.environ["YANMO_CACHE"], ignore_errors=True)
         folder = Path(f"early-{point}")
-        assert run_child(novel, folder, "float32", die_at=-point) == -signal.SIGKILL
-        assert run_child(novel, folder, "float32") == 0
+        assert run_child(novel, folder, "float32", die_at=-point, steps=SHORT) == -signal.SIGKILL
+        assert run_child(novel, folder, "float32", steps=SHORT) == 0
         assert_equal_to_whole(folder, f"point {point}")
