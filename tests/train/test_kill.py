@@ -30,7 +30,7 @@ from yanmo.train.trainer import train
 
 STEPS = 24
 SHORT = 12
-"""Steps where only the first two saves matter."""
+"""Steps with the saves that a test of each point dies in, and some after them."""
 KINDS = {
     "float32": (),
     "bfloat16": ("train.precision=bfloat16",),
