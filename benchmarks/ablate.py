@@ -205,10 +205,11 @@ def seeds_of(rows: list[dict[str, Any]]) -> str:
 
 
 def by_settings(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows that differ in their seeds only."""
-    found = defaultdict(list)
+    """Rows that differ in their seeds only, under the settings as the first of them has them."""
+    found, spellings = defaultdict(list), dict[tuple[str, ...], str]()
     for row in rows:
-        found[row["settings"]].append(row)
+        spelling = spellings.setdefault(tuple(sorted(row["settings"].split())), row["settings"])
+        found[spelling].append(row)
     return found
 
 

@@ -33,7 +33,7 @@ from yanmo.text.documents import CorpusCounts, read_documents
 
 
 def main() -> None:
-    """One of the two."""
+    """One of the four."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     which = parser.add_subparsers(dest="which", required=True)
     twin_of = which.add_parser("twin")
@@ -180,7 +180,7 @@ def children(process: int) -> list[int]:
 
 
 def memory(process: int) -> int:
-    """Bytes of a process that no other shares."""
+    """Bytes of a process; of what several share, its part."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -228,7 +228,10 @@ def run(asked: argparse.Namespace, side: str, rate: str, seed: str) -> Outcome:
         if setting.loss and step % interval == 0:
             curve.append((round(spent, 2), step, evaluate(trained, held_out, setting.block)))
             reached = curve[-1][2] <= setting.loss
-    final = curve[-1][2] if reached else evaluate(trained, held_out, setting.block)
+    if not curve or curve[-1][1] < step:  # no whole interval fits the last steps
+        curve.append((round(spent, 2), step, evaluate(trained, held_out, setting.block)))
+    final = curve[-1][2]
+    reached = setting.loss is not None and final <= setting.loss
     return Outcome(side, int(seed), float(rate), step, round(spent, 2), round(final, 4), reached, curve)
 
 
@@ -301,8 +304,10 @@ def other_side(setting: Setting, vocab_size: int, nanogpt: str | None) -> Traine
     model.train()
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        logits = model(x, y)[0] if nanogpt else model(input_ids=x).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
+        if nanogpt:
+            loss: torch.Tensor = model(x, y)[1]
+            return loss
+        return torch.nn.functional.cross_entropy(model(input_ids=x).logits.flatten(0, 1), y.flatten())
 
     def update(rate: float) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -4,7 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.ablate import DECISIONS, decisions, disagreements, expected_minutes, is_of, main, plan, read
+from benchmarks.ablate import (
+    DECISIONS,
+    by_settings,
+    decisions,
+    disagreements,
+    expected_minutes,
+    is_of,
+    main,
+    plan,
+    read,
+)
 
 from tests.conftest import TINY, tiny_recipe
 from yanmo.recipe import decide, to_toml
@@ -44,6 +54,8 @@ def test_a_row_is_found_by_its_settings_in_any_order_and_by_no_others() -> None:
     for settings, found in (("a=1 b=2", True), ("b=2   a=1", True), ("a=1", False), ("a=1 b=2 c=3", False)):
         assert is_of(made, {"text": "a.txt", "settings": settings, "seed": 1}) is found
     assert not is_of(made, {"text": "a.txt", "settings": "a=1 b=2", "seed": 2})
+    again, other = row(2, settings="b=2 a=1"), row(1, settings="a=1")
+    assert by_settings([made, again, other]) == {"a=1 b=2": [made, again], "a=1": [other]}
 
 
 def test_rows_made_under_other_decisions_are_named() -> None:

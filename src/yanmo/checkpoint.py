@@ -196,13 +196,13 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def rotate(run: Path, step: int, keep_last: int, is_kept: Callable[[int], bool]) -> None:
-    """Delete checkpoints but the newest ``keep_last`` up to ``step`` and those of steps that ``is_kept``.
+def rotate(run: Path, step: int, keep_last: int, is_kept: Callable[[Path], bool]) -> None:
+    """Delete checkpoints but the newest ``keep_last`` up to ``step`` and those that ``is_kept``.
 
     Later ones are damaged ones that the run fell back from: they go too.
     """
     whole = [folder for folder in newest_first(run) if step_of(folder) <= step]
-    kept = whole[:keep_last] + [folder for folder in whole if is_kept(step_of(folder))]
+    kept = whole[:keep_last] + [folder for folder in whole if is_kept(folder)]
     for folder in newest_first(run):
         if folder not in kept:
             storage.remove_folder(folder)

@@ -181,6 +181,10 @@ def test_each_rank_takes_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(DeviceError, match="process 3 has no device in cuda:0,1"):
         find_world("cuda:0,1", 8)
+    with pytest.raises(DeviceError, match="process 3 has no device in cuda:1"):
+        find_world("cuda:1", 8)
+    with pytest.raises(ConfigError, match="cuda:0,0 names a device twice"):
+        find_world("cuda:0,0", 8)
 
 
 def test_the_device_setting_alone_starts_a_process_for_each(novel: Path) -> None:

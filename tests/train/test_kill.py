@@ -162,20 +162,24 @@ def test_ten_kills_of_each_kind_are_bit_identical(novel: Path, kind: str) -> Non
 
 @pytest.mark.long
 @needs_proc
-def test_ten_kills_of_two_ranks_are_bit_identical(novel: Path) -> None:
-    """A rank, now this one, now that one, dies at a random moment; the launcher ends the other."""
+@pytest.mark.parametrize(("ranks", "kills"), [(2, 10), (3, 3)])
+def test_kills_of_several_ranks_are_bit_identical(novel: Path, ranks: int, kills: int) -> None:
+    """A rank, now this one, now that one, dies at a random moment; the launcher ends the others.
+
+    From three on the order in which ranks are summed is seen in the last bits.
+    """
     seed = random.randrange(10**6)
     rng = random.Random(seed)
     more = (f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1")
-    assert run(2, "whole", *more).returncode == 0
-    for number in range(10):
+    assert run(ranks, "whole", *more).returncode == 0
+    for number in range(kills):
         folder = Path(f"killed-{number}")
-        process = subprocess.Popen(command(2, str(folder), *more), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(ranks, str(folder), *more), stderr=subprocess.DEVNULL)
         wait_for_rows(folder, rng.randrange(1, STEPS - 4), lambda: process.poll() is None)  # noqa: B023
         time.sleep(rng.random() * 0.005)
-        os.kill(ranks_of(process)[number % 2], signal.SIGKILL)
+        os.kill(ranks_of(process)[number % ranks], signal.SIGKILL)
         assert process.wait(timeout=60) == 128 + signal.SIGKILL, f"seed {seed}, kill {number}"
-        assert run(2, str(folder), *more).returncode == 0
+        assert run(ranks, str(folder), *more).returncode == 0
         assert_equal_to_whole(folder, f"seed {seed}, kill {number}")
 
 

@@ -13,7 +13,7 @@ from yanmo.errors import ConfigError, Stopped
 from yanmo.log import Voice
 from yanmo.recipe import load_recipe
 from yanmo.train.metrics import read_metrics
-from yanmo.train.schedule import Aim, Plan, learning_rate_at
+from yanmo.train.schedule import Plan, learning_rate_at
 from yanmo.train.trainer import train
 
 
@@ -52,6 +52,24 @@ def test_every_epoch_is_kept_and_the_last_is_final(tmp_path: Path, voice: Voice)
     assert kept == {*epochs, step_of(best)}
 
 
+def test_epochs_that_are_no_longer_kept_do_not_take_back_those_that_were(
+    tmp_path: Path, voice: Voice
+) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text(invented_text(700), encoding="utf-8")
+    keep_one = ("train.max_steps=1000", "train.keep_last=1")
+    train(tiny_recipe(path, more=(*keep_one, "train.epochs=2", "train.save_every_epoch=true")), RUN, voice)
+    kept = {link: link.resolve() for link in (RUN / "final", RUN / "epochs" / "1", RUN / "epochs" / "2")}
+    result = train(
+        tiny_recipe(path, more=(*keep_one, "train.epochs=4", "train.save_every_epoch=false")), RUN, voice
+    )
+    assert result.progress.step > step_of(kept[RUN / "final"])
+    assert {link: link.resolve() for link in kept} == kept
+    for link in kept:
+        storage.verify_folder(link)
+    assert sorted(link.name for link in (RUN / "epochs").iterdir()) == ["1", "2"]
+
+
 @pytest.mark.parametrize("setting", ["train.max_steps=24", "train.epochs=0.6"])
 def test_a_finished_run_goes_on_when_its_length_is_raised(novel: Path, voice: Voice, setting: str) -> None:
     first = "train.max_steps=12" if "steps" in setting else "train.epochs=0.3"
@@ -65,10 +83,10 @@ def test_a_finished_run_goes_on_when_its_length_is_raised(novel: Path, voice: Vo
     assert len(losses(RUN)) == horizon
     assert [r["event"] for r in read_metrics(RUN)].count("end") == 1
     rates = [r["lr"] for r in read_metrics(RUN) if r["event"] == "train"]
-    plan = Plan((plan_of(RUN).aims[0], Aim(end, end / horizon, horizon)))
-    assert plan_of(RUN) == plan
     optim = load_recipe(RUN / "recipe.toml").optim
-    assert rates == [learning_rate_at(step, plan, optim) for step in range(horizon)]
+    shorter, longer = Plan.first(end), Plan.first(horizon)
+    assert rates[:end] == [learning_rate_at(step, shorter, optim) for step in range(end)]
+    assert rates[end:] == [learning_rate_at(step, longer, optim) for step in range(end, horizon)]
     assert load_recipe(RUN / "recipe.toml").train.max_steps == (1000 if unlimited else 24)
 
 

@@ -421,6 +421,15 @@ def test_a_prompt_that_does_not_fit_is_refused_before_training(novel: Path, voic
     train(tiny_recipe(novel, more=("model.block_size=4",)), Path("narrow"), voice)
 
 
+def test_a_prompt_that_does_not_fit_leaves_nothing_behind(novel: Path, voice: Voice) -> None:
+    too_long = tiny_recipe(novel, more=(f"sample.prompt={'江湖' * 10}",))
+    for _ in range(2):  # with no run, and with one
+        with pytest.raises(ConfigError, match="the prompt has 20 tokens"):
+            train(too_long, RUN, voice)
+        train(tiny_recipe(novel), RUN, voice)
+    assert "江湖江湖" not in (RUN / "recipe.toml").read_text(encoding="utf-8")
+
+
 def test_a_warm_up_longer_than_a_run_of_minutes_is_refused(novel: Path, voice: Voice) -> None:
     with pytest.raises(ConfigError, match="warmup_steps=10000000 leaves nothing of about"):
         more = ("train.minutes=0.01", "optim.warmup_steps=10000000", "train.max_steps=20000000")

@@ -91,11 +91,12 @@ def find_world(device: str | None, batch_size: int) -> World:
 def device_for(name: str | None, local_rank: int, size: int) -> torch.device:
     """The device of one rank of this machine."""
     named = split_devices(name)
-    if len(named) == 1 or size == 1:
+    if len(set(named)) < len(named):
+        raise ConfigError(f"{name} names a device twice", "train.device", "name each once")
+    if size == 1 or ":" not in (named[0] or ""):
         device = find_device(named[0])
-        if size == 1 or device.type == "cpu" or device.index is not None:
-            return device
-        return find_device(f"{device.type}:{local_rank}")
+        alone = size == 1 or device.type == "cpu"
+        return device if alone else find_device(f"{device.type}:{local_rank}")
     if local_rank >= len(named):
         raise DeviceError(
             f"process {local_rank + 1} has no device in {name}",

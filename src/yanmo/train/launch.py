@@ -17,7 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from yanmo.errors import YanmoError
 
-SHUTDOWN_SECONDS = 20
+SHUTDOWN_SECONDS = 60
 """How long ranks have to save and leave; then they are killed."""
 
 

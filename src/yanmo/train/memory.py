@@ -15,7 +15,7 @@ from yanmo.config import MICRO_BATCH
 from yanmo.data.batches import Batches
 from yanmo.errors import DeviceError
 from yanmo.recipe import to_toml, with_values
-from yanmo.train.machine import is_out_of_memory
+from yanmo.train.machine import is_out_of_memory, room_for
 from yanmo.train.metrics import Metrics
 from yanmo.train.probe import largest_divisor, no_room
 from yanmo.train.run import Run
@@ -47,25 +47,39 @@ def step_in_memory(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metr
 
 
 def fit_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> None:
-    """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them."""
-    while run.world.size > 1:
+    """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them.
+
+    Then one whose gradients travel. By the order in which they first come DDP lays them out for good, and
+    where a value lies decides in which order three ranks or more are summed: without this the first step
+    after a restart would be summed in another order than the same step of a run that was not interrupted.
+    """
+    if run.world.size == 1:
+        return
+    while True:
         failed = False
         try:
             with run.world.hold_back(loss_of):
-                first = run.settings.micro_batch_size
-                batch = batches.at(run.progress.step, range(first))
-                inputs = torch.from_numpy(batch.inputs).to(run.world.device)  # (B, T)
-                with run.autocast():
-                    loss = loss_of(inputs, inputs)
-                torch.autograd.backward(loss)
+                try_micro_batch(run, loss_of, batches)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             failed = True
         release(run)
         if not run.world.largest(failed):
-            return
+            break
         halve_micro_batch(run, metrics)
+    with room_for("weights and gradients", f"rank {run.world.rank}, {run.world.device}"):
+        try_micro_batch(run, loss_of, batches)
+    release(run)
+
+
+def try_micro_batch(run: Run, loss_of: nn.Module, batches: Batches) -> None:
+    """A forward and backward pass that is no part of the run."""
+    batch = batches.at(run.progress.step, range(run.settings.micro_batch_size))
+    inputs = torch.from_numpy(batch.inputs).to(run.world.device)  # (B, T)
+    with run.autocast():
+        loss = loss_of(inputs, inputs)
+    torch.autograd.backward(loss)
 
 
 def release(run: Run) -> None:

@@ -8,8 +8,8 @@ One JSON object a line, flat but for the loads of experts (schema 1). Its ``even
     plan, memory          another aim, in steps; a smaller micro-batch after memory ran out
     checkpoint            what is saved
 
-When a run resumes, the rows of steps that are done again move to metrics.superseded.jsonl, so the file reads
-as if the run had never stopped.
+When a run resumes, the rows of steps that are done again move to metrics.superseded.jsonl: no step is told
+twice, and losses read as if the run had never stopped.
 """
 
 import importlib.util

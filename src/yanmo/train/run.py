@@ -54,7 +54,7 @@ from yanmo.train.metrics import rewind
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.plan import Text, describe, forecast
 from yanmo.train.probe import measure
-from yanmo.train.schedule import Aim, Plan, parts_of_windows
+from yanmo.train.schedule import Plan, parts_of_windows
 from yanmo.train.step import StepSettings
 from yanmo.weights import weight_files
 
@@ -136,17 +136,19 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     """The run in ``folder``: made now, or as recorded there."""
     recorded = folder / "recipe.toml"
     if recorded.exists():
-        recipe = _recorded_recipe(asked, recorded, folder, voice.is_main)
+        recipe = _recorded_recipe(asked, recorded, folder)
         world = find_world(recipe.train.device, recipe.train.batch_size)
         require_compiler(recipe, world.device)
         make_ready(recipe.train)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
         _require_same_corpus(prepared, read_record(folder / "corpus.json"), folder)
         plan = Plan.from_json(read_record(folder / "plan.json"))
+        _require_prompt_fits(recipe, prepared.tokenizer)
+        if voice.is_main and recipe != load_recipe(recorded):
+            storage.write_atomic(recorded, to_toml(recipe))
     else:
         recipe, prepared, plan, world = _make_run(asked, folder, voice)
     vocab_size = prepared.tokenizer.vocab_size
-    encode_prompt(prepared.tokenizer, recipe.sample.prompt or "", recipe.model.block_size)  # it fits
     lines = reference_lines(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
     with room_for("the weights", f"{world.device}, {folder}"):
         model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
@@ -214,6 +216,7 @@ def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prep
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
     )
+    _require_prompt_fits(recipe, prepared.tokenizer)
     if recipe.model.init:
         require_same_vocabulary(prepared.tokenizer, find_model_folder(Path(recipe.model.init)))
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
@@ -253,7 +256,13 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
     return {"init": " ".join(storage.sha256_of(file) for file in files)}
 
 
-def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path, is_main: bool) -> Recipe:
+def _require_prompt_fits(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Before anything is written down: a recipe that cannot write its samples would stay in the folder."""
+    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size)
+
+
+def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path) -> Recipe:
+    """What the run was made with, and what may be another on resume as asked now."""
     recipe = load_recipe(recorded)
     changed = differences(asked, recipe)
     if changed:
@@ -262,10 +271,7 @@ def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path, is_main: bool)
             where=str(folder),
             mend="give the same settings to resume it, or train into another folder with --out",
         )
-    again = resumed(asked, recipe)
-    if again != recipe and is_main:
-        storage.write_atomic(recorded, to_toml(again))
-    return again
+    return resumed(asked, recipe)
 
 
 def _require_same_corpus(prepared: Prepared, recorded: dict[str, Any], folder: Path) -> None:
@@ -336,19 +342,16 @@ def restore(run: Run) -> None:
 def lengthen(run: Run, asked: Recipe) -> None:
     """Aim at a later end if more steps, epochs or minutes are asked for than the run was made with.
 
-    From here on the rate is that of a run of the new length. The plan is written before the recipe: a
-    crash between them leaves a run of which the same can be asked again.
+    From here on the rate is that of a run that aimed there from the beginning. The plan is written before
+    the recipe: a crash between them leaves a run of which the same can be asked again.
     """
     greater = lengthened(asked, run.recipe)
     if not greater:
         return
-    step, before = run.progress.step, run.plan.horizon
+    before = run.plan.horizon
     longer = with_values(run.recipe, greater, "a longer run")
     horizon = later_horizon(longer, run)
-    aim = Aim(step, step / horizon, horizon)
-    if run.plan.aims[-1] != aim:
-        run.plan = Plan((*(a for a in run.plan.aims if a.from_step < step), aim))
-    run.recipe = longer
+    run.plan, run.recipe = Plan.first(horizon), longer
     if run.world.is_main:
         storage.write_json(run.folder / "plan.json", run.plan.as_json())
         storage.write_atomic(run.folder / "recipe.toml", to_toml(longer))

@@ -32,7 +32,7 @@ class Plan:
 
     @classmethod
     def first(cls, horizon: int) -> "Plan":
-        """The plan of a run that has not begun."""
+        """The plan of a run that aims at ``horizon`` from the beginning."""
         return cls((Aim(0, 0.0, horizon),))
 
     @property

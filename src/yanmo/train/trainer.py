@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from yanmo import storage
-from yanmo.checkpoint import Progress, checkpoint_folder, newest_first, rotate, save_checkpoint
+from yanmo.checkpoint import Progress, checkpoint_folder, newest_first, rotate, save_checkpoint, step_of
 from yanmo.config import Recipe
 from yanmo.data.batches import Batches
 from yanmo.environment import environment
@@ -190,6 +190,7 @@ def finish(run: Run) -> None:
     if not run.world.is_main:
         return
     if run.recipe.train.save_every_epoch:
+        name_epochs(run, batches_of(run))
         storage.point(run.folder / "final", checkpoint_folder(run.folder, run.progress.step))
     rows = read_metrics(run.folder)
     if not (rows and rows[-1]["event"] == "end"):
@@ -321,6 +322,15 @@ def aim_anew(run: Run, metrics: Metrics) -> None:
         metrics.write("plan", step=step, horizon=aim.horizon)
 
 
+def name_epochs(run: Run, batches: Batches) -> None:
+    """Let epochs/N lead to each checkpoint that ends one, also if a crash came between saving and naming."""
+    for checkpoint in newest_first(run.folder):
+        step = step_of(checkpoint)
+        name = run.folder / "epochs" / str(batches.epochs_after(step))
+        if step <= run.progress.step and ends_epoch(batches, step) and not name.exists():
+            storage.point(name, checkpoint)
+
+
 def save_now(run: Run, metrics: Metrics, batches: Batches) -> None:
     """Commit a checkpoint, let ``model`` point to the best, delete what is too old."""
     if not run.world.is_main:
@@ -334,11 +344,11 @@ def save_now(run: Run, metrics: Metrics, batches: Batches) -> None:
         run.optimizer.tensors(run.model), environment(),
     )  # fmt: skip
     point_to_best(run, checkpoint)
-    every_epoch = run.recipe.train.save_every_epoch
-    if every_epoch and ends_epoch(batches, run.progress.step):
-        storage.point(run.folder / "epochs" / str(batches.epochs_after(run.progress.step)), checkpoint)
+    if run.recipe.train.save_every_epoch:
+        name_epochs(run, batches)
+    named = {link.resolve() for link in (run.folder / "final", *run.folder.glob("epochs/*"))}
 
-    def is_kept(step: int) -> bool:
-        return step == run.progress.best_step or (every_epoch and ends_epoch(batches, step))
+    def is_kept(folder: Path) -> bool:
+        return step_of(folder) == run.progress.best_step or folder.resolve() in named
 
     rotate(run.folder, run.progress.step, run.recipe.train.keep_last, is_kept)
