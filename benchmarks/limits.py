@@ -130,6 +130,7 @@ def vector_products(size: Size, dtype: torch.dtype) -> Work:
     weights = [torch.randn(shape, dtype=dtype) for shape in shapes_of(size)]
     rows = {weight.size(1): torch.randn(1, weight.size(1), dtype=dtype) for weight in weights}
 
+    @torch.no_grad()
     def do() -> None:
         for weight in weights:
             linear(rows[weight.size(1)], weight)

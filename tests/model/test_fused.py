@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.backends import mkldnn
 from torch.nn import functional as F
 
 from yanmo.model import fused
@@ -227,6 +228,26 @@ def test_a_row_alone_is_multiplied_as_rows_together_are(shape: tuple[int, ...], 
     assert found.shape == (*shape[:-1], 40) and found.dtype == torch.bfloat16
     exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     torch.testing.assert_close(found.double(), exact, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_row_alone_does_not_go_to_onednn_which_is_then_as_it_was(
+    enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mkldnn, "enabled", enabled)
+    product, seen = torch.mv, []
+
+    def watched(weight: Tensor, x: Tensor) -> Tensor:
+        seen.append(mkldnn.enabled)
+        return product(weight, x)
+
+    monkeypatch.setattr(torch, "mv", watched)
+    weight = torch.randn(40, 24, dtype=torch.bfloat16)
+    with torch.no_grad():
+        linear(torch.randn(1, 24, dtype=torch.bfloat16), weight)
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            linear(torch.randn(1, 23, dtype=torch.bfloat16), weight)
+    assert seen == [False, False] and mkldnn.enabled is enabled
 
 
 def test_a_row_alone_still_has_gradients() -> None:

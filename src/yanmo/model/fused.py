@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.backends import mkldnn
 from torch.nn import functional as F
 
 from yanmo.data.batches import IGNORED
@@ -82,15 +83,26 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., C) @ weight (N, C).T + bias (N): (..., N).
-
-    oneDNN lays bfloat16 weights out anew for every call, which for one row costs more than reading them.
-    """
+    """x (..., C) @ weight (N, C).T + bias (N): (..., N)."""
     alone = x.numel() == x.size(-1) and x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu"
     if not alone or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
-    y = torch.mv(weight, x.flatten()) if bias is None else torch.addmv(bias, weight, x.flatten())
-    return y.view(*x.shape[:-1], -1)
+    y = _row_product(weight, x.flatten())
+    return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], -1)
+
+
+def _row_product(weight: Tensor, x: Tensor) -> Tensor:
+    """weight (N, C) @ x (C): (N,), by torch's own kernel, which only reads the weights.
+
+    oneDNN lays bfloat16 weights out anew for every call, which for one row costs more than the product.
+    """
+    if not mkldnn.enabled:  # nobody wants it, or another thread is here
+        return torch.mv(weight, x)
+    mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        return torch.mv(weight, x)
+    finally:
+        mkldnn.enabled = True  # type: ignore[assignment]
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
