@@ -22,7 +22,7 @@ from torch import Tensor
 from yanmo import storage
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
-from yanmo.model.cache import Cache
+from yanmo.model.cache import Cache, cache_dtype
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.moe import routers_of
 from yanmo.sampling import Past, Rules, describe_sampler, encode, process, sample
@@ -271,7 +271,7 @@ def generate_batch(
 def rows_together(model: GPT) -> int:
     """How many samples are written at once; further ones wait for their turn."""
     config, weight = model.config, model.tokens.weight
-    row = config.block_size * config.cached_values * weight.element_size()
+    row = config.block_size * config.cached_values * cache_dtype(weight).itemsize
     if weight.device.type == "cuda":
         return max(torch.cuda.get_device_properties(weight.device).total_memory // 4 // row, 1)
     return max(CACHE_BYTES // row, 1)

@@ -98,6 +98,25 @@ def test_rows_of_different_lengths_are_those_rows_alone(
         model(ids[:, :1], cache)
 
 
+@FAMILIES
+def test_bfloat16_looks_back_in_float32_on_a_cpu(config: GPTConfig) -> None:
+    exact, ids, starts = small_model("sdpa", config), torch.randint(50, (2, 12)), [4, 7]
+    model = small_model("sdpa", config)
+    model.load_state_dict(exact.state_dict())
+    model.bfloat16()
+    cache, rows = Cache(config, 2, like=model.tokens.weight), torch.arange(2)[:, None]
+    assert cache.keys.dtype == cache.values.dtype == torch.float32
+    with torch.no_grad():
+        for row, start in enumerate(starts):
+            part = cache.part(row, row + 1)
+            model(ids[row : row + 1, :start], part)
+            cache.lengths[row : row + 1] = part.lengths
+        at = torch.tensor(starts)[:, None]
+        found = model(ids[rows, at], cache)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), exact(ids)[rows, at], atol=0.1, rtol=0.1)
+
+
 def test_a_cache_gives_rows_to_others_and_drops_some() -> None:
     model, ids = small_model(), torch.randint(50, (4, 5))
     cache = Cache(SMALL, 4, like=model.tokens.weight)

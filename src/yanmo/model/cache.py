@@ -8,12 +8,20 @@ from torch import Tensor
 from yanmo.model.shape import GPTConfig
 
 
+def cache_dtype(weight: Tensor) -> torch.dtype:
+    """Of keys and values, of a model with such weights: float32 at least on a CPU, else that of the weights.
+
+    A token that looks back on bfloat16 takes 3 to 6 times as long there as one that looks back on float32.
+    """
+    return torch.promote_types(weight.dtype, torch.float32) if weight.device.type == "cpu" else weight.dtype
+
+
 class Cache:
     """Keys and values of the tokens a model has already seen, for generation; each row has its length."""
 
     def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
         shape = (config.n_layer, batch_size, config.n_kv_head, config.block_size, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.keys = torch.zeros(shape, dtype=cache_dtype(like), device=like.device)
         self.values = torch.zeros_like(self.keys)
         self.lengths = [0] * batch_size
         self._mask: Tensor | None = None
@@ -45,8 +53,9 @@ class Cache:
             self.values[layer, :, :, past:end] = v
         else:
             rows = torch.arange(k.size(0), device=k.device)[:, None]  # (B, 1)
-            self.keys[layer][rows, :, self._places] = k.transpose(1, 2)  # (B, T, n_kv_head, head_dim)
-            self.values[layer][rows, :, self._places] = v.transpose(1, 2)
+            k, v = (x.transpose(1, 2).to(self.keys.dtype) for x in (k, v))  # (B, T, n_kv_head, head_dim)
+            self.keys[layer][rows, :, self._places] = k
+            self.values[layer][rows, :, self._places] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end], self._mask
 
     def part(self, start: int, stop: int) -> "Cache":

@@ -94,9 +94,10 @@ class ModernAttention(Attention):
 def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared: Pass) -> Tensor:
     """torch's own attention, with a cache on all that came before as well; gives (B, T, n_head, D)."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
-    mask = None
+    mask, dtype = None, q.dtype
     if shared.cache is not None:
         k, v, mask = shared.cache.extend(layer, k, v)  # (B, n_kv_head, S, D)
+        q = q.to(k.dtype)
     T, S = q.size(2), k.size(2)
     if mask is None and 1 < T < S:
         mask = causal_mask(T, S, q.device)
@@ -105,7 +106,7 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared
     y = F.scaled_dot_product_attention(
         q, k, v, mask, p, is_causal=mask is None and T > 1, enable_gqa=q.size(1) != k.size(1)
     )
-    return y.transpose(1, 2)
+    return y.transpose(1, 2).to(dtype)
 
 
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
