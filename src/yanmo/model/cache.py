@@ -11,7 +11,7 @@ from yanmo.model.shape import GPTConfig
 def cache_dtype(weight: Tensor) -> torch.dtype:
     """Of keys and values, of a model with such weights: float32 at least on a CPU, else that of the weights.
 
-    A token that looks back on bfloat16 takes 3 to 6 times as long there as one that looks back on float32.
+    Looking back on bfloat16 takes 2.5 to 6 times as long there as on float32 (docs/performance.md).
     """
     return torch.promote_types(weight.dtype, torch.float32) if weight.device.type == "cpu" else weight.dtype
 
