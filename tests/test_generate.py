@@ -179,6 +179,15 @@ def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged(
     ]
 
 
+def test_the_memory_of_a_bfloat16_model_counts_the_float32_it_looks_back_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = lively_model()
+    cache = Cache(model.config, 1, like=model.bfloat16().tokens.weight)
+    monkeypatch.setattr(module, "CACHE_BYTES", 5 * (cache.keys.nbytes + cache.values.nbytes))
+    assert module.rows_together(model) == 5
+
+
 def test_large_models_write_in_bfloat16_where_their_run_found_it_faster() -> None:
     def precision(model: GPT, asked: str | None, trained: str | None) -> torch.dtype:
         return make_writer(model, torch.device("cpu"), asked, trained).tokens.weight.dtype
