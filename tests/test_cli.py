@@ -37,6 +37,20 @@ def test_help_imports_nothing_heavy() -> None:
         assert verb in done.stdout
 
 
+def test_writing_does_not_wait_for_torchs_compiler(novel: Path) -> None:
+    """It takes three seconds to import; what draws weights on the meta device imports it."""
+    trained = here("train", "novel.txt", *TINY, "--out", "run")
+    assert trained.returncode == 0, trained.stderr
+    code = (
+        "import sys\nfrom yanmo.cli import app\n"
+        "try: app(['generate', 'run', '-p', '江湖', '--max-new-tokens', '2'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'torch._dynamo') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.startswith("江湖")
+    assert done.stdout.splitlines()[-1] == "['torch']"
+
+
 def test_train_then_write_then_train_again(novel: Path) -> None:
     trained = yanmo("train", "novel.txt", "--json", *TINY)
     assert trained.returncode == 0, trained.stderr

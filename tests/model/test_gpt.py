@@ -43,6 +43,18 @@ def test_golden_parameter_counts(shape: tuple[int, ...], parameters: int) -> Non
     assert count_parameters(GPTConfig(*shape)) == parameters
 
 
+@FAMILIES
+def test_nothing_is_drawn_before_it_is_asked_for(config: GPTConfig) -> None:
+    """What torch draws for a new layer would be thrown away, after seconds for a large model."""
+    before = torch.random.get_rng_state()
+    model = GPT(config)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Embedding))]
+    assert layers and not any(layer.weight.any() for layer in layers)
+    model.initialise(0)
+    assert all(layer.weight.any() for layer in layers)
+
+
 def test_the_shape_comes_from_recipe_and_tokenizer() -> None:
     assert GPTConfig.of(ModelConfig(n_layer=3), vocab_size=77).vocab_size == 77
 

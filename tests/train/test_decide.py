@@ -46,11 +46,11 @@ ONE = load_recipe(
     None, ["train.batch_size=512", "optim.name=adamw", "model.block_size=8", "train.device=cpu"]
 )  # micro-batches of 128, 256 and 512 windows
 TOOK = {
-    Way("float32", "sdpa", "torch"): 4.0,
-    Way("float32", "matmul", "torch"): 3.0,
-    Way("float32", "matmul", "onednn"): 1.0,
-    Way("bfloat16", "sdpa", "torch"): 50.0,
-    Way("bfloat16", "matmul", "torch"): 2.0,
+    Way("float32", "sdpa", "torch"): 4e-4,
+    Way("float32", "matmul", "torch"): 3e-4,
+    Way("float32", "matmul", "onednn"): 1e-4,
+    Way("bfloat16", "sdpa", "torch"): 5e-3,
+    Way("bfloat16", "matmul", "torch"): 2e-4,
 }
 
 
@@ -76,7 +76,7 @@ def test_the_fastest_way_and_micro_batch_win(monkeypatch: pytest.MonkeyPatch) ->
         "train.precision": "float32", "train.attention": "matmul", "train.matmul": "onednn",
         "train.micro_batch_size": 256,
     }  # fmt: skip
-    assert speed.seconds_per_step == pytest.approx(1.0 * 0.5 * 512 * 8 + 0.5)
+    assert speed.seconds_per_step == pytest.approx(1e-4 * 0.5 * 512 * 8 + 0.5)
 
 
 def test_a_hopeless_way_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +87,22 @@ def test_a_hopeless_way_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert counts[Way("float32", "matmul", "torch")] == 4
 
 
+def test_a_round_of_many_seconds_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = 10.0  # the four ways that are left take 10 s for 1,024 tokens
+    watch = Stopwatch(monkeypatch, {128: slow, 256: 0.05, 512: 0.1})
+    decisions, speed = measure(ONE, SMALL, CPU, watch.reading)
+    counts = Counter(watch.timed)
+    fastest = Way("float32", "matmul", "onednn")
+    assert counts[Way("float32", "matmul", "torch"), 128] == 2
+    assert counts[fastest, 256] == 4  # sizes are tried in rounds of their own
+    assert decisions["train.micro_batch_size"] == 256
+    assert speed.seconds_per_step == pytest.approx(1e-4 * 0.05 * 512 * 8 + 0.5)
+
+
 def test_ranks_share_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Stopwatch(monkeypatch, {32: 9.0, 64: 9.0, 128: 1.0, 256: 9.0, 512: 9.0})
     _, speed = measure(ONE, SMALL, World(torch.device("cpu"), 0, 4), watch.reading)
-    assert speed.seconds_per_step == pytest.approx(1.0 * 512 * 8 / 4 + 0.5)
+    assert speed.seconds_per_step == pytest.approx(1e-4 * 512 * 8 / 4 + 0.5)
 
 
 def test_what_has_no_room_in_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from yanmo.model.cache import Cache
 from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy, product_dtype, rotate
-from yanmo.model.layers import GatedMLP, Linear, RMSNorm
+from yanmo.model.layers import Embedding, GatedMLP, Linear, RMSNorm
 from yanmo.model.moe import MixtureOfExperts
 from yanmo.model.rotary import Rotation, rotation_at
 from yanmo.model.shape import GPTConfig
@@ -174,9 +174,9 @@ class GPT(nn.Module):
         self.config = config
         self.separator: int | None = None
         """The token that ends a document, where attention is to stay within one."""
-        self.tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        self.tokens = Embedding(config.vocab_size, config.n_embd)
         if config.family == "gpt2":
-            self.positions = nn.Embedding(config.block_size, config.n_embd)
+            self.positions = Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm_of(config)
         if not config.tied_head:

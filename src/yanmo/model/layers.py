@@ -9,8 +9,20 @@ from torch.nn import functional as F
 from yanmo.model.fused import linear, rms_norm
 
 
+class Embedding(nn.Embedding):
+    """torch's, zero until ``GPT.initialise`` draws it or a file is read: torch's own draw takes seconds."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
 class Linear(nn.Linear):
-    """torch's, by ``fused.linear``."""
+    """torch's, by ``fused.linear``; zero until drawn or read."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)

@@ -32,6 +32,8 @@ PROBE_FLOP = {"cpu": 2e11}
 """A pass is cut to about so much work; on other devices ``MUCH_FLOP``."""
 MUCH_FLOP = 2e13
 ROUNDS = 3
+LONG_ROUND = 7
+"""Seconds; a longer round is not repeated: so large a model's passes take steady times."""
 HOPELESS = 4
 """So many times slower than another, and a way is not measured again."""
 
@@ -66,13 +68,16 @@ def measure(
     def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
         """Seconds for a token: the least of three rounds in which all take turns, after one to warm up.
 
+        Where a round is long, one is enough.
+
         What is far slower than another when it warms up does not come in again: bfloat16 on a CPU that
         lacks it may take 50 times as long.
         """
         first = {option: time_of(option) for option in options}
         left = [option for option in options if first[option] <= HOPELESS * min(first.values())]
-        rounds = [[time_of(option) for option in left] for _ in range(ROUNDS)]
-        return dict(zip(left, map(min, *rounds), strict=True))
+        seconds = config.block_size * sum(first[option] * min(option[1], most) for option in left)
+        rounds = [[time_of(option) for option in left] for _ in range(1 if seconds > LONG_ROUND else ROUNDS)]
+        return {option: min(times) for option, *times in zip(left, *rounds, strict=True)}
 
     def time_of(option: tuple[Way, int]) -> float:
         way, size = option
