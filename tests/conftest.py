@@ -1,6 +1,7 @@
 """What tests share: a small text, a quiet voice, a cache of their own, and tiny recipes."""
 
 import io
+import os
 import random
 from pathlib import Path
 
@@ -26,6 +27,7 @@ TINY = (
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 torch.set_num_threads(1)  # tiny models; and two cores may run two tests
+os.environ["OMP_NUM_THREADS"] = "1"  # nor have the processes that tests start more
 
 
 @pytest.fixture(autouse=True)

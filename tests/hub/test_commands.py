@@ -23,7 +23,7 @@ def test_import_prints_what_it_found_and_what_comes_next(source: Path) -> None:
 
 
 def test_import_and_export_speak_json(source: Path) -> None:
-    taken = json.loads(yanmo("import", str(source), "--json").stdout)
+    taken = json.loads(here("import", str(source), "--json").stdout)
     assert taken["folder"] == str(Path("models/ours"))
     assert taken["proof"]["difference"] <= 1e-5 * taken["proof"]["largest"]
     gone = json.loads(yanmo("export", "models/ours", "--to", "onnx", "--json").stdout)
