@@ -187,9 +187,9 @@ def test_kills_of_several_ranks_are_bit_identical(novel: Path, ranks: int, kills
 
 @pytest.mark.long
 def test_every_point_inside_a_save_is_survived(novel: Path) -> None:
-    """Die at every third storage call of the first two checkpoints in turn."""
+    """Die at every second storage call of the first two checkpoints in turn."""
     assert run_child(novel, Path("whole"), "float32", steps=SHORT) == 0
-    for point in range(1, 50, 3):
+    for point in range(1, 50, 2):
         folder = Path(f"point-{point}")
         assert run_child(novel, folder, "float32", die_at=point, steps=SHORT) == -signal.SIGKILL
         assert run_child(novel, folder, "float32", steps=SHORT) == 0
