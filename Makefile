@@ -1,6 +1,7 @@
 # yanmo: `make quickstart` trains and writes, `make test` checks. Python 3.11 and make are all it takes.
 #   make quickstart CORPUS=novel.txt     your own text
 #   TORCH_INDEX=URL                      where torch comes from (the README's CPU line sets it)
+#   SEED=NUMBER                          the night's tests again, with the values of that night
 #   PYTHON=python3.12  VENV=DIR          another interpreter, another environment
 
 PYTHON ?= python3
@@ -8,16 +9,25 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-long test-compile test-interop bench-gpu check docs clean
+# two workers; tests that load the same heavy library go to one of them
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: quickstart test test-slow test-long test-nightly test-compile test-interop bench-gpu check docs clean
 
 quickstart: $(VENV)/installed-track
 	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(TESTS)
+
+test-slow: $(VENV)/installed-dev
+	$(TESTS) -m "slow and not long and not nightly and not compiler and not interop"
 
 test-long: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 -m long
+	$(TESTS) -m "long and not nightly"
+
+test-nightly: $(VENV)/installed-dev
+	$(if $(SEED),YANMO_TEST_SEED=$(SEED)) $(TESTS) -m "nightly or property"
 
 test-compile: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m compiler

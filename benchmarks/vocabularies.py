@@ -206,7 +206,7 @@ def equal(assets: Path, folders: list[Path], count: int) -> None:
     import tokenizers
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.tokenizer.strings import random_strings
+    from tests.makers.texts import random_strings
 
     texts = [line for folder in folders for text in texts_in(folder) for line in (text[:200_000],)]
     texts += list(random_strings(count, seed=11))

@@ -1,11 +1,11 @@
-"""Writes the tables of docs/interop.md from ``tests/hub/table.py``: ``make docs``."""
+"""Writes the tables of docs/interop.md from ``tests/makers/interop.py``: ``make docs``."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.hub.table import FAMILIES, SOURCES, TARGETS, VOCABULARIES, not_from, not_to
+from tests.makers.interop import FAMILIES, SOURCES, TARGETS, VOCABULARIES, not_from, not_to
 
 PAGE = Path(__file__).with_name("interop.md")
 BEGIN, END = "<!-- made by `make docs` -->\n", "<!-- until here -->\n"

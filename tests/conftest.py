@@ -1,66 +1,179 @@
-"""What tests share: a small text, a quiet voice, a cache of their own, and tiny recipes."""
+"""What every test has: an empty folder, a cache, a quiet voice, a small novel; and what holds for all of them.
+
+Tests come in tiers (CONTRIBUTING.md says which is which): a test without a mark is one of every day, and no
+such test may take more than ``BUDGET_S`` seconds of a processor.
+"""
 
 import io
 import os
 import random
+import resource
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import settings
 
-from yanmo.config import Recipe
-from yanmo.log import Voice
-from yanmo.recipe import load_recipe
+if TYPE_CHECKING:
+    from tests.makers.runs import Trained
+    from yanmo.log import Voice
 
-TINY = (
-    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=16",
-    "model.dropout=0",
-    "train.batch_size=8", "train.micro_batch_size=4", "train.max_steps=12", "train.log_interval=1",
-    "train.eval_interval=4", "train.checkpoint_interval=4", "train.device=cpu", "train.threads=1",
-    "train.precision=float32", "train.attention=matmul", "train.matmul=torch", "train.compile=false",
-    "sample.max_new_tokens=8",
-)  # fmt: skip
+ROOT = Path(__file__).parents[1]
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 << 30
+"""Free memory from which on the tests' folders are kept there: tests write thousands of small files."""
+BUDGET_S = 5.0
+NIGHTLY = "nightly"
+TIERS = {"slow", "long", NIGHTLY, "compiler", "interop"}
+GROUPS = {
+    "train": "models", "model": "models", "tokenizer": "models", "hub": "hub", "crawl": "crawl", "scale": "scale",
+}  # fmt: skip
+"""Folder -> the tests that one worker does, for they load the same libraries."""
+SEED = "YANMO_TEST_SEED"
+"""Drawn where nightly tests run, printed, and the same for all workers."""
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of torch, too: models are tiny, and two cores may run two tests
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+sync_to_disk = os.fsync
 
 
-# red once is red again, on any machine
-settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.load_profile("repeatable")
-torch.set_num_threads(1)  # tiny models; and two cores may run two tests
-os.environ["OMP_NUM_THREADS"] = "1"  # nor have the processes that tests start more
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Budget())
+    if MEMORY.is_dir() and free_bytes(MEMORY) > ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    settings.register_profile("repeatable", derandomize=True, deadline=None)  # red once is red again
+    settings.register_profile(NIGHTLY, deadline=None, print_blob=True)
+    settings.load_profile(NIGHTLY if is_nightly(config) else "repeatable")
+    if is_nightly(config):
+        os.environ.setdefault(SEED, str(random.SystemRandom().randrange(10**6)))
+        config.option.hypothesis_seed = os.environ[SEED]
+
+
+def free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def is_nightly(config: pytest.Config) -> bool:
+    return NIGHTLY in str(config.option.markexpr).replace(f"not {NIGHTLY}", "")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed {os.environ[SEED]} (again: make test-nightly SEED=…)" if is_nightly(config) else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Heavy libraries are loaded by one worker; properties are tried again at night, with other values."""
+    for item in items:
+        group = GROUPS.get(item.path.parent.name)
+        if group and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test runs in an empty folder with an empty cache."""
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_cache: Path) -> Path:
+    """Every test runs in an empty folder, and makes again nothing that another one has made."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("YANMO_CACHE", str(shared_cache))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def voice() -> Voice:
+def own_cache(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, for tests about it and of what is made anew."""
+    monkeypatch.setenv("YANMO_CACHE", str(own_folder / "cache"))
+    return own_folder / "cache"
+
+
+@pytest.fixture
+def real_fsync(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests about what reaches the disk."""
+    monkeypatch.setattr(os, "fsync", sync_to_disk)
+
+
+@pytest.fixture
+def voice() -> "Voice":
+    from yanmo.log import Voice
+
     return Voice(stream=io.StringIO())
 
 
 @pytest.fixture
-def novel(tmp_path: Path) -> Path:
-    path = tmp_path / "novel.txt"
+def novel(own_folder: Path) -> Path:
+    """novel.txt, in the current folder."""
+    from tests.makers.texts import invented_text
+
+    path = Path("novel.txt")
     path.write_text(invented_text(6000), encoding="utf-8")
     return path
 
 
-def invented_text(characters: int, seed: int = 0) -> str:
-    """Lines of a few words that follow each other with some regularity."""
-    rng = random.Random(seed)
-    words = ["春风", "夜雨", "江湖", "剑", "他说", "，", "。", "一碗酒", "不见", "山", "“走”", "\n"]
-    text: list[str] = []
-    while len("".join(text)) < characters:
-        start = rng.randrange(len(words))
-        text += [words[(start + i * i) % len(words)] for i in range(rng.randrange(2, 6))]
-    return "".join(text)[:characters]
+@pytest.fixture(scope="session")
+def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
+    from tests.makers.runs import Trained
+
+    return Trained(tmp_path_factory.mktemp("trained"))
 
 
-def tiny_recipe(*paths: Path | str, more: tuple[str, ...] = ()) -> Recipe:
-    corpus = "corpus.path=[" + ", ".join(f"'{path}'" for path in paths) + "]"
-    return load_recipe(None, [corpus, *TINY, *more])
+@pytest.fixture
+def trained(trained_runs: "Trained", novel: Path) -> "Trained":
+    """Finished runs of the novel: ``trained(folder, *settings)`` puts a copy of one there."""
+    return trained_runs
+
+
+@pytest.fixture
+def seed() -> int:
+    """For what a test draws: fixed by day, another one every night."""
+    return int(os.environ.get(SEED, "0"))
+
+
+# -- the budget of a test ---------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    began = processor_seconds()
+    yield
+    item.user_properties.append(("processor_s", processor_seconds() - began))
+
+
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def over_budget(report: pytest.TestReport) -> bool:
+    """Whether a test of every day took longer than such a test may."""
+    spent = dict(report.user_properties).get("processor_s", 0.0)
+    return report.when == "call" and spent > BUDGET_S and not TIERS & set(report.keywords)
+
+
+class Budget:
+    """Names the tests that would slow down every day, and fails."""
+
+    def __init__(self) -> None:
+        self.over: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if over_budget(report):
+            self.over.append(report.nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for name in self.over:
+            terminalreporter.write_line(f"over {BUDGET_S:g} s of a processor, mark it slow: {name}", red=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.over and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -16,7 +16,7 @@ from benchmarks.ablate import (
     read,
 )
 
-from tests.conftest import TINY, tiny_recipe
+from tests.makers.runs import TINY, tiny_recipe
 from yanmo.recipe import decide, to_toml
 
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import invented_text, tiny_recipe
+from tests.makers.runs import Trained
+from tests.makers.texts import invented_text
 from yanmo.assess import assess
 from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
 from yanmo.errors import ConfigError, DataError
 from yanmo.log import Voice
-from yanmo.train.trainer import train
 
 RUN = Path("runs/novel")
 
 
 @pytest.fixture
-def run(novel: Path, voice: Voice) -> Path:
-    train(tiny_recipe(novel), RUN, voice)
+def run(trained: Trained) -> Path:
+    trained(RUN)
     return RUN
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.model.test_hugging_face import saved_model
-from tests.test_generate import TOKENIZER, lively_model
+from tests.makers.console import yanmo
+from tests.makers.models import TOKENIZER, lively_model, saved_model
 from yanmo import chat as module
 from yanmo.chat import COMMANDS, HELP, LEAVE, Chat, converse, read_pasted, read_piped
 from yanmo.config import SampleConfig
@@ -210,19 +210,18 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_lines_from_a_pipe_are_continued(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "yanmo", "chat", str(folder), "--max-new-tokens", "4", "--top-k", "3"],
-        input="江湖\n\n/temp hot\n夜\n".encode() + b"\xff\n", capture_output=True, check=False, timeout=60,
-    )  # fmt: skip
+    typed = "江湖\n\n/temp hot\n夜\n".encode() + b"\xff\n"
+    done = yanmo("chat", str(folder), "--max-new-tokens", "4", "--top-k", "3", typed=typed)
     assert done.returncode == 0, done.stderr
-    out = done.stdout.decode()
-    assert "sample.temperature='hot'" in out and "half a character" in out
-    assert b"top_k=3" in done.stderr and b"Traceback" not in done.stderr
+    assert "sample.temperature='hot'" in done.stdout and "half a character" in done.stdout
+    assert "top_k=3" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
-def test_chat_on_a_terminal(folder: Path, tmp_path: Path) -> None:
+def test_chat_on_a_terminal(folder: Path, tmp_path: Path, own_cache: Path) -> None:
     import pty
 
     master, slave = pty.openpty()

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
-from tests.console import here, yanmo
+from tests.makers.console import here, yanmo
+from tests.makers.processes import python
+from tests.makers.runs import RUN, TINY, Trained
 from yanmo.checkpoint import Progress
 from yanmo.cli import (
     as_command,
@@ -31,26 +30,29 @@ def test_help_imports_nothing_heavy() -> None:
         "try: app(['--help'])\nexcept SystemExit: pass\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     for verb in ("quickstart", "train", "generate", "env"):
         assert verb in done.stdout
 
 
-def test_writing_does_not_wait_for_torchs_compiler(novel: Path) -> None:
+@pytest.mark.slow
+def test_writing_does_not_wait_for_torchs_compiler(trained: Trained) -> None:
     """It takes three seconds to import; what draws weights on the meta device imports it."""
-    trained = here("train", "novel.txt", *TINY, "--out", "run")
-    assert trained.returncode == 0, trained.stderr
+    trained("run")
     code = (
         "import sys\nfrom yanmo.cli import app\n"
         "try: app(['generate', 'run', '-p', '江湖', '--max-new-tokens', '2'])\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'torch._dynamo') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("江湖")
     assert done.stdout.splitlines()[-1] == "['torch']"
 
 
+@pytest.mark.slow
 def test_train_then_write_then_train_again(novel: Path) -> None:
     trained = yanmo("train", "novel.txt", "--json", *TINY)
     assert trained.returncode == 0, trained.stderr
@@ -116,8 +118,8 @@ def test_mistakes_are_answered_without_a_traceback(
     assert done.stdout == ""
 
 
-def test_a_prompt_longer_than_the_window_is_answered_clearly(novel: Path) -> None:
-    assert here("train", "novel.txt", *TINY).returncode == 0
+def test_a_prompt_longer_than_the_window_is_answered_clearly(trained: Trained) -> None:
+    trained(RUN)
     done = here("generate", "runs/novel", "-p", "江湖" * 20)
     assert done.returncode == 2
     assert "the prompt has 40 tokens, the model looks back on 16" in done.stderr
@@ -127,6 +129,7 @@ def test_a_prompt_longer_than_the_window_is_answered_clearly(novel: Path) -> Non
     assert "the prompt holds half a character" in broken.stderr
 
 
+@pytest.mark.slow
 def test_env_prints_what_a_bug_report_needs() -> None:
     found = json.loads(yanmo("env", "--json").stdout)
     assert {"yanmo", "python", "torch", "numpy", "devices", "threads", "cache"} <= set(found)
@@ -152,7 +155,7 @@ def test_what_exists_is_a_text_and_the_rest_are_settings(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "ascii"])
 def test_chinese_is_written_whatever_the_consoles_code_page(novel: Path, encoding: str) -> None:
-    done = yanmo("--help", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    done = python("-m", "yanmo", "--help", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr
     assert "研墨" in done.stdout
 

@@ -2,14 +2,13 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
-from tests.console import here, yanmo
+from tests.makers.console import here, yanmo
+from tests.makers.processes import python
+from tests.makers.runs import TINY
 
 ROOT = Path(__file__).parents[1]
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -42,6 +41,7 @@ def test_every_make_command_has_its_target() -> None:
     assert named and set(named) <= targets
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_run(novel: Path) -> None:
     """Every yanmo command, made small, in order, each verb once in a process of its own; then the Python lines."""
     lines = [line for line in commands(README) if line.startswith("yanmo ")]
@@ -55,12 +55,11 @@ def test_the_readmes_commands_run(novel: Path) -> None:
         seen.add(words[0])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     for block in blocks(README, "python"):
-        done = subprocess.run(
-            [sys.executable, "-c", block], capture_output=True, encoding="utf-8", check=False
-        )
+        done = python("-c", block)
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_quickstart_runs_with_a_text_of_ones_own(novel: Path) -> None:
     done = yanmo("quickstart", "novel.txt", *TINY, "train.max_steps=4")
     assert done.returncode == 0, done.stderr

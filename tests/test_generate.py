@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.console import here
+from tests.makers.console import here
+from tests.makers.models import TOKENIZER, lively_model
 from yanmo import generate as module
 from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
@@ -30,19 +31,6 @@ from yanmo.model.cache import Cache
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
 from yanmo.tokenizer import CharTokenizer
-from yanmo.tokenizer.char import count_characters
-
-TOKENIZER = CharTokenizer.train(count_characters("江湖夜雨十年灯，桃李春风一杯酒。"))
-
-
-def lively_model(block_size: int = 16) -> GPT:
-    config = GPTConfig(TOKENIZER.vocab_size, n_layer=2, n_head=2, n_embd=16, block_size=block_size)
-    model = GPT(config)
-    model.initialise(4)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(15 if parameter.dim() >= 2 else 1)
-    return model.eval()
 
 
 def test_writing_with_the_cache_equals_writing_without() -> None:
@@ -276,6 +264,7 @@ class Chinese(CharTokenizer):
     suppressed = tuple(range(257))
 
 
+@pytest.mark.xdist_group("models")  # transformers is loaded there
 @pytest.mark.parametrize("banned", [slice(0), slice(0, 1), slice(0, 2)])
 @pytest.mark.parametrize(
     "settings", [{}, {"repetition_penalty": 1.7}, {"no_repeat_ngram": 2, "repetition_penalty": 1.1}]
@@ -285,7 +274,7 @@ def test_greedy_writing_with_rules_is_that_of_transformers(
 ) -> None:
     from transformers import GPT2LMHeadModel
 
-    from tests.model.test_hugging_face import saved_model
+    from tests.makers.models import saved_model
 
     torch.manual_seed(0)
     tokenizer, prompt = Chinese(TOKENIZER._characters), "桃李春风一杯酒"
@@ -447,7 +436,7 @@ def test_saved_samples_are_numbered_on_and_all_listed(tmp_path: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model folder, nothing trained."""
-    from tests.model.test_hugging_face import saved_model
+    from tests.makers.models import saved_model
 
     torch.manual_seed(1)
     place = tmp_path / "model"

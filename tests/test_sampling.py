@@ -23,6 +23,9 @@ TOKENIZER = CharTokenizer.train(count_characters("江湖夜雨十年灯，桃李
 PLAIN = SampleConfig(temperature=1, top_p=1)
 
 
+pytestmark = pytest.mark.xdist_group("models")  # transformers is loaded there
+
+
 def generators(count: int, seed: int = 0) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, invented_text
-from tests.console import here
+from tests.makers.console import here
+from tests.makers.runs import TINY
+from tests.makers.texts import invented_text
 from yanmo.model.gpt import count_parameters
 from yanmo.model.shape import GPTConfig
 from yanmo.recipe import load_recipe, recipe_path
+
+pytestmark = pytest.mark.slow
 
 PAGES = Path(__file__).parents[1] / "docs" / "seeds"
 SMALL = (

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tokenizer.strings import lesson
+from tests.makers.processes import children_of, gone, needs_proc
+from tests.makers.texts import lesson, lesson_bpe
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data import prepare as prepare_module
 from yanmo.data.encode import WORTH_STARTING, encode, encode_all, processes_for
@@ -19,9 +20,8 @@ from yanmo.data.prepare import MARK, Prepared, prepare
 from yanmo.errors import DataError
 from yanmo.log import Voice
 from yanmo.tokenizer import CharTokenizer, Tokenizer, kind_of
-from yanmo.tokenizer.learn import learn_bpe
 
-BPE = learn_bpe([lesson()], 500, ["<|endoftext|>"])
+BPE = lesson_bpe(500)
 VOCABULARY = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"江湖客栈老掌柜说的，。"])
 KINDS = ("char", "bpe", "wordpiece")
 
@@ -55,6 +55,7 @@ def content(found: Prepared) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_shards_do_not_depend_on_the_number_of_processes(
     kind: str, corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -81,13 +82,12 @@ class Cut(BaseException):
     """The process is killed here."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("after", [0, 1, 4, 9, 22])
+@pytest.mark.parametrize(
+    ("kind", "after"), [*(("char", after) for after in (0, 1, 4, 9, 22)), ("bpe", 9), ("wordpiece", 4)]
+)
 def test_cut_off_anywhere_it_goes_on_to_the_same_shards(
     kind: str, after: int, corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole = content(prepared(corpus, kind))
-    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "other"))
     encoded: list[int] = []
 
     def until(number: int) -> Callable[..., Iterator[object]]:
@@ -100,6 +100,12 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_shards(
 
         return cut
 
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "encode_all", until(1 << 30))
+        whole = content(prepared(corpus, kind))
+    in_all = len(encoded)
+    encoded.clear()
+    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "other"))
     with monkeypatch.context() as patch, pytest.raises(Cut):
         patch.setattr(prepare_module, "encode_all", until(after))
         prepared(corpus, kind)
@@ -107,13 +113,7 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_shards(
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "encode_all", until(1 << 30))
         assert content(prepared(corpus, kind)) == whole
-    batches_in_all = len(encoded) - done + (after // 3) * 3  # up to the last mark nothing is done again
-    encoded.clear()
-    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "third"))
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "encode_all", until(1 << 30))
-        prepared(corpus, kind)
-    assert batches_in_all == len(encoded)
+    assert len(encoded) - done + (after // 3) * 3 == in_all  # up to the last mark nothing is done again
     assert MARK not in whole
 
 
@@ -135,6 +135,7 @@ def test_few_bytes_and_characters_are_encoded_here() -> None:
     assert processes_for(BPE, 1 << 40) == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.slow
 def test_results_come_in_order_and_not_all_at_once() -> None:
     given: list[int] = []
 
@@ -160,6 +161,7 @@ class Dying(CharTokenizer):
         return Dying, ("江湖",)
 
 
+@pytest.mark.slow
 def test_a_process_ended_from_outside_is_a_clear_error() -> None:
     with pytest.raises(DataError, match="ended from outside") as caught:
         list(encode_all(["江湖"] * 9, lambda text: [text], Dying("江湖"), 2))
@@ -167,34 +169,34 @@ def test_a_process_ended_from_outside_is_a_clear_error() -> None:
 
 
 PARENT = """
-import sys, time
-from tests.data.test_encode import BPE, lesson
+from tests.makers.texts import lesson, lesson_bpe
 from yanmo.data.encode import encode_all
 if __name__ == "__main__":
-    for _ in encode_all(range(10**9), lambda n: [lesson(200)], BPE, 2):
+    for _ in encode_all(range(10**9), lambda n: [lesson(200)], lesson_bpe(500), 2):
         print("going", flush=True)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.slow
+@needs_proc
 def test_the_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment)
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     parent.stdout.readline()
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    pids = [int(pid) for pid in children.read_text(encoding="ascii").split()] if children.exists() else []
+    pids = children_of(parent.pid)
+    assert len(pids) >= 2
     parent.kill()
     parent.wait()
     parent.stdout.close()
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+    while not gone(pids) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert gone(pids)
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_the_same_counted_by_anyone() -> None:
     from yanmo.tokenizer import WordPieceTokenizer
     from yanmo.tokenizer.wordpiece import Roles

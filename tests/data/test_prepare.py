@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import invented_text
+from tests.makers.texts import invented_text
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import here, yanmo
-from tests.hub.makers import char_tokenizer, our_folder, reader
+from tests.makers.console import here, yanmo
+from tests.makers.models import char_tokenizer, our_folder, reader
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

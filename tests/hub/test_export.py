@@ -4,15 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_recipe
-from tests.hub.makers import char_tokenizer, drawn, our_folder, reader, small
+from tests.makers.models import char_tokenizer, drawn, our_folder, reader, small
+from tests.makers.runs import Trained
 from yanmo.errors import CheckpointError, ConfigError
 from yanmo.hub import exporter, verify
 from yanmo.hub.exporter import Exported, export
 from yanmo.hub.gguf_file import modelfile_of
 from yanmo.log import Voice
 from yanmo.storage import read_json
-from yanmo.train.trainer import train
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def written(source: Path, to: str, voice: Voice, precision: str = "f32", out: st
     return export(source, to, Path(out) if out else None, wanted, True, voice)  # type: ignore[arg-type]
 
 
-def test_a_run_leaves_with_a_card_that_says_what_it_is(novel: Path, voice: Voice) -> None:
-    run = train(tiny_recipe(novel, more=("sample.top_k=7",)), Path("runs/novel"), voice)
+def test_a_run_leaves_with_a_card_that_says_what_it_is(novel: Path, trained: Trained, voice: Voice) -> None:
+    run = trained("runs/novel", "sample.top_k=7")
     found = export(run.folder, "hf", None, None, True, voice)
     assert found.path == Path("exports/novel")
     names = {file.name for file in found.path.iterdir()}
@@ -43,7 +44,7 @@ def test_a_run_leaves_with_a_card_that_says_what_it_is(novel: Path, voice: Voice
         "## What it writes",
     ):
         assert word in card
-    assert str(novel.parent) not in card
+    assert str(Path.cwd()) not in card
     assert read_json(found.path / "generation_config.json")["top_k"] == 7
 
 
@@ -184,9 +185,11 @@ def test_what_was_saved_opens_in_a_clean_process(source: Path, voice: Voice) -> 
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 and 5 know it
 
 
-def test_what_a_run_samples_with_does_not_disturb_the_comparison(novel: Path, voice: Voice) -> None:
+def test_what_a_run_samples_with_does_not_disturb_the_comparison(
+    novel: Path, trained: Trained, voice: Voice
+) -> None:
     settings = ("sample.repetition_penalty=1.3", "sample.no_repeat_ngram=3", "model.block_size=40")
-    run = train(tiny_recipe(novel, more=settings), Path("runs/novel"), voice)
+    run = trained("runs/novel", *settings)
     found = export(run.folder, "hf", None, None, True, voice)
     assert found.verdict is not None and not found.verdict.failed
     assert read_json(found.path / "generation_config.json")["repetition_penalty"] == 1.3

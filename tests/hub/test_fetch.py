@@ -3,11 +3,13 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from tests.hub.makers import char_tokenizer, gpt2_chinese_folder, our_folder, reader
+from tests.makers.models import char_tokenizer, gpt2_chinese_folder, our_folder, reader
 from yanmo.config import TokenizerConfig
 from yanmo.errors import CheckpointError
 from yanmo.hub.importer import import_
 from yanmo.log import Voice
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.hub.makers import LETTERS, NanoGPT, char_tokenizer, nanogpt_checkpoint, our_folder, reader
+from tests.makers.models import LETTERS, NanoGPT, char_tokenizer, nanogpt_checkpoint, our_folder, reader
 from yanmo.config import TokenizerConfig
 from yanmo.errors import CheckpointError, ConfigError, DataError, YanmoError
 from yanmo.hub.importer import import_
@@ -75,7 +75,9 @@ def watched() -> Any:
     listening = [True]
 
     def listen(event: str, arguments: tuple[Any, ...]) -> None:
-        if listening[0] and event in ("os.system", "socket.connect", "pickle.find_class"):
+        asks_our_fork_server = event == "socket.connect" and isinstance(arguments[1], str)
+        watched_for = event in ("os.system", "socket.connect", "pickle.find_class")
+        if listening[0] and watched_for and not asks_our_fork_server:
             events.append(event)
 
     import sys
@@ -87,6 +89,7 @@ def watched() -> Any:
     assert not Path("exploded").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_hostile_checkpoint_is_refused_and_nothing_runs(
     name: str, tmp_path: Path, voice: Voice, watched: list[str]
@@ -98,6 +101,17 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_runs(
     assert not Path("taken").exists()
 
 
+@pytest.mark.slow
+def test_a_bomb_for_the_true_reader_is_refused_and_nothing_runs(
+    tmp_path: Path, voice: Voice, watched: list[str], true_readers: None
+) -> None:
+    path = tmp_path / "ckpt.pt"
+    path.write_bytes(BOMBS["os.system, zipped"])
+    with pytest.raises(CheckpointError, match="is not read"):
+        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["os.system", "eval, zipped"])
 def test_a_hostile_pytorch_model_bin_is_refused(
     name: str, tmp_path: Path, voice: Voice, watched: list[str]
@@ -109,6 +123,7 @@ def test_a_hostile_pytorch_model_bin_is_refused(
         import_(str(source), Path("taken"), TokenizerConfig(), voice)
 
 
+@pytest.mark.slow
 def test_a_tensor_of_a_terabyte_is_refused_by_a_limit_on_memory(tmp_path: Path) -> None:
     path = tmp_path / "ckpt.pt"
     torch.save({"model": {"w": sparse_tensor()}}, path)
@@ -116,12 +131,14 @@ def test_a_tensor_of_a_terabyte_is_refused_by_a_limit_on_memory(tmp_path: Path) 
         open_pickle(path)
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_end_is_ended(tmp_path: Path) -> None:
     path = nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(9, True))
     with pytest.raises(CheckpointError, match=r"not read within 0.01 s"):
         open_pickle(path, seconds=0.01)
 
 
+@pytest.mark.slow
 def test_a_refusal_says_what_was_asked_for_and_gives_no_bad_advice(tmp_path: Path) -> None:
     (tmp_path / "ckpt.pt").write_bytes(BOMBS["os.system, zipped"])
     with pytest.raises(CheckpointError) as caught:
@@ -130,6 +147,7 @@ def test_a_refusal_says_what_was_asked_for_and_gives_no_bad_advice(tmp_path: Pat
     assert "weights_only" not in caught.value.what
 
 
+@pytest.mark.slow
 def test_what_a_pickle_holds_beside_tensors_comes_back_as_plain_values(tmp_path: Path) -> None:
     found = open_pickle(nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(9, True), "play"))
     assert found.values["model_args"]["bias"] is True
@@ -139,6 +157,7 @@ def test_what_a_pickle_holds_beside_tensors_comes_back_as_plain_values(tmp_path:
     assert "_orig_mod.lm_head.weight" in found.tensors
 
 
+@pytest.mark.slow
 def test_a_hostile_meta_pickle_is_refused(tmp_path: Path, voice: Voice, watched: list[str]) -> None:
     path = nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(len(LETTERS), True))
     (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": Bomb()}))
@@ -146,6 +165,7 @@ def test_a_hostile_meta_pickle_is_refused(tmp_path: Path, voice: Voice, watched:
         import_(str(path), Path("taken"), TokenizerConfig(), voice)
 
 
+@pytest.mark.slow
 def test_an_array_of_objects_is_no_list_of_tokens(tmp_path: Path, voice: Voice, watched: list[str]) -> None:
     np.save(tmp_path / "tokens.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
     config = TokenizerConfig(path=str(our_folder(tmp_path / "v", reader(), char_tokenizer())))
@@ -238,6 +258,7 @@ def test_an_index_names_files_beside_it_only(name: object, tmp_path: Path) -> No
         load_weights(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -258,6 +279,7 @@ def test_a_vocabulary_of_wrong_ids_is_refused(spoil: Any, tmp_path: Path, voice:
     assert caught.value.exit_code == 4
 
 
+@pytest.mark.slow
 def test_a_key_that_asks_for_code_is_passed_over(tmp_path: Path, voice: Voice) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     (source / "evil.py").write_text("open('exploded', 'w')", encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.hub.makers import (
+from tests.makers.models import (
     ENTRIES,
     LETTERS,
     NanoGPT,
@@ -24,6 +24,7 @@ from tests.hub.makers import (
     vocab_txt,
     wordpiece_tokenizer,
 )
+from tests.makers.processes import python
 from yanmo.checkpoint import load_model, load_model_and_tokenizer
 from yanmo.config import SampleConfig, TokenizerConfig
 from yanmo.errors import CheckpointError, ConfigError
@@ -34,13 +35,15 @@ from yanmo.model.gpt import GPT
 from yanmo.tokenizer import WordPieceTokenizer
 from yanmo.tokenizer.wordpiece import Roles
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [
     ("gpt2", {}),
-    ("gpt2", {"n_layer": 3, "n_head": 2, "n_embd": 24, "block_size": 264}),
+    ("gpt2", {"n_layer": 3, "n_head": 2, "n_embd": 24, "block_size": 72}),
     ("gpt2", {"n_inner": 40, "gelu": "erf"}),
     ("modern", {}),
-    ("modern", {"head_dim": 16, "tied_head": False, "rope_theta": 500.0, "block_size": 264}),
-    ("moe", {"block_size": 264}),
+    ("modern", {"head_dim": 16, "tied_head": False, "rope_theta": 500.0, "block_size": 72}),
+    ("moe", {"block_size": 72}),
 ]
 
 
@@ -204,8 +207,6 @@ def test_a_square_matrix_that_was_not_transposed_is_caught(family: str, tmp_path
 def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_within_6_gb(
     tmp_path: Path, voice: Voice
 ) -> None:
-    import subprocess
-    import sys
 
     from yanmo.model.gpt import count_parameters
     from yanmo.model.shape import GPTConfig
@@ -235,9 +236,8 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
         "    'train.precision=float32', 'train.attention=matmul', 'train.matmul=torch', 'sample.max_new_tokens=1')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", import_and_train], capture_output=True, text=True, check=True
-    )
+    said = python("-c", import_and_train, seconds=600)
+    assert said.returncode == 0, said.stderr
     assert int(said.stdout.split()[-1]) < 6 << 20  # kilobytes
 
 
@@ -282,7 +282,7 @@ def test_a_config_that_no_model_has_is_refused_at_once(
 
 
 def test_the_folder_trains_on_with_its_own_vocabulary(novel: Path, tmp_path: Path, voice: Voice) -> None:
-    from tests.conftest import TINY
+    from tests.makers.runs import TINY
     from yanmo.recipe import load_recipe
     from yanmo.train.trainer import train
 

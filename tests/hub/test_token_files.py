@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.hub.makers import LETTERS, bpe_tokenizer, meta_pickle
+from tests.makers.models import LETTERS, bpe_tokenizer, meta_pickle
 from yanmo.config import TokenizerConfig
 from yanmo.data.prepare import prepare
 from yanmo.errors import ConfigError, DataError

@@ -6,19 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import tiny_recipe
+from tests.makers.models import saved_model
+from tests.makers.runs import Trained
 from yanmo.checkpoint import load_model, load_model_and_tokenizer
 from yanmo.config import SampleConfig
 from yanmo.errors import CheckpointError
 from yanmo.generate import generate
-from yanmo.log import Voice
 from yanmo.model.config_json import to_config_json
-from yanmo.model.gpt import GPT
-from yanmo.model.moe import routers_of
 from yanmo.model.names import to_hugging_face
 from yanmo.model.shape import GPTConfig
 from yanmo.storage import read_json, write_json
-from yanmo.train.trainer import train
 
 GPT2 = [GPTConfig(50, 1, 1, 8, 8), GPTConfig(321, 2, 4, 32, 16), GPTConfig(1000, 3, 2, 64, 64, n_inner=96)]
 MODERN = [
@@ -79,17 +76,17 @@ def test_logits_loss_and_gradients_equal_transformers(config: GPTConfig, tmp_pat
 
 
 @pytest.mark.parametrize("config", [*MODERN, *MOE], ids=lambda config: config.family)
-def test_transformers_writes_the_same_256_tokens(config: GPTConfig, tmp_path: Path) -> None:
+def test_transformers_writes_the_same_64_tokens(config: GPTConfig, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    config = replace(config, block_size=264)
+    config = replace(config, block_size=72)
     model = saved_model(tmp_path, config)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     prompt = torch.randint(1, config.vocab_size, (1, 8))  # transformers takes 0, its padding, out of a prompt
-    written = theirs.generate(prompt, max_new_tokens=256, do_sample=False, eos_token_id=None, pad_token_id=0)[
+    written = theirs.generate(prompt, max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0)[
         0
     ].tolist()
-    sampled = generate(model, prompt[0].tolist(), SampleConfig(temperature=0, max_new_tokens=256), -1)
+    sampled = generate(model, prompt[0].tolist(), SampleConfig(temperature=0, max_new_tokens=64), -1)
     assert prompt[0].tolist() + [tokens[0] for tokens in sampled] == written
 
 
@@ -118,12 +115,10 @@ def test_what_transformers_saves_is_opened(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(load_model(tmp_path).eval()(ids), theirs(ids).logits, atol=1e-5, rtol=0)
 
 
-def test_transformers_opens_our_checkpoint_and_writes_the_same(novel: Path, voice: Voice) -> None:
+def test_transformers_opens_our_checkpoint_and_writes_the_same(novel: Path, trained: Trained) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    run = train(
-        tiny_recipe(novel, more=("model.block_size=32", "model.family=gpt2")), Path("runs/novel"), voice
-    )
+    run = trained("runs/novel", "model.block_size=32", "model.family=gpt2")
     folder = (run.folder / "model").resolve()
     model, tokenizer = load_model_and_tokenizer(folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -139,12 +134,10 @@ def test_transformers_opens_our_checkpoint_and_writes_the_same(novel: Path, voic
     assert written == greedy(folder, ids, 20)
 
 
-def test_files_hold_float32_masters_under_the_known_names(novel: Path, voice: Voice) -> None:
+def test_files_hold_float32_masters_under_the_known_names(novel: Path, trained: Trained) -> None:
     from safetensors.torch import load_file
 
-    run = train(
-        tiny_recipe(novel, more=("train.precision=bfloat16", "model.family=gpt2")), Path("runs/novel"), voice
-    )
+    run = trained("runs/novel", "train.precision=bfloat16", "model.family=gpt2")
     tensors = load_file(run.folder / "model" / "model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.float32}
     assert tensors["transformer.h.0.attn.c_attn.weight"].shape == (16, 48)  # Conv1D: (in, out)
@@ -195,23 +188,6 @@ def gradients_of(theirs: torch.nn.Module) -> dict[str, torch.Tensor]:
         else:
             found[name] = gradient
     return found
-
-
-def saved_model(folder: Path, config: GPTConfig) -> GPT:
-    from safetensors.torch import save_file
-
-    model = GPT(config)
-    model.initialise(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.1)
-        for router in routers_of(model):
-            router.bias.copy_(torch.randn(router.bias.shape) * 0.1)
-    save_file(
-        to_hugging_face(config.family, model.state_dict()), folder / "model.safetensors", {"format": "pt"}
-    )
-    write_json(folder / "config.json", to_config_json(config, 0))
-    return model.eval()
 
 
 def greedy(folder: Path, ids: list[int], count: int) -> list[int]:

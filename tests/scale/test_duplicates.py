@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.scale.conftest import write_corpus
+from tests.makers.corpora import write_corpus
 from yanmo.data.shards import ShardSet
 from yanmo.data.split import plan_split
 from yanmo.log import Voice

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
-from tests.console import here
+from tests.makers.console import here
+from tests.makers.runs import TINY
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import ShardSet
@@ -21,6 +21,8 @@ from yanmo.log import Voice
 from yanmo.recipe import load_cleaning
 from yanmo.text.clean.run import run
 from yanmo.text.documents import corpus_fingerprint
+
+pytestmark = pytest.mark.slow
 
 datatrove_executor = pytest.importorskip("datatrove.executor")
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.text.test_documents import read
+from tests.makers.documents import read
 from yanmo.errors import ConfigError, DataError
 from yanmo.text import containers
 from yanmo.text.documents import CorpusCounts, corpus_size
 
 zstandard = pytest.importorskip("zstandard")
+BOMB_BYTES = 4 << 20
 STORY = "话说天下大势，分久必合，合久必分。\n"
 
 
@@ -95,7 +96,7 @@ def test_whole_lines_before_the_damage_are_kept(tmp_path: Path) -> None:
 
 
 def test_sizes_add_up_to_the_size_of_what_is_packed(tmp_path: Path) -> None:
-    lines = "".join(f'{{"text": "{n * 7919 % 10007}"}}\n' for n in range(50_000)).encode()
+    lines = "".join(f'{{"text": "{n * 7919 % 10007}"}}\n' for n in range(10_000)).encode()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
     zipped(tmp_path / "b.zip", {"1.txt": STORY * 1000, "2.jsonl": lines, "3.jsonl.gz": gzip.compress(lines)})
     for path in tmp_path.iterdir():
@@ -191,33 +192,43 @@ def test_an_archive_without_texts_or_torn_is_a_clear_error(tmp_path: Path) -> No
 # -- bombs ------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a bomb may be small: four times what any file may expand to."""
+    monkeypatch.setattr(containers, "FREE_BYTES", BOMB_BYTES // 4)
+
+
+@pytest.mark.usefixtures("little_is_free")
 @pytest.mark.parametrize("wrapper", [*PACKERS, ".zip"])
 def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path: Path, wrapper: str) -> None:
-    zeros = b"a" * (64 << 20)
+    zeros = b"a" * BOMB_BYTES
     path = tmp_path / f"a.txt{wrapper}"
     if wrapper == ".zip":
         zipped(path, {"a.txt": zeros})
     else:
         path.write_bytes(PACKERS[wrapper](zeros))
-    assert path.stat().st_size < len(zeros) / 900
+    assert path.stat().st_size < len(zeros) / 4 / containers.MAX_RATIO
     (tmp_path / "good.txt").write_text(STORY, encoding="utf-8")
     texts, counts = dropped(tmp_path)
     assert texts == [STORY]
     assert counts.documents_dropped == {"expands too much": 1}
 
 
-def test_a_bomb_in_layers_or_in_many_members_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.txt.gz.gz").write_bytes(gzip.compress(gzip.compress(b"a" * (64 << 20))))
-    zipped(tmp_path / "b.zip", {f"{n:02}.txt": b"a" * (4 << 20) for n in range(20)})
+def test_a_bomb_in_layers_or_in_many_members_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "FREE_BYTES", 4 << 20)
+    (tmp_path / "a.txt.gz.gz").write_bytes(gzip.compress(gzip.compress(b"a" * (16 << 20))))
+    zipped(tmp_path / "b.zip", {f"{n:02}.txt": b"a" * (1 << 20) for n in range(20)})
     texts, counts = dropped(tmp_path)
     assert len(texts) == 4  # what fits into the allowance of the .zip
     assert counts.documents_dropped == {"expands too much": 17}
 
 
 def test_sizes_that_lie_are_no_help(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a.zip", {"a.txt": b"a" * (64 << 20)})
+    path = zipped(tmp_path / "a.zip", {"a.txt": b"a" * BOMB_BYTES})
     data = path.read_bytes()
-    size = (64 << 20).to_bytes(4, "little")
+    size = BOMB_BYTES.to_bytes(4, "little")
     assert data.count(size) == 2
     path.write_bytes(data.replace(size, (1 << 16).to_bytes(4, "little")))
     texts, counts = dropped(path)

@@ -7,28 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yanmo.config import CorpusConfig
+from tests.makers.documents import fingerprint, read
 from yanmo.errors import DataError
 from yanmo.text import documents, pieces
-from yanmo.text.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
+from yanmo.text.documents import CorpusCounts, corpus_size
 from yanmo.text.kinds import KINDS
 
 NOVEL = "《书》\r\n\r\n第一回　开端\r\n话说天下。\r\n第二回\r\n\r\n分久必合。\x00\r\n"
-
-
-def read(*paths: Path | str, counts: CorpusCounts | None = None, **how: str | bool) -> list[Document]:
-    corpus = CorpusConfig(path=tuple(map(str, paths)), **how)  # type: ignore[arg-type]
-    counts = counts or CorpusCounts()
-    found = list(read_documents(corpus, counts))
-    assert counts.documents_read == counts.documents_kept + counts.documents_dropped.total()
-    assert counts.documents_kept == len(found)
-    assert counts.characters == sum(len(d.text) for d in found)
-    json.dumps(counts.as_json())
-    return found
-
-
-def fingerprint(path: Path, **how: str | bool) -> str:
-    return corpus_fingerprint(CorpusConfig(path=(str(path),), **how))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

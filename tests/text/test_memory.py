@@ -2,11 +2,11 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.makers.processes import python
 
 if not Path("/proc/self/status").exists():
     pytest.skip("the peak of memory is read from /proc", allow_module_level=True)
@@ -25,9 +25,7 @@ LINE = "话说天下大势，分久必合，合久必分。周末七国分争，
 
 def read_apart(path: Path) -> tuple[int, int, int]:
     """(documents, characters, peak in MB) of reading a file in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)], capture_output=True, encoding="utf-8", check=False
-    )
+    done = python("-c", SCRIPT, str(path))
     assert done.returncode == 0, done.stderr
     documents, characters, peak = map(int, done.stdout.split())
     return documents, characters, peak

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.text.test_documents import fingerprint, read
+from tests.makers.documents import fingerprint, read
 from yanmo.errors import DataError, StorageError
 from yanmo.text import sources
 from yanmo.text.documents import CorpusCounts, corpus_size

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.text.test_documents import read
+from tests.makers.documents import read
 from yanmo.errors import ConfigError, DataError
 from yanmo.text.documents import CorpusCounts
 from yanmo.text.records import Record

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tokenizer.strings import any_text
+from tests.makers.texts import any_text
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer import load_tokenizer
 from yanmo.tokenizer.char import FIRST_CHARACTER, CharTokenizer, count_characters

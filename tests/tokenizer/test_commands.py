@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import here, yanmo
-from tests.tokenizer.strings import lesson
+from tests.makers.console import here, yanmo
+from tests.makers.texts import lesson
 from yanmo.tokenizer import load_tokenizer
 from yanmo.tokenizer.learn import learn_bpe
 
@@ -129,6 +129,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_name_is_fetched_from_the_hub(hub: str, tmp_path: Path) -> None:
     online = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "*"}
     done = yanmo("tokenizer", "import", "ink/stone", "--out", "stone", **online)

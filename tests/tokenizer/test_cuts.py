@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokenizer.strings import any_text, lesson
+from tests.makers.texts import any_text, lesson
 from yanmo.tokenizer import cuts
 from yanmo.tokenizer.cuts import pieces
 

@@ -12,9 +12,8 @@ import sentencepiece
 import tiktoken
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
-from transformers import AutoTokenizer, BertTokenizer
 
-from tests.tokenizer.strings import lesson, random_strings
+from tests.makers.texts import lesson, random_strings
 from yanmo.config import TokenizerConfig
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer import CharTokenizer, Tokenizer, files, find_tokenizer, kind_of, load_tokenizer
@@ -68,6 +67,8 @@ def of_hugging_face_bpe(folder: Path) -> Case:
         "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
     }  # fmt: skip
     (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    from transformers import AutoTokenizer
+
     theirs = AutoTokenizer.from_pretrained(folder)
     return open_(folder), lambda text: theirs(text, add_special_tokens=False)["input_ids"]
 
@@ -87,6 +88,8 @@ def of_hugging_face_bert(folder: Path) -> Case:
         "##2",
     ]
     (folder / "vocab.txt").write_text("\n".join(entries), encoding="utf-8")
+    from transformers import BertTokenizer
+
     theirs = BertTokenizer(str(folder / "vocab.txt"), split_special_tokens=True)
     theirs.save_pretrained(folder / "saved")
     return open_(folder / "saved"), lambda text: theirs(text, add_special_tokens=False)["input_ids"]

@@ -1,15 +1,12 @@
 """What is learned from a corpus, and how much memory that may take."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.tokenizer.strings import lesson
+from tests.makers.processes import python
+from tests.makers.texts import lesson
 from yanmo.config import TokenizerConfig
 from yanmo.errors import DataError, TokenizerError
 from yanmo.tokenizer import LibraryTokenizer, kind_of
@@ -28,7 +25,7 @@ from yanmo.tokenizer.sample import STRETCH, Reservoir
 kinds = pytest.mark.parametrize("kind", ["bpe", "unigram"])
 CODE = """
 import sys
-from tests.tokenizer.strings import lesson
+from tests.makers.texts import lesson
 from yanmo.config import TokenizerConfig
 from yanmo.tokenizer.learn import learner_for
 learner = learner_for(TokenizerConfig(vocab_size=900), sys.argv[1])
@@ -45,15 +42,13 @@ def learned(kind: str, text: str, **settings: int) -> LibraryTokenizer:
     return found
 
 
+@pytest.mark.slow
 @kinds
 def test_the_same_text_gives_the_same_file_on_any_number_of_threads(kind: str) -> None:
     prints = set()
     for threads, seed in (("1", "0"), ("2", "1"), ("2", "2")):
-        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": seed}
-        done = subprocess.run(
-            [sys.executable, "-c", CODE, kind], capture_output=True, encoding="utf-8", check=True,
-            cwd=Path(__file__).parents[2], env=environment,
-        )  # fmt: skip
+        done = python("-c", CODE, kind, RAYON_NUM_THREADS=threads, PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
         prints.add(done.stdout.strip())
     assert len(prints) == 1
 

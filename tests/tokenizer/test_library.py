@@ -7,9 +7,8 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
-from tests.tokenizer.strings import any_text, lesson, random_strings
+from tests.makers.texts import any_text, lesson, random_strings
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer import LibraryTokenizer, load_tokenizer
 from yanmo.tokenizer import cuts as cuts_module
@@ -159,6 +158,8 @@ def test_a_run_without_end_is_cut_and_comes_back(kind: str, monkeypatch: pytest.
 def test_auto_tokenizer_gives_the_same(kind: str, tmp_path: Path) -> None:
     tokenizer = LEARNED[kind]
     tokenizer.save(tmp_path, 1024)
+    from transformers import AutoTokenizer
+
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     for text in (*random_strings(300, seed=5), lesson(3000)):
         ids = tokenizer.encode(text).tolist()

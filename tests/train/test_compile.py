@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import tiny_recipe
-from tests.train.test_distributed import run
-from tests.train.test_trainer import RUN, StopAt, losses, weights
+from tests.makers.ranks import run
+from tests.makers.runs import RUN, StopAt, losses, tiny_recipe, weights
 from yanmo.errors import Stopped
 from yanmo.log import Voice
 from yanmo.model.fused import causal_attention

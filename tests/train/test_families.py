@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, tiny_recipe
-from tests.train.test_distributed import losses, run
-from tests.train.test_trainer import RUN, StopAt, weights, without_times
+from tests.makers.ranks import loss_values, run
+from tests.makers.runs import RUN, TINY, StopAt, Trained, tiny_recipe, weights, without_times
 from yanmo.assess import assess
 from yanmo.checkpoint import load_model, load_model_and_tokenizer
 from yanmo.config import SampleConfig
@@ -50,10 +49,10 @@ def test_a_stopped_run_equals_one_that_was_not(
 
 
 @FAMILIES
-def test_transformers_opens_a_run(family: tuple[str, ...], novel: Path, voice: Voice) -> None:
+def test_transformers_opens_a_run(family: tuple[str, ...], trained: Trained) -> None:
     from transformers import AutoModelForCausalLM
 
-    train(tiny_recipe(novel, more=family), RUN, voice)
+    trained(RUN, *family)
     ids, folder = torch.randint(30, (2, 16)), (RUN / "model").resolve()
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     assert type(theirs).__name__ == read_json(folder / "config.json")["architectures"][0]
@@ -75,6 +74,7 @@ def test_the_small_recipes_run_in_miniature(
     assert load_model(RUN / "model").config.family == name.removesuffix("_small")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", [pytest.param(MODERN[:2], marks=pytest.mark.long), MOE], ids=["modern", "moe"]
 )
@@ -82,7 +82,7 @@ def test_two_ranks_give_the_losses_of_one(family: tuple[str, ...], novel: Path) 
     for ranks in (1, 2):
         done = run(ranks, f"ranks-{ranks}", *family, "optim.name=adamw", "optim.learning_rate=1e-3")
         assert done.returncode == 0, done.stderr
-    assert losses("ranks-2") == pytest.approx(losses("ranks-1"), abs=1e-5)
+    assert loss_values("ranks-2") == pytest.approx(loss_values("ranks-1"), abs=1e-5)
     biases = [
         torch.stack([router.bias for router in routers_of(load_model(Path(f"ranks-{ranks}/model")))])
         for ranks in (1, 2)
@@ -91,8 +91,8 @@ def test_two_ranks_give_the_losses_of_one(family: tuple[str, ...], novel: Path) 
     assert not biases or torch.equal(*biases)  # so both ranks' tokens were counted
 
 
-def test_experts_are_balanced_by_what_is_logged(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel, more=(*MOE, "train.eval_interval=1")), RUN, voice)
+def test_experts_are_balanced_by_what_is_logged(trained: Trained) -> None:
+    trained(RUN, *MOE, "train.eval_interval=1")
     rows = [row for row in read_metrics(RUN) if row["event"] == "experts"]
     assert [(row["step"], row["layer"]) for row in rows] == [(step, 0) for step in range(1, 13)]
     loads = torch.tensor([row["load"] for row in rows])[:, None]  # (steps, layers, experts)
@@ -107,9 +107,9 @@ def test_experts_are_balanced_by_what_is_logged(novel: Path, voice: Voice) -> No
     )
 
 
-def test_a_modern_model_is_taught_a_longer_window(novel: Path, voice: Voice) -> None:
+def test_a_modern_model_is_taught_a_longer_window(novel: Path, trained: Trained, voice: Voice) -> None:
     """It has no table of positions that would end."""
-    train(tiny_recipe(novel, more=MODERN), Path("first"), voice)
+    trained("first", *MODERN)
     without_shape = [setting for setting in TINY if not setting.startswith("model.")]
     settings = [f"corpus.path=['{novel}']", *without_shape, "model.init=first"]
     longer = load_recipe(None, [*settings, "model.block_size=32", "model.rope_theta=40000"])
@@ -124,8 +124,8 @@ def test_a_modern_model_is_taught_a_longer_window(novel: Path, voice: Voice) -> 
         train(other, Path("third"), voice)
 
 
-def test_weights_of_a_moe_bring_their_biases(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel, more=MOE), Path("first"), voice)
+def test_weights_of_a_moe_bring_their_biases(novel: Path, trained: Trained, voice: Voice) -> None:
+    trained("first", *MOE)
     settings = [setting for setting in TINY if not setting.startswith("model.")]
     more = ("model.init=first", "optim.learning_rate=0", "optim.name=adamw", "train.max_steps=1")
     train(load_recipe(None, [f"corpus.path=['{novel}']", *settings, *more]), RUN, voice)
@@ -153,8 +153,8 @@ def test_attention_may_stay_within_documents(novel: Path, voice: Voice) -> None:
 
 
 @pytest.mark.parametrize("family", [("model.family=gpt2",), MODERN, MOE], ids=["gpt2", "modern", "moe"])
-def test_a_model_writes_in_bfloat16(family: tuple[str, ...], novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel, more=family), RUN, voice)
+def test_a_model_writes_in_bfloat16(family: tuple[str, ...], trained: Trained) -> None:
+    trained(RUN, *family)
     model, tokenizer = load_model_and_tokenizer(RUN / "model")
     biases = [router.bias.clone() for router in routers_of(model)]
     writer = make_writer(model, torch.device("cpu"), "bfloat16", None)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import invented_text, tiny_recipe
-from tests.train.test_trainer import RUN
+from tests.makers.runs import RUN, Trained, tiny_recipe
+from tests.makers.texts import invented_text
 from yanmo.checkpoint import find_model_folder
 from yanmo.errors import ConfigError, DeviceError
 from yanmo.log import Voice
@@ -16,8 +16,8 @@ from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
 
 
-def test_a_run_may_begin_from_weights(novel: Path, voice: Voice) -> None:
-    first = train(tiny_recipe(novel), Path("first"), voice)
+def test_a_run_may_begin_from_weights(novel: Path, trained: Trained, voice: Voice) -> None:
+    first = trained("first")
     other = Path("other.txt")
     other.write_text(invented_text(5000, seed=9) + "龘", encoding="utf-8")
     free = (
@@ -38,7 +38,7 @@ def test_a_run_may_begin_from_weights(novel: Path, voice: Voice) -> None:
     assert losses_of(RUN)[0] < losses_of(Path("first"))[0] - 0.1
     assert first.progress.best_val_loss is not None and result.progress.step == 4
     assert train(asked, RUN, voice).progress.step == 4  # the same command again: finished
-    train(tiny_recipe(novel, more=("model.n_layer=3", "tokenizer.kind=char")), Path("deeper"), voice)
+    trained("deeper", "model.n_layer=3", "tokenizer.kind=char")
     train(
         load_recipe(RUN / "recipe.toml", ["model.init=deeper", f"corpus.path=['{novel}']"]), Path("b"), voice
     )
@@ -48,9 +48,9 @@ def test_a_run_may_begin_from_weights(novel: Path, voice: Voice) -> None:
 
 
 def test_a_compiled_run_goes_on_only_where_there_is_a_compiler(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny_recipe(novel, more=("train.max_steps=2",)), RUN, voice)
+    trained(RUN, "train.max_steps=2")
     recipe = RUN / "recipe.toml"
     said = recipe.read_text(encoding="utf-8")
     recipe.write_text(said.replace("\ncompile = false", "\ncompile = true"), encoding="utf-8")
@@ -64,8 +64,8 @@ def losses_of(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder) if row["event"] == "train"]
 
 
-def test_weights_that_do_not_fit_are_refused(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel), Path("first"), voice)
+def test_weights_that_do_not_fit_are_refused(novel: Path, trained: Trained, voice: Voice) -> None:
+    trained("first")
     with pytest.raises(ConfigError, match=r"model.n_layer=3, but the weights have 2"):
         train(tiny_recipe(novel, more=("model.init=first", "model.n_layer=3")), RUN, voice)
     other = Path("other.txt")
@@ -81,9 +81,9 @@ def test_weights_that_do_not_fit_are_refused(novel: Path, voice: Voice) -> None:
 
 
 def test_weights_that_changed_before_the_first_checkpoint_are_refused(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny_recipe(novel), Path("first"), voice)
+    trained("first")
     asked = tiny_recipe(novel, more=("model.init=first",))
     with monkeypatch.context() as broken, pytest.raises(RuntimeError):
         broken.setattr(memory, "training_step", lambda *_: (_ for _ in ()).throw(RuntimeError("died")))

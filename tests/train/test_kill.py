@@ -1,15 +1,10 @@
-"""SIGKILL at random moments, half of them inside a save: each resumed run is bit-identical.
-
-A fork server that has imported torch once starts each run; the children are killed for good.
-"""
+"""SIGKILL at random moments, half of them inside a save: each resumed run is bit-identical."""
 
 import io
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +13,9 @@ from typing import cast
 
 import pytest
 
-from tests.conftest import tiny_recipe
-from tests.train.test_distributed import command, needs_proc, ranks_of, run
-from tests.train.test_memory import overflow_at
-from tests.train.test_trainer import losses, weights, without_times
+from tests.makers.processes import Child, as_yanmo, children_of, needs_proc
+from tests.makers.ranks import run, words
+from tests.makers.runs import losses, overflow_at, tiny_recipe, weights, without_times
 from yanmo import storage
 from yanmo.checkpoint import newest_first
 from yanmo.log import Voice
@@ -47,23 +41,22 @@ KINDS = {
 OVERFLOWS = {3, 11, 12, 20}
 """Steps at which a float16 gradient is made to overflow."""
 PRIMITIVES = ("sync_file", "sync_folder", "write_json", "sha256_of", "remove_folder", "remove_path", "point")
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(  # an optimizer imports torch._dynamo when it is made, for three seconds
-    ["yanmo.train.trainer", "torch._dynamo", "torch.utils.tensorboard", "tests.train.test_kill"]
-)
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL"),
+]
 
 
-def child(novel: str, folder: str, die_at: int | None, kind: str, cache: str, steps: int = STEPS) -> None:
+def child(folder: str, die_at: int | None, kind: str, steps: int) -> None:
     """Train; with ``die_at``, die by SIGKILL at that storage call: inside saves, or, negative, in set-up."""
-    os.environ["YANMO_CACHE"] = cache  # the fork server has the environment of an earlier test
     if die_at is not None:
         _die_at(abs(die_at), in_save=die_at > 0)
     if kind == "float16":
         overflow_at(cast("pytest.MonkeyPatch", SimpleNamespace(setattr=setattr)), OVERFLOWS)
     more = (f"train.max_steps={steps}", "train.eval_interval=8", "model.dropout=0.1", *KINDS[kind])
-    train(tiny_recipe(novel, more=more), Path(folder), Voice(io.StringIO()))
+    train(tiny_recipe("novel.txt", more=more), Path(folder), Voice(io.StringIO()))
 
 
 def _die_at(die_at: int, in_save: bool) -> None:
@@ -95,29 +88,17 @@ def _die_at(die_at: int, in_save: bool) -> None:
     trainer.save_now = save  # type: ignore[assignment]
 
 
-def run_child(
-    novel: Path, folder: Path, kind: str, die_at: int | None = None, steps: int = STEPS
-) -> int | None:
-    process = CONTEXT.Process(
-        target=child, args=(str(novel), str(folder), die_at, kind, os.environ["YANMO_CACHE"], steps)
-    )
-    process.start()
-    process.join(120)
-    assert process.exitcode is not None
-    return process.exitcode
+def run_child(folder: Path, kind: str, die_at: int | None = None, steps: int = STEPS) -> int:
+    return Child(child, str(folder), die_at, kind, steps).wait(120)
 
 
-def kill_at_random(novel: Path, folder: Path, kind: str, rng: random.Random) -> None:
+def kill_at_random(folder: Path, kind: str, rng: random.Random) -> None:
     """Kill a run some moment after a random row of its metrics appeared."""
-    process = CONTEXT.Process(
-        target=child, args=(str(novel), str(folder), None, kind, os.environ["YANMO_CACHE"])
-    )
-    process.start()
-    wait_for_rows(folder, rng.randrange(1, STEPS - 4), process.is_alive)
+    process = Child(child, str(folder), None, kind, STEPS)
+    wait_for_rows(folder, rng.randrange(1, STEPS - 4), lambda: process.poll() is None)
     time.sleep(rng.random() * 0.005)
     process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL, "the run ended before it was killed"
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
 
 
 def wait_for_rows(folder: Path, rows: int, is_alive: Callable[[], bool]) -> None:
@@ -136,73 +117,95 @@ def assert_equal_to_whole(folder: Path, said: str) -> None:
     assert without_times(folder) == without_times(Path("whole")), said
 
 
-def kill_matrix(novel: Path, kills: int, seed: int, kind: str) -> None:
+def kill_matrix(kills: int, seed: int, kind: str) -> None:
     rng = random.Random(seed)
-    assert run_child(novel, Path("whole"), kind) == 0
+    assert run_child(Path("whole"), kind) == 0
     for number in range(kills):
         folder = Path(f"killed-{number}")
         if number % 2:
-            kill_at_random(novel, folder, kind, rng)
+            kill_at_random(folder, kind, rng)
         else:
-            assert run_child(novel, folder, kind, die_at=rng.randrange(1, 90)) == -signal.SIGKILL
+            assert run_child(folder, kind, die_at=rng.randrange(1, 90)) == -signal.SIGKILL
         for checkpoint in newest_first(folder):
             storage.verify_folder(checkpoint)
-        assert run_child(novel, folder, kind) == 0
+        assert run_child(folder, kind) == 0
         assert_equal_to_whole(folder, f"seed {seed}, kill {number}")
         assert not list(folder.rglob(f"{storage.TEMPORARY}*"))
+        shutil.rmtree(folder)
 
 
-def test_four_kills_are_bit_identical(novel: Path) -> None:
-    kill_matrix(novel, kills=4, seed=random.randrange(10**6), kind="float32")
+def test_four_kills_are_bit_identical(novel: Path, seed: int) -> None:
+    kill_matrix(kills=4, seed=seed, kind="float32")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_kills_of_each_kind_are_bit_identical(novel: Path, kind: str) -> None:
-    kill_matrix(novel, kills=10, seed=random.randrange(10**6), kind=kind)
+def test_ten_kills_of_each_kind_are_bit_identical(novel: Path, kind: str, seed: int) -> None:
+    kill_matrix(kills=10, seed=seed, kind=kind)
 
 
-@pytest.mark.long
-@needs_proc
-@pytest.mark.parametrize(("ranks", "kills"), [(2, 6), (3, 2)])
-def test_kills_of_several_ranks_are_bit_identical(novel: Path, ranks: int, kills: int) -> None:
+@pytest.mark.nightly
+@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("kind", KINDS)
+def test_hundreds_of_kills_of_each_kind_are_bit_identical(
+    novel: Path, kind: str, part: int, seed: int
+) -> None:
+    kill_matrix(kills=60, seed=seed * 5 + part, kind=kind)
+
+
+def kill_ranks(ranks: int, kills: int, seed: int) -> None:
     """A rank, now this one, now that one, dies at a random moment; the launcher ends the others.
 
     From three on the order in which ranks are summed is seen in the last bits.
     """
-    seed = random.randrange(10**6)
     rng = random.Random(seed)
     more = (f"train.max_steps={STEPS}", "train.eval_interval=8", "model.dropout=0.1")
     assert run(ranks, "whole", *more).returncode == 0
     for number in range(kills):
         folder = Path(f"killed-{number}")
-        process = subprocess.Popen(command(ranks, str(folder), *more), stderr=subprocess.DEVNULL)
-        wait_for_rows(folder, rng.randrange(1, STEPS - 4), lambda: process.poll() is None)  # noqa: B023
+        launcher = Child(as_yanmo, words(ranks, str(folder), *more))
+        wait_for_rows(folder, rng.randrange(1, STEPS - 4), lambda: launcher.poll() is None)  # noqa: B023
         time.sleep(rng.random() * 0.005)
-        os.kill(ranks_of(process)[number % ranks], signal.SIGKILL)
-        assert process.wait(timeout=60) == 128 + signal.SIGKILL, f"seed {seed}, kill {number}"
+        os.kill(children_of(launcher.pid)[number % ranks], signal.SIGKILL)
+        assert launcher.wait() == 128 + signal.SIGKILL, f"seed {seed}, kill {number}"
         assert run(ranks, str(folder), *more).returncode == 0
         assert_equal_to_whole(folder, f"seed {seed}, kill {number}")
 
 
 @pytest.mark.long
+@needs_proc
+@pytest.mark.parametrize(("ranks", "kills"), [(2, 6), (3, 2)])
+def test_kills_of_several_ranks_are_bit_identical(novel: Path, ranks: int, kills: int, seed: int) -> None:
+    kill_ranks(ranks, kills, seed)
+
+
+@pytest.mark.nightly
+@needs_proc
+@pytest.mark.parametrize(("ranks", "kills"), [(2, 100), (3, 50)])
+def test_many_kills_of_several_ranks_are_bit_identical(
+    novel: Path, ranks: int, kills: int, seed: int
+) -> None:
+    kill_ranks(ranks, kills, seed)
+
+
+@pytest.mark.long
 def test_every_point_inside_a_save_is_survived(novel: Path) -> None:
     """Die at every second storage call of the first two checkpoints in turn."""
-    assert run_child(novel, Path("whole"), "float32", steps=SHORT) == 0
+    assert run_child(Path("whole"), "float32", steps=SHORT) == 0
     for point in range(1, 50, 2):
         folder = Path(f"point-{point}")
-        assert run_child(novel, folder, "float32", die_at=point, steps=SHORT) == -signal.SIGKILL
-        assert run_child(novel, folder, "float32", steps=SHORT) == 0
+        assert run_child(folder, "float32", die_at=point, steps=SHORT) == -signal.SIGKILL
+        assert run_child(folder, "float32", steps=SHORT) == 0
         assert_equal_to_whole(folder, f"point {point}")
 
 
 @pytest.mark.long
 def test_every_point_of_the_set_up_is_survived(novel: Path) -> None:
     """Die at each storage call from the first on: reading, tokenising, and writing the recipe."""
-    assert run_child(novel, Path("whole"), "float32", steps=SHORT) == 0
+    assert run_child(Path("whole"), "float32", steps=SHORT) == 0
     for point in range(1, 40, 3):
         shutil.rmtree(os.environ["YANMO_CACHE"], ignore_errors=True)
         folder = Path(f"early-{point}")
-        assert run_child(novel, folder, "float32", die_at=-point, steps=SHORT) == -signal.SIGKILL
-        assert run_child(novel, folder, "float32", steps=SHORT) == 0
+        assert run_child(folder, "float32", die_at=-point, steps=SHORT) == -signal.SIGKILL
+        assert run_child(folder, "float32", steps=SHORT) == 0
         assert_equal_to_whole(folder, f"point {point}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import invented_text, tiny_recipe
-from tests.train.test_trainer import RUN, StopAt, losses, weights
+from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
+from tests.makers.texts import invented_text
 from yanmo import storage
 from yanmo.checkpoint import find_model_folder, newest_first, step_of
 from yanmo.errors import ConfigError, Stopped
@@ -21,9 +21,9 @@ def plan_of(folder: Path) -> Plan:
     return Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
 
 
-def test_epochs_and_strides_give_the_steps(novel: Path, voice: Voice) -> None:
+def test_epochs_and_strides_give_the_steps(trained: Trained) -> None:
     more = ("train.epochs=1.5", "data.stride=8", "train.max_steps=100000", "train.eval_interval=500")
-    result = train(tiny_recipe(novel, more=more), RUN, voice)
+    result = trained(RUN, *more)
     windows = -(-(len_of_train(RUN) - 17) // 8) + 1
     assert result.progress.step == -(-windows * 1.5 // 8)
     assert result.progress.tokens == result.progress.step * 8 * 16
@@ -71,10 +71,12 @@ def test_epochs_that_are_no_longer_kept_do_not_take_back_those_that_were(
 
 
 @pytest.mark.parametrize("setting", ["train.max_steps=24", "train.epochs=0.6"])
-def test_a_finished_run_goes_on_when_its_length_is_raised(novel: Path, voice: Voice, setting: str) -> None:
+def test_a_finished_run_goes_on_when_its_length_is_raised(
+    novel: Path, trained: Trained, voice: Voice, setting: str
+) -> None:
     first = "train.max_steps=12" if "steps" in setting else "train.epochs=0.3"
     unlimited = ("train.max_steps=1000",) if "epochs" in setting else ()
-    train(tiny_recipe(novel, more=(*unlimited, first)), RUN, voice)
+    trained(RUN, *unlimited, first)
     before, end = losses(RUN), plan_of(RUN).horizon
     result = train(tiny_recipe(novel, more=(*unlimited, setting)), RUN, voice)
     horizon = plan_of(RUN).horizon
@@ -91,11 +93,11 @@ def test_a_finished_run_goes_on_when_its_length_is_raised(novel: Path, voice: Vo
 
 
 def test_a_longer_run_that_is_stopped_in_between_is_the_same_run(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = tiny_recipe(novel, more=("train.max_steps=24",))
     for folder in (Path("whole"), RUN):
-        train(tiny_recipe(novel), folder, voice)
+        trained(folder)
     train(longer, Path("whole"), voice)
     StopAt(monkeypatch, 17)
     with pytest.raises(Stopped):
@@ -106,11 +108,11 @@ def test_a_longer_run_that_is_stopped_in_between_is_the_same_run(
 
 
 def test_a_crash_between_plan_and_recipe_of_a_longer_run_is_survived(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = tiny_recipe(novel, more=("train.max_steps=24",))
     for folder in (Path("whole"), RUN):
-        train(tiny_recipe(novel), folder, voice)
+        trained(folder)
     train(longer, Path("whole"), voice)
 
     def refuse(path: Path, data: bytes | str) -> None:
@@ -129,7 +131,7 @@ def test_a_crash_between_plan_and_recipe_of_a_longer_run_is_survived(
     assert losses(RUN) == losses(Path("whole"))
 
 
-def test_a_shorter_run_is_refused(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+def test_a_shorter_run_is_refused(novel: Path, trained: Trained, voice: Voice) -> None:
+    trained(RUN)
     with pytest.raises(ConfigError, match="max_steps: 12 in the run, 8 asked"):
         train(tiny_recipe(novel, more=("train.max_steps=8",)), RUN, voice)

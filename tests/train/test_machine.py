@@ -1,12 +1,11 @@
 import ctypes
 import os
 import platform
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from tests.makers.processes import python
 from yanmo.config import TrainConfig
 from yanmo.train import machine
 
@@ -26,10 +25,12 @@ print(faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
 def test_memory_that_is_freed_is_used_again_without_asking_the_system() -> None:
     def faults(how: str) -> int:
-        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+        done = python("-c", FAULTS, how)
+        assert done.returncode == 0, done.stderr
         return int(done.stdout)
 
     assert faults("return") > 5 * 10_000  # 48 MB are 11,718 pages

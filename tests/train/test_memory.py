@@ -1,14 +1,13 @@
 """Memory that runs out, and float16 numbers that overflow: both are survived and written down."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import tiny_recipe
-from tests.train.test_trainer import RUN, StopAt, losses, weights
+from tests.makers.processes import python
+from tests.makers.runs import RUN, StopAt, Trained, losses, overflow_at, tiny_recipe, weights
 from yanmo.errors import DeviceError, DivergedError, Stopped
 from yanmo.log import Voice
 from yanmo.recipe import load_recipe
@@ -47,9 +46,9 @@ def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, at: int, rows: int) -> No
 
 
 def test_out_of_memory_halves_the_micro_batch_and_the_step_is_done_again(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny_recipe(novel, more=("train.micro_batch_size=2",)), Path("small"), voice)
+    trained("small", "train.micro_batch_size=2")
     run_out_of_memory(monkeypatch, at=0, rows=2)
     train(tiny_recipe(novel, more=("train.micro_batch_size=8",)), RUN, voice)
     assert losses(RUN) == losses(Path("small"))
@@ -104,22 +103,6 @@ def test_other_errors_are_not_taken_for_memory(
     assert machine.is_out_of_memory(RuntimeError(said))
 
 
-def overflow_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
-    """A float16 gradient that overflows at some steps."""
-    real = memory.training_step
-
-    def stepping(loss_of, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
-        if step not in steps:
-            return real(loss_of, optimizer, batches, step, *rest)
-        handle = loss_of.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
-        try:
-            return real(loss_of, optimizer, batches, step, *rest)
-        finally:
-            handle.remove()
-
-    monkeypatch.setattr(memory, "training_step", stepping)
-
-
 def test_a_float16_overflow_skips_the_step_and_is_recorded(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,19 +142,29 @@ def test_a_float16_run_that_only_overflows_diverges(
         train(tiny_recipe(novel, more=("train.precision=float16", "train.max_steps=40")), RUN, voice)
 
 
-@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")
-def test_the_82m_recipe_trains_in_less_than_4_gb(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "decided",
+    [
+        pytest.param(
+            ("train.precision=float32", "train.attention=matmul", "train.matmul=torch", "train.max_steps=1"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(("train.max_steps=2",), marks=pytest.mark.nightly),  # all ways are tried, for minutes
+    ],
+    ids=["plain", "measured"],
+)
+def test_the_82m_recipe_trains_in_less_than_4_gb(decided: tuple[str, ...], tmp_path: Path) -> None:
     """GPT2-Chinese's shape with a window of 1,024, batches of 4 in the micro-batches the probe chooses."""
     text = tmp_path / "characters.txt"
     text.write_text(
         "\n".join("".join(map(chr, range(0x4E00, 0x4E00 + 13_060))) for _ in range(3)), encoding="utf-8"
     )
     settings = ("n_layer=10", "n_head=12", "n_embd=768", "block_size=1024", "dropout=0.1", "family=gpt2")
-    command = [sys.executable, "-c", PEAK, str(text), *(f"model.{setting}" for setting in settings)]
+    command = ["-c", PEAK, str(text), *(f"model.{setting}" for setting in settings), *decided]
     command += ["train.batch_size=4", "optim.name=adamw", "train.device=cpu", "sample.max_new_tokens=4"]
-    command += ["train.max_steps=2", "train.eval_interval=2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = python(*command, "train.eval_interval=2", seconds=1800)
+    assert done.returncode == 0, done.stderr
     parameters, peak = map(int, done.stdout.split()[-2:])
     assert parameters == pytest.approx(81_894_144, rel=0.001)
     assert 16 * parameters < peak < 4e9  # weights, gradients and two moments are 16 bytes each

@@ -1,11 +1,11 @@
 """Arithmetic before a run, and what it warns of."""
 
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+from tests.makers.processes import python
 from yanmo.config import Recipe
 from yanmo.errors import ConfigError
 from yanmo.model.shape import GPTConfig
@@ -88,12 +88,14 @@ print(peak() - before + sum(p.numel() * 4 for p in model.parameters()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")
 @pytest.mark.parametrize(
     "family", ["gpt2", *(pytest.param(name, marks=pytest.mark.long) for name in ("modern", "moe"))]
 )
 def test_the_memory_forecast_is_about_what_is_measured(family: Any) -> None:
-    done = subprocess.run([sys.executable, "-c", PEAK, family], capture_output=True, text=True, check=True)
+    done = python("-c", PEAK, family)
+    assert done.returncode == 0, done.stderr
     asked = recipe("train.attention=matmul", "train.batch_size=8", "train.micro_batch_size=8")
     found = forecast(asked, GPTConfig(3000, 6, 6, 384, 256, family=family), TEXT)
     assert 0.7 < found.memory_bytes / int(done.stdout) < 1.4

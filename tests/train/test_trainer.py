@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import invented_text, tiny_recipe
+from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights, without_times
+from tests.makers.texts import invented_text
 from yanmo import storage
 from yanmo.checkpoint import find_model_folder, load_training, newest_first, step_of
 from yanmo.data.batches import Batches
@@ -29,42 +30,9 @@ from yanmo.train.schedule import Plan
 from yanmo.train.step import StepResult
 from yanmo.train.trainer import train
 
-RUN = Path("runs/novel")
 
-
-def losses(folder: Path) -> dict[int, str]:
-    rows = [row for row in read_metrics(folder) if row["event"] == "train"]
-    assert len({row["step"] for row in rows}) == len(rows), "a step stands twice"
-    return {row["step"]: row["loss_hex"] for row in rows}
-
-
-def weights(folder: Path) -> bytes:
-    return (next(newest_first(folder)) / "model.safetensors").read_bytes()
-
-
-def without_times(folder: Path) -> list[dict[str, object]]:
-    """The metrics, but for times and for notes that a run was resumed."""
-    rows = [row for row in read_metrics(folder) if row["event"] != "resume"]
-    return [{k: v for k, v in row.items() if k not in ("elapsed_s", "tokens_per_s")} for row in rows]
-
-
-class StopAt:
-    """Sends a signal while the given step is computed."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-        real = memory.training_step
-
-        def stepping(model, optimizer, batches, at, *rest):  # type: ignore[no-untyped-def]
-            if at == step:
-                monkeypatch.setattr(memory, "training_step", real)
-                signal.raise_signal(number)
-            return real(model, optimizer, batches, at, *rest)
-
-        monkeypatch.setattr(memory, "training_step", stepping)
-
-
-def test_a_run_leaves_what_the_design_promises(novel: Path, voice: Voice) -> None:
-    result = train(tiny_recipe(novel), RUN, voice)
+def test_a_run_leaves_what_the_design_promises(trained: Trained) -> None:
+    result = trained(RUN)
     assert result.progress.step == 12
     for name in (
         "recipe.toml",
@@ -85,8 +53,8 @@ def test_a_run_leaves_what_the_design_promises(novel: Path, voice: Voice) -> Non
     assert (RUN / "samples" / "step-00000012.txt").read_text(encoding="utf-8").strip()
 
 
-def test_metrics_are_complete_rows(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+def test_metrics_are_complete_rows(trained: Trained) -> None:
+    trained(RUN)
     rows = read_metrics(RUN)
     events = [row["event"] for row in rows]
     assert events[0] == "start" and events[-1] == "end"
@@ -109,8 +77,8 @@ def test_metrics_are_complete_rows(novel: Path, voice: Voice) -> None:
     }
 
 
-def test_the_loss_falls(novel: Path, voice: Voice) -> None:
-    result = train(tiny_recipe(novel, more=("train.max_steps=60", "train.eval_interval=60")), RUN, voice)
+def test_the_loss_falls(trained: Trained) -> None:
+    result = trained(RUN, "train.max_steps=60", "train.eval_interval=60")
     assert result.progress.val_bits_per_char is not None
     assert result.progress.val_bits_per_char < result.lines.uniform - 1
 
@@ -120,11 +88,17 @@ def test_the_loss_falls(novel: Path, voice: Voice) -> None:
     ("attention", "optimizer"), [("sdpa", "adamw"), ("matmul", "muon"), ("sdpa", "muon")]
 )
 def test_resume_equals_never_stopped(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, precision: str, attention: str, optimizer: str
+    novel: Path,
+    trained: Trained,
+    voice: Voice,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    attention: str,
+    optimizer: str,
 ) -> None:
     more = (f"train.precision={precision}", f"train.attention={attention}", f"optim.name={optimizer}")
     more += ("train.short_windows=0.5", "model.dropout=0.1")
-    train(tiny_recipe(novel, more=more), Path("whole"), voice)
+    trained("whole", *more)
     for step in (0, 5, 8):
         StopAt(monkeypatch, step)
         with pytest.raises(Stopped) as caught:
@@ -152,9 +126,9 @@ def test_ctrl_c_is_answered_with_130(novel: Path, voice: Voice, monkeypatch: pyt
 
 
 def test_the_same_command_on_a_finished_run_prints_its_result(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = train(tiny_recipe(novel), RUN, voice)
+    first = trained(RUN)
     monkeypatch.setattr(memory, "training_step", lambda *_: pytest.fail("trained again"))
     metrics = (RUN / "metrics.jsonl").read_bytes()
     again = train(tiny_recipe(novel), RUN, voice)
@@ -162,8 +136,10 @@ def test_the_same_command_on_a_finished_run_prints_its_result(
     assert (RUN / "metrics.jsonl").read_bytes() == metrics
 
 
-def test_what_a_crash_after_the_last_save_left_undone_is_done(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+def test_what_a_crash_after_the_last_save_left_undone_is_done(
+    novel: Path, trained: Trained, voice: Voice
+) -> None:
+    trained(RUN)
     metrics, model = (RUN / "metrics.jsonl").read_bytes(), (RUN / "model").resolve()
     (RUN / "model").unlink()
     (RUN / "metrics.jsonl").write_bytes(b"".join(metrics.splitlines(keepends=True)[:-1]))
@@ -172,8 +148,8 @@ def test_what_a_crash_after_the_last_save_left_undone_is_done(novel: Path, voice
     assert (RUN / "model").resolve() == model
 
 
-def test_another_recipe_is_refused_with_its_changed_keys(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel, more=("optim.learning_rate=0.001",)), RUN, voice)
+def test_another_recipe_is_refused_with_its_changed_keys(novel: Path, trained: Trained, voice: Voice) -> None:
+    trained(RUN, "optim.learning_rate=0.001")
     with pytest.raises(ConfigError) as caught:
         train(tiny_recipe(novel, more=("model.n_layer=1", "optim.learning_rate=0.5")), RUN, voice)
     assert "model.n_layer: 2 in the run, 1 asked" in caught.value.what
@@ -202,10 +178,10 @@ def test_a_folder_that_is_no_run_is_refused(novel: Path, voice: Voice, tmp_path:
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "training/state.safetensors", "MANIFEST.json"])
 def test_a_damaged_newest_checkpoint_is_passed_over_loudly(
-    novel: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+    novel: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, damaged: str
 ) -> None:
     heard = io.StringIO()
-    train(tiny_recipe(novel), Path("whole"), Voice(io.StringIO()))
+    trained("whole")
     StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
         train(tiny_recipe(novel), RUN, Voice(io.StringIO()))
@@ -232,9 +208,9 @@ def test_when_no_checkpoint_is_whole_the_run_says_so(
 
 
 def test_a_full_disk_ends_the_run_and_earlier_checkpoints_stay_whole(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny_recipe(novel), Path("whole"), voice)
+    trained("whole")
     real, saves = storage.sync_file, 0
 
     def failing(path: Path) -> None:
@@ -370,20 +346,20 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
     assert rates[-1] == pytest.approx(1e-4, rel=0.2)
 
 
-def test_a_resolved_recipe_can_be_run_again(novel: Path, voice: Voice) -> None:
+def test_a_resolved_recipe_can_be_run_again(trained: Trained, voice: Voice) -> None:
     from yanmo.recipe import load_recipe
 
-    train(tiny_recipe(novel), RUN, voice)
+    trained(RUN)
     train(load_recipe(RUN / "recipe.toml"), Path("again"), voice)
     assert losses(Path("again")) == losses(RUN)
     assert weights(Path("again")) == weights(RUN)
 
 
-def test_a_resolved_recipe_with_another_setting_is_decided_anew(novel: Path, voice: Voice) -> None:
+def test_a_resolved_recipe_with_another_setting_is_decided_anew(trained: Trained, voice: Voice) -> None:
     """In a new run; the same recipe in the old folder makes that one longer, with its decisions."""
     from yanmo.recipe import load_recipe
 
-    train(tiny_recipe(novel), RUN, voice)
+    trained(RUN)
     made = load_recipe(RUN / "recipe.toml")
     assert (made.optim.learning_rate, made.optim.warmup_steps) == (0.024, 0)
     train(load_recipe(RUN / "recipe.toml", ["optim.name=adamw", "train.max_steps=40"]), Path("other"), voice)
@@ -407,18 +383,20 @@ def test_progress_survives_its_checkpoint(novel: Path, voice: Voice) -> None:
     assert tensors and environment["torch"] == torch.__version__
 
 
-def test_a_checkpoint_of_another_schema_is_refused(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+def test_a_checkpoint_of_another_schema_is_refused(trained: Trained) -> None:
+    trained(RUN)
     path = next(newest_first(RUN)) / "training" / "state.json"
     storage.write_json(path, storage.read_json(path) | {"schema": 99})
     with pytest.raises(CheckpointError, match="schema 99, this yanmo reads 1"):
         load_training(path.parents[1])
 
 
-def test_a_prompt_that_does_not_fit_is_refused_before_training(novel: Path, voice: Voice) -> None:
+def test_a_prompt_that_does_not_fit_is_refused_before_training(
+    novel: Path, trained: Trained, voice: Voice
+) -> None:
     with pytest.raises(ConfigError, match="the prompt has 20 tokens, the model looks back on 16"):
         train(tiny_recipe(novel, more=(f"sample.prompt={'江湖' * 10}",)), RUN, voice)
-    train(tiny_recipe(novel, more=("model.block_size=4",)), Path("narrow"), voice)
+    trained("narrow", "model.block_size=4")
 
 
 def test_a_prompt_that_does_not_fit_leaves_nothing_behind(novel: Path, voice: Voice) -> None:
@@ -438,9 +416,9 @@ def test_a_warm_up_longer_than_a_run_of_minutes_is_refused(novel: Path, voice: V
 
 @pytest.mark.parametrize("name", ["plan.json", "corpus.json"])
 def test_a_run_without_its_records_says_so(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, name: str
+    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+    trained(RUN)
     (RUN / name).write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=f"the run's {name} is missing or torn"):
         train(tiny_recipe(novel), RUN, voice)
@@ -463,10 +441,10 @@ def test_checkpoints_passed_over_do_not_push_whole_ones_out(
         storage.verify_folder(folder)
 
 
-def test_run_names_lead_to_a_model_folder(novel: Path, voice: Voice) -> None:
+def test_run_names_lead_to_a_model_folder(trained: Trained) -> None:
     with pytest.raises(ConfigError, match="there is no run yet"):
         find_model_folder(None)
-    train(tiny_recipe(novel), RUN, voice)
+    trained(RUN)
     best = (RUN / "model").resolve()
     assert find_model_folder(None) == find_model_folder(RUN) == find_model_folder(RUN / "model") == best
     checkpoint = next(newest_first(RUN))
@@ -475,7 +453,7 @@ def test_run_names_lead_to_a_model_folder(novel: Path, voice: Voice) -> None:
         find_model_folder(Path("nowhere"))
 
 
-def test_every_json_in_a_run_is_json(novel: Path, voice: Voice) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+def test_every_json_in_a_run_is_json(trained: Trained) -> None:
+    trained(RUN)
     for path in RUN.rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"))

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.text.crawl.site import Answer, Site, html, links, moved, robots, text_page, toml
+from tests.makers.site import Answer, Site, html, links, moved, robots, text_page, toml
 from yanmo.log import Voice
 from yanmo.text.crawl import addresses, runner, spider
 from yanmo.text.crawl.profile import load_profile
 from yanmo.text.crawl.spider import retry_after, settings_of
+
+pytestmark = pytest.mark.slow
 
 OUT = Path("x.jsonl")
 
@@ -62,10 +64,8 @@ def test_large_slow_and_broken_pages_end_within_their_limits(monkeypatch: pytest
         file=moved("file:///etc/passwd"),
         nowhere=Answer(status=302),
     )
-    begun = time.monotonic()
     with Site(pages) as site:
         manifest = crawl(toml(site, budget="max_page_mb = 2").replace("page_seconds = 5", "page_seconds = 1"))
-    assert time.monotonic() - begun < 12
     said = failures(manifest)
     assert {f"{name}: max_page_mb" for name in ("bomb", "nested", "endless", "large")} <= said
     assert {"drip: timeout", "image: type image/png", "binary: undecodable", "nowhere: 302"} <= said

@@ -1,28 +1,19 @@
-"""The command line, as a person has it or without a new interpreter.
-
-Importing torch takes longer than most commands: ``here`` is for tests of what a command does, ``yanmo``
-for those of the process it is.
-"""
+"""The command line: in a process of its own, or without one."""
 
 import contextlib
 import io
 import os
 import signal
-import subprocess
 import sys
 from unittest.mock import patch
 
+from tests.makers.processes import Child, Done, as_yanmo
 from yanmo.cli import main
 
-Done = subprocess.CompletedProcess[str]
 
-
-def yanmo(*words: str, typed: str = "", seconds: float = 120, **variables: str) -> Done:
+def yanmo(*words: str, typed: str | bytes = "", seconds: float = 120, **variables: str) -> Done:
     """In a process of its own; ``variables`` are set in its environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "yanmo", *words], input=typed, capture_output=True, encoding="utf-8",
-        env=os.environ | {"COLUMNS": "150"} | variables, timeout=seconds, check=False,
-    )  # fmt: skip
+    return Child(as_yanmo, list(words), typed=typed, **variables).done(seconds)
 
 
 def here(*words: str, typed: str = "") -> Done:

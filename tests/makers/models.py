@@ -14,12 +14,15 @@ from torch.nn import functional as F
 
 from yanmo.checkpoint import write_model
 from yanmo.hub.proof import SENTENCES
+from yanmo.model.config_json import to_config_json
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import routers_of
 from yanmo.model.names import to_hugging_face
 from yanmo.model.shape import GPTConfig
+from yanmo.storage import write_json
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, WordPieceTokenizer
 from yanmo.tokenizer.base import END_OF_TEXT
+from yanmo.tokenizer.char import count_characters
 from yanmo.tokenizer.library import byte_letters
 from yanmo.tokenizer.spec import bpe_model, tokenizer_json
 from yanmo.tokenizer.splits import byte_level
@@ -249,3 +252,36 @@ def nanogpt_checkpoint(path: Path, model: NanoGPT, dataset: str = "", prefix: st
     }
     torch.save(saved, path)
     return path
+
+
+# -- to write with ---
+
+
+TOKENIZER = CharTokenizer.train(count_characters("江湖夜雨十年灯，桃李春风一杯酒。"))
+
+
+def lively_model(block_size: int = 16) -> GPT:
+    config = GPTConfig(TOKENIZER.vocab_size, n_layer=2, n_head=2, n_embd=16, block_size=block_size)
+    model = GPT(config)
+    model.initialise(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(15 if parameter.dim() >= 2 else 1)
+    return model.eval()
+
+
+def saved_model(folder: Path, config: GPTConfig) -> GPT:
+    from safetensors.torch import save_file
+
+    model = GPT(config)
+    model.initialise(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+        for router in routers_of(model):
+            router.bias.copy_(torch.randn(router.bias.shape) * 0.1)
+    save_file(
+        to_hugging_face(config.family, model.state_dict()), folder / "model.safetensors", {"format": "pt"}
+    )
+    write_json(folder / "config.json", to_config_json(config, 0))
+    return model.eval()

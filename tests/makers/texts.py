@@ -1,9 +1,13 @@
-"""Strings that tokenizers trip over, and a small text to learn from."""
+"""Texts: two to learn from, and strings that tokenizers trip over."""
 
 import random
 from collections.abc import Iterator
+from functools import cache
 
 from hypothesis import strategies as st
+
+from yanmo.tokenizer import LibraryTokenizer
+from yanmo.tokenizer.learn import learn_bpe
 
 ATOMS = (
     "萧炎", "斗气", "大喝一声", "，", "。", "：“", "”", "……", "——", "龘", "𠮷", "㐀", "👍", "👩‍👩‍👧", "🇨🇳",
@@ -33,6 +37,7 @@ def any_text() -> st.SearchStrategy[str]:
     return st.lists(st.one_of(st.sampled_from(ATOMS), scalar), max_size=40).map("".join)
 
 
+@cache
 def lesson(characters: int = 20000, seed: int = 1) -> str:
     """A text with words that come back, in Chinese and a little English."""
     rng = random.Random(seed)
@@ -63,3 +68,23 @@ def lesson(characters: int = 20000, seed: int = 1) -> str:
         parts.append(clause)
         size += len(clause)
     return "".join(parts)[:characters]
+
+
+@cache
+def invented_text(characters: int, seed: int = 0) -> str:
+    """Lines of a few words that follow each other with some regularity."""
+    rng = random.Random(seed)
+    words = ["春风", "夜雨", "江湖", "剑", "他说", "，", "。", "一碗酒", "不见", "山", "“走”", "\n"]
+    text, size = [], 0
+    while size < characters:
+        start = rng.randrange(len(words))
+        clause = "".join(words[(start + i * i) % len(words)] for i in range(rng.randrange(2, 6)))
+        text.append(clause)
+        size += len(clause)
+    return "".join(text)[:characters]
+
+
+@cache
+def lesson_bpe(vocab_size: int) -> LibraryTokenizer:
+    """A byte BPE learned from the lesson."""
+    return learn_bpe([lesson()], vocab_size, ["<|endoftext|>"])

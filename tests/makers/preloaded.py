@@ -1,0 +1,18 @@
+"""What the fork server imports, once for all children: torch, and what commands import of it and beside it."""
+
+import os
+
+import torch
+import torch._dynamo
+import torch.distributed.launcher.api
+import torch.utils.tensorboard
+
+import yanmo.assess
+import yanmo.chat
+import yanmo.hub.pickle_child
+import yanmo.train.launch
+import yanmo.train.trainer
+
+torch.set_num_threads(1)
+yanmo.hub.pickle_child.load_something()
+os.fsync = lambda descriptor: None  # type: ignore[assignment]  # nobody pulls the plug

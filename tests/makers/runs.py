@@ -1,0 +1,100 @@
+"""Runs of half a second: their recipe, what they leave, and what can befall them on the way."""
+
+import io
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from yanmo.checkpoint import newest_first
+from yanmo.config import Recipe
+from yanmo.log import Voice
+from yanmo.recipe import load_recipe
+from yanmo.train import memory, trainer
+from yanmo.train.metrics import read_metrics
+from yanmo.train.trainer import Result, train
+
+TINY = (
+    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=16",
+    "model.dropout=0",
+    "train.batch_size=8", "train.micro_batch_size=4", "train.max_steps=12", "train.log_interval=1",
+    "train.eval_interval=4", "train.checkpoint_interval=4", "train.device=cpu", "train.threads=1",
+    "train.precision=float32", "train.attention=matmul", "train.matmul=torch", "train.compile=false",
+    "sample.max_new_tokens=8",
+)  # fmt: skip
+
+RUN = Path("runs/novel")
+
+
+def tiny_recipe(*paths: Path | str, more: tuple[str, ...] = ()) -> Recipe:
+    corpus = "corpus.path=[" + ", ".join(f"'{path}'" for path in paths) + "]"
+    return load_recipe(None, [corpus, *TINY, *more])
+
+
+class Trained:
+    """Finished runs of the tiny recipe on ``novel.txt``: each is trained once, and copied from then on."""
+
+    _whole = memory.training_step, trainer.evaluate
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._results: dict[tuple[str, ...], Result] = {}
+
+    def __call__(self, folder: Path | str, *more: str) -> Result:
+        """``folder`` becomes such a run, with the settings ``more``; where it stands."""
+        kept = self._store / str([*self._results, more].index(more))
+        if more not in self._results:
+            assert (memory.training_step, trainer.evaluate) == self._whole, "nothing may be patched yet"
+            found = train(tiny_recipe("novel.txt", more=more), kept, Voice(io.StringIO()))
+            self._results[more] = found
+        shutil.copytree(kept, folder, symlinks=True)
+        return replace(self._results[more], folder=Path(folder))
+
+
+def losses(folder: Path) -> dict[int, str]:
+    rows = [row for row in read_metrics(folder) if row["event"] == "train"]
+    assert len({row["step"] for row in rows}) == len(rows), "a step stands twice"
+    return {row["step"]: row["loss_hex"] for row in rows}
+
+
+def weights(folder: Path) -> bytes:
+    return (next(newest_first(folder)) / "model.safetensors").read_bytes()
+
+
+def without_times(folder: Path) -> list[dict[str, object]]:
+    """The metrics, but for times and for notes that a run was resumed."""
+    rows = [row for row in read_metrics(folder) if row["event"] != "resume"]
+    return [{k: v for k, v in row.items() if k not in ("elapsed_s", "tokens_per_s")} for row in rows]
+
+
+class StopAt:
+    """Sends a signal while the given step is computed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+        real = memory.training_step
+
+        def stepping(model, optimizer, batches, at, *rest):  # type: ignore[no-untyped-def]
+            if at == step:
+                monkeypatch.setattr(memory, "training_step", real)
+                signal.raise_signal(number)
+            return real(model, optimizer, batches, at, *rest)
+
+        monkeypatch.setattr(memory, "training_step", stepping)
+
+
+def overflow_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """A float16 gradient that overflows at some steps."""
+    real = memory.training_step
+
+    def stepping(loss_of, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
+        if step not in steps:
+            return real(loss_of, optimizer, batches, step, *rest)
+        handle = loss_of.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+        try:
+            return real(loss_of, optimizer, batches, step, *rest)
+        finally:
+            handle.remove()
+
+    monkeypatch.setattr(memory, "training_step", stepping)
