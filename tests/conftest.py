@@ -8,6 +8,7 @@ import io
 import os
 import random
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Heavy libraries are loaded by one worker; properties are tried again at night, with other values."""
     for item in items:
         group = GROUPS.get(item.path.parent.name)
+        if "trained" in getattr(item, "fixturenames", ()):
+            group = group or GROUPS["train"]
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
@@ -81,6 +84,14 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_cache: Pa
     monkeypatch.setenv("YANMO_CACHE", str(shared_cache))
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def own_chance(seed: int) -> None:
+    """What a test draws does not depend on the tests before it."""
+    random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 @pytest.fixture(scope="session")

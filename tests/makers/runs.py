@@ -22,7 +22,7 @@ TINY = (
     "train.batch_size=8", "train.micro_batch_size=4", "train.max_steps=12", "train.log_interval=1",
     "train.eval_interval=4", "train.checkpoint_interval=4", "train.device=cpu", "train.threads=1",
     "train.precision=float32", "train.attention=matmul", "train.matmul=torch", "train.compile=false",
-    "sample.max_new_tokens=8",
+    "sample.max_new_tokens=4",
 )  # fmt: skip
 
 RUN = Path("runs/novel")

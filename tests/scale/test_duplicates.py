@@ -22,6 +22,7 @@ from yanmo.storage import read_json
 from yanmo.text.clean.run import run
 from yanmo.text.documents import corpus_fingerprint
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("datatrove")
 
 

@@ -75,8 +75,11 @@ def test_learn_compare_inspect_and_prepare(text: Path) -> None:
         (("inspect", "novel.txt", "--shape", "12"), 2, "'12' is no shape"),
     ],
 )
-def test_mistakes_are_answered(arguments: tuple[str, ...], code: int, said: str, text: Path) -> None:
-    done = yanmo("tokenizer", *arguments, HF_HUB_OFFLINE="1")
+def test_mistakes_are_answered(
+    arguments: tuple[str, ...], code: int, said: str, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = here("tokenizer", *arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -140,6 +143,7 @@ def test_a_name_is_fetched_from_the_hub(hub: str, tmp_path: Path) -> None:
     assert "could not be fetched" in missing.stderr
 
 
+@pytest.mark.slow
 def test_a_name_without_a_connection_is_a_clear_error(tmp_path: Path) -> None:
     done = yanmo("tokenizer", "import", "ink/stone", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hf"))
     assert done.returncode == 4
