@@ -87,11 +87,11 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_cache: Pa
 
 
 @pytest.fixture(autouse=True)
-def own_chance(seed: int) -> None:
+def own_chance(drawn_seed: int) -> None:
     """What a test draws does not depend on the tests before it."""
-    random.seed(seed)
+    random.seed(drawn_seed)
     if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed)
+        sys.modules["torch"].manual_seed(drawn_seed)
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +143,7 @@ def trained(trained_runs: "Trained", novel: Path) -> "Trained":
 
 
 @pytest.fixture
-def seed() -> int:
+def drawn_seed() -> int:
     """For what a test draws: fixed by day, another one every night."""
     return int(os.environ.get(SEED, "0"))
 

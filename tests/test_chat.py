@@ -250,7 +250,8 @@ def talk(master: int, process: subprocess.Popen[bytes]) -> None:
         nonlocal seen
         deadline = time.monotonic() + 40
         while not done(text := re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", seen.decode("utf-8", "ignore"))):
-            assert time.monotonic() < deadline, text
+            if time.monotonic() > deadline:
+                pytest.fail(f"nothing more came after: {text}")
             assert process.poll() is None, text
             if select.select([master], [], [], 0.2)[0]:
                 seen += os.read(master, 4096)

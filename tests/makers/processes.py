@@ -45,6 +45,8 @@ class Child:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.files = [Path(folder, name) for name in ("in", "out", "err")]
         self.files[0].write_bytes(typed.encode() if isinstance(typed, str) else typed)
+        for path in self.files[1:]:
+            path.touch()
         environment = os.environ | {"COLUMNS": "150"} | variables
         self._process = CONTEXT.Process(target=_begin, args=(self.files, environment, function, arguments))
         self._process.start()
@@ -153,7 +155,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate(files):
-        descriptor = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        descriptor = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)

@@ -50,8 +50,8 @@ def test_the_parser_recovers_every_choice(many: list[Story]) -> None:
 
 
 @pytest.mark.nightly
-def test_the_parser_recovers_every_choice_of_ten_thousand_stories(seed: int) -> None:
-    assert_parsed(stories(10_000, seed=seed))
+def test_the_parser_recovers_every_choice_of_ten_thousand_stories(drawn_seed: int) -> None:
+    assert_parsed(stories(10_000, seed=drawn_seed))
 
 
 def assert_parsed(told_stories: Iterable[Story]) -> None:

@@ -134,23 +134,23 @@ def kill_matrix(kills: int, seed: int, kind: str) -> None:
         shutil.rmtree(folder)
 
 
-def test_four_kills_are_bit_identical(novel: Path, seed: int) -> None:
-    kill_matrix(kills=4, seed=seed, kind="float32")
+def test_four_kills_are_bit_identical(novel: Path, drawn_seed: int) -> None:
+    kill_matrix(kills=4, seed=drawn_seed, kind="float32")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_kills_of_each_kind_are_bit_identical(novel: Path, kind: str, seed: int) -> None:
-    kill_matrix(kills=10, seed=seed, kind=kind)
+def test_ten_kills_of_each_kind_are_bit_identical(novel: Path, kind: str, drawn_seed: int) -> None:
+    kill_matrix(kills=10, seed=drawn_seed, kind=kind)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("part", range(5))
 @pytest.mark.parametrize("kind", KINDS)
 def test_hundreds_of_kills_of_each_kind_are_bit_identical(
-    novel: Path, kind: str, part: int, seed: int
+    novel: Path, kind: str, part: int, drawn_seed: int
 ) -> None:
-    kill_matrix(kills=60, seed=seed * 5 + part, kind=kind)
+    kill_matrix(kills=60, seed=drawn_seed * 5 + part, kind=kind)
 
 
 def kill_ranks(ranks: int, kills: int, seed: int) -> None:
@@ -175,17 +175,19 @@ def kill_ranks(ranks: int, kills: int, seed: int) -> None:
 @pytest.mark.long
 @needs_proc
 @pytest.mark.parametrize(("ranks", "kills"), [(2, 6), (3, 2)])
-def test_kills_of_several_ranks_are_bit_identical(novel: Path, ranks: int, kills: int, seed: int) -> None:
-    kill_ranks(ranks, kills, seed)
+def test_kills_of_several_ranks_are_bit_identical(
+    novel: Path, ranks: int, kills: int, drawn_seed: int
+) -> None:
+    kill_ranks(ranks, kills, drawn_seed)
 
 
 @pytest.mark.nightly
 @needs_proc
 @pytest.mark.parametrize(("ranks", "kills"), [(2, 100), (3, 50)])
 def test_many_kills_of_several_ranks_are_bit_identical(
-    novel: Path, ranks: int, kills: int, seed: int
+    novel: Path, ranks: int, kills: int, drawn_seed: int
 ) -> None:
-    kill_ranks(ranks, kills, seed)
+    kill_ranks(ranks, kills, drawn_seed)
 
 
 @pytest.mark.long
