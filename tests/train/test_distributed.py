@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.makers.console import yanmo
 from tests.makers.processes import children_of, gone, needs_proc
@@ -15,6 +16,7 @@ from tests.makers.ranks import last_step, loss_values, run, start, start_launche
 from tests.makers.runs import TINY
 from yanmo.errors import ConfigError, DeviceError
 from yanmo.train.distributed import find_world, split_devices
+from yanmo.train.launch import first_cause
 from yanmo.train.metrics import read_metrics
 
 FIFTY = ("train.max_steps=50", "train.eval_interval=25", "model.dropout=0.0")
@@ -105,6 +107,17 @@ def test_an_error_before_training_is_said_once_with_its_exit_code(novel: Path) -
     assert done.returncode == 3
     assert done.stderr.count("DataError") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_the_first_cause_is_the_rank_that_was_killed_and_not_its_peers() -> None:
+    def failure(rank: int, code: int, seconds: int) -> ProcessFailure:
+        found = ProcessFailure(local_rank=rank, pid=rank, exitcode=code, error_file="none")
+        found.timestamp = seconds
+        return found
+
+    peers = {0: failure(0, 1, 5), 1: failure(1, -signal.SIGKILL, 6), 2: failure(2, 1, 4)}
+    assert first_cause(peers) == (1, peers[1])
+    assert first_cause({rank: peers[rank] for rank in (0, 2)}) == (2, peers[2])
 
 
 def test_more_ranks_than_rows_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,12 +42,18 @@ def launch(processes: int, arguments: list[str]) -> None:
     try:
         elastic_launch(config, sys.executable)(*arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = first_cause(error.failures)
         if failure.exitcode > 1:  # a YanmoError: the rank has said it
             raise SystemExit(failure.exitcode) from error
         raise describe_failure(rank, failure) from error
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from error
+
+
+def first_cause(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """The rank that was killed, else the first that failed: one whose peer is gone fails for want of it."""
+    killed = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
+    return min((killed or failures).items(), key=lambda item: item[1].timestamp)
 
 
 def describe_failure(rank: int, failure: ProcessFailure) -> RankError:
