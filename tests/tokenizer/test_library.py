@@ -71,7 +71,7 @@ def test_everything_comes_back(text: str, kind: str) -> None:
 
 @pytest.mark.long
 @kinds
-@settings(max_examples=20_000)
+@settings(max_examples=5_000)
 @given(text=any_text())
 def test_everything_comes_back_at_length(text: str, kind: str) -> None:
     check_everything_comes_back(text, kind)
