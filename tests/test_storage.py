@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_files_reach_the_disk_before_the_name_does(tmp_path: Path, monkeypatch: 
     assert {"file a.bin", "file b.json"} <= set(done[:rename])
     assert done[rename - 1].startswith("folder")
     assert done[rename + 1 :] == [f"folder {tmp_path.name[:5]}"]
+
+
+def test_a_files_content_reaches_the_disk_before_its_name_does(
+    tmp_path: Path, real_fsync: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_fsync_of, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        done.append(f"fsync of {found.st_size if stat.S_ISREG(found.st_mode) else 'names'}")
+        real_fsync_of(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), real_replace(a, b)))
+    storage.write_atomic(tmp_path / "a.txt", "新")
+    assert done == ["fsync of 3", "replace", "fsync of names"]
 
 
 def test_writing_replaces_a_file_in_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
