@@ -1,4 +1,4 @@
-"""Models as others leave them, small and seeded, and one that has learned a few sentences."""
+"""Small seeded models: as others leave them, one that has learned a few sentences, one that writes anything."""
 
 import json
 import pickle
@@ -254,7 +254,7 @@ def nanogpt_checkpoint(path: Path, model: NanoGPT, dataset: str = "", prefix: st
     return path
 
 
-# -- to write with ---
+# -- models that write -----------------------------------------------------------------------
 
 
 TOKENIZER = CharTokenizer.train(count_characters("江湖夜雨十年灯，桃李春风一杯酒。"))
