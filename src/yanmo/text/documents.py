@@ -31,7 +31,7 @@ from yanmo.text.markup import read_html
 from yanmo.text.pieces import read_json_file, read_text
 from yanmo.text.records import EMPTY, NeedsExtra, Record, Unusable, read_jsonl
 from yanmo.text.sources import find_files, kind_of, legible, readable, suffix_of
-from yanmo.text.tables import read_csv, read_parquet
+from yanmo.text.tables import read_csv, read_parquet, read_tsv
 
 VERSION = 5
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
@@ -262,8 +262,10 @@ def _records(stream: BinaryIO, kind: str, corpus: CorpusConfig) -> Iterator[Reco
             yield from read_json_file(stream, corpus.text_field, corpus.encoding)
         case ".parquet":
             yield from read_parquet(stream, corpus.text_field)
-        case ".csv" | ".tsv":
-            yield from read_csv(stream, corpus.text_field, corpus.encoding, "\t" if kind == ".tsv" else "")
+        case ".csv":
+            yield from read_csv(stream, corpus.text_field, corpus.encoding)
+        case ".tsv":
+            yield from read_tsv(stream, corpus.text_field, corpus.encoding)
         case ".html":
             yield read_html(stream, corpus.encoding)
         case ".epub":
