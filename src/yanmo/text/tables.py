@@ -17,17 +17,11 @@ from typing import Any, BinaryIO
 
 from yanmo.text.containers import DAMAGED, read_whole
 from yanmo.text.encodings import Line, read_lines
-from yanmo.text.fields import roots
+from yanmo.text.fields import BESIDE, roots
 from yanmo.text.records import UNDECODABLE, NeedsExtra, Record, Unusable, record_of
 
 ROWS = 64
 """Rows of a .parquet in memory at a time."""
-BESIDE_NAMES = (
-    "id url title author date time timestamp source category tags language lang"
-    " 标题 作者 来源 时间 日期 分类 文件名"
-)
-BESIDE = frozenset(BESIDE_NAMES.split())
-"""Columns of a .parquet that are kept beside the text."""
 RAGGED = "row of another length"
 BROKEN = "broken row"
 LONGEST_ROW = 1 << 26
