@@ -89,7 +89,7 @@ SIBLINGS = {
     "text.sources": {"text.kinds"},
     "text.damage": {"text.encodings"},
     "text.records": {"text.encodings", "text.fields", "text.json_values"},
-    "text.pieces": {"text.damage", "text.encodings", "text.records"},
+    "text.pieces": {"text.damage", "text.elements", "text.encodings", "text.fields", "text.records"},
     "text.containers": {"text.encodings", "text.kinds", "text.records"},
     "text.tables": {"text.containers", "text.encodings", "text.fields", "text.records"},
     "text.markup": {"text.containers", "text.damage", "text.records"},
