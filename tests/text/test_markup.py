@@ -1,9 +1,9 @@
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.makers.books import ONE, book
 from tests.makers.documents import read
 from tests.makers.work import Reading, Text, assert_linear, calls
 from yanmo.errors import ConfigError, DataError
@@ -224,106 +224,3 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "trafilatura", None)
     with pytest.raises(ConfigError, match="reading .html takes trafilatura"):
         read_page(tmp_path, page().encode())
-
-
-# -- .epub ------------------------------------------------------------------------------------
-
-CONTAINER = """<?xml version="1.0"?><container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">
-<rootfiles><rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>"""
-OPF = """<?xml version="1.0" encoding="utf-8"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">
-<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>三国演义</dc:title><dc:creator>罗贯中</dc:creator>
-<dc:language>zh</dc:language></metadata><manifest>
-<item id="nav" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>
-<item id="c2" href="text/%E4%BA%8C.xhtml" media-type="application/xhtml+xml"/>
-<item id="c1" href="text/1.xhtml" media-type="application/xhtml+xml"/>
-<item id="img" href="cover.jpg" media-type="image/jpeg"/></manifest>
-<spine><itemref idref="img"/><itemref idref="nav"/><itemref idref="c1"/><itemref idref="c2"/><itemref idref="c1"/></spine></package>"""
-NAV = """<html xmlns="http://www.w3.org/1999/xhtml"><body><nav><ol><li><a href="text/1.xhtml">第一回 宴桃园</a></li>
-<li><a href="text/%E4%BA%8C.xhtml#a">第二回 张翼德</a></li></ol></nav></body></html>"""
-ONE = f"<html><head><title>x</title></head><body><h1>第一回 宴桃园</h1><p>{PARAGRAPH}</p><p>甲</p></body></html>"
-TWO = "<html><body><p>乙</p><p>丙</p></body></html>"
-BOOK = {
-    "mimetype": "application/epub+zip",
-    "META-INF/container.xml": CONTAINER,
-    "OEBPS/book.opf": OPF,
-    "OEBPS/nav.xhtml": NAV,
-    "OEBPS/text/1.xhtml": ONE,
-    "OEBPS/text/二.xhtml": TWO,
-}
-
-
-def book(path: Path, **changed: str | bytes | None) -> Path:
-    members = BOOK | {name.replace("__", "/").replace("_x", ".x"): data for name, data in changed.items()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            if data is not None:
-                archive.writestr(name, data)
-    return path
-
-
-def test_a_book_is_one_document_in_the_order_of_its_spine(tmp_path: Path) -> None:
-    found = read(book(tmp_path / "a.epub"))
-    assert [d.text for d in found] == [f"第一回 宴桃园\n{PARAGRAPH}\n甲\n\n第二回 张翼德\n乙\n丙"]
-    assert found[0].meta["fields"] == {"title": "三国演义", "author": "罗贯中", "language": "zh"}
-    chapters = read(tmp_path / "a.epub", split_chapters=True)
-    assert [d.text[:3] for d in chapters] == ["第一回", "第二回"]
-    assert chapters[1].meta["fields"]["author"] == "罗贯中"
-
-
-def test_a_book_in_a_zip_is_read(tmp_path: Path) -> None:
-    data = book(tmp_path / "a.epub").read_bytes()
-    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
-        archive.writestr("书.epub", data)
-    assert [d.id for d in read(tmp_path / "b.zip")] == ["b.zip/书.epub"]
-
-
-def test_headings_of_an_ncx_are_found(tmp_path: Path) -> None:
-    ncx = """<?xml version="1.0"?><!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "http://www.daisy.org/z3986/2005/ncx-2005-1.dtd">
-    <ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>第二回 何进</text></navLabel>
-    <content src="text/%E4%BA%8C.xhtml"/></navPoint></navMap></ncx>"""
-    opf = OPF.replace('properties="nav"', "").replace("application/xhtml+xml", "application/x-dtbncx+xml", 1)
-    found = read(book(tmp_path / "a.epub", **{"OEBPS/book.opf": opf, "OEBPS/nav_xhtml": ncx}))
-    assert "\n\n第二回 何进\n乙" in found[0].text
-
-
-BOMB = '<!DOCTYPE x [<!ENTITY a "b"><!ENTITY c "&a;&a;&a;&a;">]>'
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"OEBPS/book.opf": OPF.replace("?>", "?>" + BOMB, 1)}, "defines XML entities"),
-        (
-            {"OEBPS/book.opf": OPF.replace("?>", "?>" + BOMB, 1).replace("utf-8", "utf-16").encode("utf-16")},
-            "defines XML entities",
-        ),
-        ({"OEBPS/text/1.xhtml": BOMB + ONE}, "defines XML entities"),
-        ({"OEBPS/text/1.xhtml": None}, "damaged archive"),
-        ({"META-INF/container.xml": None}, "damaged archive"),
-        ({"META-INF/container.xml": "<a>"}, "damaged archive"),
-        ({"META-INF/container.xml": "<a/>"}, "damaged archive"),
-        ({"OEBPS/book.opf": "<a>" * 100_000}, "damaged archive"),
-        ({"OEBPS/book.opf": OPF.replace("itemref", "x")}, "empty"),
-        ({"OEBPS/book.opf": OPF.replace("text/1.xhtml", "../../../etc/passwd")}, "damaged archive"),
-        ({"OEBPS/text/1.xhtml": "a" * (64 << 20)}, "expands too much"),
-        ({"META-INF/encryption.xml": '<e><CipherReference URI="OEBPS/text/1.xhtml"/></e>'}, "encrypted"),
-    ],
-)
-def test_a_hostile_book_is_dropped_under_its_reason(
-    tmp_path: Path, changed: dict[str, str], reason: str
-) -> None:
-    book(tmp_path / "a.epub", **changed)
-    counts = CorpusCounts()
-    assert read(tmp_path, counts=counts) == []
-    assert counts.documents_dropped == {reason: 1}
-
-
-def test_what_is_no_book_is_damaged(tmp_path: Path) -> None:
-    (tmp_path / "a.epub").write_bytes(b"PK\x03\x04")
-    with pytest.raises(DataError, match="the file is damaged"):
-        read(tmp_path / "a.epub")
-
-
-def test_encrypted_fonts_are_no_reason_to_refuse_a_book(tmp_path: Path) -> None:
-    fonts = '<e xmlns:enc="u"><enc:CipherReference URI="OEBPS/a.ttf"/></e>'
-    assert PARAGRAPH in read(book(tmp_path / "a.epub", **{"META-INF/encryption.xml": fonts}))[0].text

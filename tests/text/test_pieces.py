@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.makers.work import assert_linear, calls
 from yanmo.text import pieces
 from yanmo.text.json_values import Broken, Window
-from yanmo.text.pieces import read_json_file, read_pieces
+from yanmo.text.pieces import read_json_file, read_pieces, read_text
 from yanmo.text.records import Unusable
 
 LINE = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。"
@@ -99,3 +100,60 @@ def test_a_window_of_any_size_breaks_at_the_same_place(text: str) -> None:
         with pytest.raises(Broken) as caught:
             list(Window("", in_pieces(text, size)).values())
         assert (caught.value.line, caught.value.column) == (whole.value.line, whole.value.column)
+
+
+def article(number: int, title: str, text: str, end: str = "\n</doc>\n") -> str:
+    return f'<doc id="{number}" url="https://example.org/?curid={number}" title="{title}">\n{title}\n\n{text}\n{end}'
+
+
+def articles(text: str, encoding: str = "utf-8") -> list[tuple[str, str]]:
+    data = text.encode(encoding)
+    found = list(read_text(io.BytesIO(data)))
+    assert sum(r.size for r in found) <= len(data)
+    assert [r.place for r in found] == [f"#{n}" for n in range(1, len(found) + 1)]
+    return [(str(r.fields.get("title")), r.dropped or r.text) for r in found]
+
+
+DUMP = article(1, "砚台", LINE) + article(23, "A &amp; B", "甲\n\n<doc>乙 </doc>")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_each_article_of_an_extracted_dump_is_a_document(encoding: str, end: str) -> None:
+    found = articles(DUMP.replace("\n", end), encoding)
+    assert [(title, text.replace("\r", "").strip()) for title, text in found] == [
+        ("砚台", f"砚台\n\n{LINE}"),
+        ("A & B", "A &amp; B\n\n甲\n\n<doc>乙 </doc>"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dump", "found"),
+    [
+        (article(1, "甲", "乙", "") + article(2, "丙", "丁", ""), [("甲", "甲\n\n乙"), ("丙", "丙\n\n丁")]),
+        (article(1, "甲", "乙") + "戊\n" + article(2, "丙", "丁"),
+         [("甲", "甲\n\n乙"), ("None", "outside of articles"), ("丙", "丙\n\n丁")]),
+        ('\n<doc id="1" title="他说"走"了">\n乙\n</doc>', [('他说"走"了', "乙")]),
+        ('<doc id="1" revid="9" url="u" title="x">\n\n</doc>\n\n\n', [("x", "")]),
+        ("甲\n" + DUMP, [("None", "甲\n" + DUMP)]),
+    ],
+)  # fmt: skip
+def test_articles_that_are_cut_off_are_kept_and_what_is_outside_is_counted(
+    dump: str, found: list[tuple[str, str]]
+) -> None:
+    if dump.startswith("甲"):
+        assert [r.text for r in read_text(io.BytesIO(dump.encode()))] == [dump]
+    else:
+        assert articles(dump) == found
+
+
+@pytest.mark.usefixtures("small")
+def test_an_article_may_be_longer_than_a_part() -> None:
+    text = "\n".join([LINE] * 99)
+    dump = article(1, "长", text) + article(2, "短", LINE) + article(3, "长", text)
+    assert articles(dump) == [("长", f"长\n\n{text}"), ("短", f"短\n\n{LINE}"), ("长", f"长\n\n{text}")]
+
+
+@pytest.mark.parametrize("line", ["<doc ", '<doc a="', "<doc " + 'a="' * 600 + ">", "</doc>", '<doc a="b">'])
+def test_a_hostile_dump_takes_linear_time(line: str) -> None:
+    assert_linear(lambda n: calls(articles, DUMP + (line + "\n") * n), 100)

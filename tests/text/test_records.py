@@ -75,13 +75,13 @@ def test_broken_json_is_unusable_and_says_where(text: str, place: str, why: str)
 
 
 def test_what_has_no_text_is_dropped_under_its_reason() -> None:
-    text = '[{"text": "甲"}, {"body": "乙"}, {"text": 3}, {"text": null}, 4, ["丙"], true, null]'
+    text = '[{"text": "甲"}, {"body": "乙"}, {"text": 3}, {"text": null}, 4, ["丙", 1], true, [], null]'
     dropped = [(r.number, r.dropped) for r in read_json(text, "text", len(text)) if r.dropped]
     assert dropped == [
         (2, "no field 'text'"),
         (3, "field 'text' is no string"),
         (4, "field 'text' is no string"),
-        *[(number, "neither text nor object") for number in (5, 6, 7, 8)],
+        *[(number, "neither text nor object") for number in (5, 6, 7, 8, 9)],
     ]
 
 
@@ -133,3 +133,83 @@ def test_a_long_line_and_a_hostile_one_are_read_like_others() -> None:
     assert len(records[0].text) == 7_000_000
     assert records[1].dropped == "broken JSON"
     assert_linear(lambda n: calls(lines, '{"text": "' + '\\"' * n + ", " * n), 1000)
+
+
+DIALOGUES = '["你好", "你好，有什么事？"], ["再见"]'
+
+
+def test_a_list_of_strings_is_a_dialogue_whose_turns_are_lines() -> None:
+    found = ["你好\n你好，有什么事？", "再见"]
+    assert texts(f"[{DIALOGUES}]") == found
+    assert texts('{"data": [' + DIALOGUES + "]}") == found
+    assert [r.text for r in lines(DIALOGUES.replace("], ", "]\n"))] == found
+    turns = '[{"role": "user", "content": "你好"}, {"role": "bot", "content": "你好，有什么事？"}]'
+    assert texts(f'[{turns}, [{{"content": "再见"}}]]', field="content") == found
+    with pytest.raises(Unusable, match="it has 'role', 'content'") as caught:
+        texts(f"[{turns}]")
+    assert caught.value.mend.endswith("corpus.text_field=content")
+
+
+RECORDS = '[{"id": 1, "text": "甲"}, {"text": "乙"}]'
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"RECORDS": ' + RECORDS + "}", "text"),
+        ('{"RECORDS": ' + RECORDS + "}", "RECORDS.text"),
+        ('{"version": "1.1", "data": ' + RECORDS + ', "count": 2}', "text"),
+        ('{"t_news": ' + RECORDS + ', "total": 2}', "text"),
+        ('{"response": {"status": 0, "docs": ' + RECORDS + "}}", "text"),
+        ('{"response": {"status": 0, "docs": ' + RECORDS + "}}", "response.docs.text"),
+        ('{"hits": {"hits": [{"_source": {"text": "甲"}}, {"_source": {"text": "乙"}}]}}', "_source.text"),
+        ('{"train": [{"text": "甲"}], "test": [{"text": "乙"}]}', "text"),
+        ('{"data": ["甲", "乙"]}', "text"),
+    ],
+)
+def test_a_list_that_an_object_is_wrapped_around_is_its_records(text: str, field: str) -> None:
+    found = list(read_json(text, field, 100))
+    assert [(r.text, r.place) for r in found] == [("甲", "#1"), ("乙", "#2")]
+    assert sum(r.size for r in found) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "found"),
+    [
+        ('{"text": "甲", "data": ' + RECORDS + "}", "text", ["甲"]),
+        ('{"文件名": "a", "段落": [{"内容": "甲"}, {"内容": "乙"}]}', "段落.内容", ["甲\n乙"]),
+        (
+            '{"conversations": [{"from": "a", "value": "甲"}, {"from": "b", "value": "乙"}]}',
+            "conversations.value",
+            ["甲\n乙"],
+        ),
+        ('{"data": ' + RECORDS + '}\n{"data": ' + RECORDS + "}", "data.text", ["甲\n乙"] * 2),
+    ],
+)
+def test_a_record_that_holds_a_list_is_one_record(text: str, field: str, found: list[str]) -> None:
+    assert texts(text, field) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('{"RECORDS": [{"标题": "很长很长的标题", "正文": "短"}]}', "正文"),
+        ('{"data": [{"title": "题", "paragraphs": [{"context": "话说天下大势"}]}]}', "paragraphs.context"),
+        ('{"conversations": [{"role": "u", "content": "你好"}]}', "conversations.content"),
+        ('{"文件名": "很长很长的文件名", "段落": [{"行号": 1, "内容": "甲"}]}', "段落.内容"),
+        ('{"content": "甲乙", "metadata": {"found": [{"label": "zh", "prob": 1}]}}', "content"),
+    ],
+)
+def test_the_field_of_wrapped_records_is_suggested(text: str, path: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        texts(text)
+    assert caught.value.mend.endswith(f"corpus.text_field={path}")
+    assert len(texts(text, path)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['{"data":' * 900 + "1" + "}" * 900, '{"data": [' * 400 + '"a"' + "]}" * 400]
+)
+def test_objects_within_objects_are_no_way_to_break_it(text: str) -> None:
+    with pytest.raises(Unusable, match="no field 'text'"):
+        texts(text)

@@ -3,6 +3,7 @@ import gzip
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def test_a_name_tells_what_a_file_is(name: str, kind: str, wrappers: list[str]) 
         (b"PK\x03\x04....", ".zip"),
         (b"\x28\xb5\x2f\xfd", ".zst"),
         (b"PAR1", ".parquet"),
+        (b'\n<doc id="1" url="" title="">\n', ".wikiextractor"),
     ],
 )
 def test_the_first_bytes_tell_what_a_stream_is(head: bytes, suffix: str) -> None:
@@ -139,3 +141,143 @@ def test_what_is_wrong_with_such_a_file_can_be_said(tmp_path: Path) -> None:
             read(path)
         assert "\ufffd" in caught.value.where
         str(caught.value).encode()
+
+
+def article(title: str, text: str) -> str:
+    return f'<doc id="1" url="u" title="{title}">\n{title}\n\n{text}\n</doc>\n'
+
+
+def test_articles_of_an_extracted_dump_are_found_without_a_suffix(tmp_path: Path) -> None:
+    (tmp_path / "AB").mkdir()
+    (tmp_path / "AB" / "wiki_07").write_text(article("甲", "乙") + article("丙", "丁"), encoding="utf-8")
+    (tmp_path / "NOTES").write_text("<doc", encoding="utf-8")
+    for path in (tmp_path, tmp_path / "AB", tmp_path / "AB" / "wiki_07"):
+        found = read(path)
+        assert [(d.text, d.meta["fields"]["title"]) for d in found] == [
+            ("甲\n\n乙", "甲"),
+            ("丙\n\n丁", "丙"),
+        ]
+    assert fingerprint(tmp_path) == fingerprint(tmp_path / "AB" / "wiki_07")
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read(path)
+    return f"{caught.value.what} | {caught.value.mend}"
+
+
+def test_a_folder_without_texts_is_answered_with_what_is_in_it(tmp_path: Path) -> None:
+    assert "; there is nothing |" in refusal(tmp_path)
+    for name in ("a.md", "b.md", "deep/c.md", "README", "x.pdf", *(f"wiki_0{n}" for n in range(9))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    listed = "README, wiki_00, wiki_01, wiki_02, wiki_03, others without a suffix 5, .md 3, .pdf 1 |"
+    assert f"; there is {listed}" in refusal(tmp_path)
+    assert "; there is .md 2 |" in refusal(tmp_path / "*.md")
+
+
+def save_to_disk(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in ("data-00000-of-00001.arrow", "dataset_info.json", "state.json"):
+        (folder / name).write_text('{"features": {"text": {"dtype": "string"}}}', encoding="utf-8")
+
+
+def test_what_save_to_disk_writes_is_named_for_what_it_is(tmp_path: Path) -> None:
+    save_to_disk(tmp_path / "one")
+    save_to_disk(tmp_path / "parts" / "train")
+    (tmp_path / "parts" / "dataset_dict.json").write_text('{"splits": ["train"]}', encoding="utf-8")
+    for path in ("one", "parts", "parts/train", ".", "*"):
+        said = refusal(tmp_path / path)
+        assert "save_to_disk" in said and ".arrow" in said and "to_parquet" in said
+    assert "to_parquet" in refusal(tmp_path / "one" / "data-00000-of-00001.arrow")
+    (tmp_path / "a.txt").write_text("甲", encoding="utf-8")
+    (tmp_path / "state.json").write_text('["乙"]', encoding="utf-8")
+    counts = CorpusCounts()
+    assert [d.text for d in read(tmp_path, counts=counts)] == ["甲", "乙"]
+    assert counts.files_passed_over == {".arrow": 2, ".json": 5}
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder with a text, and links up, outside and to the text."""
+    folder = tmp_path / "corpus"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("甲", encoding="utf-8")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "b.txt").write_text("乙", encoding="utf-8")
+    try:
+        (folder / "sub" / "up").symlink_to("../")
+        (folder / "sub" / "again.txt").symlink_to("../a.txt")
+        (folder / "far").symlink_to(tmp_path / "outside")
+        (folder / "secret.txt").symlink_to(tmp_path / "outside" / "b.txt")
+        (folder / "nowhere.txt").symlink_to(tmp_path / "none.txt")
+    except OSError:
+        pytest.skip("this system has no links")
+    return folder
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.txt", "**/*", "*"])
+def test_each_file_is_read_once_whatever_links_there_are(linked: Path, pattern: str) -> None:
+    counts = CorpusCounts()
+    assert [d.text for d in read(linked / pattern, counts=counts)] == ["甲"]
+    assert counts.files_passed_over == {"link": 5}
+    assert corpus_size([str(linked / pattern)]) == 3
+
+
+def test_a_folder_that_is_a_link_itself_is_read(linked: Path) -> None:
+    assert [d.text for d in read(linked / "far")] == ["乙"]
+    assert [d.text for d in read(linked / "far" / "*.txt")] == ["乙"]
+    assert [d.text for d in read(linked / "secret.txt")] == ["乙"]
+
+
+def test_a_folder_of_links_says_so(linked: Path) -> None:
+    (linked / "a.txt").unlink()
+    said = refusal(linked)
+    assert "; there is link 5 |" in said and "name what they lead to" in said
+
+
+@pytest.mark.parametrize("kind", ["a.txt", "a.jsonl.gz", "a.zip", "a.parquet"])
+def test_a_file_that_the_system_keeps_from_us_is_one_counted_document(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / kind).write_bytes(b"x")
+    (tmp_path / "b.txt").write_text("乙", encoding="utf-8")
+    keep_from_us(tmp_path / kind, monkeypatch)
+    counts = CorpusCounts()
+    assert [d.text for d in read(tmp_path, counts=counts)] == ["乙"]
+    assert counts.documents_dropped == {"unreadable": 1}
+    assert "Permission denied" in counts.dropped[0]
+    assert fingerprint(tmp_path) and corpus_size([str(tmp_path)])
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        read(tmp_path / kind)
+
+
+def keep_from_us(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the file had no permissions, which root is not held up by."""
+    real = open
+
+    def opened(file: object, *arguments: object, **named: object) -> object:
+        if file == kept:
+            raise PermissionError(13, "Permission denied", str(kept))
+        return real(file, *arguments, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", opened)
+
+
+def test_a_folder_that_the_system_keeps_from_us_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "b.txt").write_text("乙", encoding="utf-8")
+    real = Path.iterdir
+
+    def inside(folder: Path) -> Iterator[Path]:
+        if folder.name == "kept":
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", inside)
+    counts = CorpusCounts()
+    assert [d.text for d in read(tmp_path, counts=counts)] == ["乙"]
+    assert counts.files_passed_over == {"unreadable folder": 1}
+    assert "; there is unreadable folder 1 |" in refusal(tmp_path / "kept")

@@ -9,18 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.documents import read
+from tests.makers.work import assert_linear, calls
 from yanmo.errors import ConfigError, DataError
+from yanmo.text import tables
 from yanmo.text.documents import CorpusCounts
 from yanmo.text.records import Record
-from yanmo.text.tables import read_csv
+from yanmo.text.tables import read_csv, read_tsv
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def rows(text: str | bytes, path: str = "text", encoding: str = "auto") -> list[Record]:
+def rows(
+    text: str | bytes, path: str = "text", encoding: str = "auto", reader: Any = read_csv
+) -> list[Record]:
     data = text.encode() if isinstance(text, str) else text
-    found = list(read_csv(io.BytesIO(data), path, encoding))
+    found = list(reader(io.BytesIO(data), path, encoding))
     assert sum(record.size for record in found) <= len(data)
     return found
 
@@ -42,7 +46,9 @@ def test_fields_may_hold_line_ends_quotes_and_nul() -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_tables_of_any_encoding_and_delimiter_are_read(encoding: str, delimiter: str) -> None:
     text = delimiter.join(["title", "text"]) + "\n" + f"話說{delimiter}天下大勢分久必合合久必分\n" * 50
-    assert [r.text for r in rows(text.encode(encoding))] == ["天下大勢分久必合合久必分"] * 50
+    reader = read_tsv if delimiter == "\t" else read_csv
+    for found in (rows(text.encode(encoding)), rows(text.encode(encoding), reader=reader)):
+        assert [r.text for r in found] == ["天下大勢分久必合合久必分"] * 50
 
 
 def test_a_broken_or_ragged_row_is_dropped_and_the_next_is_read() -> None:
@@ -65,9 +71,70 @@ def test_a_broken_or_ragged_row_is_dropped_and_the_next_is_read() -> None:
     ]
 
 
+def texts(found: list[Record]) -> list[str]:
+    """What is read, and where something is dropped."""
+    return [r.text or f"{r.dropped} {r.place}" for r in found]
+
+
 def test_a_quote_that_never_ends_is_one_broken_row() -> None:
-    found = rows('text\n甲\n"乙\n丙\n')
-    assert [(r.text, r.dropped, r.place) for r in found] == [("甲", "", ":2"), ("", "broken row", ":3")]
+    assert texts(rows('text\n甲\n"乙\n丙\n丁\n')) == ["甲", "broken row :3", "丙", "丁"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (['1,"甲', '2,"乙"', "3,丙"], ["broken row :2", "乙", "丙"]),
+        (['1,"甲', "2,乙", '3,"丙"', "4,丁"], ["broken row :2", "乙", "丙", "丁"]),
+        (['1,"甲', "2,乙", '3,"丙', '再丙"', "4,丁"], ["broken row :2", "乙", "丙\n再丙", "丁"]),
+        (['1,"甲"乙', "2,丙"], ["broken row :2", "丙"]),
+        (['1,"甲', '2,"乙', '3,"丙', "4,丁"], ["broken row :2", "broken row :3", "broken row :4", "丁"]),
+        (['1,"甲', "", "2,乙"], ["broken row :2", "乙"]),
+        (['1,"甲,乙,丙', "2,乙", "3"], ["broken row :2", "乙", "row of another length :4"]),
+        (['1,a"b"c', '2,"甲""乙"'], ['a"b"c', '甲"乙']),
+    ],
+)
+def test_a_row_whose_quotes_do_not_fit_loses_itself_alone(lines: list[str], found: list[str]) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        assert [t.replace(end, "\n") for t in texts(rows("id,text" + end + end.join(lines) + end))] == found
+
+
+def test_an_undecodable_line_costs_a_row_and_not_those_behind_it() -> None:
+    data = 'id,text\n1,"甲\n'.encode() + b"2,\xff\xff\n" + '3,"丙"\n4,丁\n'.encode()
+    assert texts(rows(data)) == ["broken row :2", "undecodable :3", "丙", "丁"]
+
+
+@pytest.mark.parametrize("line", ['a","b', '"', '""', '"""', 'a,"', '"a""b', ","])
+def test_quotes_that_never_fit_take_linear_time(line: str) -> None:
+    assert_linear(lambda n: calls(rows, "text,b\n" + (line + "\n") * n), 200)
+
+
+def test_a_row_of_any_length_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LONGEST_ROW", 100)
+    text = 'text\n"甲\n' + "".join(f"{n}\n" for n in range(500))
+    assert texts(rows(text)) == ["broken row :2", *(str(n) for n in range(500))]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_quotes_of_a_tsv_are_characters_like_others(end: str) -> None:
+    said = ['"甲', '乙"', '"丙"丁', '""', "a,b;c|d", '"', "\u2028\x85戊"]
+    table = end.join(["label\ttext", *(f"{n}\t{text}" for n, text in enumerate(said)), ""])
+    assert texts(rows(table, reader=read_tsv)) == said
+    assert texts(rows(table + end + "x\ty\tz" + end, reader=read_tsv))[-1].startswith("row of another length")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "~"])
+def test_a_line_that_names_the_delimiter_is_no_header(end: str, delimiter: str) -> None:
+    lines = [f"sep={delimiter}", f"id{delimiter}text", f"1{delimiter}甲", f'2{delimiter}"乙{end}丙"', ""]
+    found = rows(end.join(lines))
+    assert [t.replace(end, "\n") for t in texts(found)] == ["甲", "乙\n丙"]
+    assert found[0].place == ":3"
+
+
+@pytest.mark.parametrize("header", ["id|text", '"a,b;c,d"|text', "id|text|x;y"])
+def test_strokes_may_stand_between_fields(header: str) -> None:
+    row = "|".join(["1", "甲，乙", "z"][: header.count("|") + 1])
+    assert texts(rows(f"{header}\n{row}\n")) == ["甲，乙"]
 
 
 def test_a_field_of_many_megabytes_is_read() -> None:

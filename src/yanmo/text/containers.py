@@ -145,7 +145,11 @@ class _Budget:
 
     def spend(self, size: int) -> None:
         self._produced += size
-        if self._produced > max(FREE_BYTES, MAX_RATIO * self._consumed()):
+        self.refuse_beyond(0)
+
+    def refuse_beyond(self, size: int) -> None:
+        """What says itself that it is too large is refused before it uses up what others may need."""
+        if self._produced + size > max(FREE_BYTES, MAX_RATIO * self._consumed()):
             raise Unusable(
                 BOMB, f"the file grows more than {MAX_RATIO} times when it is unpacked",
                 mend="this is no text as people write it; if it is yours, unpack it",
@@ -264,6 +268,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: _Bud
         raise Unusable(ENCRYPTED, "the file is encrypted", mend="unpack it with its password")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise Unusable(LINK, "the file is a link to another", mend="pack the file itself")
+    budget.refuse_beyond(member.file_size)
     try:
         stream = archive.open(member)
     except ZIP_ERRORS as error:
@@ -277,6 +282,11 @@ def safe_name(member: zipfile.ZipInfo) -> str:
     if not member.flag_bits & 0x800:  # not marked as UTF-8: zipfile has read it as code page 437
         with contextlib.suppress(ValueError):
             name = decode(member.filename.encode("cp437"))[0]
+    return safe_path(name)
+
+
+def safe_path(name: str) -> str:
+    """A path within an archive that leads nowhere else and can be shown."""
     parts = name.replace("\\", "/").split("/")
     kept = [p for p in parts if p not in ("", ".", "..") and not (len(p) == 2 and p[1] == ":")]
     return "".join(c if c.isprintable() else "_" for c in "/".join(kept))

@@ -30,12 +30,13 @@ from yanmo.text.kinds import ARCHIVE, KINDS
 from yanmo.text.markup import read_html
 from yanmo.text.pieces import read_json_file, read_text
 from yanmo.text.records import EMPTY, NeedsExtra, Record, Unusable, read_jsonl
-from yanmo.text.sources import find_files, kind_of, legible, readable, suffix_of
-from yanmo.text.tables import read_csv, read_parquet
+from yanmo.text.sources import UnreadableFile, find_files, kind_of, legible, readable, suffix_of
+from yanmo.text.tables import read_csv, read_parquet, read_tsv
 
-VERSION = 4
+VERSION = 5
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
 DEMO = "yanmo:demo"
+UNREADABLE = "unreadable"
 NAMED = 1000
 """So many dropped documents are named; all are counted."""
 
@@ -61,7 +62,7 @@ class CorpusCounts:
     dropped: list[str] = field(default_factory=list)
     """Which, and why: the first ``NAMED`` of them."""
     files_passed_over: Counter[str] = field(default_factory=Counter)
-    """Files of a folder or a .zip that are none of ``KINDS``, by suffix."""
+    """Files of a folder or a .zip that are none of ``KINDS``, by suffix; links."""
     texts_in_parts: int = 0
     """Texts too large for one document."""
     characters: int = 0
@@ -118,7 +119,7 @@ def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> 
             yield from _demo_documents(counts)
             continue
         source = find_files(path)
-        counts.files_passed_over.update(map(suffix_of, source.passed_over))
+        counts.files_passed_over.update(source.passed_over)
         for file in source.files:
             yield from read_file(file, source.name(file), source.is_search, corpus, counts)
 
@@ -138,6 +139,10 @@ def read_file(
             kind = ConfigError if isinstance(error, NeedsExtra) else DataError
             raise kind(error.what, where=f"{legible(file)}{error.place}", mend=error.mend) from error
         _drop(error, legible(file), counts)
+    except UnreadableFile as error:
+        if not is_searched:
+            raise
+        counts.drop(UNREADABLE, f"{legible(file)}: {error.what}")
 
 
 def corpus_fingerprint(corpus: CorpusConfig) -> str:
@@ -156,11 +161,14 @@ def fingerprint_of(corpus: CorpusConfig, contents: Iterable[bytes]) -> str:
 
 def content_of(file: Path) -> bytes:
     """A file's part in the name of its corpus: its kind, what reads it, and a hash of its bytes."""
-    kind, wrappers = kind_of(file)
-    said = "".join([_plain_kind(kind), *reversed(wrappers)])
-    said += _version_of("trafilatura") if kind in (".html", ARCHIVE) else ""
-    with readable(file), open(file, "rb") as stream:
-        return said.encode() + hashlib.file_digest(stream, "sha256").digest()
+    try:
+        kind, wrappers = kind_of(file)
+        said = "".join([_plain_kind(kind), *reversed(wrappers)])
+        said += _version_of("trafilatura") if kind in (".html", ARCHIVE) else ""
+        with readable(file), open(file, "rb") as stream:
+            return said.encode() + hashlib.file_digest(stream, "sha256").digest()
+    except UnreadableFile:  # reading says so, or counts it
+        return UNREADABLE.encode()
 
 
 def _contents(paths: Iterable[str]) -> Iterator[bytes]:
@@ -174,9 +182,16 @@ def _contents(paths: Iterable[str]) -> Iterator[bytes]:
 def corpus_size(paths: Iterable[str]) -> int:
     """Bytes of a corpus's files; a story of the demo corpus counts as one."""
     return sum(
-        demo.STORY_COUNT if path == DEMO else sum(f.stat().st_size for f in find_files(path).files)
-        for path in paths
+        demo.STORY_COUNT if path == DEMO else sum(map(_size_of, find_files(path).files)) for path in paths
     )
+
+
+def _size_of(file: Path) -> int:
+    """Its bytes; none of a file that is gone or kept from us."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 # -- one file ---------------------------------------------------------------------------------
@@ -262,12 +277,14 @@ def _records(stream: BinaryIO, kind: str, corpus: CorpusConfig) -> Iterator[Reco
             yield from read_json_file(stream, corpus.text_field, corpus.encoding)
         case ".parquet":
             yield from read_parquet(stream, corpus.text_field)
-        case ".csv" | ".tsv":
-            yield from read_csv(stream, corpus.text_field, corpus.encoding, "\t" if kind == ".tsv" else "")
+        case ".csv":
+            yield from read_csv(stream, corpus.text_field, corpus.encoding)
+        case ".tsv":
+            yield from read_tsv(stream, corpus.text_field, corpus.encoding)
         case ".html":
             yield read_html(stream, corpus.encoding)
         case ".epub":
-            yield read_epub(stream)
+            yield from read_epub(stream)
         case _:
             yield from read_text(stream, corpus.encoding)
 

@@ -8,7 +8,7 @@ whose own name has a dot or a plus is found first.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 ABSENT = object()
@@ -19,12 +19,26 @@ MANY = 20
 """So many fields are kept beside the text."""
 DEEPEST = 50
 """Lists within lists that are gone into."""
-DEPTH = 4
+DEPTH = 32
 ELEMENTS = 100
 """How far a record is searched for a path to suggest."""
+BESIDE_NAMES = (
+    "id url title author date time timestamp source category tags language lang"
+    " 标题 作者 来源 时间 日期 分类 文件名"
+)
+BESIDE = frozenset(BESIDE_NAMES.split())
+"""Fields that say something of a text and are never the text."""
+WRAPPING_NAMES = (
+    "records record data rows items results result docs documents list entries articles posts objects hits"
+    " examples train test dev valid validation 数据 记录 列表 文章"
+)
+WRAPPING = frozenset(WRAPPING_NAMES.split())
+"""What a list of records is called in an object that is wrapped around it."""
+TURNS = frozenset(["role", "from", "speaker"])
+"""Fields of the turns of a dialogue, which together are one text."""
 
 
-def text_at(value: dict[str, Any], path: str) -> Any:
+def text_at(value: dict[str, Any] | list[Any], path: str) -> Any:
     """The string at a path; :data:`ABSENT`, or the value that stands there and is no string."""
     if path in value or "+" not in path:
         return _follow(value, path)
@@ -57,12 +71,50 @@ def small_fields(value: dict[str, Any], path: str) -> dict[str, str | int | floa
     return kept if len(kept) <= MANY else dict(list(kept.items())[:MANY])
 
 
-def suggest(value: dict[str, Any]) -> str:
-    """The path of the longest text in a record, or nothing."""
+def suggest(value: Any) -> str:
+    """The path of the most text in a record, or nothing."""
     lengths: Counter[str] = Counter()
     _measure(value, "", lengths, DEPTH)
-    best = max(lengths, key=lengths.__getitem__, default="")
-    return best if best and isinstance(text_at(value, best), str) else ""
+    texts = (path for path, _ in lengths.most_common() if path.rpartition(".")[2].lower() not in BESIDE)
+    return next((path for path in texts if path and isinstance(text_at(value, path), str)), "")
+
+
+def wrapped_records(value: Any, path: str) -> tuple[list[Any], str] | None:
+    """The records that an object is only wrapped around, and the path within one of them."""
+    if not isinstance(value, dict):
+        return None
+    lists = list(_lists_of_records(value, "", DEPTH, says_more=False))
+    for name, items in lists:
+        if path.startswith(f"{name}.") and name.rpartition(".")[2].lower() in WRAPPING:
+            return items, path[len(name) + 1 :]
+    parts = [path] if path in value else path.split("+")
+    if all(isinstance(_follow(value, part.strip()), str) for part in parts):
+        return None
+    return ([item for _, items in lists for item in items], path) if lists else None
+
+
+def _lists_of_records(
+    value: dict[str, Any], path: str, depth: int, says_more: bool
+) -> Iterator[tuple[str, list[Any]]]:
+    """Lists in an object, or in the objects in it, whose elements are records; with their paths.
+
+    An object that says more than numbers is itself a record, if its list is not called as wrapped lists are.
+    """
+    says_more = says_more or any(isinstance(item, str) for item in value.values())
+    for name, item in value.items():
+        place = f"{path}.{name}" if path else name
+        is_named_so = name.lower() in WRAPPING
+        if isinstance(item, dict) and depth:
+            yield from _lists_of_records(item, place, depth - 1, says_more)
+        elif isinstance(item, list) and item and (is_named_so or not says_more):
+            kinds = {dict if isinstance(i, dict) and not TURNS & i.keys() else is_turns(i) for i in item}
+            if kinds in ({dict}, {True}) or (is_named_so and all(isinstance(i, str) for i in item)):
+                yield place, item
+
+
+def is_turns(value: Any) -> bool:
+    """Whether a value is a list of strings, such as the turns of a dialogue."""
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, str) for turn in value)
 
 
 def _follow(value: Any, path: str, depth: int = 0) -> Any:
@@ -91,10 +143,15 @@ def _joined(items: list[Any]) -> Any:
 
 def _measure(value: Any, path: str, lengths: Counter[str], depth: int) -> None:
     if isinstance(value, str):
-        lengths[path] += len(value.strip().encode("utf-8", "replace"))  # a character of Chinese says more
+        lengths[path] += _amount(value.strip())
     elif isinstance(value, list) and depth:
         for item in value[:ELEMENTS]:
             _measure(item, path, lengths, depth - 1)
     elif isinstance(value, dict) and depth:
         for name, item in value.items():
             _measure(item, f"{path}.{name}" if path else name, lengths, depth - 1)
+
+
+def _amount(text: str) -> int:
+    """Bytes, as a character of Chinese says more; an address or a hash is no text, however long."""
+    return len(text.encode("utf-8", "replace")) if " " in text or not text.isascii() else 0

@@ -54,6 +54,8 @@ class Window:
         self.at = 0
         self.forgotten = 0
         """Characters before the window."""
+        self.is_only = False
+        """Whether the value just read is all that there is, and no list."""
         self._more = more
         self._lines = 0
         self._column = 0
@@ -61,11 +63,13 @@ class Window:
     def values(self) -> Iterator[tuple[Any, int]]:
         """Each value with the place in the text that is behind it and what separates it from the next."""
         in_list = self._next() == "["
-        if in_list:
-            self.at += 1
+        self.at += in_list
+        is_first = True
         while (letter := self._next()) and not (in_list and letter == "]"):
             value = self.value()
             letter = self._next()
+            self.is_only = is_first and not in_list and not letter
+            is_first = False
             behind = SEPARATORS.match(self.text, self.at).end()  # type: ignore[union-attr]  # it matches nothing too
             yield value, self.forgotten + behind
             if letter == ",":

@@ -17,6 +17,8 @@ WRAPPERS = (".gz", ".zst", ".bz2", ".xz")
 ARCHIVE = ".zip"
 MANIFEST_SUFFIX = ".manifest.json"
 """What `yanmo clean` and `yanmo crawl` say about a corpus lies beside it, and is no part of one."""
+EXTRACTED = ".wikiextractor"
+"""Articles of an extracted dump in ``<doc …>``: text, whose files have no telling name (``wiki_00``)."""
 LAYERS = 2
 """So many wrappers are unpacked."""
 SNIFFED = 1 << 16
@@ -60,6 +62,8 @@ def sniff(head: bytes) -> str:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:9].lower() == b"<!doctype" or start[:5].lower() == b"<html":
         return ".html"
+    if start.startswith(b"<doc "):
+        return EXTRACTED
     if start.startswith(b"["):
         return ".json" if start[1:].lstrip()[:1] in (b"{", b'"', b"]", b"") else ".txt"
     if start.startswith(b"{"):

@@ -1,4 +1,4 @@
-"""A stream of any length → its text: whole, or in parts cut at line ends where it is too large.
+"""A stream of any length → its text: whole, in parts cut at line ends where it is too large, or its articles.
 
 In: a binary stream and an encoding. Out: :class:`Piece`; of a stream up to ``LARGE`` bytes one, of a
 larger one several of about ``PART``, never more than a few of them in memory. Each part is decoded on its
@@ -7,18 +7,26 @@ own evidence.
 
 import codecs
 import contextlib
+import itertools
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from yanmo.text.damage import decode_damaged
+from yanmo.text.elements import unescaped
 from yanmo.text.encodings import CHINESE, HEAD, encoding_of_head, is_wide
+from yanmo.text.fields import SMALL
 from yanmo.text.records import UNDECODABLE, Record, Unusable, read_json
 
 LARGE = 128 << 20
 """Bytes of a text that is read whole."""
 PART = 16 << 20
 """Bytes of a part of a larger one."""
+LONGEST_HEADER = 2000
+ARTICLE = re.compile(rf"^(?:<doc ([^\n]{{1,{LONGEST_HEADER}}})>|</doc>)[ \t\r]*$", re.MULTILINE)
+ATTRIBUTE = re.compile(r'(\w+)="(.*?)"(?=\s+\w+="|\s*$)')
+OUTSIDE = "outside of articles"
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,72 @@ def read_pieces(stream: BinaryIO, encoding: str = "auto") -> Iterator[Piece]:
 
 
 def read_text(stream: BinaryIO, encoding: str = "auto") -> Iterator[Record]:
-    """A plain text as one record, or as several parts."""
-    for number, piece in enumerate(read_pieces(stream, encoding), 1):
+    """A plain text as one record, or as several parts; of an extracted dump, a record for each article."""
+    pieces = read_pieces(stream, encoding)
+    first = next(pieces)
+    pieces = itertools.chain([first], pieces)
+    if ARTICLE.match(first.text[: 2 * LONGEST_HEADER].lstrip()):
+        yield from _articles(pieces)
+        return
+    for number, piece in enumerate(pieces, 1):
         yield Record(
             number, piece.size, piece.text, piece.encoding, place=f"#{number}" if piece.is_part else "",
             undecodable_bytes=piece.undecodable_bytes, is_part=piece.is_part,
         )  # fmt: skip
+
+
+def _articles(pieces: Iterator[Piece]) -> Iterator[Record]:
+    """What WikiExtractor writes: ``<doc id="…" url="…" title="…">``, an article, ``</doc>``, each a line."""
+    article = _Article()
+    for piece in pieces:
+        at = 0
+        for mark in ARTICLE.finditer(piece.text):
+            article.add(piece, at, mark.start())
+            yield from article.end(mark[1] or "")
+            at = mark.end()
+        article.add(piece, at, len(piece.text))
+    yield from article.end("")
+
+
+class _Article:
+    """The article that is being read, or what stands between two, which is dropped.
+
+    One that another or the file's end cuts off is kept as far as it goes.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._begin("")
+
+    def _begin(self, header: str) -> None:
+        self._header = header
+        self._parts: list[str] = []
+        self._size = 0.0
+        self._encoding = ""
+        self._undecodable_bytes = 0
+
+    def add(self, piece: Piece, start: int, end: int) -> None:
+        self._parts.append(piece.text[start:end])
+        self._size += piece.size * (end - start) / max(len(piece.text), 1)
+        self._encoding = piece.encoding
+        self._undecodable_bytes += 0 if start else piece.undecodable_bytes
+
+    def end(self, following: str) -> Iterator[Record]:
+        """What was read up to the header of the following one, or to none."""
+        text = "".join(self._parts).strip("\n")
+        if self._header or text.strip():
+            self._number += 1
+            record = Record(
+                self._number, self._size, text, self._encoding, place=f"#{self._number}",
+                fields=_said(self._header), undecodable_bytes=self._undecodable_bytes,
+            )  # fmt: skip
+            yield record if self._header else replace(record, text="", dropped=OUTSIDE, why=OUTSIDE)
+        self._begin(following)
+
+
+def _said(header: str) -> dict[str, str]:
+    """The attributes of an article; a title may hold quotes."""
+    return {found[1]: unescaped(found[2]) for found in ATTRIBUTE.finditer(header) if len(found[2]) <= SMALL}
 
 
 def read_json_file(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[Record]:

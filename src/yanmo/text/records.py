@@ -1,8 +1,9 @@
 r"""JSON → texts: lists of strings or objects (.json), and one value to a line (.jsonl).
 
-In: the text of a .json file, or the stream of a .jsonl file. Out: :class:`Record`, one for each value,
-with its text or with the reason why it has none, so that every value is counted by somebody. A .json file
-that cannot be read any further, or the wrong name of the field, is :class:`Unusable`.
+In: the text of a .json file, or the stream of a .jsonl file. Out: :class:`Record`, one for each value, with
+its text or with the reason why it has none, so that every value is counted by somebody. A .json that is one
+object around a list of records has one for each of these; a list of strings is a dialogue, whose turns are
+lines. A .json file that cannot be read any further, or the wrong name of the field, is :class:`Unusable`.
 
 Read as written by all kinds of programs: raw control characters in strings, trailing commas, a byte-order
 mark, and .json files that hold one value after another are accepted.
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from yanmo.text.encodings import read_lines
-from yanmo.text.fields import ABSENT, small_fields, suggest, text_at
+from yanmo.text.fields import ABSENT, is_turns, small_fields, suggest, text_at, wrapped_records
 from yanmo.text.json_values import Broken, Window, only_value
 
 BROKEN = "broken JSON"
@@ -101,9 +102,12 @@ def read_json(
     try:
         for number, (value, end) in enumerate(window.values(), 1):
             share = size * (end - before) / characters
-            record = Record(number, share, place=f"#{number}")
-            yield record_of(value, path, record, is_first=number == 1)
             before = end
+            wrapped = wrapped_records(value, path) if window.is_only else None
+            items, within = wrapped or ([value], path)
+            for place, item in enumerate(items, number):
+                record = Record(place, share / len(items), place=f"#{place}")
+                yield record_of(item, within, record, is_first=place == 1)
     except Broken as error:
         raise Unusable(
             BROKEN,
@@ -152,14 +156,33 @@ def record_of(value: Any, path: str, record: Record, is_first: bool) -> Record:
     if isinstance(value, str):
         record.text = value
         return record
+    if is_turns(value):
+        record.text = "\n".join(value)
+        return record
     if not isinstance(value, dict):
-        return replace(record, dropped=NEITHER, why=f"{NEITHER}: {_kind(value)}")
+        return _of_turns(value, path, record, is_first)
     text = value.get(path)
     if not isinstance(text, str):
         text = text_at(value, path)
     if isinstance(text, str):
         record.text, record.fields = text, small_fields(value, path)
         return record
+    return _without_text(value, text, path, record, is_first)
+
+
+def _of_turns(value: Any, path: str, record: Record, is_first: bool) -> Record:
+    """The same of a list of objects, whose texts are lines."""
+    if not (isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value)):
+        return replace(record, dropped=NEITHER, why=f"{NEITHER}: {_kind(value)}")
+    text = text_at(value, path)
+    if isinstance(text, str):
+        record.text = text
+        return record
+    return _without_text(value[0], text, path, record, is_first)
+
+
+def _without_text(value: dict[str, Any], text: Any, path: str, record: Record, is_first: bool) -> Record:
+    """Why an object has none at a path, where ``text`` stands."""
     if text is not ABSENT:
         reason = f"field '{path}' is no string"
         return replace(record, dropped=reason, why=f"{reason}: {_kind(text)}")
@@ -180,8 +203,8 @@ def _names(value: dict[str, Any]) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What JSON calls a value that is no string."""
+    """What JSON calls a value that is no string; a .parquet has others."""
     if value is None:
         return "null"
-    names: dict[type, str] = {list: "a list", dict: "an object", bool: "true or false"}
-    return names.get(type(value), "a number")
+    names: dict[type, str] = {list: "a list", dict: "an object", bool: "true or false", bytes: "bytes"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

@@ -25,7 +25,7 @@ from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, 
 from yanmo.text.dedup import Marks, Seen
 from yanmo.text.documents import DEMO, CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.encodings import ILLEGAL, PRIVATE
-from yanmo.text.sources import find_files, suffix_of
+from yanmo.text.sources import find_files
 
 ACTS = re.compile(
     r"^[ \t　]*(?:第[一二三四五六七八九十]+[幕场場折齣出本]|楔子)[ \t　]*\S{0,20}$", re.MULTILINE
@@ -167,7 +167,7 @@ def _files(config: Cleaning, report: Report) -> Iterator[FileReport]:
             yield FileReport(DEMO, DEMO)
             continue
         source = find_files(path)
-        report.passed_over.update(map(suffix_of, source.passed_over))
+        report.passed_over.update(source.passed_over)
         for file in source.files:
             yield FileReport(source.name(file), str(file))
 

@@ -1,7 +1,8 @@
 """A path of a corpus → the files it means, in a fixed order; standard input → a file.
 
 In: a file, a folder, a glob, or ``-``. Out: :class:`Source`. Hidden folders are passed over, and so are run
-folders: what a model wrote is not its corpus. Standard input is kept in the cache, as it is read twice.
+folders: what a model wrote is not its corpus. Links in a folder are passed over, too, and counted: what they
+lead to is read where it lies, once, or lies outside. Standard input is kept in the cache: it is read twice.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import hashlib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from yanmo import storage
 from yanmo.errors import DataError
 from yanmo.text.kinds import (
     ARCHIVE,
+    EXTRACTED,
     KINDS,
     SNIFFED,
     WRAPPERS,
@@ -32,6 +35,23 @@ from yanmo.text.kinds import (
 STDIN = "-"
 """The path that means standard input."""
 CHUNK = 1 << 20
+RUN_LOCK = "run.lock"
+"""What a run folder has."""
+ARROW = ".arrow"
+SAVED_NAMES = ("dataset_info.json", "state.json")
+SAVED_DICT = "dataset_dict.json"
+"""What Hugging Face's ``save_to_disk`` writes beside .arrow files, and above the folders of several parts."""
+WAYS_OUT = {
+    ARROW: 'in Python: datasets.Dataset.from_file("x.arrow").to_parquet("x.parquet"), for each .arrow',
+    ".doc": "save it as .docx or .txt",
+    ".mobi": "convert it to .epub",
+    ".azw3": "convert it to .epub",
+}
+"""How to make a file that is read of one that is not."""
+LINK = "link"
+UNREADABLE_FOLDER = "unreadable folder"
+SHOWN = 5
+"""So many files are named where nothing is read."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 """How Python keeps the bytes of a file's name that it cannot decode."""
 
@@ -41,7 +61,8 @@ class Source:
     """What one path of a corpus stands for."""
 
     files: list[Path]
-    passed_over: list[Path]
+    passed_over: Counter[str]
+    """What a folder has beside them, by suffix."""
     root: Path | None = None
     """The folder searched; documents are named from there."""
     is_search: bool = False
@@ -74,36 +95,29 @@ def find_files(path: str) -> Source:
         DataError: there are none.
     """
     if path == STDIN:
-        return Source([spooled_stdin()], [])
+        return Source([spooled_stdin()], Counter())
     found = Path(path)
     if found.is_dir():
-        source = _searched(_walk(found), root=found)
-        if not source.files:
-            raise DataError(
-                f"the folder has no {known_kinds()} file",
-                where=legible(path),
-                mend="give a folder with texts",
-            )
-        return source
+        search = _Search()
+        search.walk(found)
+        nothing = f"the folder has no {known_kinds()} file"
+        return search.source(nothing, path, "give a folder with texts", root=found)
     if not found.is_file() and glob.has_magic(path):
-        source = _searched(_glob(path))
-        if not source.files:
-            raise DataError(
-                f"no {known_kinds()} file matches",
-                where=legible(path),
-                mend="check the pattern; ** stands for folders at any depth",
-            )
-        return source
+        search = _Search()
+        search.glob(path)
+        nothing = f"no {known_kinds()} file matches"
+        return search.source(nothing, path, "check the pattern; ** stands for folders at any depth")
     if not found.is_file():
         raise DataError("there is no such file or folder", where=legible(path), mend="check the path")
     kind, wrappers = layers_of(found.name)
     if not is_read(found.name) and not has_no_telling_name(found.name):
+        others = f"give a {known_kinds()} file, packed or not ({', '.join((*WRAPPERS, ARCHIVE))})"
         raise DataError(
             f"{''.join([kind, *reversed(wrappers)])} files are not read",
             where=legible(path),
-            mend=f"give a {known_kinds()} file, packed or not ({', '.join((*WRAPPERS, ARCHIVE))})",
+            mend=WAYS_OUT.get(kind, others),
         )
-    return Source([found], [])
+    return Source([found], Counter())
 
 
 def known_kinds() -> str:
@@ -122,13 +136,17 @@ def kind_of(file: Path) -> tuple[str, list[str]]:
         return layers_of("x" + sniff(stream.read(SNIFFED)))
 
 
+class UnreadableFile(DataError):
+    """A file that the system does not let be read."""
+
+
 @contextlib.contextmanager
 def readable(file: Path) -> Iterator[None]:
     """Errors of the system in words."""
     try:
         yield
     except OSError as error:
-        raise DataError(
+        raise UnreadableFile(
             f"the file cannot be read: {error.strerror}", where=legible(file), mend="check its permissions"
         ) from error
 
@@ -136,45 +154,94 @@ def readable(file: Path) -> Iterator[None]:
 # -- searching --------------------------------------------------------------------------------
 
 
-def _searched(files: Iterable[Path], root: Path | None = None) -> Source:
-    """Files found by searching, sorted into those that are read and the others."""
-    found = sorted(files)
-    texts = [file for file in found if _is_wanted(file)]
-    wanted = set(texts)
-    return Source(texts, [file for file in found if file not in wanted], root, is_search=True)
+class _Search:
+    """Files found below folders, each real one once."""
+
+    def __init__(self) -> None:
+        self._found: set[Path] = set()
+        self._links: set[Path] = set()
+        self._unreadable: set[Path] = set()
+
+    def walk(self, folder: Path) -> None:
+        """All files in a folder and in those in it."""
+        waiting = [folder]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+            except OSError:
+                self._unreadable.add(folder)
+                continue
+            links = {entry for entry in inside if entry.is_symlink()}
+            self._links |= links
+            self._found.update(entry for entry in inside if entry not in links and entry.is_file())
+            waiting += (e for e in inside if e not in links and e.is_dir() and not (e / RUN_LOCK).exists())
+
+    def glob(self, pattern: str) -> None:
+        """Files that match, and those of folders that match."""
+        plain = _plain_folder(pattern)
+        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path.glob finds hidden files too)
+        for match in map(Path, matches):
+            way = [*reversed(match.parents), match]
+            link = next((step for step in way if len(step.parts) > plain and step.is_symlink()), None)
+            if link is not None:
+                self._links.add(link)
+            elif any((folder / RUN_LOCK).exists() for folder in way):
+                continue
+            elif match.is_file():
+                self._found.add(match)
+            else:
+                self.walk(match)
+
+    def source(self, nothing: str, path: str, mend: str, root: Path | None = None) -> Source:
+        """What was found, sorted into files that are read and others.
+
+        Raises:
+            DataError: none is read; it begins with ``nothing``.
+        """
+        saved = {file.parent for file in self._found if file.suffix == ARROW}
+        texts = sorted(file for file in self._found if not _is_of_saved(file, saved) and _is_wanted(file))
+        others = self._found.difference(texts)
+        beside = Counter({LINK: len(self._links), UNREADABLE_FOLDER: len(self._unreadable)})
+        if texts:
+            return Source(texts, Counter(map(suffix_of, others)) + beside, root, is_search=True)
+        said = _listed(others, +beside)
+        if saved:
+            said, mend = f"what datasets' save_to_disk writes ({said})", WAYS_OUT[ARROW]
+        elif self._links:
+            mend += "; links are not followed: name what they lead to"
+        raise DataError(f"{nothing}; there is {said}", where=legible(path), mend=mend)
+
+
+def _plain_folder(pattern: str) -> int:
+    """How many parts of a pattern stand before the first that is one."""
+    parts = Path(pattern).parts
+    return next(number for number, part in enumerate(parts) if glob.has_magic(part))
+
+
+def _is_of_saved(file: Path, saved: set[Path]) -> bool:
+    """Whether a file only describes what Hugging Face's save_to_disk wrote beside it."""
+    if file.name == SAVED_DICT:
+        return any(folder.parent == file.parent for folder in saved)
+    return file.name in SAVED_NAMES and file.parent in saved
+
+
+def _listed(files: Iterable[Path], beside: Counter[str]) -> str:
+    """What there is, for people: suffixes with numbers, names where there is no suffix."""
+    named = sorted(legible(file.name) for file in files if not file.suffix)
+    counted = Counter(suffix_of(file) for file in files if file.suffix) + beside
+    counted += Counter({"others without a suffix": max(len(named) - SHOWN, 0)})
+    return ", ".join([*named[:SHOWN], *(f"{what} {n}" for what, n in counted.most_common())]) or "nothing"
 
 
 def _is_wanted(file: Path) -> bool:
-    """Of files without a telling name, JSON lines alone are: such are the files of extracted dumps."""
+    """Of files without a telling name, those of extracted dumps are."""
     if file.suffix:
         return is_read(file.name)
     try:
-        return kind_of(file)[0] == ".jsonl"
+        return kind_of(file)[0] in (".jsonl", EXTRACTED)
     except DataError:
         return False
-
-
-def _glob(pattern: str) -> Iterator[Path]:
-    """Files that match, and those of folders that match; each once."""
-    seen: set[Path] = set()
-    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path.glob finds hidden files too)
-    for match in map(Path, matches):
-        if any((folder / "run.lock").exists() for folder in (match, *match.parents)):
-            continue
-        for file in [match] if match.is_file() else _walk(match):
-            if file not in seen:
-                seen.add(file)
-                yield file
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file():
-            yield entry
-        elif entry.is_dir() and not (entry / "run.lock").exists():
-            yield from _walk(entry)
 
 
 # -- standard input ---------------------------------------------------------------------------

@@ -1,31 +1,35 @@
 """Tables → records: .parquet and .csv or .tsv, a row for a record.
 
 In: a stream. Out: :class:`Record`. Of a .parquet only the columns that are needed are read, in batches of a
-few rows. A .csv is read line by line; its first row names the columns; a field may hold line ends within
-quotes. A row of another length, or with broken quotes, is dropped and counted.
+few rows. A .csv or .tsv is read line by line; its first row names the columns. In a .csv a field may hold
+line ends within quotes; a .tsv has no quotes. A row of another length, or with broken quotes, is dropped and
+counted, and no row with it.
 """
 
 import csv
 import io
+import itertools
+import re
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from yanmo.text.containers import DAMAGED, read_whole
-from yanmo.text.encodings import LONGEST, read_lines
-from yanmo.text.fields import roots
+from yanmo.text.encodings import Line, read_lines
+from yanmo.text.fields import BESIDE, roots
 from yanmo.text.records import UNDECODABLE, NeedsExtra, Record, Unusable, record_of
 
 ROWS = 64
 """Rows of a .parquet in memory at a time."""
-BESIDE_NAMES = (
-    "id url title author date time timestamp source category tags language lang"
-    " 标题 作者 来源 时间 日期 分类 文件名"
-)
-BESIDE = frozenset(BESIDE_NAMES.split())
-"""Columns of a .parquet that are kept beside the text."""
 RAGGED = "row of another length"
 BROKEN = "broken row"
+LONGEST_ROW = 1 << 26
+"""Characters of a row of a .csv: more are taken for a quote that is missing."""
+DELIMITERS = (",", ";", "\t", "|")
+NAMED_DELIMITER = re.compile('"?sep=(.)"?', re.IGNORECASE)
+"""How Excel names it in a line of its own."""
+QUOTED = re.compile('"[^"]*+"')
 
 
 def read_parquet(stream: BinaryIO, path: str) -> Iterator[Record]:
@@ -71,39 +75,45 @@ def _rows(parquet: Any, source: Any, path: str) -> Iterator[Record]:
                 )
 
 
-def read_csv(stream: BinaryIO, path: str, encoding: str, delimiter: str = "") -> Iterator[Record]:
-    """The rows of a .csv, or of a .tsv, whose delimiter is a tab.
+def read_csv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
+    """The rows of a .csv.
 
     Raises:
         Unusable: the first row has no such column.
         LookupError: no encoding has this name.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
-    lines = _LineSource(stream, encoding)
-    first = lines.peek()
-    rows = csv.reader(lines, delimiter=delimiter or _delimiter(first), strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))
+    lines = _Lines(stream, encoding)
+    yield from _records(_quoted_rows(lines, lines.delimiter()), lines, path)
+
+
+def read_tsv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
+    """The rows of a .tsv: a line each, in which quotes are characters like others.
+
+    Raises: as :func:`read_csv`.
+    """
+    lines = _Lines(stream, encoding)
+    lines.delimiter()
+    rows = (line.rstrip("\r\n").split("\t") if line.strip() else [] for line in lines)
+    yield from _records(((row, "") for row in rows), lines, path)
+
+
+def _records(rows: Iterator[tuple[list[str], str]], lines: "_Lines", path: str) -> Iterator[Record]:
+    """Records of (row, what is broken in it)."""
     header: list[str] = []
     number, is_first = 0, True
-    while True:
-        began, broken, row = lines.number + 1, "", None
-        try:
-            row = next(rows, None)
-            if row is None:
-                return
-        except csv.Error as error:
-            broken = f"{BROKEN}: {error}"
+    for row, broken in rows:
         if not (row or broken or lines.undecodable):
             continue  # a blank line
         if row and not header and not lines.undecodable:
             header = [name.strip() for name in row]
             continue
         number += 1
-        record = Record(number, lines.spent(), "", lines.encoding, place=f":{began}")
+        record = Record(number, lines.spent(), "", lines.encoding, place=f":{lines.began}")
         if lines.undecodable:
             yield replace(record, dropped=UNDECODABLE, why=f"not readable text: {lines.undecodable}")
-            lines.undecodable = ""
-        elif row is None:
-            yield replace(record, dropped=BROKEN, why=broken)
+        elif broken:
+            yield replace(record, dropped=BROKEN, why=f"{BROKEN}: {broken}")
         elif len(row) != len(header):
             yield replace(record, dropped=RAGGED, why=f"{RAGGED}: {len(row)} fields, not {len(header)}")
         else:
@@ -111,38 +121,113 @@ def read_csv(stream: BinaryIO, path: str, encoding: str, delimiter: str = "") ->
             is_first = False
 
 
-def _delimiter(first: str) -> str:
-    return max((",", ";", "\t"), key=first.count)
+def _quoted_rows(lines: "_Lines", delimiter: str) -> Iterator[tuple[list[str], str]]:
+    """Rows whose fields may hold line ends within quotes.
+
+    Where the quotes of a row do not fit, it is the line in which it begins that is lost. Of the lines behind
+    it, each up to where that was noticed is a row or lost by itself; there, all begins anew. So no line is
+    read more than three times.
+    """
+    alone = 0
+    for line in lines:
+        following = [line] if alone else itertools.chain([line], lines.rest_of_row(len(line)))
+        alone -= alone > 0
+        try:
+            yield next(csv.reader(following, delimiter=delimiter, strict=True), []), ""
+        except csv.Error as error:
+            alone = max(alone, lines.give_back() - 1)
+            yield [], str(error)
 
 
-class _LineSource:
-    """Lines for the csv reader, and what was spent on them."""
+@dataclass(slots=True)
+class _Line:
+    """A line with its end; or why it cannot be decoded."""
+
+    text: str
+    number: int
+    size: int
+    encoding: str
+    undecodable: str
+
+
+class _Lines:
+    """Lines for the csv reader, which may give those of a row back, and what was spent on them.
+
+    A lone carriage return ends a line as well, as Excel on a Mac writes it.
+    """
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        self._lines = read_lines(stream, encoding)
-        self._first = next(self._lines, None)
-        self.number = 0
+        self._read = _cut_lines(read_lines(stream, encoding))
+        self._given_back: deque[_Line] = deque()
+        self._row: list[_Line] = []
+        self._size = 0
         self.encoding = ""
         self.undecodable = ""
-        """Why a line since the last record could not be decoded."""
-        self._size = 0
+        """Why a line of the row could not be decoded."""
 
-    def peek(self) -> str:
-        """The first line."""
-        return self._first.text if self._first is not None else ""
+    def delimiter(self) -> str:
+        """What stands between fields, by the first line; what only names it is passed over."""
+        first = self._next()
+        if first is None:
+            return ","
+        if named := NAMED_DELIMITER.fullmatch(first.text.strip(" \r\n")):
+            return named[1]
+        self._given_back.append(first)
+        plain = QUOTED.sub("", first.text)
+        return max(DELIMITERS, key=plain.count)
 
-    def __iter__(self) -> "_LineSource":
-        return self
+    @property
+    def began(self) -> int:
+        """The number of the row's first line."""
+        return self._row[0].number
 
-    def __next__(self) -> str:
-        line, self._first = self._first or next(self._lines), None
-        self.number += 1
-        self._size += line.size
-        self.encoding = line.encoding or self.encoding
-        self.undecodable = self.undecodable or line.undecodable
-        return line.text + "\n"
+    def __iter__(self) -> Iterator[str]:
+        """The first line of each row."""
+        while line := self._next():
+            self._row, self.undecodable = [], ""
+            yield self._taken(line)
+
+    def rest_of_row(self, size: int) -> Iterator[str]:
+        """More lines, as far as a row goes."""
+        while size <= LONGEST_ROW and (line := self._next()):
+            size += len(line.text)
+            yield self._taken(line)
+
+    def give_back(self) -> int:
+        """Take all lines of a row but the first as not read. Gives how many."""
+        back = self._row[1:]
+        self._given_back.extendleft(reversed(back))
+        del self._row[1:]
+        self.undecodable = ""
+        return len(back)
 
     def spent(self) -> int:
         """Bytes since the last record."""
         spent, self._size = self._size, 0
         return spent
+
+    def _next(self) -> _Line | None:
+        return self._given_back.popleft() if self._given_back else next(self._read, None)
+
+    def _taken(self, line: _Line) -> str:
+        self._row.append(line)
+        self._size += line.size
+        line.size = 0  # it is spent once
+        self.encoding = line.encoding or self.encoding
+        self.undecodable = self.undecodable or line.undecodable
+        return line.text
+
+
+def _cut_lines(lines: Iterator[Line]) -> Iterator[_Line]:
+    """Lines cut at lone carriage returns, each with its share of the bytes."""
+    number = 0
+    for line in lines:
+        *heads, last = line.text.split("\r")
+        texts = [f"{head}\r" for head in heads]
+        if last or not heads:
+            texts.append("")
+        texts[-1] += f"{last}\n"
+        length = sum(map(len, texts))
+        for text in texts:
+            number += 1
+            yield _Line(text, number, line.size * len(text) // length, line.encoding, line.undecodable)
