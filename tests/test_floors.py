@@ -95,7 +95,7 @@ SIBLINGS = {
     "text.epub": {"text.containers", "text.markup", "text.records"},
     "text.demo": {"text.demo_lexicon"},
     "text.crawl.addresses": {"text.crawl.profile"},
-    "text.crawl.page": {"text.crawl.profile", "text.encodings"},
+    "text.crawl.page": {"text.crawl.profile", "text.damage", "text.encodings", "text.markup"},
     "text.crawl.frontier": {"text.crawl.addresses", "text.crawl.page", "text.crawl.profile"},
     "text.crawl.robots": {"text.crawl.profile"},
     "text.crawl.rows": {

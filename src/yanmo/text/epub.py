@@ -14,7 +14,7 @@ from typing import BinaryIO
 from xml.etree import ElementTree
 
 from yanmo.text.containers import DAMAGED, ENCRYPTED, member_reader, open_zip, read_whole
-from yanmo.text.markup import Lines, decoded_page
+from yanmo.text.markup import Lines, decoded_page, scan, seen
 from yanmo.text.records import EMPTY, Record, Unusable
 
 CONTAINER = "META-INF/container.xml"
@@ -154,7 +154,7 @@ def _links(root: ElementTree.Element) -> Iterator[tuple[str, str]]:
 def _chapter(data: bytes, heading: str) -> str:
     source = decoded_page(data)[0]
     _refuse_entities(source)
-    page = Lines(source)
+    page = Lines(seen(scan(source)))
     is_headed = page.has_heading or heading in page.lines[:3]
     lines = page.lines if is_headed or not heading or not page.lines else [heading, *page.lines]
     return "\n".join(lines)
