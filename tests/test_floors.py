@@ -42,6 +42,7 @@ SIBLINGS = {
     "storage": {"errors"},
     "workers": {"errors"},
     "text.clean.judge": {"text.encodings"},
+    "text.clean.characters": {"text.markup"},
     "text.clean.rules": {
         "text.clean.ads",
         "text.clean.characters",

@@ -115,7 +115,7 @@ def main_text(source: str) -> tuple[str, dict[str, str]]:
     return text, {name: str(value) for name, value in known.items() if value}
 
 
-def extracted(page: "Seen", tables: bool = True) -> dict[str, Any]:
+def extracted(page: "Seen") -> dict[str, Any]:
     """What trafilatura finds on a page: its main text and what is known of it; nothing if it stumbles."""
     try:
         import trafilatura
@@ -125,9 +125,7 @@ def extracted(page: "Seen", tables: bool = True) -> dict[str, Any]:
     found = None
     if page.depth < MAX_DEPTH:
         with contextlib.suppress(Exception):  # of a hostile page, which ours has read already
-            found = trafilatura.bare_extraction(
-                page.source, include_comments=False, include_tables=tables, with_metadata=True
-            )
+            found = trafilatura.bare_extraction(page.source, include_comments=False, with_metadata=True)
     return found.as_dict() if isinstance(found, trafilatura.settings.Document) else {}
 
 

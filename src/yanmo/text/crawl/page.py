@@ -180,7 +180,7 @@ def _outermost(elements: list[Any]) -> list[Any]:
 
 def _main_text(pieces: list[Piece]) -> str:
     """What trafilatura takes for the main text."""
-    return _join(extracted(seen(pieces), tables=False).get("text", "").split("\n"))
+    return _join(extracted(seen(pieces)).get("text", "").split("\n"))
 
 
 def _lines(elements: list[Any]) -> list[str]:
