@@ -12,7 +12,7 @@ FLOORS = {
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
     "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1,
     "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1, "text.report": 1, "text.report_page": 1,
-    "text.crawl.profile": 1, "text.crawl.addresses": 1, "text.crawl.page": 1, "text.crawl.journal": 1,
+    "text.crawl.profile": 1, "text.crawl.addresses": 1, "text.crawl.page": 1, "text.crawl.journal": 1, "text.crawl.handler": 1,
     "text.crawl.frontier": 1, "text.crawl.robots": 1, "text.crawl.rows": 1, "text.crawl.spider": 1, "text.crawl.runner": 1,
     "text.demo": 1, "text.demo_lexicon": 1, "text.kinds": 1, "text.sources": 1, "text.containers": 1, "text.fields": 1,
     "text.json_values": 1, "text.damage": 1, "text.pieces": 1, "text.tables": 1, "text.markup": 1, "text.epub": 1,
@@ -43,6 +43,7 @@ SIBLINGS = {
     "storage": {"errors"},
     "workers": {"errors"},
     "text.clean.judge": {"text.encodings"},
+    "text.clean.characters": {"text.markup"},
     "text.clean.rules": {
         "text.clean.ads",
         "text.clean.characters",
@@ -96,7 +97,7 @@ SIBLINGS = {
     "text.epub": {"text.containers", "text.elements", "text.encodings", "text.markup", "text.records"},
     "text.demo": {"text.demo_lexicon"},
     "text.crawl.addresses": {"text.crawl.profile"},
-    "text.crawl.page": {"text.crawl.profile", "text.encodings"},
+    "text.crawl.page": {"text.crawl.profile", "text.damage", "text.encodings", "text.markup"},
     "text.crawl.frontier": {"text.crawl.addresses", "text.crawl.page", "text.crawl.profile"},
     "text.crawl.robots": {"text.crawl.profile"},
     "text.crawl.rows": {

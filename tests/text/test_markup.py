@@ -9,7 +9,7 @@ from tests.makers.work import Reading, Text, assert_linear, calls
 from yanmo.errors import ConfigError, DataError
 from yanmo.text import markup
 from yanmo.text.documents import CorpusCounts, Document
-from yanmo.text.markup import Lines
+from yanmo.text.markup import Lines, scan, seen
 
 pytest.importorskip("trafilatura")
 PARAGRAPH = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。"
@@ -20,6 +20,10 @@ PAGE = """<!DOCTYPE html><html><head>{meta}<title>第一回 开端</title><scrip
 
 def page(body: str = f"<p>{PARAGRAPH}</p>" * 9, meta: str = "") -> str:
     return PAGE.format(body=body, meta=meta)
+
+
+def lines_of(source: str) -> list[str]:
+    return Lines(seen(scan(source))).lines
 
 
 def read_page(tmp_path: Path, data: bytes, name: str = "a.html") -> Document:
@@ -128,7 +132,7 @@ def test_a_page_with_entities_of_its_own_is_no_bomb(tmp_path: Path) -> None:
 def test_lines_are_paragraphs_and_headings() -> None:
     source = """<h2>第一回<br/>开端</h2><p>甲
     乙<ruby>漢<rp>(</rp><rt>han</rt><rp>)</rp></ruby> a\n b</p><ul><li>丙<li>丁</ul>戊<svg><text>x</text></svg>&lt;己&nbsp;庚"""
-    assert Lines(source).lines == ["第一回 开端", "甲乙漢 a b", "丙", "丁", "戊<己\xa0庚"]
+    assert lines_of(source) == ["第一回 开端", "甲乙漢 a b", "丙", "丁", "戊<己\xa0庚"]
 
 
 @pytest.mark.parametrize(
@@ -157,18 +161,18 @@ def test_no_part_of_a_source_is_looked_at_again_and_again(
     def source(length: int) -> str:
         return f"<p>甲</p>{start}{unit * (length // len(unit))}{end}"
 
-    assert Lines(source(100_000)).lines[0] == "甲"
+    assert lines_of(source(100_000))[0] == "甲"
     reading = Reading(monkeypatch, markup)
 
     def characters(length: int) -> int:
         reading.characters = 0
         text = Text(source(length))
         text.reading = reading
-        Lines(text)
+        lines_of(text)
         return reading.characters
 
     assert_linear(characters, 2000)
-    assert_linear(lambda length: calls(Lines, source(length)), 2000)
+    assert_linear(lambda length: calls(lines_of, source(length)), 2000)
 
 
 def test_a_page_of_open_ends_gives_its_text(tmp_path: Path) -> None:
@@ -192,8 +196,8 @@ def test_a_page_of_open_ends_gives_its_text(tmp_path: Path) -> None:
     ],
 )
 def test_an_odd_declaration_ends_nothing(tmp_path: Path, odd: str) -> None:
-    assert Lines(f"<p>甲</p>{odd}").lines[0] == "甲"
-    assert Lines(f"<p>甲</p>{odd}<p>乙</p>").lines[-1].endswith("乙")
+    assert lines_of(f"<p>甲</p>{odd}")[0] == "甲"
+    assert lines_of(f"<p>甲</p>{odd}<p>乙</p>")[-1].endswith("乙")
     (tmp_path / "a.html").write_text(page(f"<p>{PARAGRAPH}</p>{odd}"), encoding="utf-8")
     (tmp_path / "b.html").write_text(page(), encoding="utf-8")
     assert [PARAGRAPH in found.text for found in read(tmp_path)] == [True, True]
@@ -217,10 +221,127 @@ def test_an_odd_declaration_ends_nothing(tmp_path: Path, odd: str) -> None:
     ],
 )
 def test_tags_are_told_from_text(source: str, lines: list[str]) -> None:
-    assert Lines(source).lines == lines
+    assert lines_of(source) == lines
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trafilatura", None)
     with pytest.raises(ConfigError, match="reading .html takes trafilatura"):
         read_page(tmp_path, page().encode())
+
+
+# -- what a page hides ------------------------------------------------------------------------
+
+HIDING = [
+    "hidden",
+    "HIDDEN=''",
+    "hidden=until-found class=x",
+    'style="display:none"',
+    "style='Color:red; DISPLAY : None !important;'",
+    "style=display:none",
+    'style="display&#58;none"',
+    'style="display:block;display:none"',
+    'style="display:none!important;display:block"',
+    'style="/* x */display:/**/none"',
+    'style="position:absolute;visibility: HIDDEN"',
+    'style="visibility:collapse"',
+    'style="font-size:0"',
+    'style="FONT-SIZE : 0PX ! important"',
+    'style="font-size:0.0em;color:#fff"',
+    'style="font-size:.0%"',
+]
+SHOWING = [
+    "class=hidden",
+    'title="hidden"',
+    'data-style="display:none"',
+    "aria-hidden=true",
+    'style="display:none;display:block"',
+    'hidden style="display:inline"',
+    'style="visibility:visible"',
+    'style="font-size:0.8em"',
+    'style="font-size:10px"',
+    'style="overflow:hidden"',
+    "style",
+    'style="color:red" style="display:none"',
+]
+
+
+@pytest.mark.parametrize("how", HIDING)
+def test_what_a_tag_hides_is_no_text(how: str) -> None:
+    for tag in ("span", "div", "p", "td", "custom-tag"):
+        inside = f"盗<b>版<br>可耻<img src=x>{'<i>' * 3}</b>了"
+        text = "".join(lines_of(f"<div>夜深<{tag} {how}>{inside}</{tag}>了。</div><p>雨停</p>"))
+        assert text == "夜深了。雨停", tag
+
+
+@pytest.mark.parametrize("how", SHOWING)
+def test_what_no_tag_hides_is_text(how: str) -> None:
+    assert lines_of(f"夜<span {how}>深</span>了") == ["夜深了"]
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("<p hidden>甲<p>乙", ["乙"]),
+        ("<ul><li hidden>甲<li>乙</ul>", ["乙"]),
+        ("<p hidden>甲<div>乙</div>", ["乙"]),
+        ("<div><span hidden>甲</div>乙", ["乙"]),
+        ("<table><tr><td hidden>甲<td>乙<tr hidden><td>丙<tr><td>丁</table>", ["乙", "丁"]),
+        ("<span hidden>甲</b>乙</span>丙", ["丙"]),
+        ("<div hidden>甲<div>乙</div>丙</div>丁", ["丁"]),
+        ("<span hidden/>甲", ["甲"]),
+        ("<br hidden>甲<input hidden>乙", ["甲乙"]),
+        ("<ruby>漢<rt>かん</ruby>字", ["漢字"]),
+        ("<div style='font-size:0'>甲<p style='font-size:16px'>乙</p>丙</div>", ["乙"]),
+        ("<div style='font-size:0'><p style='font-size:120%'>甲</p></div>乙", ["乙"]),
+        ("<div style='visibility:hidden'>甲<p style='visibility:visible'>乙</p></div>", ["乙"]),
+        ("<div hidden>甲<p style='visibility:visible;display:block'>乙</p></div>丙", ["丙"]),
+    ],
+)
+def test_a_hidden_element_ends_where_a_browser_ends_it(source: str, lines: list[str]) -> None:
+    assert lines_of(source) == lines
+
+
+def test_a_page_that_a_script_shows_later_is_read() -> None:
+    article = "".join(f"<p>第{n}日，{PARAGRAPH}</p>" for n in range(9))
+    source = f"<h1>题</h1><div style='visibility:hidden'>{article}</div><p>版权</p>"
+    assert lines_of(source).count("题") == 1 and len(lines_of(source)) == 11
+
+
+def test_what_is_hidden_is_in_no_kind_of_file(tmp_path: Path) -> None:
+    noise = "".join(f"<span {how}>偷文者无耻</span>" for how in HIDING)
+    body = f"<p>{PARAGRAPH}{noise}</p>" * 9
+    html_page = read_page(tmp_path, page(body).encode())
+    assert html_page.text.count(PARAGRAPH) == 9 and "偷文" not in html_page.text
+    chapter = ONE.replace("<p>甲</p>", body)
+    (epub,) = read(book(tmp_path / "a.epub", **{"OEBPS/text/1.xhtml": chapter}))
+    assert epub.text.count(PARAGRAPH) == 10 and "偷文" not in epub.text
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<p hidden>",
+        "<span style=display:none></span>",
+        "<p style='/*",
+        "<b><p></b>",
+        "<p x=1 hidden ",
+        "<a =\"'",
+    ],
+)
+def test_hiding_is_no_more_work_than_its_length(unit: str) -> None:
+    def work(length: int) -> int:
+        source = "<p>甲</p>" + unit * (length // len(unit)) + ">"
+        return calls(lines_of, source)
+
+    assert lines_of("<p>甲</p>" + unit * (300_000 // len(unit)) + ">")[0] == "甲"
+    assert_linear(work, 3000)
+
+
+def test_no_library_is_given_a_tag_of_countless_attributes() -> None:
+    tag = f"<p {' '.join(f'a{n}=1' for n in range(60_000))}>"
+    source = seen(scan(f"<a href='x.html' {'b ' * 60_000}>甲</a>{tag}乙")).source
+    assert source.startswith("<!doctype html><a href='x.html' b") and "甲" in source and "乙" in source
+    assert len(source) < 2000
+    few = "<p " + " ".join(f'data-{n}="值{n}"' for n in range(90)) + ">丙"
+    assert few in seen(scan(few)).source

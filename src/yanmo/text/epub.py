@@ -28,7 +28,7 @@ from yanmo.text.containers import (
 )
 from yanmo.text.elements import Element, elements
 from yanmo.text.encodings import decode
-from yanmo.text.markup import Lines, decoded_page
+from yanmo.text.markup import Lines, decoded_page, scan, seen
 from yanmo.text.records import EMPTY, Record, Unusable
 
 CONTAINER = "META-INF/container.xml"
@@ -245,7 +245,7 @@ def _with_entities(source: str) -> str:
 
 
 def _text(source: str, heading: str) -> str:
-    page = Lines(source)
+    page = Lines(seen(scan(source)))
     is_headed = page.has_heading or heading in page.lines[:3]
     lines = page.lines if is_headed or not heading or not page.lines else [heading, *page.lines]
     return "\n".join(lines)

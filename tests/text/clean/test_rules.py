@@ -1,6 +1,7 @@
 """Every rule: what it changes, what it leaves, and that clean text stays as it is."""
 
 import doctest
+import html
 import importlib
 from datetime import date
 
@@ -60,16 +61,61 @@ def test_every_switch_changes_the_rules(name):
 
 @given(st.text(max_size=400))
 def test_no_text_breaks_a_rule_and_cleaning_twice_changes_nothing_more(text):
-    """But for markup and mojibake, each of which takes off one layer: behind it another may come to light."""
+    """But for mojibake, which takes off one layer: behind it another may come to light."""
     rules = rules_for(CleanConfig(width="all", indentation="two"))
     once = clean(text, rules)
     again = clean(once.text, rules)
     assert once.dropped or again.dropped or clean(again.text, rules).text == again.text
-    rules = rules_for(CleanConfig(width="all", indentation="two", markup=False, mojibake=False))
+    rules = rules_for(CleanConfig(width="all", indentation="two", mojibake=False))
     once = clean(text, rules)
     if not once.dropped:
         again = clean(once.text, rules)
         assert (again.text, again.dropped) == (once.text, "")
+
+
+FRAGMENTS = [
+    "&", "amp;", "#38;", "#x26;", "lt;", "gt;", "quot;", "nbsp;", "#60;", "#62;", ";", "<", ">", "</", "/>", "b", "br", "p",
+    "<b>", "</b>", "<script>", "</script>", "<rt>", "<!--", "-->", "他", "走了。", "\n", " ", "=", "&#9", "7;", "not", "copy;",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join))
+def test_markup_taken_out_once_is_out(text):
+    once = characters.markup(text)
+    assert characters.markup(once) == once
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 7, 50])
+def test_what_was_escaped_several_times_is_no_text(layers):
+    page = "<p>“半夜”</p>“谁&nbsp;在”<br/>敲门<script>x()</script>？&copy; A&B"
+    for _ in range(layers):
+        page = html.escape(page)
+    plain = "\n“半夜”\n“谁\xa0在”\n敲门？© A&B"
+    assert characters.markup(page) == plain
+    for old in ("&", "&#38;", "&#x26;", "&#0038;", "&AMP;"):
+        assert characters.markup(page.replace("&amp;", f"{old}amp;").replace("&", "&amp;")) == plain
+
+
+@pytest.mark.parametrize(
+    "text", ["A&B", "AT&T; x", "&notit; &copyx;", "R&D &#7;", "&abcdefghij;", "若 a&lt b"]
+)
+def test_ampersands_that_are_no_references_stay(text):
+    assert characters.markup(text) == text
+
+
+@pytest.mark.parametrize(
+    "unit", ["&amp;", "&#38;", "&amp;amp;", "&lt;b&gt;", "&#&#57;7;", "<<b>b>", "<object>", "<svg><script>"]
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_layers_without_end_are_no_more_work_than_their_length(unit, nested):
+    def hostile(length):
+        count = length // len(unit)
+        half = len(unit) // 2
+        return "他" + (unit[:half] * count + unit[half:] * count if nested else unit * count) + "走"
+
+    once = characters.markup(hostile(200_000))
+    assert characters.markup(once) == once
+    assert_linear(lambda length: calls(characters.markup, hostile(length)), 2000)
 
 
 SPELLINGS = [

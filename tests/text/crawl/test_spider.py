@@ -74,6 +74,25 @@ def test_large_slow_and_broken_pages_end_within_their_limits(monkeypatch: pytest
     assert manifest["found"] == sum(manifest["counts"].values())
 
 
+def test_headers_without_end_are_given_up_and_the_connection_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spider, "TRIES", 1)
+    unit = {f"X-{n}": "x" * 1000 for n in range(100)}
+    many = {f"X-{n}": "x" * 1000 for n in range(3000)}
+    pages = site_with(
+        many=Answer(b"x", headers=many),
+        folded=Answer(b"x", headers={"X-Long": "\r\n ".join(["x" * 1000] * 3000)}),
+        short=Answer(text_page("短", "短的正文").body, headers=unit),
+        again=Answer(text_page("又", "又一篇正文").body, headers=unit),
+        more=Answer(text_page("多", "多的正文").body, headers=unit),
+    )
+    with Site(pages) as site:
+        manifest = crawl(toml(site))
+    assert {"many: max_page_mb", "folded: max_page_mb"} == failures(manifest)
+    assert manifest["counts"] == {"list": 1, "kept": 4, "refused": 2}
+
+
 def test_redirects_end_and_obey_robots_and_stay_on_the_site() -> None:
     with Site({"/*": text_page("受害", "内网的秘密")}, "127.0.0.2") as victim:
         pages = site_with(

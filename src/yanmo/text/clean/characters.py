@@ -7,10 +7,12 @@ that a rule with nothing to do costs next to nothing.
 import html
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from html.entities import html5
 from typing import Literal
 
 from yanmo.errors import ConfigError
+from yanmo.text.markup import BLOCKS, SILENT, VERBATIM
 
 LATIN_MOJIBAKE = re.compile("[\xc0-\xff][\x80-\xbf\u0152-\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]")
 """UTF-8 read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
@@ -23,18 +25,21 @@ INLINE = (
     "a|abbr|b|big|cite|code|del|em|font|i|iframe|img|input|ins|label|link|meta|rb|rp|ruby|s|small|span|strong|sub|sup|tt|u|"
     "script|style"
 )
-BREAKING = (
-    "article|aside|blockquote|body|br|center|dd|div|dl|dt|footer|form|h[1-6]|head|header|hr|html|li|main|nav|noscript|"
-    "ol|option|p|pre|section|select|table|tbody|tfoot|thead|title|tr|ul"
-)
+BREAKING = "|".join(sorted((BLOCKS | {"head", "noscript", "select"}) - {"td", "th"}))
 TAG = re.compile(
     rf"<(?P<close>/?)(?:(?P<breaking>{BREAKING})|(?P<cell>td|th)|(?P<inline>{INLINE}))"
     r"(?P<more>\s[^<>]{0,500})?/?>",
     re.IGNORECASE,
 )
-UNSEEN = re.compile(r"<(script|style|rt)\b[^<>]{0,500}>", re.IGNORECASE)
+UNSEEN = re.compile(rf"<({'|'.join(sorted(SILENT | VERBATIM))})(?=[\s/>])[^<>]{{0,500}}>", re.IGNORECASE)
+CLOSED = re.compile(r"</([a-zA-Z])(?=[\s/>])")
+"""Names of one letter that somewhere end."""
 COMMENTS = re.compile(r"<!--(?:(?!<!--).){0,2000}?-->", re.DOTALL)
-ENTITIES = re.compile(r"&(?:[A-Za-z]{2,8}|#\d{2,7}|#[xX][0-9A-Fa-f]{2,6});")
+AMPERSANDS = re.compile(r"&(?:amp;|#0{0,4}38;|#x0{0,4}26;)+", re.IGNORECASE)
+"""An ampersand, however often it was escaped."""
+MAX_LAYERS = 9
+"""Times that markup is taken out to see whether more appears; what is deeper is no left-over of a page."""
+ENTITIES = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,7}|#\d{2,7}|#[xX][0-9A-Fa-f]{2,6});")
 
 LINE_ENDS = "\x85\u2028\u2029"
 ODD_SPACES = "\xa0\u1680\u2000-\u200a\u202f\u205f\u3164"
@@ -130,6 +135,8 @@ def markup(text: str) -> str:
     r"""Take out what is left of a web page: scripts, comments, the tags of HTML, character references.
 
     Only names that HTML has are tags: <斗破苍穹> and a<b stay. A tag of a paragraph, item or row ends a line.
+    What was escaped, once or more often, is markup too; so a second time finds nothing. A text in which
+    markup appears from under markup without end is made so on purpose, and stays as it is.
 
     >>> markup("萧炎&nbsp;道：&ldquo;好。&rdquo;<br/>走了。</p><!-- 广告位 --><b>他</b>")
     '萧炎\xa0道：“好。”\n走了。\n他'
@@ -137,37 +144,51 @@ def markup(text: str) -> str:
     (' 姓名  张三 ', '一\n二\n三', '漢字')
     >>> markup("《<斗破苍穹>》 a<b，b>c &amp;"), markup("AT&T; 5 < 6")
     ('《<斗破苍穹>》 a<b，b>c &', 'AT&T; 5 < 6')
+    >>> markup("&amp;ldquo;好&amp;amp;rdquo;&lt;br/&gt;走"), markup("AT&amp;amp;T &notin; &notit;")
+    ('“好”\n走', 'AT&T ∉ &notit;')
     """
+    before, after = text, _without_a_layer(text)
+    for _ in range(MAX_LAYERS):
+        if after == before:
+            return after
+        before, after = after, _without_a_layer(after)
+    return text
+
+
+def _without_a_layer(text: str) -> str:
+    """A text without the markup that is plain to see."""
     if "<" in text:
         text = _without_unseen(COMMENTS.sub("", text) if "<!--" in text else text)
-        text = TAG.sub(_of_tag, text)
-    return ENTITIES.sub(_character, text) if "&" in text else text
+        text = TAG.sub(partial(_of_tag, closed={name.lower() for name in CLOSED.findall(text)}), text)
+    return ENTITIES.sub(_character, AMPERSANDS.sub("&", text)) if "&" in text else text
 
 
 def _without_unseen(text: str) -> str:
-    """A text without scripts, styles and the readings beside characters, where they are closed."""
+    """A text without scripts, styles and what else holds no text, where they are closed."""
     parts, at = [], 0
     lower = text.lower() if UNSEEN.search(text) else ""
+    never_closed: set[str] = set()
     for opening in UNSEEN.finditer(text) if lower else ():
-        if opening.start() < at:
+        name = opening[1].lower()
+        if opening.start() < at or name in never_closed:
             continue
-        closing = f"</{opening[1].lower()}"
-        end = lower.find(closing, opening.end())
+        end = lower.find(f"</{name}", opening.end())
         end = text.find(">", end) + 1 if end >= 0 else 0
         if not end:
-            break  # nothing more is closed
+            never_closed.add(name)
+            continue
         parts.append(text[at : opening.start()])
         at = end
     return "".join([*parts, text[at:]])
 
 
-def _of_tag(tag: re.Match[str]) -> str:
+def _of_tag(tag: re.Match[str], closed: set[str]) -> str:
     """What is left of a tag: a line end, a space between cells, nothing; itself if it only looks like one."""
     more = (tag["more"] or "").strip(" /\t\n")
     if more and "=" not in more:
         return tag[0]  # a <b and c> d
     name = tag["breaking"] or tag["cell"] or tag["inline"]
-    is_alone = len(name) == 1 and not more and not tag["close"] and f"</{name}" not in tag.string
+    is_alone = len(name) == 1 and not more and not tag["close"] and name.lower() not in closed
     if is_alone and name.lower() != "p":
         return tag[0]  # List<s>
     if tag["cell"]:
@@ -177,8 +198,8 @@ def _of_tag(tag: re.Match[str]) -> str:
 
 def _character(match: re.Match[str]) -> str:
     """What a character reference stands for; itself if HTML knows no such name or it is a control."""
-    found = html.unescape(match[0])
-    return found if found != match[0] and (found >= " " or found in "\t\n") else match[0]
+    found = html.unescape(match[0]) if match[0][1] == "#" else html5.get(match[0][1:], "")
+    return found if found and (found >= " " or found in "\t\n") else match[0]
 
 
 def controls(text: str) -> str:

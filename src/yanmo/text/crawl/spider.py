@@ -186,7 +186,7 @@ class SiteSpider(scrapy.Spider):
             return Fetched(failed="connection refused")
         except (DownloadFailedError, ResponseDataLossError):
             return Fetched(failed="connection lost")
-        except (DownloadCancelledError, IgnoreRequest):  # the limits of size, as sent and unpacked
+        except (DownloadCancelledError, IgnoreRequest):  # the limits of size: sent, unpacked, of headers
             return Fetched(refused=TOO_LARGE)
         except (StopAsked, asyncio.CancelledError):
             raise
@@ -329,7 +329,8 @@ def settings_of(profile: Profile) -> dict[str, Any]:
         "EXTENSIONS_BASE": {"scrapy.extensions.throttle.AutoThrottle": 0},
         "TELNETCONSOLE_ENABLED": False,
         "REMOTE_CONTROL_ENABLED": False,  # it runs whatever code is sent to its port
-        "DOWNLOAD_HANDLERS": dict.fromkeys(["data", "file", "ftp", "s3"]),
+        "DOWNLOAD_HANDLERS": dict.fromkeys(["data", "file", "ftp", "s3"])
+        | dict.fromkeys(["http", "https"], "yanmo.text.crawl.handler.BoundedHandler"),
         "DOWNLOAD_VERIFY_CERTIFICATES": True,
         "CONCURRENT_REQUESTS": 1,
         "CONCURRENT_REQUESTS_PER_DOMAIN": 1,
