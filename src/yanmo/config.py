@@ -27,9 +27,9 @@ class CorpusConfig(Section):
     """Where the text comes from (``text/documents.py``)."""
 
     path: tuple[str, ...] = ()
-    """Files (.txt .json .jsonl .csv .tsv .html .epub .parquet; packed as .gz .zst .bz2 .xz .zip), folders and
-    globs of them, `-` for standard input; `yanmo:demo` is the embedded demo corpus. The positional arguments
-    of `yanmo train` set it."""
+    """Files (.txt .json .jsonl .csv .tsv .html .epub .docx .parquet; packed as .gz .zst .bz2 .xz .zip),
+    folders and globs of them, `-` for standard input; `yanmo:demo` is the embedded demo corpus. The
+    positional arguments of `yanmo train` set it."""
     text_field: str = "text"
     """Which field of a JSON object, or column of a table, is the text: `content`; `段落.内容` descends, and
     joins what it finds in a list by line ends; `title+content` joins fields."""

@@ -1,6 +1,7 @@
 import csv
 import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.makers.documents import read
 from tests.makers.work import assert_linear, calls
 from yanmo.errors import ConfigError, DataError
 from yanmo.text import tables
+from yanmo.text.containers import FREE_BYTES
 from yanmo.text.documents import CorpusCounts
 from yanmo.text.records import Record
 from yanmo.text.tables import read_csv, read_tsv
@@ -202,6 +204,63 @@ def test_a_damaged_parquet_is_no_table(tmp_path: Path) -> None:
         counts = CorpusCounts()
         read(tmp_path, counts=counts)
         assert counts.documents_dropped["damaged archive"] == 1, number
+
+
+def test_a_damaged_row_group_costs_itself(tmp_path: Path) -> None:
+    texts = [f"{chr(0x4E00 + n)}" * (n % 50 + 1) for n in range(300)]
+    path = write_parquet(tmp_path / "a.parquet", {"text": texts}, row_group_size=100, compression="gzip")
+    start = pq.ParquetFile(path).metadata.row_group(1).column(0).dictionary_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 200] = bytes(200)
+    path.write_bytes(data)
+    counts = CorpusCounts()
+    assert [d.text for d in read(path, counts=counts)] == texts[:100] + texts[200:]
+    assert counts.documents_dropped == {"damaged archive": 1}
+    assert counts.dropped[0].startswith(f"{path}/row-group-1: ")
+
+
+def test_a_row_that_cannot_be_decoded_costs_itself(tmp_path: Path) -> None:
+    values = pa.array(["甲".encode(), b"\xff\xfe", "丙".encode()]).view(pa.string())
+    write_parquet(tmp_path / "a.parquet", {"text": values, "id": [1, 2, 3]})
+    counts = CorpusCounts()
+    assert [d.text for d in read(tmp_path / "a.parquet", counts=counts)] == ["甲", "丙"]
+    assert counts.documents_dropped == {"undecodable": 1}
+
+
+@pytest.mark.parametrize("wrapper", ["", ".zip"])
+def test_a_value_that_stands_in_every_row_is_counted_as_often(tmp_path: Path, wrapper: str) -> None:
+    values = pa.DictionaryArray.from_arrays(pa.array([0] * 6000, pa.int32()), pa.array(["长" * 300_000]))
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": values}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 12_000
+    if wrapper:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.write(path, "a.parquet")
+        path.unlink()
+    counts = CorpusCounts()
+    found = read(tmp_path, counts=counts)
+    assert 0 < sum(len(d.text.encode()) for d in found) <= FREE_BYTES
+    assert counts.documents_dropped == {"expands too much": 1}
+
+
+def test_a_table_that_says_it_is_too_large_is_not_unpacked(tmp_path: Path) -> None:
+    rows = ["长" * 1_000_000 + str(n) for n in range(9)]
+    path = write_parquet(tmp_path / "a.parquet", {"text": rows}, compression="zstd", use_dictionary=False)
+    with pytest.raises(DataError, match="grows more than"):
+        read(path)
+
+
+def test_texts_that_are_often_the_same_are_no_bomb(tmp_path: Path) -> None:
+    texts = [f"{n % 7}，分久必合，合久必分。" * 20 for n in range(20_000)]
+    path = write_parquet(tmp_path / "a.parquet", {"text": texts, "id": list(range(20_000))})
+    assert [d.text for d in read(path)] == texts
+
+
+def test_what_is_no_string_is_called_what_it_is(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", {"text": [b"x"], "id": [1]})
+    counts = CorpusCounts()
+    read(tmp_path, counts=counts)
+    assert counts.dropped[0].endswith("field 'text' is no string: bytes")
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

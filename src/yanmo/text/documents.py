@@ -7,7 +7,8 @@ chapter; a file of records has one for each record; a .zip is read like a folder
 
 Line ends become ``\\n``, a byte-order mark is taken off and illegal control characters are removed, all
 counted. Cleaning is not done here. ``sources.py`` finds files, ``containers.py`` opens them, and each kind
-has its reader: ``pieces.py``, ``records.py``, ``tables.py``, ``markup.py``, ``epub.py``.
+has its reader: ``pieces.py``, ``records.py``, ``tables.py``, ``markup.py``, ``epub.py``,
+``word.py``.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ from yanmo.text.pieces import read_json_file, read_text
 from yanmo.text.records import EMPTY, NeedsExtra, Record, Unusable, read_jsonl
 from yanmo.text.sources import UnreadableFile, find_files, kind_of, legible, readable, suffix_of
 from yanmo.text.tables import read_csv, read_parquet, read_tsv
+from yanmo.text.word import read_docx
 
 VERSION = 5
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
@@ -285,6 +287,8 @@ def _records(stream: BinaryIO, kind: str, corpus: CorpusConfig) -> Iterator[Reco
             yield read_html(stream, corpus.encoding)
         case ".epub":
             yield from read_epub(stream)
+        case ".docx":
+            yield read_docx(stream)
         case _:
             yield from read_text(stream, corpus.encoding)
 

@@ -9,7 +9,7 @@ import io
 import json
 from pathlib import PurePosixPath
 
-KINDS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".html", ".epub", ".parquet")
+KINDS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".html", ".epub", ".docx", ".parquet")
 """What is read."""
 OTHER_NAMES = {".text": ".txt", ".ndjson": ".jsonl", ".htm": ".html", ".xhtml": ".html"}
 WRAPPERS = (".gz", ".zst", ".bz2", ".xz")
@@ -56,7 +56,8 @@ def sniff(head: bytes) -> str:
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         return ".zst"
     if head.startswith(b"PK\x03\x04"):
-        return ".epub" if b"mimetypeapplication/epub+zip" in head[:200] else ARCHIVE
+        is_word = b"[Content_Types].xml" in head and b"word/" in head
+        return ".epub" if b"mimetypeapplication/epub+zip" in head[:200] else ".docx" if is_word else ARCHIVE
     if head.startswith(b"PAR1"):
         return ".parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from yanmo.text.containers import DAMAGED, read_whole
+from yanmo.text.containers import DAMAGED, FREE_BYTES, Budget, read_whole
 from yanmo.text.encodings import Line, read_lines
 from yanmo.text.fields import BESIDE, roots
 from yanmo.text.records import UNDECODABLE, NeedsExtra, Record, Unusable, record_of
 
 ROWS = 64
 """Rows of a .parquet in memory at a time."""
+DENSE = 20
+"""A row group that is packed more densely than so many times is read in fewer rows at a time."""
 RAGGED = "row of another length"
 BROKEN = "broken row"
 LONGEST_ROW = 1 << 26
@@ -60,19 +62,60 @@ def _is_plain(stream: io.BufferedReader) -> bool:
 
 
 def _rows(parquet: Any, source: Any, path: str) -> Iterator[Record]:
+    """The rows of all row groups; of several, a damaged one is a dropped record."""
     size = source.seek(0, io.SEEK_END)
     source.seek(0)
     with parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20) as table:
         names = list(table.schema_arrow.names)
         wanted = roots(path, names)
         columns = [n for n in names if n in wanted or n in BESIDE] if wanted else None
-        share, number = size / max(table.metadata.num_rows, 1), 0
-        for batch in table.iter_batches(batch_size=ROWS, columns=columns):
-            for row in batch.to_pylist():
+        share, number, is_first = size / max(table.metadata.num_rows, 1), 0, True
+        budget = Budget(lambda: size)
+        for group in range(table.num_row_groups):
+            try:
+                for row in _rows_of_group(table, group, columns, budget):
+                    number += 1
+                    record = Record(number, share, "", "parquet", place=f"#{number}")
+                    if row is None:
+                        yield replace(record, dropped=UNDECODABLE, why="not readable text")
+                        continue
+                    yield record_of(row, path, record, is_first)
+                    is_first = False
+            except (OSError, ValueError) as error:  # pyarrow's are both
+                if table.num_row_groups == 1:
+                    raise
                 number += 1
-                yield record_of(
-                    row, path, Record(number, share, "", "parquet", place=f"#{number}"), number == 1
-                )
+                place = f"/row-group-{group}"
+                yield Record(number, 0, dropped=DAMAGED, place=place, why=str(error).partition("\n")[0])
+
+
+def _rows_of_group(table: Any, group: int, columns: list[str] | None, budget: Budget) -> Iterator[Any]:
+    """The rows of a row group; None for one whose text cannot be decoded.
+
+    What the file says of its size is believed where it speaks against it; what comes out is counted as well,
+    for a value that is stored once may stand in every row.
+    """
+    said = table.metadata.row_group(group)
+    chunks = [said.column(number) for number in range(said.num_columns)]
+    if columns is not None:
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
+    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
+    packed = sum(chunk.total_compressed_size for chunk in chunks)
+    budget.refuse_beyond(unpacked)
+    rows = ROWS if unpacked <= DENSE * packed else min(max(FREE_BYTES // unpacked, 1), ROWS)
+    for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
+        budget.spend(batch.nbytes)
+        try:
+            yield from batch.to_pylist()
+        except UnicodeDecodeError:
+            yield from map(_decoded_row, (batch.slice(number, 1) for number in range(batch.num_rows)))
+
+
+def _decoded_row(batch: Any) -> Any:
+    try:
+        return batch.to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
 
 
 def read_csv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
