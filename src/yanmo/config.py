@@ -44,7 +44,8 @@ class CleanConfig(Section):
     """What `yanmo clean` changes, and what it drops (``text/clean/``)."""
 
     mojibake: bool = True
-    """Repair text that was decoded wrongly: UTF-8 read as Latin-1 or as GBK."""
+    """Repair text that was decoded wrongly: UTF-8, GBK or Big5 read as Latin-1 or Windows-1252, UTF-8 read
+    as GBK, HZ, and `\\uXXXX` typed out."""
     markup: bool = True
     """Take out what is left of web pages: tags, comments, `&nbsp;` and its like."""
     controls: bool = True

@@ -33,7 +33,7 @@ from yanmo.text.records import EMPTY, NeedsExtra, Record, Unusable, read_jsonl
 from yanmo.text.sources import find_files, kind_of, legible, readable, suffix_of
 from yanmo.text.tables import read_csv, read_parquet
 
-VERSION = 4
+VERSION = 5
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
 DEMO = "yanmo:demo"
 NAMED = 1000

@@ -11,9 +11,11 @@ from functools import cache
 from typing import Literal
 
 from yanmo.errors import ConfigError
+from yanmo.text.clean.misread import as_chinese, escapes, hz
+from yanmo.text.encodings import READ_AS_LATIN
 
-LATIN_MOJIBAKE = re.compile("[\xc0-\xff][\x80-\xbf\u0152-\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]")
-"""UTF-8 read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
+MISREAD = re.compile(f"[\xc0-\xff][{READ_AS_LATIN}]")
+"""Bytes read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
 GBK_MOJIBAKE = re.compile("[锛銆鈥鐨鏄涓浜鎴鍦鍙鍚鏂鏈閫紝槸狅]")
 """UTF-8 read as GBK: ， 。 “ 的 是 一 人 我… become one of these, which no Chinese text has often."""
 MIN_GBK_MOJIBAKE = 2
@@ -68,7 +70,8 @@ def mojibake(text: str) -> str:
 
     UTF-8 read as Latin-1 is ftfy's work, with nothing else of it switched on: its other repairs would
     straighten “ ” and make ， half-width. UTF-8 read as GBK is turned back line by line, where all of it
-    but the last character can be; where bytes were lost the line stays as it is.
+    but the last character can be; where bytes were lost the line stays as it is. GBK and Big5 read as
+    Latin-1, HZ and escapes typed out are read back where that gives Chinese (``misread.py``).
 
     >>> mojibake("ä½\xa0å¥½，世界")
     '你好，世界'
@@ -77,8 +80,12 @@ def mojibake(text: str) -> str:
     >>> mojibake("他说：“咖啡馆”——café……")
     '他说：“咖啡馆”——café……'
     """
-    if LATIN_MOJIBAKE.search(text):
+    if MISREAD.search(text):
+        text = as_chinese(text)
+    if MISREAD.search(text):
         text = _ftfy()(text)
+    text = hz(text) if "~{" in text else text
+    text = escapes(text) if "\\u" in text else text
     if GBK_MOJIBAKE.search(text):
         text = "\n".join(map(_as_utf_8, text.split("\n")))
     return text
