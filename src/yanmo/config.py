@@ -36,8 +36,12 @@ class CorpusConfig(Section):
     encoding: str = "auto"
     """`auto` finds UTF-8, UTF-16, GB18030 and Big5, and believes what a page declares if it looks right; any
     name Python knows, such as `shift_jis`, is used as given."""
+    separator: str = ""
+    """What stands between the texts of a file, such as `<|endoftext|>`: each text is a document."""
     split_chapters: bool = False
-    """Let each chapter (a line 第N章, 回, 節 or 卷) be a document of its own."""
+    """Let each chapter be a document of its own: a line 第N章, 回, 節, 卷, 集, 部, 篇, 幕, 折 or 话, however
+    it is framed; 楔子, 序章, 番外, 尾声, 终章 and their like; 卷一; Chapter 1; 1、 where a book numbers all
+    its chapters so."""
 
 
 class CleanConfig(Section):

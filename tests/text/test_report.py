@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from yanmo.cli_corpus import report_lines
 from yanmo.log import Voice
 from yanmo.recipe import load_cleaning
 from yanmo.text import demo
@@ -66,6 +67,17 @@ def test_repeated_lines_are_found_and_proposed_and_the_proposal_works(report, co
     config = load_cleaning([f"{name}={value.strip(chr(39))}", "clean.ads=false"], [str(corpus / "a.jsonl")])
     run(config, tmp_path / "out.jsonl", Voice(is_main=False))
     assert BANNER not in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_line_repeated_within_one_document_is_not_told_as_of_many(tmp_path):
+    chapters = "".join(f"第{n}章 夜\n他走了{n}里路。\n{BANNER}\n" for n in range(1, 8))
+    (tmp_path / "a.txt").write_text(chapters, encoding="utf-8")
+    found = inspect(load_cleaning([], [str(tmp_path / "a.txt")]), None, Voice(is_main=False))
+    assert found.repeated_lines == [] and found.repeated_within == [(BANNER, 7)]
+    assert found.forms["chapters"] == 7 and found.lines == 21
+    assert BANNER in found.proposal()
+    assert any("7 times" in line for line in report_lines(found))
+    assert not any("documents:" in line for line in report_lines(found))
 
 
 def test_the_embedded_corpus_can_be_looked_at_too():
