@@ -10,7 +10,7 @@ ROOT = Path(yanmo.__file__).parent
 FLOORS = {
     "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "workers": 0, "signals": 0,
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
-    "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1, "text.clean.misread": 1,
+    "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1, "text.clean.misread": 1, "text.clean.scanned": 1,
     "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1, "text.notes": 1, "text.report": 1, "text.report_page": 1,
     "text.crawl.profile": 1, "text.crawl.addresses": 1, "text.crawl.page": 1, "text.crawl.journal": 1,
     "text.crawl.frontier": 1, "text.crawl.robots": 1, "text.crawl.rows": 1, "text.crawl.spider": 1, "text.crawl.runner": 1,
@@ -50,6 +50,7 @@ SIBLINGS = {
         "text.clean.judge",
         "text.clean.lines",
         "text.clean.privacy",
+        "text.clean.scanned",
         "text.records",
     },
     "text.report": {
@@ -59,13 +60,14 @@ SIBLINGS = {
         "text.clean.judge",
         "text.clean.rules",
         "text.clean.run",
+        "text.clean.scanned",
         "text.dedup",
         "text.documents",
         "text.encodings",
         "text.notes",
         "text.sources",
     },
-    "text.notes": {"text.chapters", "text.encodings"},
+    "text.notes": {"text.chapters", "text.clean.scanned", "text.encodings"},
     "text.report_page": {"text.report"},
     "text.clean.run": {
         "text.clean.rules",

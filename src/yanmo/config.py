@@ -54,6 +54,11 @@ class CleanConfig(Section):
     """Take out what is left of web pages: tags, comments, `&nbsp;` and its like."""
     controls: bool = True
     """Take out invisible characters; odd spaces and line ends become plain ones."""
+    radicals: bool = True
+    """Put ordinary characters in place of those that PDF readers give for them: Kangxi radicals,
+    compatibility ideographs, ligatures, marks of vertical columns."""
+    spaces: bool = True
+    """Take out the spaces between hanzi, in texts where OCR or a word segmenter put them."""
     width: Literal["keep", "letters", "all"] = "letters"
     """`letters`: full-width letters and digits become ASCII. `all`: also half-width punctuation between
     hanzi becomes full-width."""

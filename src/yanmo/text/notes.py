@@ -13,11 +13,13 @@ from typing import Any
 
 from yanmo.log import counted
 from yanmo.text.chapters import chapter_starts
+from yanmo.text.clean.scanned import RADICAL, gaps
 from yanmo.text.encodings import MAX_PRIVATE_SHARE, PRIVATE
 
 MANY_CHAPTERS = 100
 """In one document."""
 MIN_MARKS = 2
+MIN_RADICALS = 10
 MARKS = re.compile(
     r"<\|(?:endoftext|startoftext|begin_of_text|end_of_text|eot_id|endofdoc)\|>"
     r"|^[ \t]*(?:<s>|</s>|<eos>|<EOS>|<bos>|<eod>|<EOD>|\[SEP\]|\[EOS\])[ \t]*$",
@@ -42,6 +44,14 @@ class Notes:
     marks: dict[str, int] = field(default_factory=dict)
     """Ends of text that were read as text, and how often each stands there."""
 
+    radicals: int = 0
+    spaced_documents: int = 0
+    """With spaces between hanzi that a program put there."""
+    spaces: int = 0
+    """Theirs, between hanzi."""
+    places: int = 0
+    """Theirs, between two hanzi, with or without a space."""
+
     def add(self, text: str, chapters: int | None = None) -> None:
         """Look at a document; ``chapters`` says how many it has, if that is known."""
         self.characters += len(text)
@@ -58,6 +68,12 @@ class Notes:
         if "<" in text or "[" in text:
             marks = Counter(mark.strip() for mark in MARKS.findall(text))
             self.marks = dict(Counter(self.marks) + marks)
+
+        self.radicals += len(RADICAL.findall(text))
+        if (found_gaps := gaps(text)).is_systematic:
+            self.spaced_documents += 1
+            self.spaces += found_gaps.spaced
+            self.places += found_gaps.spaced + found_gaps.joined
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, from which ``Notes(**values)`` makes it again."""
@@ -76,6 +92,17 @@ class Notes:
                 f"{share:.0%} of the characters of {counted(self.scrambled_documents, 'document')} are"
                 " private-use ones: a font of the site they come from draws them, and without it they are no"
                 " text in any encoding; get the text elsewhere, or let `yanmo clean` drop what is garbled"
+            )
+        if self.spaced_documents:
+            yield (
+                f"{self.spaces / self.places:.0%} of the places between hanzi have a space in"
+                f" {counted(self.spaced_documents, 'document')}, as OCR or a word segmenter leaves them:"
+                " `yanmo clean` takes them out"
+            )
+        if self.radicals >= MIN_RADICALS:
+            yield (
+                f"{self.radicals:,} Kangxi radicals of a PDF stand for characters that look the same:"
+                " `yanmo clean` puts these"
             )
         for mark, number in sorted(self.marks.items(), key=lambda pair: (-pair[1], pair[0])):
             if number >= MIN_MARKS:

@@ -22,6 +22,7 @@ from yanmo.text.clean.ads import ads, letters
 from yanmo.text.clean.characters import NARROW, UNSEEN_CHARACTER
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, unlike_others
+from yanmo.text.clean.scanned import COMPATIBILITY, RADICAL, SPACED
 from yanmo.text.dedup import Marks, Seen
 from yanmo.text.documents import DEMO, CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.encodings import ILLEGAL, PRIVATE
@@ -48,6 +49,8 @@ WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
 ODD = {
     "control": re.compile(f"{ILLEGAL.pattern}|{UNSEEN_CHARACTER.pattern}"),
     "private-use": PRIVATE,
+    "Kangxi radicals": RADICAL,
+    "compatibility forms": COMPATIBILITY,
     "lost": re.compile("\ufffd"),
 }
 BINS = (100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -93,7 +96,7 @@ class Report:
     scripts: Counter[str] = field(default_factory=Counter)
     """Letters by script; hanzi that have only a traditional or a simplified form apart."""
     odd_characters: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Control, private-use and lost characters: kind -> code point -> how often."""
+    """Control, private-use and lost characters, and those of PDF readers: kind -> code point -> how often."""
     punctuation: dict[str, int] = field(default_factory=dict)
     unbalanced: Counter[str] = field(default_factory=Counter)
     """Documents whose opening and closing marks are not equally many, by mark."""
@@ -195,6 +198,7 @@ def _look_at(text: str, report: Report) -> None:
     report.unbalanced['"'] += characters['"'] % 2
     marks = report.punctuation
     marks["half-width between hanzi"] = marks.get("half-width between hanzi", 0) + len(NARROW.findall(text))
+    marks["spaces between hanzi"] = marks.get("spaces between hanzi", 0) + len(SPACED.findall(text))
 
 
 def is_poem(text: str) -> bool:
