@@ -78,7 +78,7 @@ class CleanConfig(Section):
     privacy: bool = True
     """Put [手机号], [身份证号] and [邮箱] in place of mobile numbers, identity numbers and e-mails."""
     script: Literal["keep", "simplified", "traditional"] = "keep"
-    """Turn traditional into simplified characters or back (opencc)."""
+    """Turn traditional into simplified characters or back (opencc); Taiwan's 看著 becomes 看着."""
     languages: tuple[Literal["zh", "latin", "ja", "ko", "ru", "other"], ...] = ("zh", "latin")
     """Documents and paragraphs mostly in another language are dropped: `latin` is English and all that
     is written like it, `ru` all in Cyrillic letters."""

@@ -36,6 +36,20 @@ def test_every_rule_has_an_example():
         assert ">>>" in function.__doc__, rule.name
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("他笑著說，靠著門，聽著雨。", "他笑着说，靠着门，听着雨。"),
+        ("拿著原著，讀一本巨著，顯著不同。", "拿着原著，读一本巨著，显著不同。"),
+        ("他等著，心裡著急，怕著涼。", "他等着，心里着急，怕着凉。"),
+        ("看着河面，說起一本名著。", "看着河面，说起一本名著。"),
+        ("司馬遷著書百三十篇，其功甚著。", "司马迁著书百三十篇，其功甚著。"),
+    ],
+)
+def test_taiwans_zhe_becomes_the_mainlands_where_the_text_is_taiwans(text, found):
+    assert characters.script(text, "simplified") == found
+
+
 def test_clean_text_stays_as_it_is():
     cleaned = clean(STORY.rstrip(), rules_for(CleanConfig()))
     assert (cleaned.text, cleaned.dropped, cleaned.changes) == (STORY.rstrip(), "", {})

@@ -62,6 +62,13 @@ NARROW = re.compile(rf"(?<=[{HAN}”’」』》）])([,;:?!]|\.(?![.\w]))(?: (?
 NARROW_BRACKETS = re.compile(rf"\((?=[^()\n]{{0,80}}[{HAN}])([^()\n]{{1,80}})\)")
 TO_WIDE = {",": "，", ";": "；", ":": "：", "?": "？", "!": "！", ".": "。"}
 
+TAIWANS_ZHE = re.compile(
+    "[看聽听想坐站走拿帶带跟說说笑望抱握穿等沿隨随向對对朝接靠順顺憑凭活躺忙開开寫写唱跑哭叫指摸吃喝睡停掛挂擺摆點点盯瞪低抬懷怀"
+    "領领牽牵閉闭張张提背陪守舉举住過过圍围繞绕含忍]著"
+)
+"""A verb and the 著 of Taiwan; 著書 and 名著 are everybody's."""
+A_WORK = re.compile("(?<=[原土专论译遗拙])着")
+"""What opencc takes for a 着: 原著, 土著…"""
 MEND = 'pip install "yanmo[clean]"'
 
 
@@ -227,10 +234,23 @@ def all_width(text: str) -> str:
 def script(text: str, to: Literal["simplified", "traditional"]) -> str:
     """Traditional characters become simplified ones, or back, by opencc's words and characters.
 
+    Taiwan writes 看著 for 看着: where a text does, its 著 becomes 着, but for 名著 and its like.
+
     >>> script("乾隆皇帝的頭髮", "simplified"), script("头发发财", "traditional")
     ('乾隆皇帝的头发', '頭髮發財')
+    >>> script("她看著一本名著", "simplified"), script("曹公著書，卷帙浩繁", "simplified")
+    ('她看着一本名著', '曹公著书，卷帙浩繁')
     """
-    return str(_opencc("t2s" if to == "simplified" else "s2t").convert(text))
+    if to == "traditional":
+        return str(_opencc("s2t").convert(text))
+    if not _is_of_taiwan(text):
+        return str(_opencc("t2s").convert(text))
+    return A_WORK.sub("著", str(_opencc("tw2s").convert(text)))
+
+
+def _is_of_taiwan(text: str) -> bool:
+    """Whether 著 stands in a text where others write 着, and more often than that."""
+    return "著" in text and len(TAIWANS_ZHE.findall(text)) > text.count("着")
 
 
 @cache
