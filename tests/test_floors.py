@@ -68,7 +68,7 @@ SIBLINGS = {
         "text.sources",
     },
     "text.notes": {"text.chapters", "text.clean.scanned", "text.encodings"},
-    "text.report_page": {"text.report"},
+    "text.report_page": {"text.clean.ads", "text.report"},
     "text.clean.run": {
         "text.clean.rules",
         "text.dedup",
