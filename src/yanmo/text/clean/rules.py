@@ -51,8 +51,6 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
         yield "markup", characters.markup
     if config.controls:
         yield "controls", characters.controls
-    if config.radicals:
-        yield "radicals", scanned.ordinary
     if config.spaces:
         yield "spaces", scanned.spaces
     if config.ads:
@@ -63,6 +61,10 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
         yield "width", characters.letters_width if config.width == "letters" else characters.all_width
     if config.unwrap:
         yield "unwrap", lines.unwrap
+    if (
+        config.radicals
+    ):  # behind unwrap, which knows an upright ︰ in the middle of a line from a ： at its end
+        yield "radicals", scanned.ordinary
     if config.whitespace:
         yield "whitespace", lines.whitespace
     if config.indentation != "keep":
