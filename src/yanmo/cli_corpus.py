@@ -110,7 +110,8 @@ def report_lines(report: "Report") -> list[str]:
         found.append(f"           … {len(report.files) - SHOWN_FILES:,} more; --json and --html list them")
     different = len(report.characters_seen)
     found += [
-        f"text       {amount(report.documents, report.characters)}, {different:,} different ones",
+        f"text       {amount(report.documents, report.characters)}, {different:,} different ones;"
+        f" {counted(report.lines, 'line')}",
         f"tokens     {listed(report.tokens)}",
         f"lengths    {listed(dict(zip(bounds, report.lengths, strict=True)), 20)}; median {report.median:,},"
         f" longest {report.longest:,}",
@@ -134,7 +135,8 @@ def report_lines(report: "Report") -> list[str]:
         found.append(f"change     {counted(number, 'document')}: {rule}{less(report.removed[rule])}")
     found += [f"ad         {line}" for line in report.ads[:8]]
     found += [f"repeated   in {number:,} documents: {line}" for line, number in report.repeated_lines[:12]]
-    return found
+    found += [f"repeated   {number:,} times: {line}" for line, number in report.repeated_within[:12]]
+    return found + [f"note       {note}" for note in report.notes.said()]
 
 
 def _next(arguments: list[str], proposal: str) -> list[str]:

@@ -36,19 +36,29 @@ class CorpusConfig(Section):
     encoding: str = "auto"
     """`auto` finds UTF-8, UTF-16, GB18030 and Big5, and believes what a page declares if it looks right; any
     name Python knows, such as `shift_jis`, is used as given."""
+    separator: str = ""
+    """What stands between the texts of a file, such as `<|endoftext|>`: each text is a document."""
     split_chapters: bool = False
-    """Let each chapter (a line 第N章, 回, 節 or 卷) be a document of its own."""
+    """Let each chapter be a document of its own: a line 第N章, 回, 節, 卷, 集, 部, 篇, 幕, 折 or 话, however
+    it is framed; 楔子, 序章, 番外, 尾声, 终章 and their like; 卷一; Chapter 1; 1、 where a book numbers all
+    its chapters so."""
 
 
 class CleanConfig(Section):
     """What `yanmo clean` changes, and what it drops (``text/clean/``)."""
 
     mojibake: bool = True
-    """Repair text that was decoded wrongly: UTF-8 read as Latin-1 or as GBK."""
+    """Repair text that was decoded wrongly: UTF-8, GBK or Big5 read as Latin-1 or Windows-1252, UTF-8 read
+    as GBK, HZ, and `\\uXXXX` typed out."""
     markup: bool = True
     """Take out what is left of web pages: tags, comments, `&nbsp;` and its like."""
     controls: bool = True
     """Take out invisible characters; odd spaces and line ends become plain ones."""
+    radicals: bool = True
+    """Put ordinary characters in place of those that PDF readers give for them: Kangxi radicals,
+    compatibility ideographs, ligatures, marks of vertical columns."""
+    spaces: bool = True
+    """Take out the spaces between hanzi, in texts where OCR or a word segmenter put them."""
     width: Literal["keep", "letters", "all"] = "letters"
     """`letters`: full-width letters and digits become ASCII. `all`: also half-width punctuation between
     hanzi becomes full-width."""
@@ -68,7 +78,7 @@ class CleanConfig(Section):
     privacy: bool = True
     """Put [手机号], [身份证号] and [邮箱] in place of mobile numbers, identity numbers and e-mails."""
     script: Literal["keep", "simplified", "traditional"] = "keep"
-    """Turn traditional into simplified characters or back (opencc)."""
+    """Turn traditional into simplified characters or back (opencc); Taiwan's 看著 becomes 看着."""
     languages: tuple[Literal["zh", "latin", "ja", "ko", "ru", "other"], ...] = ("zh", "latin")
     """Documents and paragraphs mostly in another language are dropped: `latin` is English and all that
     is written like it, `ru` all in Cyrillic letters."""

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
+from tests.makers.work import assert_linear
 from yanmo.config import DedupConfig
 from yanmo.text import demo
-from yanmo.text.dedup import WINDOW, Seen, marks_of, overlap, windows
+from yanmo.text.dedup import WINDOW, NearIndex, Seen, marks_of, overlap, windows
 
 TEXT = "".join(story.text for _, story in zip(range(400), demo.stories(), strict=False))
 
@@ -30,6 +31,44 @@ def test_near_copies_are_found_and_others_are_not(changed, found):
     near = ["".join("甲" if chance.random() < changed else c for c in text) for text in apart]
     said = [Seen.judge(seen, marks_of(text, config)) for text in near]
     assert sum(reason == "nearly a copy" for reason in said) == pytest.approx(found, abs=2)
+
+
+def notices(many: int, seed: int = 1) -> list[str]:
+    """Written by one template: each is like each other, none is a near copy."""
+    chance = random.Random(seed)
+    return [
+        f"尊敬的客户，您的订单{chance.randrange(10**12)}已由{chance.choice('赵钱孙李周吴')}师傅于{chance.randrange(1, 29)}"
+        f"日从{chance.choice(['江城', '山城', '海城'])}发出，运单号{chance.randrange(10**12)}，请当面验收，如有破损请拒收，"
+        f"并联系客服{chance.randrange(10**8)}，感谢您的支持，期待您再次光临。"
+        for _ in range(many)
+    ]
+
+
+def compared(many: int) -> int:
+    """With how many texts so many notices are compared."""
+    config, index, number = DedupConfig(), NearIndex(), 0
+    for text in notices(many):
+        near = marks_of(text, config).near
+        number += len(index.candidates(near))
+        index.add(near)
+    return number
+
+
+def test_comparing_texts_of_one_template_is_linear():
+    assert_linear(compared, 400)
+
+
+def test_near_copies_among_texts_of_one_template_are_found_and_the_first_stays():
+    config = DedupConfig(exact=False, paragraphs=0)
+    seen, texts = Seen(config), notices(1500)
+    assert not any(seen.judge(marks_of(text, config)) for text in texts)
+    copies = [text.replace("当面验收", "当面查收") for text in (*texts[:20], *texts[-20:])]
+    assert [seen.judge(marks_of(text, config)) for text in copies] == ["nearly a copy"] * 40
+    index = NearIndex()
+    for text in ("甲" * 9 + TEXT[:900], TEXT[:900], TEXT[:900]):
+        index.add(marks_of(text, config).near)
+    assert index.nearest(marks_of(TEXT[:900], config).near, 0.8) == 0
+    assert index.nearest(marks_of(TEXT[:900], config).near, 1.0) == 1
 
 
 def test_windows_are_equal_where_their_fifty_letters_are():

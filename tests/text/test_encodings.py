@@ -74,7 +74,10 @@ def test_a_named_encoding_is_used() -> None:
         (b"\xff\xfd\x80\x80", "not utf-8 at byte 0; not gb18030 at byte 0; not big5hkscs at byte 0"),
         ("吾輩は猫である。名前はまだ無い。".encode("shift_jis"), "only .* would be common characters"),
         ((TEXT * 9).encode()[:-2], "not utf-8 at byte"),
-        (("字" * 9800 + "\ue000" * 200).encode(), "read as utf-8, 2% of its characters are private-use ones"),
+        (
+            ("字" * 9800 + "\ue000" * 200).encode("gb18030"),
+            "18030, 2% of its characters are private-use ones",
+        ),
         (("字" * 800 + "\x01" * 200).encode(), "read as utf-8, 20% of its characters are control characters"),
     ],
 )
@@ -110,6 +113,7 @@ def test_illegal_characters_are_removed_and_counted(text: str, clean: str, remov
 
 def test_line_ends_are_unified_and_counted() -> None:
     assert unify_line_ends("甲\r\n乙\r丙\n") == ("甲\n乙\n丙\n", 2)
+    assert unify_line_ends("甲\x85乙") == ("甲\n乙", 1)
 
 
 def lines_of(data: bytes, encoding: str = "auto") -> list[str]:

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from yanmo.cli_corpus import report_lines
 from yanmo.log import Voice
 from yanmo.recipe import load_cleaning
 from yanmo.text import demo
@@ -68,6 +69,17 @@ def test_repeated_lines_are_found_and_proposed_and_the_proposal_works(report, co
     assert BANNER not in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
 
+def test_a_line_repeated_within_one_document_is_not_told_as_of_many(tmp_path):
+    chapters = "".join(f"第{n}章 夜\n他走了{n}里路。\n{BANNER}\n" for n in range(1, 8))
+    (tmp_path / "a.txt").write_text(chapters, encoding="utf-8")
+    found = inspect(load_cleaning([], [str(tmp_path / "a.txt")]), None, Voice(is_main=False))
+    assert found.repeated_lines == [] and found.repeated_within == [(BANNER, 7)]
+    assert found.forms["chapters"] == 7 and found.lines == 21
+    assert BANNER in found.proposal()
+    assert any("7 times" in line for line in report_lines(found))
+    assert not any("documents:" in line for line in report_lines(found))
+
+
 def test_the_embedded_corpus_can_be_looked_at_too():
     found = inspect(load_cleaning(["dedup.near=0"], ["yanmo:demo"]), None, Voice(is_main=False))
     assert found.documents == demo.STORY_COUNT and not found.dropped.get("garbled")
@@ -93,6 +105,36 @@ def test_the_page_stands_alone_and_shows_text_as_text(report):
     names = {tag for tag, _ in tags.seen}
     assert {"svg", "table", "style"} <= names and not names & {"script", "img", "link", "iframe", "b"} - {"b"}
     assert not any(name in attrs for _, attrs in tags.seen for name in ("src", "href", "onerror", "onload"))
+
+
+def test_the_page_of_one_novel_counts_chapters_and_lines_and_draws_no_bar_of_length_one(tmp_path):
+    chapters = "".join(
+        f"第{n}章 夜\n他走了{n}里路，“没有完。\n看书就到墨香书屋第{n}站\n" for n in range(1, 8)
+    )
+    (tmp_path / "a.txt").write_text(chapters * 3, encoding="utf-8")
+    found = inspect(load_cleaning([], [str(tmp_path / "a.txt")]), None, Voice(is_main=False))
+    shown = page(found, "书")
+    assert (
+        "<b>21</b>" in shown
+        and f"<b>{found.lines:,}</b>" in shown
+        and f"<b>{len(chapters) * 3:,}</b>" in shown
+    )
+    assert "Length in characters" not in shown and "clean would change" not in shown
+    assert "<p>“”</p>" in shown  # and no bar for the one document
+    assert "看书就到墨香书屋第1站 (+6)" in shown and "第2站" not in shown.split("<code>")[0]
+
+
+def test_the_page_speaks_chinese_to_a_chinese_browser_and_is_laid_out_by_any_width(report):
+    shown = page(report, "书")
+    tags = Tags()
+    tags.feed(shown)
+    asked = [attrs["systemlanguage"] for tag, attrs in tags.seen if "systemlanguage" in attrs]
+    switches = sum(tag == "switch" for tag, _ in tags.seen)
+    assert len(asked) == switches > 20 and all({"zh", "zh-CN", "zh-TW"} <= {*one.split(",")} for one in asked)
+    assert "文字种类" in shown and "Letters by script" in shown
+    assert (
+        "font-size: 13px" not in shown and 'viewBox="0 0 900' not in shown
+    )  # no text shrinks with a picture
 
 
 def test_bars_are_as_long_as_their_numbers():

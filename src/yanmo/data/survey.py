@@ -13,10 +13,11 @@ from yanmo.data.split import content_hash
 from yanmo.errors import DataError
 from yanmo.log import Progress, Voice, span
 from yanmo.text.documents import CorpusCounts, corpus_fingerprint, corpus_size, read_documents
+from yanmo.text.notes import Notes
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 from yanmo.tokenizer.learn import Learner, learner_for, peak_memory
 
-VERSION = 2
+VERSION = 3
 """Part of every cache key: raise it when the same text would give another vocabulary or other shards."""
 BPE_FROM = 20_000_000
 """Bytes of text from which on a vocabulary of pieces is learned where none is asked for."""
@@ -36,6 +37,8 @@ def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, voice: Voice)
 def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, voice: Voice) -> Path:
     """A folder with every document's hash and size, and the tokenizer if one is to be learned.
 
+    What a reader should know of the text is said.
+
     ``content`` is the corpus's fingerprint; without ``config`` nothing is learned.
     """
     size = corpus_size(corpus.path)
@@ -43,12 +46,13 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, v
 
     def fill(folder: Path) -> None:
         learner = learner_for(config, kind) if config is not None and kind is not None else None
-        sizes, counts = [], CorpusCounts()
+        sizes, counts, notes = [], CorpusCounts(), Notes()
         with Progress(voice, "reading", size) as progress:
             for document in read_documents(corpus, counts):
                 progress.advance(document.meta.get("size", 0))
                 if learner is not None:
                     learner.add(document.text)
+                notes.add(document.text)
                 sizes.append([content_hash(document.text), len(document.text)])
         _say_counts(counts, voice)
         if not sizes:
@@ -59,6 +63,7 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, v
             )
         if learner is not None:
             _learn(learner, voice).save(folder, 1 << 30)
+        storage.write_json(folder / "notes.json", notes.as_json())
         storage.write_json(folder / "documents.json", sizes)
 
     settings = (
@@ -66,7 +71,10 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, v
         if config is not None
         else "sizes"
     )
-    return storage.cached("tokenizers", storage.fingerprint([VERSION, content, settings]), fill)
+    folder = storage.cached("tokenizers", storage.fingerprint([VERSION, content, settings]), fill)
+    for note in Notes(**storage.read_json(folder / "notes.json")).said():
+        voice.warn(note)
+    return folder
 
 
 def _say_counts(counts: CorpusCounts, voice: Voice) -> None:

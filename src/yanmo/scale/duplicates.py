@@ -63,8 +63,7 @@ class Signatures:
     def add(self, text: str) -> Numbers:
         """Write a text's marks; gives its numbers, uint32 of shape (bands · 4,)."""
         marks = marks_of(text, self._config)
-        near = marks.near.digest() if marks.near is not None else []
-        data = np.asarray(near, "<u4").tobytes() + marks.exact.ljust(4 * BAND if marks.exact else 0, b"\0")
+        data = marks.near + marks.exact.ljust(4 * BAND if marks.exact else 0, b"\0")
         assert self._digests is not None
         self._digests.write(data)
         for line, hashed in marks.paragraphs:

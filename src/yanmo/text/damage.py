@@ -135,7 +135,7 @@ def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
     ]
     score = ordinary_share if found and found[0][1].startswith("utf-16") else plausibility
     best = max(found, key=lambda one: score(one[0].replace("\ufffd", "")), default=None)
-    if best is None or why_strange(best[0]):
+    if best is None or why_strange(best[0], best[1]):
         return None
     is_sure = encoding != "auto" or score(best[0].replace("\ufffd", "")) >= SURE
     return best if is_sure else None

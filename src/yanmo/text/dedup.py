@@ -29,6 +29,8 @@ SHINGLE = 5
 PERMUTATIONS = 128
 BANDS = 32
 """Of 4 permutations each: two texts at 0.8 are compared with a probability of 0.99999."""
+MAX_ALIKE = 8
+"""Texts that a band remembers: so many times 32 are compared with a text at most."""
 SEED = 1
 WINDOW = 50
 """Characters in a row that do not stand in two texts by chance."""
@@ -44,8 +46,8 @@ class Marks:
     """What is compared of a text."""
 
     exact: bytes = b""
-    near: Any = None
-    """A MinHash of its runs of five characters (Broder 1997), by rensa."""
+    near: bytes = b""
+    """A MinHash of its runs of five characters (Broder 1997), by rensa: 128 numbers of 32 bits."""
     paragraphs: tuple[tuple[int, bytes], ...] = ()
     """(number of the line, its hash) of long paragraphs."""
 
@@ -55,7 +57,7 @@ def marks_of(text: str, config: DedupConfig) -> Marks:
     letters = "".join(text.split()).casefold()
     return Marks(
         _hash(letters) if config.exact else b"",
-        _min_hash(letters) if config.near else None,
+        _min_hash(letters) if config.near else b"",
         tuple(_paragraphs(text, config.paragraphs)) if config.paragraphs else (),
     )
 
@@ -64,11 +66,11 @@ def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def _min_hash(letters: str) -> Any:
+def _min_hash(letters: str) -> bytes:
     shingles = {letters[i : i + SHINGLE] for i in range(max(len(letters) - SHINGLE + 1, 1))}
     found = _rensa().RMinHash(PERMUTATIONS, SEED)
     found.update(list(shingles))
-    return found
+    return np.array(found.digest(), dtype="<u4").tobytes()
 
 
 def _paragraphs(text: str, least: int) -> Iterable[tuple[int, bytes]]:
@@ -87,9 +89,9 @@ class Seen:
     _exact: dict[bytes, str] = field(default_factory=dict)
     """Mark -> why a document that has it is dropped."""
     _paragraphs: set[bytes] = field(default_factory=set)
-    _near: Any = None
-    """rensa's index; its keys are numbers in ``_reasons``."""
+    _near: "NearIndex" = field(default_factory=lambda: NearIndex())
     _reasons: list[str] = field(default_factory=list)
+    """Of each MinHash in it, why a document near that is dropped."""
     _windows: dict[int, str] = field(default_factory=dict)
     """Of what is unwanted: the hash of every 25th run of 50 characters -> why a document is dropped."""
     _sought: "Sought | None" = None
@@ -99,8 +101,8 @@ class Seen:
         """Why a document is to be dropped, or an empty string; then it is seen."""
         if marks.exact and marks.exact in self._exact:
             return self._exact[marks.exact]
-        if marks.near is not None and (found := self._index().get_duplicates(marks.near)):
-            return self._reasons[int(found[0])]
+        if marks.near and (found := self._near.nearest(marks.near, self.config.near)) is not None:
+            return self._reasons[found]
         self._add(marks, COPY, NEAR_COPY)
         return ""
 
@@ -123,20 +125,73 @@ class Seen:
     def _add(self, marks: Marks, reason: str, near_reason: str) -> None:
         if marks.exact:
             self._exact[marks.exact] = reason
-        if marks.near is not None:
-            self._index().add(str(len(self._reasons)), marks.near)
+        if marks.near:
+            self._near.add(marks.near)
             self._reasons.append(near_reason)
-
-    def _index(self) -> Any:
-        if self._near is None:
-            self._near = _rensa().RMinHashDeduplicator(self.config.near, PERMUTATIONS, True, BANDS, SEED)
-        return self._near
 
     def repeated(self, marks: Marks) -> set[int]:
         """The numbers of lines that an earlier document has; the others are seen now."""
         lines = {number for number, hashed in marks.paragraphs if hashed in self._paragraphs}
         self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
         return lines
+
+
+class NearIndex:
+    """MinHashes, found again by any band of four numbers in common (Indyk & Motwani 1998).
+
+    What is written by a template shares its bands with thousands of others, and each with each is quadratic.
+    So a band remembers the first ``MAX_ALIKE`` texts that have it: what two copies have in common and the
+    template has not lies in other bands, which few share.
+    """
+
+    def __init__(self) -> None:
+        self._bands: dict[int, int | list[int]] = {}
+        """Band -> number of the text that has it, or numbers: most have one, and a list is large."""
+        self._hashes = np.empty((1024, PERMUTATIONS), np.uint32)
+        self._count = 0
+
+    def nearest(self, near: bytes, least: float) -> int | None:
+        """The number of the first text whose MinHash has so much in common."""
+        candidates = self.candidates(near)
+        if not candidates:
+            return None
+        equal = (self._hashes[candidates] == np.frombuffer(near, "<u4")).mean(axis=1)
+        near_ones = np.flatnonzero(equal >= least)
+        return candidates[int(near_ones[0])] if len(near_ones) else None
+
+    def candidates(self, near: bytes) -> list[int]:
+        """The numbers of texts that share a band, in order: at most ``MAX_ALIKE`` for each."""
+        found: set[int] = set()
+        for band in _bands_of(near):
+            numbers = self._bands.get(band)
+            if numbers is not None:
+                found.update((numbers,) if isinstance(numbers, int) else numbers)
+        return sorted(found)
+
+    def add(self, near: bytes) -> None:
+        """Remember a text's MinHash under the next number."""
+        if self._count == len(self._hashes):
+            self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
+        self._hashes[self._count] = np.frombuffer(near, "<u4")
+        for band in _bands_of(near):
+            numbers = self._bands.setdefault(band, self._count)
+            if isinstance(numbers, int):
+                if numbers != self._count:
+                    self._bands[band] = [numbers, self._count]
+            elif len(numbers) < MAX_ALIKE:
+                numbers.append(self._count)
+        self._count += 1
+
+
+def _bands_of(near: bytes) -> list[int]:
+    """A hash of each band of a MinHash, with its place among them."""
+    rows = np.frombuffer(near, "<u4").astype(np.uint64).reshape(BANDS, -1)
+    mixed = np.arange(BANDS, dtype=np.uint64)
+    for column in rows.T:
+        mixed = (mixed ^ column) * np.uint64(BASE)
+        mixed ^= mixed >> np.uint64(29)
+    found: list[int] = mixed.tolist()
+    return found
 
 
 @cache

@@ -154,7 +154,7 @@ def corpus_fingerprint(corpus: CorpusConfig) -> str:
 
 def fingerprint_of(corpus: CorpusConfig, contents: Iterable[bytes]) -> str:
     """The same name, from what :func:`content_of` says of each file."""
-    rules = [VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters]
+    rules = [VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters, corpus.separator]
     digest = hashlib.sha256(json.dumps(rules).encode())
     for content in contents:
         digest.update(content)
@@ -254,20 +254,30 @@ def _entry_documents(
         meta: dict[str, Any] = {"size": entry.share(record.size)}
         if record.fields:
             meta["fields"] = record.fields
-        yield from _kept(Document(text, named, meta), corpus.split_chapters, counts)
+        yield from _kept(Document(text, named, meta), corpus, counts)
     if not number_of_records:
         raise Unusable(EMPTY, "the file is empty", mend="give a file with records")
 
 
-def _kept(document: Document, by_chapter: bool, counts: CorpusCounts) -> Iterator[Document]:
-    """A document, or those of its chapters."""
-    chapters = split_chapters(document.text) if by_chapter else [document.text]
-    if len(chapters) == 1:
+def _kept(document: Document, corpus: CorpusConfig, counts: CorpusCounts) -> Iterator[Document]:
+    """A document, or those between separators, or those of its chapters."""
+    texts = _between(document.text, corpus.separator)
+    parts = [part for text in texts for part in (split_chapters(text) if corpus.split_chapters else [text])]
+    if parts == [document.text]:
         yield counts.keep(document)
         return
-    for number, chapter in enumerate(chapters, 1):
-        share = document.meta["size"] * len(chapter) / len(document.text)
-        yield counts.keep(Document(chapter, f"{document.id}#{number}", document.meta | {"size": share}))
+    if not parts:
+        counts.drop(EMPTY, f"{document.id}: {EMPTY}")
+    for number, part in enumerate(parts, 1):
+        share = document.meta["size"] * len(part) / len(document.text)
+        yield counts.keep(Document(part, f"{document.id}#{number}", document.meta | {"size": share}))
+
+
+def _between(text: str, separator: str) -> list[str]:
+    """The texts that are no blanks between separators, without the line ends beside these."""
+    if not separator or separator not in text:
+        return [text]
+    return [part.strip("\n") for part in text.split(separator) if part.strip()]
 
 
 def _records(stream: BinaryIO, kind: str, corpus: CorpusConfig) -> Iterator[Record]:

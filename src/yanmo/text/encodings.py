@@ -46,6 +46,12 @@ WEAK_EVIDENCE = 40
 BINARY = "binary (it contains NUL bytes)"
 
 ILLEGAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
+LOW_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
+READ_AS_LATIN = "\x80-\xbf\u0152-\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
+"""What bytes behind the first of a character become when they are read as Latin-1 or Windows-1252."""
+BYTES_OF_TEXT = re.compile(f"[\xe0-\xf4][{READ_AS_LATIN}]{{2}}|[\xc3\xd0\xd1][\x80-\x9f]|[\x81-\xfe]{{8}}")
+"""Text that was read as Latin-1: a character of UTF-8, or a word of any Chinese encoding. There U+0080 to
+U+009F are no control characters but bytes, by which it can be repaired."""
 PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
 ASCII = bytes(range(128))
 
@@ -62,7 +68,7 @@ def decode(data: bytes, encoding: str = "auto") -> tuple[str, str]:
         LookupError: no encoding has this name.
     """
     text, name = _climb(data, encoding)
-    if strange := why_strange(text):
+    if strange := why_strange(text, name):
         raise ValueError(f"read as {name}, {strange}")
     return text, name
 
@@ -122,20 +128,26 @@ def encoding_of_head(head: bytes) -> str:
 
 
 def unify_line_ends(text: str) -> tuple[str, int]:
-    r"""``\r\n`` and ``\r`` become ``\n``. Gives (text, how many)."""
+    r"""``\r\n``, ``\r`` and U+0085, where it is a character, become ``\n``. Gives (text, how many)."""
     changed = text.count("\r")
-    return (text.replace("\r\n", "\n").replace("\r", "\n"), changed) if changed else (text, 0)
+    if changed:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\x85" in text and BYTES_OF_TEXT.search(text) is None:
+        changed += text.count("\x85")
+        text = text.replace("\x85", "\n")
+    return text, changed
 
 
 def remove_controls(text: str) -> tuple[str, int]:
     r"""Take out what no text needs. Gives (text, how many).
 
     These are: control characters but ``\t`` and ``\n``, U+FEFF, U+FFFE, U+FFFF, and lone surrogates, as
-    JSON's ``\ud800`` gives them: they are no characters and cannot be written.
+    JSON's ``\ud800`` gives them: they are no characters and cannot be written. In a text that was read as
+    Latin-1 on its way here, U+0080 to U+009F stay, for ``clean`` needs them to repair it.
     """
     if ILLEGAL.search(text) is None:
         return text, 0
-    return ILLEGAL.subn("", text)
+    return (LOW_CONTROL if BYTES_OF_TEXT.search(text) else ILLEGAL).subn("", text)
 
 
 def plausibility(text: str) -> float:
@@ -177,12 +189,19 @@ def _strict(data: bytes, encoding: str) -> str:
         raise ValueError(f"not {encoding} at byte {error.start}") from error
 
 
-def why_strange(text: str) -> str:
-    """What speaks against a text: too many private-use or control characters; or nothing."""
-    private = len(PRIVATE.findall(text))
+def why_strange(text: str, encoding: str = "") -> str:
+    """What speaks against a text: too many private-use or control characters; or nothing.
+
+    What is Unicode was not decoded wrongly here: its private-use characters are those of a site's font, and
+    its U+0080 to U+009F may be bytes that were read as Latin-1. ``text/notes.py`` says the one, ``clean``
+    mends the other.
+    """
+    is_unicode = encoding.startswith("utf")
+    private = 0 if is_unicode else len(PRIVATE.findall(text))
     if private > max(MAX_PRIVATE_SHARE * len(text), FEW):
         return f"{private / len(text):.0%} of its characters are private-use ones"
-    controls = len(ILLEGAL.findall(text.replace("\r", "")))
+    illegal = LOW_CONTROL if is_unicode and BYTES_OF_TEXT.search(text) else ILLEGAL
+    controls = len(illegal.findall(text.replace("\r", "")))
     if controls > max(MAX_CONTROL_SHARE * len(text), FEW):
         return f"{controls / len(text):.0%} of its characters are control characters"
     return ""

@@ -16,15 +16,17 @@ from typing import Any
 from yanmo.config import Cleaning
 from yanmo.errors import ConfigError, DataError
 from yanmo.log import Progress, Voice
-from yanmo.text.chapters import CANDIDATE, split_chapters
+from yanmo.text.chapters import chapter_starts
 from yanmo.text.clean import judge
 from yanmo.text.clean.ads import ads, letters
 from yanmo.text.clean.characters import NARROW, UNSEEN_CHARACTER
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, unlike_others
+from yanmo.text.clean.scanned import COMPATIBILITY, RADICAL, SPACED
 from yanmo.text.dedup import Marks, Seen
 from yanmo.text.documents import DEMO, CorpusCounts, Document, corpus_size, read_documents
 from yanmo.text.encodings import ILLEGAL, PRIVATE
+from yanmo.text.notes import Notes
 from yanmo.text.sources import find_files
 
 ACTS = re.compile(
@@ -33,8 +35,8 @@ ACTS = re.compile(
 VERSE = re.compile("[，。！？；、\n　]+")
 VERSE_LENGTHS = (4, 5, 6, 7)
 MIN_VERSES = 4
-REPEATED_IN = 3
-"""A line that stands in so many documents, or chapters where there are few documents, is worth a look."""
+REPEATED = 3
+"""A line that stands in so many documents, or so often in fewer, is worth a look."""
 MIN_REPEATED_LETTERS = 4
 SHOWN = 20
 UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
@@ -47,6 +49,8 @@ WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
 ODD = {
     "control": re.compile(f"{ILLEGAL.pattern}|{UNSEEN_CHARACTER.pattern}"),
     "private-use": PRIVATE,
+    "Kangxi radicals": RADICAL,
+    "compatibility forms": COMPATIBILITY,
     "lost": re.compile("\ufffd"),
 }
 BINS = (100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -83,17 +87,23 @@ class Report:
     """Documents with up to 100, 300, 1,000… characters, and more."""
     longest: int = 0
     median: int = 0
+    lines: int = 0
+    """That are not blank."""
+    notes: Notes = field(default_factory=Notes)
+    """What one should know before training."""
     forms: Counter[str] = field(default_factory=Counter)
     """Chapters, acts and poems found."""
     scripts: Counter[str] = field(default_factory=Counter)
     """Letters by script; hanzi that have only a traditional or a simplified form apart."""
     odd_characters: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Control, private-use and lost characters: kind -> code point -> how often."""
+    """Control, private-use and lost characters, and those of PDF readers: kind -> code point -> how often."""
     punctuation: dict[str, int] = field(default_factory=dict)
     unbalanced: Counter[str] = field(default_factory=Counter)
     """Documents whose opening and closing marks are not equally many, by mark."""
     repeated_lines: list[tuple[str, int]] = field(default_factory=list)
     """Lines that stand in several documents, and in how many."""
+    repeated_within: list[tuple[str, int]] = field(default_factory=list)
+    """Lines that stand often in one document or two, and how often."""
     ads: list[str] = field(default_factory=list)
     """Lines that the rule against ads takes out: the first."""
     changed: Counter[str] = field(default_factory=Counter)
@@ -112,11 +122,13 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         plain = {key: _plain(value) for key, value in vars(self).items() if key != "characters_seen"}
-        return plain | {"different_characters": len(self.characters_seen)}
+        different = {"different_characters": len(self.characters_seen), "notes": [*self.notes.said()]}
+        return plain | different
 
     def proposal(self) -> str:
         """The setting that takes out the lines that look like boilerplate, or an empty string."""
-        lines = [line for line, _ in self.repeated_lines if _looks_like_boilerplate(line) and ads(line)]
+        repeated = [*self.repeated_lines, *self.repeated_within]
+        lines = [line for line, _ in repeated if _looks_like_boilerplate(line) and ads(line)]
         plain = [line for line in lines if not UNSAFE.search(line)]
         return "clean.drop_lines=" + json.dumps(plain[:SHOWN], ensure_ascii=False) if plain else ""
 
@@ -176,8 +188,9 @@ def _look_at(text: str, report: Report) -> None:
     """Count what can be seen in one document."""
     characters = Counter(text)
     report.characters_seen.update(characters)
-    parts = split_chapters(text) if "第" in text else []
-    report.forms["chapters"] += sum(1 for part in parts if CANDIDATE.match(part.lstrip("\n")))
+    chapters = len(chapter_starts(text))
+    report.forms["chapters"] += chapters
+    report.notes.add(text, chapters)
     report.forms["acts and scenes"] += len(ACTS.findall(text)) if "第" in text or "楔子" in text else 0
     report.forms["poems"] += is_poem(text)
     for opening, closing in QUOTES.items():
@@ -185,6 +198,7 @@ def _look_at(text: str, report: Report) -> None:
     report.unbalanced['"'] += characters['"'] % 2
     marks = report.punctuation
     marks["half-width between hanzi"] = marks.get("half-width between hanzi", 0) + len(NARROW.findall(text))
+    marks["spaces between hanzi"] = marks.get("spaces between hanzi", 0) + len(SPACED.findall(text))
 
 
 def is_poem(text: str) -> bool:
@@ -199,32 +213,43 @@ def is_poem(text: str) -> bool:
 
 
 class Lines:
-    """Counts in how many documents a line stands; a long document counts as its chapters."""
+    """Counts how often a line stands in the corpus, and in how many documents."""
 
     def __init__(self) -> None:
+        self.not_blank = 0
+        self._times: Counter[bytes] = Counter()
         self._documents: Counter[bytes] = Counter()
         self._samples: dict[bytes, str] = {}
 
     def add(self, document: Document) -> None:
-        """Count the different lines of a document once each."""
-        for part in split_chapters(document.text):
-            here: dict[bytes, str] = {}
-            for line in part.split("\n"):
-                line = line.strip()
-                if 2 <= len(line) <= 100:
-                    here.setdefault(hashlib.blake2b(line.encode(), digest_size=8).digest(), line)
-            for key, line in here.items():
-                self._documents[key] += 1
-                if self._documents[key] == REPEATED_IN:
-                    self._samples[key] = line
+        """Count the lines of a document."""
+        here: dict[bytes, str] = {}
+        for line in document.text.split("\n"):
+            line = line.strip()
+            self.not_blank += bool(line)
+            if 2 <= len(line) <= 100:
+                key = hashlib.blake2b(line.encode(), digest_size=8).digest()
+                self._times[key] += 1
+                here[key] = line
+        for key, line in here.items():
+            self._documents[key] += 1
+            if self._times[key] >= REPEATED:
+                self._samples.setdefault(key, line)
         if len(self._documents) > MANY_LINES:
-            self._documents = Counter({key: n for key, n in self._documents.items() if n > 1})
+            self._times = Counter({key: n for key, n in self._times.items() if n > 1})
+            self._documents = Counter({key: self._documents[key] for key in self._times})
 
-    def repeated(self) -> list[tuple[str, int]]:
-        """Lines with enough letters in them that stand in several documents, the most frequent first."""
-        found = [(line, self._documents[key]) for key, line in self._samples.items()]
-        found = [(line, number) for line, number in found if len(letters(line)) >= MIN_REPEATED_LETTERS]
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[: 2 * SHOWN]
+    def repeated(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        """Lines with enough letters in them, the most frequent first: those of several documents, and in how
+        many; those that stand often in fewer, and how often."""
+        lines = {k: line for k, line in self._samples.items() if len(letters(line)) >= MIN_REPEATED_LETTERS}
+        across = {line: self._documents[k] for k, line in lines.items() if self._documents[k] >= REPEATED}
+        within = {line: self._times[k] for k, line in lines.items() if self._documents[k] < REPEATED}
+        return _most_frequent(across), _most_frequent(within)
+
+
+def _most_frequent(lines: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(lines.items(), key=lambda pair: (-pair[1], pair[0]))[: 2 * SHOWN]
 
 
 def _looks_like_boilerplate(line: str) -> bool:
@@ -270,7 +295,8 @@ def _sum_up(report: Report, lengths: list[int], lines: Lines) -> None:
         max(lengths, default=0),
         sorted(lengths)[len(lengths) // 2] if lengths else 0,
     )
-    report.repeated_lines = lines.repeated()
+    report.repeated_lines, report.repeated_within = lines.repeated()
+    report.lines = lines.not_blank
     characters = report.characters_seen
     report.scripts = Counter(dict(scripts(characters).most_common()))
     latin = report.scripts["latin"]

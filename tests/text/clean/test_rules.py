@@ -14,7 +14,7 @@ from yanmo.config import CleanConfig
 from yanmo.text.clean import ads, characters, judge, lines, privacy
 from yanmo.text.clean.rules import NOTHING_LEFT, clean, rules_for
 
-MODULES = ["ads", "characters", "judge", "lines", "privacy", "rules"]
+MODULES = ["ads", "characters", "judge", "lines", "misread", "privacy", "rules", "scanned"]
 STORY = (
     "第一回　施禅机赵宅治病\n\n　　话说南宋自南渡以来，迁都临安。在朝有一位官员，姓李名茂春，娶妻王氏，夫妻好善。\n"
     "　　李大人为人最慈，带兵军令不严，因此罢官回籍，在家中乐善好施，修桥补路，扶危济困，冬施棉衣，夏施汤药。\n"
@@ -31,10 +31,24 @@ def test_the_examples_in_the_docstrings_are_true(name):
 
 def test_every_rule_has_an_example():
     rules = rules_for(CleanConfig(drop_lines=("广告",), indentation="two", script="simplified", width="all"))
-    assert len(rules) == 14
+    assert len(rules) == 16
     for rule in rules:
         function = getattr(rule.apply, "func", rule.apply)
         assert ">>>" in function.__doc__, rule.name
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("他笑著說，靠著門，聽著雨。", "他笑着说，靠着门，听着雨。"),
+        ("拿著原著，讀一本巨著，顯著不同。", "拿着原著，读一本巨著，显著不同。"),
+        ("他等著，心裡著急，怕著涼。", "他等着，心里着急，怕着凉。"),
+        ("看着河面，說起一本名著。", "看着河面，说起一本名著。"),
+        ("司馬遷著書百三十篇，其功甚著。", "司马迁著书百三十篇，其功甚著。"),
+    ],
+)
+def test_taiwans_zhe_becomes_the_mainlands_where_the_text_is_taiwans(text, found):
+    assert characters.script(text, "simplified") == found
 
 
 def test_clean_text_stays_as_it_is():

@@ -12,10 +12,12 @@ from html.entities import html5
 from typing import Literal
 
 from yanmo.errors import ConfigError
+from yanmo.text.clean.misread import as_chinese, escapes, hz
+from yanmo.text.encodings import READ_AS_LATIN
 from yanmo.text.markup import BLOCKS, SILENT, VERBATIM
 
-LATIN_MOJIBAKE = re.compile("[\xc0-\xff][\x80-\xbf\u0152-\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]")
-"""UTF-8 read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
+MISREAD = re.compile(f"[\xc0-\xff][{READ_AS_LATIN}]")
+"""Bytes read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
 GBK_MOJIBAKE = re.compile("[锛銆鈥鐨鏄涓浜鎴鍦鍙鍚鏂鏈閫紝槸狅]")
 """UTF-8 read as GBK: ， 。 “ 的 是 一 人 我… become one of these, which no Chinese text has often."""
 MIN_GBK_MOJIBAKE = 2
@@ -65,6 +67,13 @@ NARROW = re.compile(rf"(?<=[{HAN}”’」』》）])([,;:?!]|\.(?![.\w]))(?: (?
 NARROW_BRACKETS = re.compile(rf"\((?=[^()\n]{{0,80}}[{HAN}])([^()\n]{{1,80}})\)")
 TO_WIDE = {",": "，", ";": "；", ":": "：", "?": "？", "!": "！", ".": "。"}
 
+TAIWANS_ZHE = re.compile(
+    "[看聽听想坐站走拿帶带跟說说笑望抱握穿等沿隨随向對对朝接靠順顺憑凭活躺忙開开寫写唱跑哭叫指摸吃喝睡停掛挂擺摆點点盯瞪低抬懷怀"
+    "領领牽牵閉闭張张提背陪守舉举住過过圍围繞绕含忍]著"
+)
+"""A verb and the 著 of Taiwan; 著書 and 名著 are everybody's."""
+A_WORK = re.compile("(?<=[原土专论译遗拙])着")
+"""What opencc takes for a 着: 原著, 土著…"""
 MEND = 'pip install "yanmo[clean]"'
 
 
@@ -73,7 +82,8 @@ def mojibake(text: str) -> str:
 
     UTF-8 read as Latin-1 is ftfy's work, with nothing else of it switched on: its other repairs would
     straighten “ ” and make ， half-width. UTF-8 read as GBK is turned back line by line, where all of it
-    but the last character can be; where bytes were lost the line stays as it is.
+    but the last character can be; where bytes were lost the line stays as it is. GBK and Big5 read as
+    Latin-1, HZ and escapes typed out are read back where that gives Chinese (``misread.py``).
 
     >>> mojibake("ä½\xa0å¥½，世界")
     '你好，世界'
@@ -82,8 +92,12 @@ def mojibake(text: str) -> str:
     >>> mojibake("他说：“咖啡馆”——café……")
     '他说：“咖啡馆”——café……'
     """
-    if LATIN_MOJIBAKE.search(text):
+    if MISREAD.search(text):
+        text = as_chinese(text)
+    if MISREAD.search(text):
         text = _ftfy()(text)
+    text = hz(text) if "~{" in text else text
+    text = escapes(text) if "\\u" in text else text
     if GBK_MOJIBAKE.search(text):
         text = "\n".join(map(_as_utf_8, text.split("\n")))
     return text
@@ -241,10 +255,23 @@ def all_width(text: str) -> str:
 def script(text: str, to: Literal["simplified", "traditional"]) -> str:
     """Traditional characters become simplified ones, or back, by opencc's words and characters.
 
+    Taiwan writes 看著 for 看着: where a text does, its 著 becomes 着, but for 名著 and its like.
+
     >>> script("乾隆皇帝的頭髮", "simplified"), script("头发发财", "traditional")
     ('乾隆皇帝的头发', '頭髮發財')
+    >>> script("她看著一本名著", "simplified"), script("曹公著書，卷帙浩繁", "simplified")
+    ('她看着一本名著', '曹公著书，卷帙浩繁')
     """
-    return str(_opencc("t2s" if to == "simplified" else "s2t").convert(text))
+    if to == "traditional":
+        return str(_opencc("s2t").convert(text))
+    if not _is_of_taiwan(text):
+        return str(_opencc("t2s").convert(text))
+    return A_WORK.sub("著", str(_opencc("tw2s").convert(text)))
+
+
+def _is_of_taiwan(text: str) -> bool:
+    """Whether 著 stands in a text where others write 着, and more often than that."""
+    return "著" in text and len(TAIWANS_ZHE.findall(text)) > text.count("着")
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
-from yanmo.text.encodings import common_characters
+from yanmo.text.encodings import PRIVATE, common_characters
 
 SAMPLE = 400
 """Characters at the beginning, in the middle and at the end by which a long text is judged."""
@@ -33,6 +33,8 @@ MAX_LOST = 0.05
 """Share of U+FFFD and private-use characters; the worst real novel has 0.0003."""
 FEW_LOST = 5
 """So many of them are no reason, be the text ever so short."""
+MAX_BYTES = 0.5
+"""Share of U+0080 to U+00FF among what is no space: bytes read as Latin-1 have 0.8 and more, French 0.04."""
 MIN_COMPRESSED = 0.15
 """Size of the compressed text; Chinese has 0.39 and more, one sentence over and over 0.03, with another
 number in each 0.06."""
@@ -135,7 +137,7 @@ def quality(text: str) -> str:
     """
     found = measure(text)
     is_strange = found.common < SUSPICIOUS_COMMON and found.lost > SUSPICIOUS
-    if is_strange or found.common < MIN_COMMON or found.lost > MAX_LOST:
+    if is_strange or found.common < MIN_COMMON or found.lost > MAX_LOST or found.bytes > MAX_BYTES:
         raise Dropped("garbled")
     if found.visible < ENOUGH:
         return text
@@ -162,6 +164,8 @@ class Measures:
     """Share of the hanzi that are common ones; 1 where there are few."""
     lost: float
     """Share of U+FFFD and private-use characters; 0 where there are few."""
+    bytes: float
+    """Share of U+0080 to U+00FF; 0 where there are few."""
     compressed: float
     """Size when compressed, as a share."""
 
@@ -170,8 +174,10 @@ def measure(text: str) -> Measures:
     """What ``quality`` goes by."""
     sample = _sample(text)
     kinds: Counter[str] = Counter()
+    byte_like = 0
     for character, number in Counter(sample).items():
         kinds[_kind(character)] += number
+        byte_like += number if "\x80" <= character <= "\xff" else 0
     visible = kinds.total() - kinds["space"]
     hanzi, total = kinds["common"] + kinds["rare"], max(visible, 1)
     data = sample.encode("utf-8", "surrogatepass")
@@ -181,6 +187,7 @@ def measure(text: str) -> Measures:
         digits=kinds["digit"] / total,
         common=kinds["common"] / hanzi if hanzi >= ENOUGH_LETTERS else 1.0,
         lost=kinds["lost"] / total if kinds["lost"] > FEW_LOST else 0.0,
+        bytes=byte_like / total if byte_like >= ENOUGH_LETTERS else 0.0,
         compressed=len(zlib.compress(data, 1)) / max(len(data), 1) if visible >= ENOUGH else 1.0,
     )
 
@@ -194,7 +201,7 @@ def _kind(character: str) -> str:
         return "digit"
     if "\u3400" <= character <= "\u9fff":
         return "common" if character in common_characters() else "rare"
-    if character == "\ufffd" or "\ue000" <= character <= "\uf8ff":
+    if character == "\ufffd" or PRIVATE.match(character):
         return "lost"
     return "letter" if character.isalpha() else "symbol"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from yanmo.config import CleanConfig
-from yanmo.text.clean import ads, characters, judge, lines, privacy
+from yanmo.text.clean import ads, characters, judge, lines, privacy, scanned
 from yanmo.text.clean.judge import Dropped
 from yanmo.text.records import EMPTY
 
@@ -51,6 +51,8 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
         yield "markup", characters.markup
     if config.controls:
         yield "controls", characters.controls
+    if config.spaces:
+        yield "spaces", scanned.spaces
     if config.ads:
         yield "ads", ads.ads
     if config.drop_lines:
@@ -59,6 +61,10 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
         yield "width", characters.letters_width if config.width == "letters" else characters.all_width
     if config.unwrap:
         yield "unwrap", lines.unwrap
+    if (
+        config.radicals
+    ):  # behind unwrap, which knows an upright ︰ in the middle of a line from a ： at its end
+        yield "radicals", scanned.ordinary
     if config.whitespace:
         yield "whitespace", lines.whitespace
     if config.indentation != "keep":
