@@ -8,7 +8,7 @@ import yanmo
 ROOT = Path(yanmo.__file__).parent
 
 FLOORS = {
-    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "workers": 0, "signals": 0,
+    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "outputs": 0, "workers": 0, "signals": 0,
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
     "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1,
     "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1, "text.report": 1, "text.report_page": 1,
@@ -40,6 +40,7 @@ SIBLINGS = {
     "relations": {"config", "errors"},
     "recipe": {"config", "relations", "errors"},
     "storage": {"errors"},
+    "outputs": {"errors", "storage"},
     "workers": {"errors"},
     "text.clean.judge": {"text.encodings"},
     "text.clean.rules": {
@@ -154,6 +155,7 @@ SIBLINGS = {
     },
     "tokenizer.judge": {"tokenizer.base", "tokenizer.lost"},
     "tokenizer.show": {"tokenizer.base", "tokenizer.judge", "tokenizer.lost"},
+    "cli_tokenizer": {"cli_corpus"},
     "cli": {"cli_corpus", "cli_crawl", "cli_hub", "cli_scale", "cli_tokenizer"},
     "data.survey": {"data.split"},
     "data.prepare": {"data.shards", "data.encode", "data.split", "data.survey"},

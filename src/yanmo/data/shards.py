@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yanmo.errors import DataError
-from yanmo.storage import read_json, write_json
+from yanmo.storage import not_through_a_link, read_json, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 1 << 28
@@ -116,8 +116,7 @@ class ShardWriter:
 
 def _open_at(path: Path, size: int) -> BinaryIO:
     """A file to go on writing behind its first ``size`` bytes."""
-    path.touch()
-    file = open(path, "r+b")  # noqa: SIM115 - its owner closes it
+    file = open(path, "a+b", opener=not_through_a_link)  # noqa: SIM115 - its owner closes it
     file.truncate(size)
     file.seek(size)
     return file

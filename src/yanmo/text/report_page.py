@@ -6,6 +6,7 @@ In: :class:`~yanmo.text.report.Report`. Out: HTML. All text of the corpus is esc
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from yanmo.outputs import MARK
 from yanmo.text.report import BINS, Report
 
 STYLE = """
@@ -58,7 +59,7 @@ def page(report: Report, title: str) -> str:
     if proposal := report.proposal():
         body.append(_section("To take out the repeated lines", f"<p><code>{escape(proposal)}</code></p>"))
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n{MARK}\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)

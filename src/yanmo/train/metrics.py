@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from yanmo.storage import disk_errors, sync_file, write_atomic
+from yanmo.storage import disk_errors, not_through_a_link, sync_file, write_atomic
 
 METRICS = "metrics.jsonl"
 SUPERSEDED = "metrics.superseded.jsonl"
@@ -40,7 +40,10 @@ class Metrics:
         if not self._is_main:
             return
         line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
-        with disk_errors("writing metrics", self._path.parent), open(self._path, "ab", buffering=0) as file:
+        with (
+            disk_errors("writing metrics", self._path.parent),
+            open(self._path, "ab", buffering=0, opener=not_through_a_link) as file,
+        ):
             file.write(line.encode("utf-8"))
         if self._board is not None and "step" in fields:
             for name, value in fields.items():
@@ -72,7 +75,10 @@ def rewind(folder: Path, step: int) -> None:
         if line:
             (kept if _is_up_to(line, step) else superseded).append(line + b"\n")
     if superseded:
-        with disk_errors("writing metrics", folder), open(folder / SUPERSEDED, "ab") as file:
+        with (
+            disk_errors("writing metrics", folder),
+            open(folder / SUPERSEDED, "ab", opener=not_through_a_link) as file,
+        ):
             file.writelines(superseded)
         write_atomic(path, b"".join(kept))
 

@@ -93,8 +93,11 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
 
 @contextmanager
 def hold(folder: Path, rank: int) -> Iterator[None]:
-    """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it."""
-    if rank > 0:
+    """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it.
+
+    Where nothing can be written nobody else does: a finished run is looked at there without a lock.
+    """
+    if rank > 0 or storage.is_read_only(folder):
         yield
         return
     check_folder(folder)
