@@ -97,6 +97,10 @@ QUICKSTART_TOKENS = 300
 
 def main() -> None:
     """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
+    if "RANK" in os.environ:
+        from yanmo.workers import follow_launcher
+
+        follow_launcher()
     for stream in (sys.stdout, sys.stderr):  # Chinese text whatever the console's code page
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -188,11 +192,8 @@ def train(
         return
     folder = out or default_folder(name)
     require_folder(folder, "--out")
-    if "RANK" in os.environ:  # this is one of several processes
-        from yanmo.train.launch import follow_launcher
-
-        follow_launcher()
-    elif (processes := nproc or devices_named(recipe, folder)) > 1:
+    is_rank = "RANK" in os.environ  # one of several processes
+    if not is_rank and (processes := nproc or devices_named(recipe, folder)) > 1:
         from yanmo.train.launch import launch
 
         script = ["-m", "yanmo"] if os.name == "nt" else sys.argv[:1]
