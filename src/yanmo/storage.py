@@ -159,22 +159,38 @@ def verify_folder(folder: Path) -> None:
     Raises:
         CheckpointError: naming the first file that is missing, torn or changed.
     """
-    mend = "restore the file from a copy, or delete the folder"
+    for name in _manifest_of(folder):
+        verify_file(folder, name)
+
+
+def verify_file(folder: Path, name: str) -> None:
+    """Check one file of a committed folder against its manifest.
+
+    Raises:
+        CheckpointError: it is missing, torn or changed.
+    """
+    size, digest = _manifest_of(folder).get(name, (None, None))
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{name} is missing", str(folder), _RESTORE)
+    if path.stat().st_size != size:
+        raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), _RESTORE)
+    if sha256_of(path) != digest:
+        raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), _RESTORE)
+
+
+def _manifest_of(folder: Path) -> dict[str, tuple[int, str]]:
     try:
-        expected = {
-            name: (entry["bytes"], entry["sha256"])
-            for name, entry in read_json(folder / MANIFEST)["files"].items()
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), mend) from error
-    for name, (size, digest) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{name} is missing", str(folder), mend)
-        if path.stat().st_size != size:
-            raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), mend)
-        if sha256_of(path) != digest:
-            raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), mend)
+        files = read_json(folder / MANIFEST)["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+        if not expected:
+            raise ValueError("it lists nothing")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), _RESTORE) from error
+    return expected
+
+
+_RESTORE = "restore the file from a copy, or delete the folder"
 
 
 def remove_folder(folder: Path) -> None:
