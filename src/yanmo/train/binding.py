@@ -17,7 +17,7 @@ from yanmo.records import read_record
 from yanmo.storage import verify_file
 from yanmo.train.schedule import Plan, PlanRecord
 
-BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "data.val_fraction", "model.init")
+BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "model.init")
 STATE = "training/state.json"
 
 

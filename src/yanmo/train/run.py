@@ -273,7 +273,7 @@ def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:
     if changed:
         raise ConfigError(
             "this folder holds a run of another recipe: " + "; ".join(changed),
-            where=str(folder),
+            where=str(folder / "recipe.toml"),
             mend="give the same settings to resume it, or train into another folder with --out",
         )
     return resumed(asked, longer), plan
@@ -306,7 +306,7 @@ def _require_same_corpus(prepared: Prepared, recorded: Manifest, folder: Path) -
         if then[name] != now:
             raise ConfigError(
                 f"the {name} is not the one this run was made with ({then[name]}, now {now})",
-                where=f"{folder}, as corpus.json says",
+                where=f"{folder}: corpus.json, or recipe.toml",
                 mend="put the old text back, or train into another folder with --out",
             )
 
