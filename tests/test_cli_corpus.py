@@ -70,7 +70,7 @@ def test_inspect_writes_a_page_and_names_what_a_vocabulary_lacks(
     ("arguments", "what", "mend"),
     [
         (["--out", "b.txt"], "b.txt is no .jsonl", "b.jsonl"),
-        (["--out", "a.jsonl"], "replaced by itself", "another name"),
+        (["--out", "a.jsonl"], "would be replaced by what is made of it", "another name"),
         (["--weights", "1,2"], "2 weights for 1 corpora", "one above 0"),
         (["--weights", "x"], "no numbers", "3,1,1"),
         (["--weights", "-1"], "1 weights", "above 0"),

@@ -8,7 +8,7 @@ import yanmo
 ROOT = Path(yanmo.__file__).parent
 
 FLOORS = {
-    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "workers": 0, "signals": 0,
+    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "outputs": 0, "records": 0, "workers": 0, "signals": 0,
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
     "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1, "text.clean.misread": 1, "text.clean.scanned": 1,
     "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1, "text.notes": 1, "text.report": 1, "text.report_page": 1,
@@ -29,7 +29,7 @@ FLOORS = {
     "generate": 4, "sampling": 4, "evaluate": 4, "weights": 4,
     "train.distributed": 4, "train.optim": 4, "train.schedule": 4, "train.metrics": 4,
     "train.step": 4, "train.machine": 4, "train.muon": 4,
-    "checkpoint": 5, "train.probe": 5, "train.decide": 5, "train.plan": 5,
+    "checkpoint": 5, "train.probe": 5, "train.decide": 5, "train.binding": 5, "train.plan": 5,
     "train.run": 6, "train.memory": 6, "train.launch": 6, "train.trainer": 6,
     "hub.recognise": 6, "hub.fetch": 6, "hub.pickled": 6, "hub.pickle_child": 6, "hub.nanogpt": 6, "hub.token_files": 6,
     "hub.foreign": 6, "hub.proof": 6, "hub.importer": 6,
@@ -41,6 +41,8 @@ SIBLINGS = {
     "relations": {"config", "errors"},
     "recipe": {"config", "relations", "errors"},
     "storage": {"errors"},
+    "records": {"errors", "storage"},
+    "outputs": {"errors", "storage"},
     "workers": {"errors"},
     "text.clean.judge": {"text.encodings"},
     "text.clean.misread": {"text.encodings"},
@@ -163,6 +165,7 @@ SIBLINGS = {
     },
     "tokenizer.judge": {"tokenizer.base", "tokenizer.lost"},
     "tokenizer.show": {"tokenizer.base", "tokenizer.judge", "tokenizer.lost"},
+    "cli_tokenizer": {"cli_corpus"},
     "cli": {"cli_corpus", "cli_crawl", "cli_hub", "cli_scale", "cli_tokenizer"},
     "data.survey": {"data.split"},
     "data.prepare": {"data.shards", "data.encode", "data.split", "data.survey"},
@@ -185,6 +188,7 @@ SIBLINGS = {
     "train.step": {"train.distributed", "train.machine", "train.optim"},
     "generate": {"sampling"},
     "evaluate": {"train.distributed"},
+    "train.binding": {"checkpoint"},
     "train.decide": {"checkpoint", "train.probe"},
     "train.plan": {"train.decide"},
     "train.memory": {"train.run"},

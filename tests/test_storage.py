@@ -1,15 +1,20 @@
 import errno
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from yanmo import storage
+from yanmo.data.shards import ShardWriter
 from yanmo.errors import BusyError, CheckpointError, StorageError
+from yanmo.train.metrics import METRICS, Metrics, rewind
 
 
 def fill(folder: Path) -> None:
@@ -237,3 +242,59 @@ def test_work_that_is_cut_off_stays_for_the_next_one(tmp_path: Path) -> None:
         storage.commit_folder(tmp_path / "x", cut, tmp_path / ".unfinished-x")
     assert (tmp_path / ".unfinished-x" / "half").is_file()
     assert not (tmp_path / "x").exists()
+
+
+def supersede(path: Path) -> None:
+    (path.parent / METRICS).write_bytes(b'{"event": "train", "step": 3}\n')
+    rewind(path.parent, 1)
+
+
+def count(path: Path) -> None:
+    with Metrics(path.parent) as metrics:
+        metrics.write("train", step=1)
+
+
+def lock(path: Path) -> None:
+    with storage.FileLock(path):
+        pass
+
+
+def write_a_shard(path: Path) -> None:
+    with ShardWriter(path.parent, path.name.partition("-")[0], 10) as writer:
+        writer.write(np.array([1, 2, 3]), characters=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("run.lock", lock),
+        ("lock", lock),
+        ("metrics.jsonl", count),
+        ("metrics.superseded.jsonl", supersede),
+        ("train-00000.bin", write_a_shard),
+        (f"{storage.TEMPORARY}a-{os.getpid()}", lambda path: storage.write_atomic(path.with_name("a"), "x")),
+    ],
+)
+@pytest.mark.parametrize("target", ["diary.txt", "nowhere"])
+def test_a_link_in_the_place_of_a_file_that_is_written_is_not_followed(
+    tmp_path: Path, name: str, write: Callable[[Path], None], target: str
+) -> None:
+    diary = tmp_path / "diary.txt"
+    diary.write_text("private", encoding="utf-8")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / target)
+    with pytest.raises(StorageError, match=f"{re.escape(name)} is a link"):
+        write(folder / name)
+    assert diary.read_text(encoding="utf-8") == "private"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["diary.txt", "run"]
+
+
+def test_the_cache_does_not_write_through_a_link_either(tmp_path: Path, own_cache: Path) -> None:
+    diary = tmp_path / "diary.txt"
+    diary.write_text("private", encoding="utf-8")
+    (own_cache / "shards").mkdir(parents=True)
+    (own_cache / "shards" / "lock").symlink_to(diary)
+    with pytest.raises(StorageError, match="lock is a link"):
+        storage.cached("shards", "key", fill)
+    assert diary.read_text(encoding="utf-8") == "private"

@@ -8,11 +8,12 @@ folder beside the weights for the optimizer and the counters. It is committed wh
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from yanmo import storage
@@ -23,7 +24,9 @@ from yanmo.model.gpt import GPT
 from yanmo.model.names import from_hugging_face, to_hugging_face
 from yanmo.model.shape import GPTConfig
 from yanmo.recipe import load_recipe
+from yanmo.records import Record, read_record
 from yanmo.tokenizer import Tokenizer, load_tokenizer
+from yanmo.train.schedule import PlanRecord
 from yanmo.weights import ONE_FILE, load_tensors, load_weights, save_tensors
 
 SCHEMA = 1
@@ -55,8 +58,9 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     optimizer_tensors: dict[str, Tensor],
     environment: dict[str, str],
+    made_by: dict[str, Any],
 ) -> Path:
-    """Write ``checkpoints/step-XXXXXXXX``.
+    """Write ``checkpoints/step-XXXXXXXX``; ``made_by`` are recipe and plan (``train/binding.py``).
 
     Raises:
         DivergedError: a weight or optimizer value is not finite; nothing is written.
@@ -77,7 +81,7 @@ def save_checkpoint(
         save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
         _write_text_json(
             folder / "training" / "state.json",
-            {"schema": SCHEMA, "progress": asdict(progress), "environment": environment},
+            {"schema": SCHEMA, "progress": asdict(progress), "environment": environment, **made_by},
         )
 
     target = checkpoint_folder(run, progress.step)
@@ -99,17 +103,53 @@ def write_model(folder: Path, config: GPTConfig, weights: dict[str, Tensor], tok
     tokenizer.save(folder, config.block_size)
 
 
-def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, str]]:
-    """Progress, optimizer tensors and environment of a checkpoint."""
-    state = storage.read_json(folder / "training" / "state.json")
-    if state.get("schema") != SCHEMA:
+class ProgressRecord(Record):
+    """A :class:`Progress` in state.json; what an older version did not know has its usual value."""
+
+    step: NonNegativeInt
+    tokens: NonNegativeInt
+    elapsed_s: float
+    val_loss: float | None = None
+    val_bits_per_char: float | None = None
+    best_step: NonNegativeInt | None = None
+    best_val_loss: float | None = None
+    best_val_bits_per_char: float | None = None
+    loss_scale: float = 1.0
+    good_steps: NonNegativeInt = 0
+
+
+class State(Record):
+    """training/state.json; older ones say neither recipe nor plan."""
+
+    schema_number: int = Field(alias="schema")
+    progress: ProgressRecord
+    environment: dict[str, str]
+    recipe: dict[str, Any] | None = None
+    plan: PlanRecord | None = None
+
+
+def read_state(folder: Path) -> State:
+    """The training state of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another schema.
+    """
+    state = read_record(folder / "training" / "state.json", State)
+    if state.schema_number != SCHEMA:
         raise CheckpointError(
-            f"its training state has schema {state.get('schema')}, this yanmo reads {SCHEMA}",
+            f"its training state has schema {state.schema_number}, this yanmo reads {SCHEMA}",
             where=str(folder),
             mend="resume it with the yanmo that made it",
         )
+    return state
+
+
+def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, str]]:
+    """Progress, optimizer tensors and environment of a checkpoint."""
+    state = read_state(folder)
     tensors = load_tensors(folder / "training" / "state.safetensors")
-    return Progress(**state["progress"]), tensors, state["environment"]
+    known = {field.name for field in fields(Progress)}
+    return Progress(**state.progress.model_dump(include=known)), tensors, state.environment
 
 
 def load_shape(folder: Path) -> GPTConfig:
@@ -234,7 +274,21 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
 def recorded_recipe(model_folder: Path) -> Recipe | None:
     """The recipe of the run that a model folder belongs to, if it belongs to one."""
     run = run_of(model_folder)
-    return load_recipe(run / "recipe.toml") if run else None
+    return read_recipe(run) if run else None
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe in a run folder.
+
+    Raises:
+        CheckpointError: somebody made another thing of it than a recipe.
+    """
+    try:
+        return load_recipe(run / "recipe.toml")
+    except ConfigError as error:
+        where = f"{run / 'recipe.toml'} ({error.where})"
+        mend = "put back what was changed by hand, or restore it from a copy"
+        raise CheckpointError(f"the run's recipe.toml is damaged: {error.what}", where, mend) from error
 
 
 def run_of(model_folder: Path) -> Path | None:

@@ -97,6 +97,10 @@ QUICKSTART_TOKENS = 300
 
 def main() -> None:
     """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
+    if "RANK" in os.environ:
+        from yanmo.workers import follow_launcher
+
+        follow_launcher()
     for stream in (sys.stdout, sys.stderr):  # Chinese text whatever the console's code page
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -179,6 +183,7 @@ def train(
     """Train a model on TEXT, or as a RECIPE says. The same command again resumes; a greater
     train.max_steps, epochs or minutes goes on for longer."""
     from yanmo.log import Voice
+    from yanmo.outputs import require_folder
     from yanmo.recipe import to_toml
 
     recipe, name = read_recipe(arguments or [])
@@ -186,11 +191,9 @@ def train(
         print(to_toml(recipe))
         return
     folder = out or default_folder(name)
-    if "RANK" in os.environ:  # this is one of several processes
-        from yanmo.train.launch import follow_launcher
-
-        follow_launcher()
-    elif (processes := nproc or devices_named(recipe, folder)) > 1:
+    require_folder(folder, "--out")
+    is_rank = "RANK" in os.environ  # one of several processes
+    if not is_rank and (processes := nproc or devices_named(recipe, folder)) > 1:
         from yanmo.train.launch import launch
 
         script = ["-m", "yanmo"] if os.name == "nt" else sys.argv[:1]
@@ -291,7 +294,8 @@ def generate(
     ] = False,
 ) -> None:
     """Write: continue a prompt with a trained model. Defaults come from the run's [sample]."""
-    from yanmo.generate import describe, save_samples, write_samples
+    from yanmo.generate import describe, listed_samples, save_samples, write_samples
+    from yanmo.outputs import require_folder
 
     if prompt is not None and prompts is not None:
         raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give one of them")
@@ -302,6 +306,9 @@ def generate(
         "banned": ban or None, "stop": stop or None, "seed": seed,
     }  # fmt: skip
     lines = read_prompts(prompts) if prompts else None
+    if save:  # said before anything is written, not after
+        require_folder(save, "--save")
+        listed_samples(save)
     folder, model, tokenizer, config = load_writer(run, given, device, precision)
     asked = lines or [config.prompt or ""]
     print(describe(config, model), file=sys.stderr)

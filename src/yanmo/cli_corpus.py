@@ -1,10 +1,11 @@
 """``yanmo inspect`` and ``yanmo clean``: what a corpus is, and what it becomes."""
 
+import glob
 import importlib.util
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,9 @@ Processes = Annotated[
 SHOWN_FILES = 20
 LOOKING = "looking for held-out text in the training text"
 NAMES = {"\n": "line end", " ": "space", "\t": "tab", "　": "full-width space"}
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace a file that yanmo did not make; never an input.")
+]
 COLOURS = {"same": "", "out": "red strike", "in": "green"}
 
 
@@ -46,16 +50,20 @@ def inspect(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one page with pictures.")] = None,
     nproc: Processes = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Say what a corpus is, what ails it, and what `yanmo clean` would do about it."""
     from yanmo import storage
     from yanmo.data.contamination import contamination
     from yanmo.log import Voice
+    from yanmo.outputs import is_marked, require_file
     from yanmo.text.report import inspect as look
     from yanmo.text.report_page import page
 
     config, voice = _cleaning(arguments, "inspect"), Voice()
+    if html is not None:
+        require_file(html, "--html", input_paths(config.corpus.path), is_marked, force)
     if importlib.util.find_spec("rensa") is None:
         voice.say('near copies are not looked for: pip install "yanmo[clean]"')
         config = config.model_copy(update={"dedup": config.dedup.model_copy(update={"near": 0.0})})
@@ -161,13 +169,15 @@ def clean(
         bool, typer.Option("--explain", help="Show every change as a diff, and write nothing.")
     ] = False,
     nproc: Processes = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Clean corpora: one .jsonl and a manifest that says where every document went."""
     from yanmo.config import CorpusConfig
     from yanmo.data.contamination import contamination
     from yanmo.log import Voice
-    from yanmo.text.clean.run import manifest_path, run, write_manifest
+    from yanmo.outputs import require_file
+    from yanmo.text.clean.run import is_cleaned, manifest_path, run, write_manifest
 
     config = _cleaning(arguments, "clean")
     if explain:
@@ -177,7 +187,9 @@ def clean(
     if not dedup and (named := [word for word in arguments if word.startswith("dedup.")]):
         raise ConfigError(f"{named[0]} does nothing without --dedup", "yanmo clean", "add --dedup")
     target = out or Path(f"{_name_of(config.corpus.path[0])}.clean.jsonl")
-    _check_out(target, config.corpus.path)
+    _check_out(target)
+    for file in (target, manifest_path(target)):
+        require_file(file, "--out", input_paths(config.corpus.path), lambda _: is_cleaned(target), force)
     shares = _weights(weights, len(config.corpus.path))
     voice = Voice()
     result = run(config, target, voice, shares, dedup, nproc)
@@ -307,18 +319,20 @@ def _name_of(path: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name) or "corpus"
 
 
-def _check_out(out: Path, paths: tuple[str, ...]) -> None:
+def _check_out(out: Path) -> None:
     if out.suffix != ".jsonl":
         raise ConfigError(f"{out} is no .jsonl", "--out", f"--out {out.with_suffix('.jsonl')}")
-    place = out.resolve()
-    if any(place == Path(path).resolve() for path in paths):
-        raise ConfigError("a corpus would be replaced by itself", f"--out {out}", "choose another name")
-    if any(Path(path).is_dir() and place.is_relative_to(Path(path).resolve()) for path in paths):
-        raise ConfigError(
-            "the output would lie in the corpus, and be read the next time",
-            f"--out {out}",
-            "write it outside of that folder",
-        )
+
+
+def input_paths(paths: Iterable[str]) -> list[Path]:
+    """The files and folders that a corpus is read from; of a glob, the files it matches."""
+    from yanmo.text.sources import STDIN, find_files
+
+    found: list[Path] = []
+    for path in paths:
+        is_plain = Path(path).exists() or not glob.has_magic(path)
+        found += [Path(path)] if is_plain else find_files(path).files
+    return [path for path in found if str(path) != STDIN]
 
 
 def _weights(text: str | None, sources: int) -> list[float]:

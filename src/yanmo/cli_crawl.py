@@ -29,6 +29,9 @@ def crawl(
         str | None,
         typer.Option("--dry-run", metavar="URL", help="Show what the profile sees on one page, and stop."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that no crawl of this name made.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON on standard output.")
     ] = False,
@@ -36,6 +39,7 @@ def crawl(
     """Crawl a site that allows it into a file of texts. The same command again goes on."""
     check_extra()
     from yanmo.log import Voice
+    from yanmo.outputs import require_file
     from yanmo.text.crawl import runner
     from yanmo.text.crawl.profile import load_profile
 
@@ -44,7 +48,10 @@ def crawl(
         page = runner.dry_run(profile, dry_run, Voice())
         print(json.dumps(page, ensure_ascii=False) if as_json else "\n".join(describe(page)))
         return
-    found = runner.crawl(profile, out or Path(f"{Path(site).stem}.jsonl"), Voice())
+    target = out or Path(f"{Path(site).stem}.jsonl")
+    for file in runner.written(target):
+        require_file(file, "--out", [Path(site)], lambda _: runner.is_crawled(target), force)
+    found = runner.crawl(profile, target, Voice())
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 

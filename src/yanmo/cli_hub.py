@@ -71,13 +71,16 @@ def export(
     verify: Annotated[
         bool, typer.Option(help="Open what was written with the target's own library, and compare.")
     ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file (gguf, onnx) that is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model for other tools, open it there, and compare what it says."""
     from yanmo.hub.exporter import export as write
     from yanmo.log import Voice
 
-    found = write(run, to, out, precision, verify, Voice())
+    found = write(run, to, out, precision, verify, Voice(), force)
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:

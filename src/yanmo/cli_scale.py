@@ -57,6 +57,7 @@ def plan(
     """
     _require_datatrove()
     from yanmo import storage
+    from yanmo.outputs import require_folder
     from yanmo.scale.estimate import estimate
     from yanmo.scale.plan import make_plan
     from yanmo.scale.script import Running, script
@@ -68,6 +69,7 @@ def plan(
         raise ConfigError(
             "SLURM needs a partition", "--executor slurm", "--partition NAME (sinfo lists them)"
         )
+    require_folder(out, "--out")
     cleaning, recipe = plan_settings(arguments)
     made, files = make_plan(cleaning, recipe, tasks or cores(), out)
     workers = cores() if executor == "local" else -1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yanmo.errors import ConfigError
+from yanmo.errors import ConfigError, YanmoError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,6 +29,7 @@ Text = Annotated[str, typer.Option("--text", "-t", help="A sentence to show toke
 Shape = Annotated[
     str, typer.Option(help="LAYERSxWIDTH of the GPT-2 whose parameters the token table is a share of.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there, but no input.")]
 Picture = Annotated[Path | None, typer.Option("--out", help="Save the picture as an .svg file too.")]
 
 SENTENCE = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，👍 GPT-2 写了123个字。"
@@ -51,10 +52,13 @@ def train(
         int | None, typer.Option(min=1, help="Tokens at most. [default: 32,000; char: all characters]")
     ] = None,
     out: Out = None,
+    force: Force = False,
 ) -> None:
     """Learn a vocabulary from texts. The same texts and settings give the same file, bit for bit."""
+    from yanmo.cli_corpus import input_paths
     from yanmo.data.survey import learn_tokenizer
     from yanmo.log import Voice
+    from yanmo.outputs import require_folder
     from yanmo.recipe import load_recipe, split_arguments
 
     texts, settings = split_arguments(arguments)
@@ -65,8 +69,9 @@ def train(
     asked = [f"corpus.path={json.dumps(texts, ensure_ascii=False)}", f"tokenizer.kind={kind}", *settings]
     asked += [f"tokenizer.vocab_size={vocab_size}"] if vocab_size else []
     recipe = load_recipe(None, asked)
-    learned = learn_tokenizer(recipe.corpus, recipe.tokenizer, Voice())
-    save(learned, out or Path("tokenizers") / f"{Path(texts[0].rpartition(':')[2]).stem}-{kind}")
+    folder = out or Path("tokenizers") / f"{Path(texts[0].rpartition(':')[2]).stem}-{kind}"
+    require_folder(folder, "--out", input_paths(texts))
+    save(learn_tokenizer(recipe.corpus, recipe.tokenizer, Voice()), folder, force)
 
 
 @app.command("import")
@@ -81,8 +86,10 @@ def import_(
         ),
     ],
     out: Out = None,
+    force: Force = False,
 ) -> None:
     """Save somebody else's vocabulary as a tokenizer.json of ours, with the same ids."""
+    from yanmo.outputs import require_folder
     from yanmo.recipe import load_recipe, split_arguments
     from yanmo.tokenizer import read_tokenizer
     from yanmo.tokenizer.hub import fetch
@@ -94,7 +101,9 @@ def import_(
     path = Path(paths[0])
     if not path.exists() and HUB_NAME.fullmatch(paths[0]):
         path = fetch(paths[0])
-    save(read_tokenizer(path, config), out or Path("tokenizers") / Path(paths[0]).stem)
+    folder = out or Path("tokenizers") / Path(paths[0]).stem
+    require_folder(folder, "--out", [path])
+    save(read_tokenizer(path, config), folder, force)
 
 
 @app.command()
@@ -104,14 +113,19 @@ def compare(
     text: Text = SENTENCE,
     shape: Shape = USUAL_SHAPE,
     out: Picture = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Measure vocabularies side by side on a text: how much a token holds, what is lost, how fast."""
+    from yanmo.cli_corpus import input_paths
+    from yanmo.outputs import is_marked, require_file
     from yanmo.tokenizer import kind_of
     from yanmo.tokenizer.judge import judge
     from yanmo.tokenizer.show import bars, coloured, heading, losses, table
 
     layers, width = read_shape(shape)
+    if out is not None:
+        require_file(out, "--out", [*map(Path, tokenizers), *input_paths(corpus or ())], is_marked, force)
     found = [(short_name(name, tokenizers), open_tokenizer(name)) for name in tokenizers]
     texts = list(read_texts(corpus_of(corpus)))
     verdicts = [judge(name, kind_of(tokenizer), tokenizer, texts) for name, tokenizer in found]
@@ -155,24 +169,27 @@ def inspect(
 # -- what they share --------------------------------------------------------------------------
 
 
-def save(tokenizer: "Tokenizer", folder: Path) -> None:
-    """Write a tokenizer into a folder; never over another one.
+def save(tokenizer: "Tokenizer", folder: Path, force: bool) -> None:
+    """Write a tokenizer into a folder; over another one only by force.
 
     Raises:
-        ConfigError: there is another one.
+        ConfigError: there is another one, or a file that would be replaced.
     """
+    from yanmo.outputs import require_file
     from yanmo.storage import disk_errors
     from yanmo.tokenizer import kind_of, load_tokenizer
 
-    if (folder / "tokenizer.json").exists():
-        if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
-            raise ConfigError(
-                "another tokenizer is there already", str(folder), "name another folder with --out"
-            )
-    else:
-        with disk_errors("saving the tokenizer", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            tokenizer.save(folder, 1 << 30)
+    def is_the_same(_: Path) -> bool:
+        try:
+            return load_tokenizer(folder).fingerprint == tokenizer.fingerprint
+        except YanmoError:
+            return False
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        require_file(folder / name, "--out", is_ours=is_the_same, force=force)
+    with disk_errors("saving the tokenizer", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(folder, 1 << 30)
     losing = "loses nothing" if tokenizer.lossless else "can lose text: see `yanmo tokenizer inspect`"
     print(f"{folder}: {kind_of(tokenizer)}, {tokenizer.vocab_size:,} tokens, {losing}")
     print(f"use it:  yanmo train TEXT tokenizer.path={folder}")
@@ -230,10 +247,11 @@ def show(parts: "list[RenderableType]", picture: Path | None) -> None:
     """Print renderables; as a picture too, if asked for."""
     from rich.console import Console
 
+    from yanmo.outputs import MARK
     from yanmo.storage import write_atomic
 
     console = Console(record=picture is not None, highlight=False, emoji=False)
     for part in parts:
         console.print(part, markup=False)
     if picture is not None:
-        write_atomic(picture, console.export_svg(title="yanmo tokenizer compare"))
+        write_atomic(picture, f"{MARK}\n{console.export_svg(title='yanmo tokenizer compare')}")

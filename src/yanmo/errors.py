@@ -12,6 +12,7 @@ with the values. The command line prints it without a traceback and exits with i
     ├── DivergedError      5   the loss or a gradient is no longer finite
     ├── StorageError      74   the disk is full or refuses
     ├── BusyError         75   another run holds the folder
+    ├── LostError          1   the other processes of a run cannot be reached
     └── Stopped      130/143   a signal; the run can be resumed
 """
 
@@ -81,6 +82,10 @@ class BusyError(YanmoError):
     """Another process holds the run folder."""
 
     exit_code = 75
+
+
+class LostError(YanmoError):
+    """Another process of the run, or the one that started them all, is gone."""
 
 
 class Stopped(YanmoError):

@@ -364,7 +364,7 @@ def save_samples(
     Raises:
         ConfigError: the samples.json there is not one of ours.
     """
-    listed = _listed(folder / "samples.json")
+    listed = listed_samples(folder)
     there = [int(path.stem) for path in folder.glob("*.txt") if path.stem.isdecimal()]
     first = max([*there, *(entry["number"] for entry in listed)], default=0) + 1
     settings = config.model_dump(mode="json", exclude={"prompt"})
@@ -380,7 +380,13 @@ def save_samples(
     return paths
 
 
-def _listed(path: Path) -> list[dict[str, Any]]:
+def listed_samples(folder: Path) -> list[dict[str, Any]]:
+    """The samples that a folder lists already.
+
+    Raises:
+        ConfigError: the samples.json there is not one of ours.
+    """
+    path = folder / "samples.json"
     if not path.exists():
         return []
     try:

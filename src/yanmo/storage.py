@@ -70,6 +70,26 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def not_through_a_link(path: str, flags: int) -> int:
+    """The ``opener`` of files that are written to: they are here, not where a link in their place leads.
+
+    Raises:
+        StorageError: there is such a link.
+    """
+    if Path(path).is_symlink():
+        raise StorageError(
+            f"{Path(path).name} is a link, and what it leads to would be written to",
+            where=path,
+            mend="delete the link, or put the file that it leads to in its place",
+        )
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether a folder is there and nothing can be made in it."""
+    return folder.is_dir() and not os.access(folder, os.W_OK)
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace ``path`` by ``data`` (text as UTF-8): readers see the old file or the new one.
 
@@ -82,7 +102,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     with disk_errors(f"writing {path.name}", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "wb", opener=not_through_a_link) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -139,22 +159,38 @@ def verify_folder(folder: Path) -> None:
     Raises:
         CheckpointError: naming the first file that is missing, torn or changed.
     """
-    mend = "restore the file from a copy, or delete the folder"
+    for name in _manifest_of(folder):
+        verify_file(folder, name)
+
+
+def verify_file(folder: Path, name: str) -> None:
+    """Check one file of a committed folder against its manifest.
+
+    Raises:
+        CheckpointError: it is missing, torn or changed.
+    """
+    size, digest = _manifest_of(folder).get(name, (None, None))
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{name} is missing", str(folder), _RESTORE)
+    if path.stat().st_size != size:
+        raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), _RESTORE)
+    if sha256_of(path) != digest:
+        raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), _RESTORE)
+
+
+def _manifest_of(folder: Path) -> dict[str, tuple[int, str]]:
     try:
-        expected = {
-            name: (entry["bytes"], entry["sha256"])
-            for name, entry in read_json(folder / MANIFEST)["files"].items()
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), mend) from error
-    for name, (size, digest) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{name} is missing", str(folder), mend)
-        if path.stat().st_size != size:
-            raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), mend)
-        if sha256_of(path) != digest:
-            raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), mend)
+        files = read_json(folder / MANIFEST)["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+        if not expected:
+            raise ValueError("it lists nothing")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), _RESTORE) from error
+    return expected
+
+
+_RESTORE = "restore the file from a copy, or delete the folder"
 
 
 def remove_folder(folder: Path) -> None:
@@ -182,6 +218,8 @@ def remove_leftovers(folder: Path) -> None:
 
 def point(link: Path, target: Path) -> None:
     """Make ``link`` lead to ``target``, atomically; a copy where links are refused."""
+    if link.is_symlink() and link.exists() and link.samefile(target):
+        return
     temporary = link.with_name(f"{TEMPORARY}{link.name}-{os.getpid()}")
     with disk_errors(f"making {link.name}", link.parent):
         link.parent.mkdir(exist_ok=True)
@@ -234,6 +272,9 @@ def cached(station: str, key: str, fill: Callable[[Path], None], goes_on: bool =
     With ``goes_on`` a ``fill`` that was cut off finds what it had done, in the same folder.
     """
     folder = cache_root() / station / key
+    if folder.exists() and is_read_only(folder.parent):
+        verify_folder(folder)
+        return folder
     with FileLock(folder.parent / "lock", wait=True):  # two processes never make the same thing twice
         remove_leftovers(folder.parent)
         if folder.exists():
@@ -264,7 +305,7 @@ class FileLock:
     def __enter__(self) -> "FileLock":
         with disk_errors("making a folder", self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "a+b")
+            self._file = open(self._path, "a+b", opener=not_through_a_link)
             while not _try_lock(self._file):
                 if not self._wait:
                     raise self._busy()

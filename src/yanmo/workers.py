@@ -1,7 +1,8 @@
 """Work on all cores, in the order it came, with bounded memory.
 
 Processes start by spawn, as on Windows, leave Ctrl-C to the one who started them, and end with it, however
-it ends. What they do is a function of its argument alone, so the result does not depend on their number.
+it ends; so do the ranks of a run (``train/launch.py``). What the processes of a pool do is a function of its
+argument alone, so the result does not depend on their number.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +22,10 @@ from yanmo.errors import DataError
 A = TypeVar("A")
 R = TypeVar("R")
 T = TypeVar("T")
+LAUNCHER = "YANMO_LAUNCHER"
+"""Tells a rank the process that started it: its own parent may be another one by the time that it can ask."""
+SHUTDOWN_SECONDS = 60
+"""How long ranks have to save and leave; then they are killed."""
 WAITING = 3
 """Batches on their way for each process: enough that none waits."""
 
@@ -78,3 +84,22 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def follow_launcher(seconds: float = 1.0) -> None:
+    """In a rank: stop as by SIGTERM when the launcher is gone, so that no rank is left behind.
+
+    To be called before anything that takes time. A launcher of torch's own does not say who it is.
+    """
+    if LAUNCHER not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    launcher = int(os.environ.get(LAUNCHER, os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SHUTDOWN_SECONDS)
+        os._exit(128 + signal.SIGTERM)  # it waits for a rank that is gone already
+
+    threading.Thread(target=watch, daemon=True).start()

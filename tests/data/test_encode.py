@@ -208,3 +208,45 @@ def test_what_is_lost_is_the_same_counted_by_anyone() -> None:
     for _, found in encode_all([texts], lambda batch: batch, tokenizer, 2):
         assert found.lost is not None
         assert found.lost.as_json() == alone.as_json()
+
+
+@pytest.mark.parametrize(
+    "damage", ["shorter", "zeros", "missing", "starts", "batches", "renamed", "nested", "list"]
+)
+def test_unfinished_shards_are_trusted_only_as_far_as_they_are_what_was_written(
+    damage: str, corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After a power loss, or a flipped digit in the mark, they are made from the beginning."""
+    whole = content(prepared(corpus, "char"))
+    monkeypatch.setenv("YANMO_CACHE", str(tmp_path / "other"))
+
+    def cut(*arguments: object) -> Iterator[object]:
+        for count, found in enumerate(encode_all(*arguments)):  # type: ignore[arg-type]
+            if count == 9:
+                raise Cut
+            yield found
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(prepare_module, "encode_all", cut)
+        prepared(corpus, "char")
+    (mark,) = (tmp_path / "other" / "shards").glob(f".unfinished-*/{MARK}")
+    tokens, said = mark.with_name("train-00000.bin"), mark.read_text(encoding="utf-8")
+    data = tokens.read_bytes()
+    if damage == "shorter":
+        tokens.write_bytes(data[:40])
+    elif damage == "zeros":
+        tokens.write_bytes(data[:40] + bytes(len(data) - 40))
+    elif damage == "missing":
+        tokens.unlink()
+    elif damage == "starts":
+        mark.with_name("train.starts.bin").write_bytes(b"")
+    else:
+        changed = {
+            "batches": said.replace('"batches": 9', '"batches": 6'),
+            "renamed": said.replace('"tokens"', '"token"'),
+            "nested": "[" * 100_000,
+            "list": "[1, 2]",
+        }
+        assert changed[damage] != said
+        mark.write_text(changed[damage], encoding="utf-8")
+    assert content(prepared(corpus, "char")) == whole

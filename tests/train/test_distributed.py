@@ -1,8 +1,13 @@
 """Several processes are one run: the same batches, the same losses, one end."""
 
+import contextlib
 import os
+import random
 import re
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,12 +17,13 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.makers.console import yanmo
 from tests.makers.processes import children_of, gone, needs_proc
-from tests.makers.ranks import last_step, loss_values, run, start, start_launcher
+from tests.makers.ranks import FOREVER, last_step, loss_values, run, start, start_launcher, words
 from tests.makers.runs import TINY
-from yanmo.errors import ConfigError, DeviceError
-from yanmo.train.distributed import find_world, split_devices
+from yanmo.errors import ConfigError, DeviceError, LostError
+from yanmo.train.distributed import Meeting, find_world, split_devices
 from yanmo.train.launch import first_cause
 from yanmo.train.metrics import read_metrics
+from yanmo.workers import LAUNCHER, follow_launcher
 
 FIFTY = ("train.max_steps=50", "train.eval_interval=25", "model.dropout=0.0")
 
@@ -118,6 +124,12 @@ def test_the_first_cause_is_the_rank_that_was_killed_and_not_its_peers() -> None
     peers = {0: failure(0, 1, 5), 1: failure(1, -signal.SIGKILL, 6), 2: failure(2, 1, 4)}
     assert first_cause(peers) == (1, peers[1])
     assert first_cause({rank: peers[rank] for rank in (0, 2)}) == (2, peers[2])
+    stopped = {
+        0: failure(0, 3, 5),
+        1: failure(1, -signal.SIGTERM, 4),
+    }  # by the launcher, for want of the first
+    assert first_cause(stopped) == (0, stopped[0])
+    assert first_cause({1: stopped[1]}) == (1, stopped[1])
 
 
 def test_more_ranks_than_rows_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +170,88 @@ def test_the_device_setting_alone_starts_a_process_for_each(novel: Path) -> None
         assert done.returncode == 2
         assert "device 'cuda:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+MARK = "YANMO_TEST_FAMILY"
+
+
+def family(mark: str) -> list[int]:
+    """The processes that have ``mark`` in their environment: whoever a command started, wherever it is now."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def kill_the_launcher_after(seconds: float) -> None:
+    """Programs of their own; nobody of them is left, whatever the ranks were doing."""
+    mark = f"{os.getpid()}-{seconds}"
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "yanmo", *words(2, f"run-{seconds}", *FOREVER)],
+        env=os.environ | {MARK: mark}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, encoding="utf-8",
+    )  # fmt: skip
+    time.sleep(seconds)
+    launcher.kill()
+    deadline = time.monotonic() + 30
+    while family(mark) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = family(mark)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    _, said = launcher.communicate(timeout=30)
+    assert not left, f"killed after {seconds} s"
+    assert "Traceback" not in said and "frame #" not in said
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2.0, 4.0, 5.5])
+def test_no_rank_outlives_a_launcher_that_is_killed_at_once(novel: Path, seconds: float) -> None:
+    kill_the_launcher_after(seconds)
+
+
+@needs_proc
+@pytest.mark.long
+def test_no_rank_outlives_a_launcher_whenever_it_is_killed(novel: Path, drawn_seed: int) -> None:
+    rng = random.Random(drawn_seed)
+    for number in range(20):
+        kill_the_launcher_after(0.5 + 0.5 * number + 0.5 * rng.random())
+
+
+@needs_proc
+@pytest.mark.slow
+def test_the_peers_of_a_rank_that_is_killed_say_one_sentence(novel: Path) -> None:
+    launcher = start("run")
+    os.kill(children_of(launcher.pid)[0], signal.SIGKILL)
+    said = launcher.done(timeout=60).stderr
+    assert "Traceback" not in said and "frame #" not in said
+    assert "rank 0 was killed by SIGKILL" in said
+
+
+def test_what_torch_says_of_a_lost_connection_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer\nframe #1: …"
+    for error in (RuntimeError(closed), torch.distributed.DistNetworkError("x\nframe #0: …")):
+        with pytest.raises(LostError) as caught, Meeting():
+            raise error
+        assert str(caught.value).count("\n") == 2
+    with pytest.raises(RuntimeError, match="of another kind"), Meeting():
+        raise RuntimeError("of another kind")
+
+
+def test_a_rank_whose_launcher_is_gone_already_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.set())
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    monkeypatch.setattr("yanmo.workers.SHUTDOWN_SECONDS", 0)
+    follow_launcher()
+    assert not ended.wait(0.2), "this is no rank"
+    monkeypatch.setenv(LAUNCHER, str(os.getppid()))
+    follow_launcher(seconds=0.01)
+    assert not ended.wait(0.2), "the launcher lives"
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert ended.wait(10)
+    ended.clear()
+    follow_launcher()  # now its parent is another one from the first moment on
+    assert ended.wait(10)

@@ -12,13 +12,14 @@ from yanmo.checkpoint import find_model_folder, newest_first, step_of
 from yanmo.errors import ConfigError, Stopped
 from yanmo.log import Voice
 from yanmo.recipe import load_recipe
+from yanmo.train.binding import read_plan
 from yanmo.train.metrics import read_metrics
 from yanmo.train.schedule import Plan, learning_rate_at
 from yanmo.train.trainer import train
 
 
 def plan_of(folder: Path) -> Plan:
-    return Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+    return read_plan(folder)
 
 
 def test_epochs_and_strides_give_the_steps(trained: Trained) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yanmo.config import OptimConfig
-from yanmo.train.schedule import Plan, learning_rate_at, parts_of_windows
+from yanmo.train.schedule import Plan, PlanRecord, learning_rate_at, parts_of_windows
 
 OPTIM = OptimConfig(learning_rate=1.0, min_lr=0.1, warmup_steps=10)
 
@@ -49,7 +49,7 @@ def test_aiming_anew_never_makes_the_rate_jump_or_rise(first: int, at: int, more
 
 def test_a_plan_survives_its_file() -> None:
     plan = Plan.first(100).aimed_anew(10, 80).aimed_anew(30, 130)
-    assert Plan.from_json(plan.as_json()) == plan
+    assert Plan.of(PlanRecord.model_validate(plan.as_json())) == plan
     assert plan.horizon == 130
 
 

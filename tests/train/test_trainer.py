@@ -25,8 +25,8 @@ from yanmo.errors import (
 )
 from yanmo.log import Voice
 from yanmo.train import memory, trainer
+from yanmo.train.binding import read_plan
 from yanmo.train.metrics import read_metrics
-from yanmo.train.schedule import Plan
 from yanmo.train.step import StepResult
 from yanmo.train.trainer import train
 
@@ -336,7 +336,7 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
 
     monkeypatch.setattr(trainer, "aim_anew", short)
     train(tiny_recipe(novel, more=more), RUN, voice)
-    plan = Plan.from_json(storage.read_json(RUN / "plan.json"))
+    plan = read_plan(RUN)
     assert len(plan.aims) > 1
     before = losses(RUN), weights(RUN)
     rows = without_times(RUN)
@@ -346,7 +346,7 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
     train(tiny_recipe(novel, more=more), RUN, voice)
     assert (losses(RUN), weights(RUN)) == before
     assert without_times(RUN) == rows
-    assert Plan.from_json(storage.read_json(RUN / "plan.json")) == plan
+    assert read_plan(RUN) == plan
     rates = [row["lr"] for row in read_metrics(RUN) if row["event"] == "train"]
     assert rates[-1] == pytest.approx(1e-4, rel=0.2)
 
@@ -425,7 +425,7 @@ def test_a_run_without_its_records_says_so(
 ) -> None:
     trained(RUN)
     (RUN / name).write_text("{", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=f"the run's {name} is missing or torn"):
+    with pytest.raises(CheckpointError, match=f"{name} is missing or damaged"):
         train(tiny_recipe(novel), RUN, voice)
 
 

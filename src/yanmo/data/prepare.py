@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field, NonNegativeInt
 
 from yanmo import storage
 from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.data.encode import Ids, encode_all, processes_for
-from yanmo.data.shards import ShardSet, ShardWriter, write_manifest
+from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, Tally, assigned, default_val_fraction, plan_split
 from yanmo.data.survey import VERSION, read_sizes, survey
 from yanmo.errors import DataError
 from yanmo.log import Progress, Voice
+from yanmo.records import Manifest, Record, parse_record, read_record, sealed
 from yanmo.text.documents import (
     CorpusCounts,
     Document,
@@ -146,10 +148,25 @@ def _shards_in(corpus: CorpusConfig) -> Path | None:
     return folder if is_one and (folder / "train.starts.bin").is_file() else None
 
 
+class OpenSplit(Record):
+    """What shards that were made elsewhere say of their split."""
+
+    val_fraction: float
+    cut_documents: NonNegativeInt
+    block_size: NonNegativeInt
+
+
+class OpenManifest(Manifest):
+    """manifest.json of shards that were made elsewhere."""
+
+    split: OpenSplit
+
+
 def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_size: int) -> Prepared:
     """Shards as they are; what is asked of them must be what they were made with."""
     tokenizer = load_tokenizer(folder)
-    manifest = storage.read_json(folder / "manifest.json")
+    mend = "restore it from a copy, or make the shards again"
+    manifest = read_record(folder / "manifest.json", OpenManifest, DataError, mend).model_dump()
     split = manifest["split"]
     other = find_tokenizer(asked) if asked.path is not None else tokenizer
     if other is not None and other.fingerprint != tokenizer.fingerprint:
@@ -203,8 +220,8 @@ def _write_shards(
     """Second pass: every document (``names`` are their hashes) to its side, in order; goes on where
     ``folder`` was left. Gives the manifest's parts."""
     counts, tally, size = CorpusCounts(), Tally(), corpus_size(corpus.path)
-    done = _read_mark(folder)
-    lost = Lost.of(done["lost"])
+    done = _read_mark(folder, tokenizer.vocab_size)
+    lost = Lost.of(done.lost)
     documents = assigned(zip(read_documents(corpus, counts), names, strict=True), split, gap, tally)
     batches = _batches(piece for side, part in documents for piece in pieces_of(side, part, tokenizer))
     processes = workers or processes_for(tokenizer, size)
@@ -212,14 +229,14 @@ def _write_shards(
         progress = stack.enter_context(Progress(voice, "tokenising", size))
         writers = {
             side: stack.enter_context(
-                ShardWriter(folder, side, tokenizer.vocab_size, mark=done["writers"].get(side))
+                ShardWriter(folder, side, tokenizer.vocab_size, mark=done.writers.get(side))
             )
             for side in ("train", "val")
         }
-        for batch in islice(batches, done["batches"]):
+        for batch in islice(batches, done.batches):
             progress.skip(sum(piece.size for piece in batch))
         encoded = encode_all(batches, lambda batch: [piece.text for piece in batch], tokenizer, processes)
-        for number, (batch, found) in enumerate(encoded, done["batches"] + 1):
+        for number, (batch, found) in enumerate(encoded, done.batches + 1):
             for piece, ids in zip(batch, found.ids, strict=True):
                 write_piece(writers[piece.side], piece, ids, tokenizer)
             if found.lost is not None:
@@ -291,18 +308,31 @@ def write_piece(writer: ShardWriter, piece: Piece, ids: Ids, tokenizer: Tokenize
         writer.write(np.array([tokenizer.end_of_text], dtype=np.int64), characters=0)
 
 
+class Mark(Record):
+    """mark.json of an unfinished folder."""
+
+    batches: NonNegativeInt = 0
+    writers: dict[str, WriterMark] = Field(default_factory=dict)
+    lost: dict[str, int | dict[str, int]] = Field(default_factory=dict)
+
+
 def _write_mark(folder: Path, batches: int, writers: Mapping[str, ShardWriter], lost: Lost) -> None:
-    """Note how far the shards are on the disk."""
-    marks = {side: writer.mark() for side, writer in writers.items()}
-    storage.write_json(folder / MARK, {"batches": batches, "writers": marks, "lost": lost.as_counts()})
+    """Note how far the shards are on the disk; their names are there before the mark is."""
+    marks = {side: writer.mark().model_dump() for side, writer in writers.items()}
+    storage.sync_folder(folder)
+    mark = {"batches": batches, "writers": marks, "lost": lost.as_counts()}
+    storage.write_json(folder / MARK, sealed(mark))
 
 
-def _read_mark(folder: Path) -> dict[str, Any]:
-    """The last mark, or the beginning."""
-    if not (folder / MARK).is_file():
-        return {"batches": 0, "writers": {}, "lost": {}}
-    mark: dict[str, Any] = storage.read_json(folder / MARK)
-    return mark
+def _read_mark(folder: Path, vocab_size: int) -> Mark:
+    """The last mark; the beginning, where there is none or what lies before it is not what was written."""
+    try:
+        mark = parse_record((folder / MARK).read_bytes(), Mark)
+    except (OSError, ValueError):
+        return Mark()
+    sides = mark.writers.items()
+    is_whole = all(ShardWriter.is_whole(folder, side, vocab_size, writer) for side, writer in sides)
+    return mark if is_whole else Mark()
 
 
 def _share(document: Document, characters: int) -> float:

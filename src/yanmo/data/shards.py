@@ -7,19 +7,25 @@ the end-of-text token. Reading maps the files and never loads them whole.
 """
 
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import NonNegativeInt
 
 from yanmo.errors import DataError
-from yanmo.storage import read_json, write_json
+from yanmo.records import Manifest, Record, read_record
+from yanmo.storage import not_through_a_link, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 1 << 28
 """Tokens in one file; half a gigabyte as uint16."""
+
+CHUNK_BYTES = 1 << 24
+"""Read at a time."""
 
 Ids = npt.NDArray[np.int64]
 
@@ -29,11 +35,22 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
+class WriterMark(Record):
+    """How far a side of unfinished shards is on the disk, with checksums of its tokens and of its starts."""
+
+    tokens: NonNegativeInt = 0
+    characters: NonNegativeInt = 0
+    documents: NonNegativeInt = 0
+    tokens_crc: int = 0
+    starts_crc: int = 0
+
+
 class ShardWriter:
     """Writes the documents of one split, in order.
 
     What is written can be marked (``mark``): a writer that begins at that mark goes on as if it had
-    never been another, whatever was written behind the mark.
+    never been another, whatever was written behind the mark. That what lies before it is there, and is what
+    was written, says :meth:`is_whole`.
     """
 
     def __init__(
@@ -42,16 +59,33 @@ class ShardWriter:
         split: str,
         vocab_size: int,
         shard_tokens: int = SHARD_TOKENS,
-        mark: Mapping[str, int] | None = None,
+        mark: WriterMark | None = None,
     ) -> None:
-        mark = mark or {"tokens": 0, "characters": 0, "documents": 0}
+        mark = mark or WriterMark()
         self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
         self._dtype, self._vocab_size = dtype_for(vocab_size), vocab_size
-        self.tokens, self.characters, self.documents = mark["tokens"], mark["characters"], mark["documents"]
+        self.tokens, self.characters, self.documents = mark.tokens, mark.characters, mark.documents
+        self._crc, self._starts_crc = mark.tokens_crc, mark.starts_crc
         self._file: BinaryIO | None = None
         self._starts = _open_at(folder / f"{split}.starts.bin", self.documents * 8)
         if self.tokens % shard_tokens:
             self._open(self.tokens // shard_tokens, self.tokens % shard_tokens)
+
+    @staticmethod
+    def is_whole(
+        folder: Path, split: str, vocab_size: int, mark: WriterMark, shard_tokens: int = SHARD_TOKENS
+    ) -> bool:
+        """Whether all that was written up to a mark is on the disk, whatever a power loss did."""
+        itemsize = dtype_for(vocab_size).itemsize
+        sizes = [
+            itemsize * min(shard_tokens, mark.tokens - first) for first in range(0, mark.tokens, shard_tokens)
+        ]
+        files = [folder / _name_of(split, number) for number in range(len(sizes))]
+        tokens = _checksum(files, sizes)
+        return (tokens, _checksum([folder / f"{split}.starts.bin"], [8 * mark.documents])) == (
+            mark.tokens_crc,
+            mark.starts_crc,
+        )
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -62,7 +96,9 @@ class ShardWriter:
 
     def begin_document(self) -> None:
         """The next token begins a document."""
-        self._starts.write(self.tokens.to_bytes(8, "little"))
+        start = self.tokens.to_bytes(8, "little")
+        self._starts.write(start)
+        self._starts_crc = zlib.crc32(start, self._starts_crc)
         self.documents += 1
 
     def write(self, ids: Ids, characters: int) -> None:
@@ -80,15 +116,20 @@ class ShardWriter:
                 self._open(self.tokens // self._shard_tokens, 0)
             now, ids = ids[:room], ids[room:]
             assert self._file is not None
-            self._file.write(now.astype(self._dtype).tobytes())
+            written = now.astype(self._dtype).tobytes()
+            self._file.write(written)
+            self._crc = zlib.crc32(written, self._crc)
             self.tokens += len(now)
 
-    def mark(self) -> dict[str, int]:
+    def mark(self) -> WriterMark:
         """Bring what is written to the disk; gives the place to go on from."""
         for file in self._open_files():
             file.flush()
             os.fsync(file.fileno())
-        return {"tokens": self.tokens, "characters": self.characters, "documents": self.documents}
+        return WriterMark(
+            tokens=self.tokens, characters=self.characters, documents=self.documents,
+            tokens_crc=self._crc, starts_crc=self._starts_crc,
+        )  # fmt: skip
 
     def close(self) -> dict[str, Any]:
         """Finish; gives this split's part of the manifest."""
@@ -105,7 +146,7 @@ class ShardWriter:
         return [self._starts] if self._file is None else [self._starts, self._file]
 
     def _name(self, number: int) -> str:
-        return f"{self._split}-{number:05d}.bin"
+        return _name_of(self._split, number)
 
     def _open(self, number: int, tokens: int) -> None:
         if self._file is not None:
@@ -114,10 +155,28 @@ class ShardWriter:
         self._file = _open_at(self._folder / self._name(number), tokens * self._dtype.itemsize)
 
 
+def _name_of(split: str, number: int) -> str:
+    return f"{split}-{number:05d}.bin"
+
+
+def _checksum(files: list[Path], sizes: list[int]) -> int | None:
+    """The checksum of the first bytes of some files, one after the other; None: there are fewer."""
+    found = 0
+    for path, size in zip(files, sizes, strict=True):
+        if size and (not path.is_file() or path.stat().st_size < size):
+            return None
+        left = size
+        while left:
+            with open(path, "rb") as file:
+                file.seek(size - left)
+                part = file.read(min(left, CHUNK_BYTES))
+            found, left = zlib.crc32(part, found), left - len(part)
+    return found
+
+
 def _open_at(path: Path, size: int) -> BinaryIO:
     """A file to go on writing behind its first ``size`` bytes."""
-    path.touch()
-    file = open(path, "r+b")  # noqa: SIM115 - its owner closes it
+    file = open(path, "a+b", opener=not_through_a_link)  # noqa: SIM115 - its owner closes it
     file.truncate(size)
     file.seek(size)
     return file
@@ -161,7 +220,10 @@ class ShardSet:
             DataError: the shards were made of another corpus or with another tokenizer.
         """
         self.folder = folder
-        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        record = read_record(
+            folder / "manifest.json", Manifest, DataError, "delete that folder; it is made again"
+        )
+        self.manifest: dict[str, Any] = record.model_dump(exclude_unset=True)
         for name, expected in (("corpus", corpus), ("tokenizer", tokenizer)):
             if self.manifest[name] != expected:
                 raise DataError(
@@ -173,8 +235,19 @@ class ShardSet:
         self.val = self._open(folder, "val")
 
     def _open(self, folder: Path, split: str) -> Tokens:
-        files = [folder / name for name in self.manifest["splits"][split]["files"]]
-        return Tokens(files, self.manifest["dtype"], folder / f"{split}.starts.bin")
+        part = self.manifest["splits"][split]
+        files = [folder / Path(name).name for name in part["files"]]
+        starts = folder / f"{split}.starts.bin"
+        itemsize = dtype_for(self.manifest["vocab_size"]).itemsize
+        sizes = [sum(path.stat().st_size for path in group if path.is_file()) for group in (files, [starts])]
+        if sizes != [itemsize * part["tokens"], 8 * part["documents"]]:
+            raise DataError(
+                f"the files of {split} hold {sizes[0]:,} bytes of tokens and {sizes[1]:,} of starts, and"
+                f" manifest.json says {part['tokens']:,} tokens and {part['documents']:,} documents",
+                where=str(folder),
+                mend="delete that folder; the shards are made again",
+            )
+        return Tokens(files, dtype_for(self.manifest["vocab_size"]).str, starts)
 
 
 def write_manifest(

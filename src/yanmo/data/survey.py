@@ -120,5 +120,15 @@ def _learn(learner: Learner, voice: Voice) -> Tokenizer:
 
 
 def read_sizes(folder: Path) -> list[tuple[str, int]]:
-    """(content hash, characters) of every document that a survey found."""
-    return [(name, length) for name, length in storage.read_json(folder / "documents.json")]
+    """(content hash, characters) of every document that a survey found.
+
+    Raises:
+        DataError: the list is damaged.
+    """
+    path = folder / "documents.json"
+    try:
+        return [(str(name), int(length)) for name, length in storage.read_json(path)]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            "the list of documents is damaged", where=str(path), mend="delete its folder; it is made again"
+        ) from error

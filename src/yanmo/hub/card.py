@@ -6,11 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from yanmo import storage
 from yanmo.checkpoint import run_of
 from yanmo.config import Recipe
 from yanmo.model.config_json import ARCHITECTURES
 from yanmo.model.gpt import GPT, count_active, count_parameters
+from yanmo.records import Manifest, read_record
 from yanmo.tokenizer import Tokenizer, kind_of
 from yanmo.train.metrics import read_metrics
 
@@ -37,7 +37,7 @@ class Past:
         run = run_of(model_folder)
         if recipe is None or run is None:
             return cls()
-        return cls(recipe, storage.read_json(run / "corpus.json"), tuple(read_metrics(run)))
+        return cls(recipe, read_record(run / "corpus.json", Manifest).model_dump(), tuple(read_metrics(run)))
 
 
 def model_card(name: str, model: GPT, tokenizer: Tokenizer, past: Past, sample: str) -> str:

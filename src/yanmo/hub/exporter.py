@@ -25,6 +25,7 @@ from yanmo.hub.foreign import CHAT
 from yanmo.hub.verify import Verdict, require_library, require_passed, verify_folder, verify_gguf, verify_onnx
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
+from yanmo.outputs import require_file, require_folder
 from yanmo.tokenizer import Tokenizer
 
 Target = Literal["hf", "gguf", "onnx"]
@@ -66,7 +67,13 @@ class Source:
 
 
 def export(
-    run: Path | None, to: Target, out: Path | None, precision: str | None, is_verified: bool, voice: Voice
+    run: Path | None,
+    to: Target,
+    out: Path | None,
+    precision: str | None,
+    is_verified: bool,
+    voice: Voice,
+    force: bool = False,
 ) -> Exported:
     """Write the model of ``run`` as ``to``; afterwards open it with that library and compare.
 
@@ -86,11 +93,7 @@ def export(
     target = (
         out or Path("exports") / {"hf": name, "gguf": f"{name}-{precision}.gguf", "onnx": f"{name}.onnx"}[to]
     )
-    for file in (target, *beside(target, to)):
-        if file.exists():
-            raise ConfigError(
-                "it is there already", where=str(file), mend="name another with --out, or delete it"
-            )
+    require_target(target, to, folder, force)
     model, tokenizer = load_model_and_tokenizer(folder)
     source = Source(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
     writers: dict[Target, Callable[[], Exported]] = {
@@ -115,6 +118,22 @@ def export(
     require_passed(verdict, written.path)
     said = (*written.said, *(f"{verdict.by}: {line}" for line in verdict.said))
     return Exported(written.path, said, verdict, written.values)
+
+
+def require_target(target: Path, to: Target, model: Path, force: bool) -> None:
+    """Nothing that is there is replaced: a file by force, a folder not at all.
+
+    Raises:
+        ConfigError: something is there, or it is the model itself.
+    """
+    inputs = list(model.iterdir())
+    if to != "hf":
+        for file in (target, *beside(target, to)):
+            require_file(file, "--out", inputs, force=force)
+        return
+    require_folder(target, "--out", inputs)
+    if target.exists():
+        raise ConfigError("it is there already", f"--out {target}", "name another with --out, or delete it")
 
 
 def beside(target: Path, to: Target) -> tuple[Path, ...]:
@@ -224,7 +243,7 @@ def whole(target: Path) -> Iterator[Path]:
         try:
             yield unfinished
             storage.sync_file(unfinished)
-            unfinished.rename(target)
+            unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
 

@@ -27,6 +27,7 @@ from yanmo.log import Voice
 from yanmo.model.config_json import from_config_json
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.names import to_hugging_face
+from yanmo.outputs import require_folder
 from yanmo.recipe import load_recipe, to_toml
 from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
 
@@ -56,6 +57,7 @@ def import_(name: str, out: Path, config: TokenizerConfig, voice: Voice) -> Impo
         ConfigError: it is nothing that is imported, or ``out`` is there already.
         CheckpointError: it is damaged, does not fit together, or was not proven equal.
     """
+    require_folder(out, "--out")
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.resolve() == Path.cwd()):
         raise ConfigError("it is there already", where=f"--out {out}", mend="name a new folder")
     source = recognise(name)

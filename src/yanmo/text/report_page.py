@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import ceil
 
+from yanmo.outputs import MARK
 from yanmo.text.clean.ads import letters
 from yanmo.text.report import BINS, Report
 
@@ -82,7 +83,7 @@ def page(report: Report, title: str) -> str:
     if proposal := report.proposal():
         body.append(_section("To take out repeated lines", f"<p><code>{escape(proposal)}</code></p>"))
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n{MARK}\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)

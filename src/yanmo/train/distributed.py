@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from yanmo.environment import device_names
-from yanmo.errors import ConfigError, DeviceError
+from yanmo.errors import ConfigError, DeviceError, LostError
 
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others in a step: a checkpoint may be written meanwhile."""
@@ -128,12 +128,18 @@ class Meeting:
 
     def __enter__(self) -> "Meeting":
         if self.size > 1:
-            self._store, _, _ = next(rendezvous("env://", timeout=SET_UP))
+            try:
+                self._store, _, _ = next(rendezvous("env://", timeout=SET_UP))
+            except RuntimeError as error:
+                raise lost(self.rank) from error
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *rest: object) -> None:
+        """Part; what torch says of a connection that broke, wherever in the run, becomes one sentence."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        if is_lost(error):
+            raise lost(self.rank) from error
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
@@ -154,6 +160,22 @@ class Meeting:
             "nccl" if device.type == "cuda" else "gloo",
             store=self._store, rank=self.rank, world_size=self.size, timeout=TIMEOUT,
         )  # fmt: skip
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether an error of torch says that another process does not answer any more."""
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
+def lost(rank: int) -> LostError:
+    """In the words of one rank."""
+    return LostError(
+        "the other processes of this run cannot be reached any more",
+        where=f"rank {rank}",
+        mend="one of them, or the one that started them, was ended; the same command goes on",
+    )
 
 
 def find_device(name: str | None, where: str = "train.device") -> torch.device:

@@ -8,17 +8,13 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from yanmo.errors import YanmoError
-
-SHUTDOWN_SECONDS = 60
-"""How long ranks have to save and leave; then they are killed."""
+from yanmo.workers import LAUNCHER, SHUTDOWN_SECONDS
 
 
 class RankError(YanmoError):
@@ -34,6 +30,8 @@ def launch(processes: int, arguments: list[str]) -> None:
     """
     logging.disable(logging.CRITICAL)  # what torch's launcher would say is said below, in one line
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    os.environ[LAUNCHER] = str(os.getpid())  # so that ranks know whom to follow from their first moment on
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a broken connection is said below, in one line
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=f"yanmo-{os.getpid()}",
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
@@ -51,9 +49,13 @@ def launch(processes: int, arguments: list[str]) -> None:
 
 
 def first_cause(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """The rank that was killed, else the first that failed: one whose peer is gone fails for want of it."""
-    killed = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
-    return min((killed or failures).items(), key=lambda item: item[1].timestamp)
+    """The rank that was killed, else the first that failed: one whose peer is gone fails for want of it.
+
+    By SIGTERM the launcher itself ends the others, so that says least.
+    """
+    own = {rank: failure for rank, failure in failures.items() if failure.exitcode != -signal.SIGTERM}
+    killed = {rank: failure for rank, failure in own.items() if failure.exitcode < 0}
+    return min((killed or own or failures).items(), key=lambda item: item[1].timestamp)
 
 
 def describe_failure(rank: int, failure: ProcessFailure) -> RankError:
@@ -67,17 +69,3 @@ def describe_failure(rank: int, failure: ProcessFailure) -> RankError:
     )
     error.exit_code = 128 - failure.exitcode if killed else failure.exitcode
     return error
-
-
-def follow_launcher(seconds: float = 1.0) -> None:
-    """In a rank: stop as by SIGTERM when the launcher is gone, so that no rank is left behind."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # whoever started it, it was no launcher of torch's
-        return
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(seconds)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -8,44 +8,111 @@ One JSON object a line, flat but for the loads of experts (schema 1). Its ``even
     plan, memory          another aim, in steps; a smaller micro-batch after memory ran out
     checkpoint            what is saved
 
-When a run resumes, the rows of steps that are done again move to metrics.superseded.jsonl: no step is told
-twice, and losses read as if the run had never stopped.
+When a run resumes, damaged rows and those of steps that are done again move to metrics.superseded.jsonl: no
+step is told twice, and losses read as if the run had never stopped.
 """
 
+import contextlib
 import importlib.util
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from yanmo.storage import disk_errors, sync_file, write_atomic
+from pydantic import NonNegativeInt, model_validator
+
+from yanmo.records import Record, parse_record
+from yanmo.storage import disk_errors, not_through_a_link, sync_file, write_atomic
 
 METRICS = "metrics.jsonl"
 SUPERSEDED = "metrics.superseded.jsonl"
 
 
-class Metrics:
-    """Appends rows; ``is_main`` False (any rank but 0) writes nothing, ``step`` is where the run stands."""
+class Row(Record):
+    """What is read of a row again; the rest is for people."""
 
-    def __init__(self, folder: Path, is_main: bool = True, step: int = 0) -> None:
-        self._path = folder / METRICS
-        self._is_main = is_main
-        self._board: Any = None
-        if is_main and importlib.util.find_spec("tensorboard"):
+    event: str
+    step: NonNegativeInt | None = None
+    val_loss: float | None = None
+    val_bits_per_char: float | None = None
+    val_perplexity: float | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        values = (self.step, self.val_loss, self.val_bits_per_char, self.val_perplexity)
+        if self.event == "eval" and None in values:
+            raise ValueError("an evaluation lacks a value")
+        return self
+
+
+class Board:
+    """TensorBoard's files, a convenience: what goes wrong with them is said once, and training goes on."""
+
+    def __init__(self, folder: Path, step: int, warn: Callable[[str], None]) -> None:
+        self._warn, self._writer = warn, None
+        with self._as_convenience():
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+            self._writer = SummaryWriter(folder, purge_step=step + 1)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """A number of a step."""
+        with self._as_convenience():
+            if self._writer is not None:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush what is still held."""
+        with self._as_convenience():
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _as_convenience(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever the library, its protocol buffers or the disk raise
+            self._writer = None
+            self._warn(f"TensorBoard's files cannot be written ({error}); metrics.jsonl has all numbers")
+
+
+class Metrics:
+    """Appends rows.
+
+    Args:
+        folder: of the run.
+        is_main: any rank but 0 writes nothing.
+        step: where the run stands.
+        warn: is told what goes wrong beside metrics.jsonl.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        is_main: bool = True,
+        step: int = 0,
+        warn: Callable[[str], None] = lambda said: None,
+    ) -> None:
+        self._path = folder / METRICS
+        self._is_main = is_main
+        self._board: Board | None = None
+        if is_main and importlib.util.find_spec("tensorboard"):
+            self._board = Board(folder / "tensorboard", step, warn)
 
     def write(self, event: str, **fields: Any) -> None:
         """Append a row; numbers of a step also go to TensorBoard."""
         if not self._is_main:
             return
         line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
-        with disk_errors("writing metrics", self._path.parent), open(self._path, "ab", buffering=0) as file:
+        with (
+            disk_errors("writing metrics", self._path.parent),
+            open(self._path, "ab", buffering=0, opener=not_through_a_link) as file,
+        ):
             file.write(line.encode("utf-8"))
         if self._board is not None and "step" in fields:
             for name, value in fields.items():
                 if isinstance(value, float):
-                    self._board.add_scalar(f"{event}/{name}", value, fields["step"])
+                    self._board.add(f"{event}/{name}", value, fields["step"])
 
     def flush(self) -> None:
         """Force the rows to the disk, before a checkpoint that comes after them."""
@@ -62,7 +129,24 @@ class Metrics:
 
 
 def rewind(folder: Path, step: int) -> None:
-    """Move rows beyond ``step`` (-1: all), and a torn last line, to metrics.superseded.jsonl."""
+    """Move rows beyond ``step`` (-1: all), and damaged ones, to metrics.superseded.jsonl."""
+    _keep_rows(folder, lambda row: row.event != "end" and (row.step or 0) <= step)
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Move damaged rows to metrics.superseded.jsonl."""
+    _keep_rows(folder, lambda row: True)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run, damaged ones left out."""
+    path = folder / METRICS
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    rows = (_row(line) for line in lines)
+    return [row.model_dump(exclude_unset=True) for row in rows if row is not None]
+
+
+def _keep_rows(folder: Path, is_kept: Callable[[Row], bool]) -> None:
     path = folder / METRICS
     if not path.is_file():
         return
@@ -70,28 +154,19 @@ def rewind(folder: Path, step: int) -> None:
     superseded: list[bytes] = []
     for line in path.read_bytes().split(b"\n"):
         if line:
-            (kept if _is_up_to(line, step) else superseded).append(line + b"\n")
+            row = _row(line)
+            (kept if row is not None and is_kept(row) else superseded).append(line + b"\n")
     if superseded:
-        with disk_errors("writing metrics", folder), open(folder / SUPERSEDED, "ab") as file:
+        with (
+            disk_errors("writing metrics", folder),
+            open(folder / SUPERSEDED, "ab", opener=not_through_a_link) as file,
+        ):
             file.writelines(superseded)
         write_atomic(path, b"".join(kept))
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run, a torn last line left out."""
-    rows: list[dict[str, Any]] = []
-    path = folder / METRICS
-    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
-def _is_up_to(line: bytes, step: int) -> bool:
+def _row(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
+        return parse_record(line, Row)
     except ValueError:
-        return False
-    return row.get("event") != "end" and int(row.get("step", 0)) <= step
+        return None

@@ -22,8 +22,9 @@ from yanmo.checkpoint import (
     load_shape,
     load_training,
     newest_first,
+    read_recipe,
 )
-from yanmo.config import Recipe
+from yanmo.config import LENGTHS, Recipe
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.environment import environment
 from yanmo.errors import CheckpointError, ConfigError
@@ -32,9 +33,11 @@ from yanmo.generate import encode_prompt
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
-from yanmo.recipe import decide, differences, lengthened, load_recipe, resumed, to_toml, with_values
+from yanmo.recipe import decide, differences, get, lengthened, resumed, to_toml, with_values
+from yanmo.records import Manifest, read_record
 from yanmo.relations import check_relations
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
+from yanmo.train.binding import lengths_of, read_plan, require_bound, require_horizon
 from yanmo.train.decide import (
     adopt_shape,
     decide_compile,
@@ -50,7 +53,7 @@ from yanmo.train.decide import (
 )
 from yanmo.train.distributed import World, autocast_for, find_world
 from yanmo.train.machine import make_ready, return_freed_memory, room_for
-from yanmo.train.metrics import rewind
+from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.plan import Text, describe, forecast
 from yanmo.train.probe import measure
@@ -136,15 +139,15 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
     """The run in ``folder``: made now, or as recorded there."""
     recorded = folder / "recipe.toml"
     if recorded.exists():
-        recipe = _recorded_recipe(asked, recorded, folder)
+        recipe, plan = _recorded_recipe(asked, folder)
         world = find_world(recipe.train.device, recipe.train.batch_size)
         require_compiler(recipe, world.device)
         make_ready(recipe.train)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
-        _require_same_corpus(prepared, read_record(folder / "corpus.json"), folder)
-        plan = Plan.from_json(read_record(folder / "plan.json"))
+        _require_same_corpus(prepared, read_record(folder / "corpus.json", Manifest), folder)
+        require_horizon(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
         _require_prompt_fits(recipe, prepared.tokenizer)
-        if voice.is_main and recipe != load_recipe(recorded):
+        if voice.is_main and recipe != read_recipe(folder):
             storage.write_atomic(recorded, to_toml(recipe))
     else:
         recipe, prepared, plan, world = _make_run(asked, folder, voice)
@@ -178,7 +181,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
         voice.say(line)
     if world.size > 1:
         voice.say(f"ranks  {world.size} processes share each batch")
-    plan = Plan.first(horizon)
+    plan = Plan.first(horizon, lengths_of(recipe))
     storage.write_json(folder / "corpus.json", prepared.shards.manifest | _origin(recipe))
     storage.write_json(folder / "plan.json", plan.as_json())
     storage.write_atomic(folder / "recipe.toml", to_toml(recipe))
@@ -261,45 +264,51 @@ def _require_prompt_fits(recipe: Recipe, tokenizer: Tokenizer) -> None:
     encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size)
 
 
-def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path) -> Recipe:
-    """What the run was made with, and what may be another on resume as asked now."""
-    recipe = load_recipe(recorded)
+def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:
+    """What the run was made with, what may be another on resume as asked now, and how far it aims."""
+    recipe, plan = read_recipe(folder), read_plan(folder)
+    require_bound(folder, recipe, plan)
+    longer = as_long_as(plan, recipe, folder)
     changed = differences(asked, recipe)
     if changed:
         raise ConfigError(
             "this folder holds a run of another recipe: " + "; ".join(changed),
-            where=str(folder),
+            where=str(folder / "recipe.toml"),
             mend="give the same settings to resume it, or train into another folder with --out",
         )
-    return resumed(asked, recipe)
+    return resumed(asked, longer), plan
 
 
-def _require_same_corpus(prepared: Prepared, recorded: dict[str, Any], folder: Path) -> None:
-    now = prepared.shards.manifest
-    for name in ("corpus", "tokenizer", "splits"):
-        if recorded.get(name) != now[name]:
-            raise ConfigError(
-                f"the {name} is not the one this run was made with ({recorded.get(name)}, now {now[name]})",
-                where=str(folder),
-                mend="put the old text back, or train into another folder with --out",
-            )
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON file that every run has.
+def as_long_as(plan: Plan, recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the lengths of a plan that was written just before a crash.
 
     Raises:
-        CheckpointError: it is missing or torn.
+        CheckpointError: the recipe was made longer by hand.
     """
-    try:
-        value: dict[str, Any] = storage.read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"the run's {path.name} is missing or torn",
-            where=str(path.parent),
-            mend="restore it from a copy, or delete the run folder to begin again",
-        ) from error
-    return value
+    if plan.lengths is None or plan.lengths == lengths_of(recipe):
+        return recipe
+    longer = dict(zip(LENGTHS, plan.lengths, strict=True))
+    for name, length in longer.items():
+        before = get(recipe, name)
+        if (before is None) != (length is None) or (length is not None and length < before):
+            raise CheckpointError(
+                f"recipe.toml says {name}={before}, and plan.json was made for {length}",
+                where=str(folder / "recipe.toml"),
+                mend=f"put {length} back; a longer run is asked for by {name}=… on the command line",
+            )
+    return with_values(recipe, longer, "plan.json")
+
+
+def _require_same_corpus(prepared: Prepared, recorded: Manifest, folder: Path) -> None:
+    then = recorded.model_dump()
+    for name in ("corpus", "tokenizer", "splits"):
+        now = prepared.shards.manifest[name]
+        if then[name] != now:
+            raise ConfigError(
+                f"the {name} is not the one this run was made with ({then[name]}, now {now})",
+                where=f"{folder}: corpus.json, or recipe.toml",
+                mend="put the old text back, or train into another folder with --out",
+            )
 
 
 def begin_anew(run: Run) -> None:
@@ -307,7 +316,7 @@ def begin_anew(run: Run) -> None:
     if run.recipe.model.init is None:
         run.model.initialise(run.recipe.train.seed, run.recipe.model.zero_projections)
         return
-    if _origin(run.recipe)["init"] != read_record(run.folder / "corpus.json").get("init"):
+    if _origin(run.recipe)["init"] != read_record(run.folder / "corpus.json", Manifest).init:
         raise ConfigError(
             "the weights to begin from have changed since the run was made",
             where=f"model.init={run.recipe.model.init}",
@@ -325,7 +334,14 @@ def restore(run: Run) -> None:
             rewind(run.folder, -1)
         return
     weights = load_model(checkpoint).state_dict()
-    run.model.load_state_dict(weights)
+    try:
+        run.model.load_state_dict(weights)
+    except RuntimeError as error:  # of before checkpoints recorded their recipe
+        raise CheckpointError(
+            f"the weights of {checkpoint.name} have another shape than [model] of recipe.toml says",
+            where=str(run.folder / "recipe.toml"),
+            mend="put the shape back that the run was made with",
+        ) from error
     progress, tensors, before = load_training(checkpoint)
     run.optimizer.load(run.model, tensors)
     run.progress = progress
@@ -343,7 +359,8 @@ def lengthen(run: Run, asked: Recipe) -> None:
     """Aim at a later end if more steps, epochs or minutes are asked for than the run was made with.
 
     From here on the rate is that of a run that aimed there from the beginning. The plan is written before
-    the recipe: a crash between them leaves a run of which the same can be asked again.
+    the recipe, and says how long it is: after a crash between them the recipe is made as long when the run is
+    opened.
     """
     greater = lengthened(asked, run.recipe)
     if not greater:
@@ -351,7 +368,7 @@ def lengthen(run: Run, asked: Recipe) -> None:
     before = run.plan.horizon
     longer = with_values(run.recipe, greater, "a longer run")
     horizon = later_horizon(longer, run)
-    run.plan, run.recipe = Plan.first(horizon), longer
+    run.plan, run.recipe = Plan.first(horizon, lengths_of(longer)), longer
     if run.world.is_main:
         storage.write_json(run.folder / "plan.json", run.plan.as_json())
         storage.write_atomic(run.folder / "recipe.toml", to_toml(longer))
@@ -372,6 +389,8 @@ def later_horizon(longer: Recipe, run: Run) -> int:
 
 def resume_metrics(run: Run) -> None:
     """Rows of steps that are to be done again are superseded."""
+    if run.progress.step >= run.plan.horizon and run.world.is_main:
+        set_damaged_aside(run.folder)
     if not 0 < run.progress.step < run.plan.horizon:
         return
     if run.world.is_main:

@@ -6,10 +6,14 @@ the new entry continues from the progress already made, so the rate never jumps.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from yanmo.config import OptimConfig
+from yanmo.records import Record, sealed
 
 DECAY_SHARE = 0.2
 """The last part of a ``wsd`` run, in which the rate falls."""
@@ -29,11 +33,13 @@ class Plan:
     """The aims of a run, oldest first."""
 
     aims: tuple[Aim, ...]
+    lengths: tuple[float | None, ...] | None = None
+    """The max_steps, epochs and minutes that it was made for; older plans do not say."""
 
     @classmethod
-    def first(cls, horizon: int) -> "Plan":
+    def first(cls, horizon: int, lengths: tuple[float | None, ...] | None = None) -> "Plan":
         """The plan of a run that aims at ``horizon`` from the beginning."""
-        return cls((Aim(0, 0.0, horizon),))
+        return cls((Aim(0, 0.0, horizon),), lengths)
 
     @property
     def horizon(self) -> int:
@@ -57,16 +63,44 @@ class Plan:
 
     def aimed_anew(self, step: int, horizon: int) -> "Plan":
         """The plan that from ``step`` on aims at ``horizon``."""
-        return Plan((*self.aims, Aim(step, self.progress_at(step), max(horizon, step))))
+        return replace(self, aims=(*self.aims, Aim(step, self.progress_at(step), max(horizon, step))))
+
+    def until(self, step: int) -> tuple[Aim, ...]:
+        """The aims taken up to ``step``."""
+        return tuple(aim for aim in self.aims if aim.from_step <= step)
 
     def as_json(self) -> dict[str, Any]:
         """For plan.json."""
-        return {"aims": [asdict(aim) for aim in self.aims]}
+        lengths = {} if self.lengths is None else {"lengths": list(self.lengths)}
+        return sealed({"aims": [asdict(aim) for aim in self.aims], **lengths})
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Plan":
+    def of(cls, record: "PlanRecord") -> "Plan":
         """From plan.json."""
-        return cls(tuple(Aim(**aim) for aim in value["aims"]))
+        lengths = None if record.lengths is None else tuple(record.lengths)
+        return cls(tuple(Aim(aim.from_step, aim.progress, aim.horizon) for aim in record.aims), lengths)
+
+
+class AimRecord(Record):
+    """An aim in plan.json."""
+
+    from_step: NonNegativeInt
+    progress: Annotated[float, Field(ge=0, le=1)]
+    horizon: PositiveInt
+
+
+class PlanRecord(Record):
+    """plan.json: the first aim is taken at step 0, each later one at a later step."""
+
+    aims: Annotated[list[AimRecord], Field(min_length=1)]
+    lengths: Annotated[list[int | float | None], Field(min_length=3, max_length=3)] | None = None
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        steps = [aim.from_step for aim in self.aims]
+        if steps[0] != 0 or any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError("the aims do not follow each other")
+        return self
 
 
 def learning_rate_at(step: int, plan: Plan, optim: OptimConfig) -> float:

@@ -29,6 +29,7 @@ from yanmo.evaluate import ReferenceLines, evaluate
 from yanmo.generate import write_all
 from yanmo.log import Voice, span
 from yanmo.signals import StopSignal
+from yanmo.train.binding import bound
 from yanmo.train.distributed import Meeting
 from yanmo.train.machine import return_freed_memory
 from yanmo.train.memory import fit_micro_batch, step_in_memory
@@ -82,7 +83,8 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
             resume_metrics(run)
         ranks.connect(run.world.device)
         if run.progress.step < run.plan.horizon:
-            with Metrics(folder, run.world.is_main, run.progress.step) as metrics, StopSignal() as stop:
+            metrics = Metrics(folder, run.world.is_main, run.progress.step, run.voice.warn)
+            with metrics, StopSignal() as stop:
                 run_loop(run, metrics, stop)
         else:
             voice.say(f"{folder} is finished ({run.progress.step:,} steps)")
@@ -93,8 +95,11 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
 
 @contextmanager
 def hold(folder: Path, rank: int) -> Iterator[None]:
-    """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it."""
-    if rank > 0:
+    """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it.
+
+    Where nothing can be written nobody else does: a finished run is looked at there without a lock.
+    """
+    if rank > 0 or storage.is_read_only(folder):
         yield
         return
     check_folder(folder)
@@ -186,11 +191,12 @@ def advance(run: Run, batches: Batches) -> None:
 
 
 def finish(run: Run) -> None:
-    """The last row of the metrics, unless it stands there already; ``final`` where it is asked for."""
+    """The last row of the metrics, unless it stands there already; ``final`` where it is asked for; and what
+    a kill behind the last save has left undone."""
     if not run.world.is_main:
         return
+    tidy(run, batches_of(run))
     if run.recipe.train.save_every_epoch:
-        name_epochs(run, batches_of(run))
         storage.point(run.folder / "final", checkpoint_folder(run.folder, run.progress.step))
     rows = read_metrics(run.folder)
     if not (rows and rows[-1]["event"] == "end"):
@@ -341,9 +347,14 @@ def save_now(run: Run, metrics: Metrics, batches: Batches) -> None:
     return_freed_memory()  # what a step used is not of the sizes that saving takes
     checkpoint = save_checkpoint(
         run.folder, run.progress, run.model, run.prepared.tokenizer,
-        run.optimizer.tensors(run.model), environment(),
+        run.optimizer.tensors(run.model), environment(), bound(run.recipe, run.plan),
     )  # fmt: skip
     point_to_best(run, checkpoint)
+    tidy(run, batches)
+
+
+def tidy(run: Run, batches: Batches) -> None:
+    """Name the checkpoints that end an epoch, and delete those that are too old."""
     if run.recipe.train.save_every_epoch:
         name_epochs(run, batches)
     named = {link.resolve() for link in (run.folder / "final", *run.folder.glob("epochs/*"))}

@@ -37,6 +37,7 @@ WORTH_STARTING = 8 << 20
 LICENCE_FIELDS = ("licence", "license")
 LICENCE_FILES = ("LICENSE", "LICENCE", "LICENSE.txt", "LICENCE.txt", "LICENSE.md", "COPYING")
 UNKNOWN = "not known"
+MADE_BY = "yanmo clean"
 
 
 @dataclass
@@ -115,7 +116,7 @@ class Result:
         """The manifest."""
         return {
             "format": 1,
-            "made_by": f"yanmo clean {version('yanmo')}",
+            "made_by": f"{MADE_BY} {version('yanmo')}",
             "file": self.out.name,
             "documents": self.documents,
             "characters": self.characters,
@@ -184,6 +185,15 @@ def write_manifest(result: Result) -> None:
 def manifest_path(out: Path) -> Path:
     """Where the manifest of a corpus lies."""
     return out.with_suffix(MANIFEST_SUFFIX)
+
+
+def is_cleaned(out: Path) -> bool:
+    """Whether a corpus is one of ours as it was written: its manifest says so, and its size."""
+    try:
+        said = storage.read_json(manifest_path(out))
+        return str(said["made_by"]).startswith(MADE_BY) and said["bytes"] == out.stat().st_size
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 Numbered = tuple[int, Document]

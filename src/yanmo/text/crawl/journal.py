@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from yanmo.storage import disk_errors, sync_folder
+from yanmo.storage import disk_errors, not_through_a_link, sync_folder
 
 Row = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         with disk_errors("opening the journal", self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "a+b")
+            self._file = open(self._path, "a+b", opener=not_through_a_link)
             self._read_through(self._file)
             sync_folder(self._path.parent)
         return self

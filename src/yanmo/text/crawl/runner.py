@@ -25,6 +25,7 @@ from yanmo.text.crawl.rows import documents, read_row
 from yanmo.text.kinds import MANIFEST_SUFFIX
 
 SCHEMA = 1
+JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def crawl(profile: Profile, out: Path, voice: Voice) -> Found:
         raise ConfigError(f"the output is called {out.name}", "--out", "name a file that ends in .jsonl")
     _warn(profile, voice)
     frontier = Frontier(profile)
-    with _owned(folder, out), Journal(folder / "journal.jsonl") as journal:
+    with _owned(folder, out), Journal(folder / JOURNAL) as journal:
         ended, signal_number = run(profile, voice, lambda spider: spider.walk(frontier, journal))
         unfinished = "stopped by a signal" if ended is None else ended
         found = _write(profile, out, frontier, journal, unfinished)
@@ -86,6 +87,16 @@ def crawl(profile: Profile, out: Path, voice: Voice) -> Found:
             f"{again}--dry-run {profile.start[0]} shows what the profile sees there",
         )
     return found
+
+
+def written(out: Path) -> tuple[Path, Path]:
+    """The files that a crawl into ``out`` makes: the texts and their manifest."""
+    return out, out.with_suffix(MANIFEST_SUFFIX)
+
+
+def is_crawled(out: Path) -> bool:
+    """Whether a crawl into ``out`` was begun before; what is there is its own then."""
+    return (out.with_suffix(".crawl") / JOURNAL).is_file()
 
 
 def dry_run(profile: Profile, url: str, voice: Voice) -> dict[str, Any]:
@@ -139,7 +150,7 @@ def _write(profile: Profile, out: Path, frontier: Frontier, journal: Journal, un
         "named": tally.named,
     }
     write_atomic(out, text)
-    write_json(out.with_suffix(MANIFEST_SUFFIX), manifest)
+    write_json(written(out)[1], manifest)
     return Found(out, manifest)
 
 

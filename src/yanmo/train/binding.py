@@ -1,0 +1,110 @@
+"""A run's recipe and plan belong to its checkpoints: another digit in either would train another model.
+
+In: the recipe and plan that stand in a run folder, and what a checkpoint recorded of those it was made with.
+Out: nothing, or a :class:`CheckpointError` that names the key. Free are intervals, keep_last and [sample];
+lengths may grow; out of memory halves the micro-batch; text, vocabulary and first weights are bound by
+corpus.json.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from yanmo.checkpoint import State, newest_first, read_state
+from yanmo.config import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, Recipe
+from yanmo.errors import CheckpointError
+from yanmo.recipe import get, settings
+from yanmo.records import read_record
+from yanmo.storage import verify_file
+from yanmo.train.schedule import Plan, PlanRecord
+
+BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "model.init")
+STATE = "training/state.json"
+
+
+def bound(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+    """What a checkpoint records of the recipe and the plan it was made with."""
+    values = {name: get(recipe, name) for name in bound_keys()}
+    return {"recipe": values, "plan": plan.as_json()}
+
+
+def bound_keys() -> list[str]:
+    """The settings that change numbers, but for lengths."""
+    free = (*FREE_ON_RESUME, *LENGTHS, *BOUND_ELSEWHERE)
+    return [name for name, _ in settings() if not name.startswith(free)]
+
+
+def lengths_of(recipe: Recipe) -> tuple[float | None, ...]:
+    """How long a run is asked to be: steps, epochs, minutes."""
+    return tuple(get(recipe, name) for name in LENGTHS)
+
+
+def read_plan(run: Path) -> Plan:
+    """The plan of a run."""
+    return Plan.of(read_record(run / "plan.json", PlanRecord))
+
+
+def require_bound(run: Path, recipe: Recipe, plan: Plan) -> None:
+    """Refuse a recipe or plan that is not the one of the newest checkpoint that can say so.
+
+    Raises:
+        CheckpointError: a key differs.
+    """
+    for checkpoint in newest_first(run):
+        try:
+            verify_file(checkpoint, STATE)
+            state = read_state(checkpoint)
+        except CheckpointError:  # passed over, and said, when weights are restored
+            continue
+        _require_recipe(run / "recipe.toml", recipe, state, checkpoint)
+        _require_plan(run / "plan.json", plan, state, checkpoint)
+        return
+
+
+def require_horizon(run: Path, recipe: Recipe, plan: Plan, limit: int | None) -> None:
+    """Refuse a plan of another length than the recipe's.
+
+    Args:
+        run: the folder of both.
+        recipe: how long was asked.
+        plan: how far it aims.
+        limit: the last step that max_steps and epochs allow, if they are given.
+
+    Raises:
+        CheckpointError: it goes beyond, or ends before without a clock to end it.
+    """
+    if limit is None or plan.horizon == limit or (plan.horizon < limit and recipe.train.minutes is not None):
+        return
+    raise CheckpointError(
+        f"plan.json ends at step {plan.horizon:,}, and recipe.toml allows {limit:,}",
+        where=str(run),
+        mend="put back what was changed by hand; a longer run is asked for by train.max_steps=… on the"
+        " command line",
+    )
+
+
+def _require_recipe(path: Path, recipe: Recipe, state: State, checkpoint: Path) -> None:
+    for name, then in (state.recipe or {}).items():
+        now = get(recipe, name) if name in bound_keys() else then
+        if now == then or (name == MICRO_BATCH and _is_halved(then, now)):
+            continue
+        raise CheckpointError(
+            f"recipe.toml says {name}={now}, and {checkpoint.name} was made with {then}",
+            where=str(path),
+            mend=f"put {then} back, or train into another folder with --out",
+        )
+
+
+def _is_halved(then: Any, now: Any) -> bool:
+    return isinstance(then, int) and isinstance(now, int) and 0 < now <= then // 2
+
+
+def _require_plan(path: Path, plan: Plan, state: State, checkpoint: Path) -> None:
+    if state.plan is None:
+        return
+    then, step = Plan.of(state.plan), state.progress.step
+    if then.lengths == plan.lengths and then.until(step) != plan.until(step):
+        raise CheckpointError(
+            f"plan.json has other aims up to step {step:,} than {checkpoint.name} was made with",
+            where=str(path),
+            mend="restore it from a copy, or delete the run folder to begin again",
+        )
