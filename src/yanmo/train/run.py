@@ -173,7 +173,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
     make_ready(recipe.train)
-    free = storage.free_megabytes(folder) << 20
+    free = storage.free_bytes(folder)
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
         voice.say(line)
     if world.size > 1:
