@@ -8,7 +8,7 @@ import yanmo
 ROOT = Path(yanmo.__file__).parent
 
 FLOORS = {
-    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "workers": 0, "signals": 0,
+    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "spelling": 0, "log": 0, "storage": 0, "workers": 0, "signals": 0,
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
     "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1,
     "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1, "text.report": 1, "text.report_page": 1,
@@ -38,7 +38,7 @@ FLOORS = {
 }  # fmt: skip
 SIBLINGS = {
     "relations": {"config", "errors"},
-    "recipe": {"config", "relations", "errors"},
+    "recipe": {"config", "relations", "errors", "spelling", "storage"},
     "storage": {"errors"},
     "workers": {"errors"},
     "text.clean.judge": {"text.encodings"},
