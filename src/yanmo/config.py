@@ -332,6 +332,8 @@ class Recipe(Section):
     sample: SampleConfig = SampleConfig()
     decided: tuple[str, ...] = ()
     """Keys that were not asked for but decided when the run folder was made."""
+    started_in: tuple[str, ...] = ()
+    """Folders that relative paths are found from; of a run, where it was started."""
 
 
 class Cleaning(Section):
@@ -342,7 +344,7 @@ class Cleaning(Section):
     dedup: DedupConfig = DedupConfig()
 
 
-SECTIONS = tuple(name for name in Recipe.model_fields if name != "decided")
+SECTIONS = tuple(name for name in Recipe.model_fields if name not in ("decided", "started_in"))
 
 FREE_ON_RESUME = (
     "train.log_interval",

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from yanmo.config import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, SECTIONS, Cleaning, Recipe, Section
 from yanmo.errors import ConfigError
+from yanmo.places import PATHS, has_moved, located, same_place
 from yanmo.relations import check_relations, reopened
 from yanmo.spelling import PEER_HABITS, PEER_NAMES, nearest, shortened
 from yanmo.storage import is_there
@@ -37,13 +38,18 @@ MARKED = re.compile("\0([0-9A-F]{4})")
 # -- reading ----------------------------------------------------------------------------------
 
 
-def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(source: Path | None, overrides: Iterable[str] = (), is_whole: bool = True) -> Recipe:
     """The recipe in ``source`` (None: all defaults) with ``section.key=value`` overrides.
+
+    Args:
+        source: a TOML file. Its relative paths are found from where its run was started.
+        overrides: what was typed.
+        is_whole: whether relations are checked; not where what is left out is that of a run.
 
     Raises:
         ConfigError: unknown key, value of the wrong kind, or settings that contradict each other.
     """
-    values = _read_toml(source) if source else {}
+    values = located(_read_toml(source), source) if source else {}
     resolved = _validate(Recipe, values, str(source)) if values.get("decided") else None
     typed = _override(values, overrides, Recipe)
     recipe = _validate(Recipe, values, str(source), typed)
@@ -51,7 +57,8 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
         changed = {name for name in typed if get(recipe, name) != get(resolved, name)}
         _forget(values, typed, reopened(set(resolved.decided) - typed, changed))
         recipe = _validate(Recipe, values, str(source), typed)
-    check_relations(recipe)
+    if is_whole:
+        check_relations(recipe)
     return recipe
 
 
@@ -245,7 +252,7 @@ def _validate(kind: type[T], values: dict[str, Any], where: str, typed: Collecti
 
 def _suggest(name: str, kind: type[Section]) -> str:
     """What to do about a name that is not ours, or an empty string."""
-    key = name.rpartition(".")[2].lower().replace("-", "_")
+    key = key_of(name)
     known = dict(settings(kind))
     if PEER_NAMES.get(key) in known:
         return f"in yanmo it is called {PEER_NAMES[key]}"
@@ -255,6 +262,17 @@ def _suggest(name: str, kind: type[Section]) -> str:
     slip = key if key in by_key else nearest(key, by_key)
     near = nearest(name, known) or by_key.get(slip or "")
     return f"did you mean '{near}'?" if near else ""
+
+
+def setting_meant(name: str) -> str | None:
+    """The ``section.key`` that a name means, by itself, without its section, or in another tool."""
+    by_key = {key_of(full): full for full, _ in reversed(list(settings()))}
+    return name if name in by_key.values() else by_key.get(key_of(name)) or PEER_NAMES.get(key_of(name))
+
+
+def key_of(name: str) -> str:
+    """`n-layer`, `model.n_layer` → `n_layer`."""
+    return name.rpartition(".")[2].lower().replace("-", "_")
 
 
 def _describe(name: str, kind: type[Section]) -> str:
@@ -319,6 +337,8 @@ def differences(asked: Recipe, recorded: Recipe) -> list[str]:
         ours, theirs = get(asked, name), get(recorded, name)
         if name not in given or ours in (None, theirs) or name in lengthened(asked, recorded):
             continue
+        if name in PATHS and theirs and same_place(ours, theirs):
+            continue
         if name.startswith(FREE_ON_RESUME) or (name in recorded.decided and name == MICRO_BATCH):
             continue
         said = "left open" if theirs is None else _toml(theirs)
@@ -343,7 +363,10 @@ def given_keys(recipe: Recipe) -> set[str]:
 
 def resumed(asked: Recipe, recorded: Recipe) -> Recipe:
     """The recorded recipe with those free keys that were asked for now."""
-    free = [name for name in given_keys(asked) if name.startswith(FREE_ON_RESUME)]
+    free = [
+        name for name in given_keys(asked)
+        if name.startswith(FREE_ON_RESUME) or (name in PATHS and has_moved(get(recorded, name)))
+    ]  # fmt: skip
     return with_values(recorded, {n: get(asked, n) for n in free if get(asked, n) is not None}, "resume")
 
 
@@ -354,6 +377,12 @@ def to_toml(recipe: Recipe) -> str:
         lines += [
             "# Keys nobody asked for, decided by measurement or rule when the run was made:",
             f"decided = {_toml(recipe.decided)}",
+            "",
+        ]
+    if recipe.started_in:
+        lines += [
+            "# Where the run was started, seen from its folder and in full: paths are found from there.",
+            f"started_in = {_toml(recipe.started_in)}",
             "",
         ]
     for section in SECTIONS:

@@ -32,7 +32,16 @@ from yanmo.generate import encode_prompt
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
-from yanmo.recipe import decide, differences, lengthened, load_recipe, resumed, to_toml, with_values
+from yanmo.places import started_in
+from yanmo.recipe import (
+    decide,
+    differences,
+    lengthened,
+    load_recipe,
+    resumed,
+    to_toml,
+    with_values,
+)
 from yanmo.relations import check_relations
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 from yanmo.train.decide import (
@@ -179,10 +188,29 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     if world.size > 1:
         voice.say(f"ranks  {world.size} processes share each batch")
     plan = Plan.first(horizon)
-    storage.write_json(folder / "corpus.json", prepared.shards.manifest | _origin(recipe))
+    recipe = recipe.model_copy(update={"started_in": started_in(folder)})
+    write_records(folder, recipe, plan, prepared.shards.manifest | _origin(recipe))
+    return recipe, prepared, plan, world
+
+
+def write_records(folder: Path, recipe: Recipe, plan: Plan, corpus: dict[str, Any]) -> None:
+    """Write down what a run is, recipe.toml last, and read it back: else it would train and never be opened.
+
+    Raises:
+        ConfigError: something is not read as it was written.
+    """
+    storage.write_json(folder / "corpus.json", corpus)
     storage.write_json(folder / "plan.json", plan.as_json())
     storage.write_atomic(folder / "recipe.toml", to_toml(recipe))
-    return recipe, prepared, plan, world
+    same = {
+        "corpus.json": read_record(folder / "corpus.json") == corpus,
+        "plan.json": Plan.from_json(read_record(folder / "plan.json")) == plan,
+        "recipe.toml": load_recipe(folder / "recipe.toml") == recipe,
+    }
+    if not all(same.values()):
+        name = next(name for name, is_same in same.items() if not is_same)
+        mend = "choose plainer names and texts in the settings"
+        raise ConfigError(f"{name} is not read as it was written", str(folder), mend)
 
 
 def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: Text) -> tuple[Recipe, int]:
@@ -269,17 +297,18 @@ def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path) -> Recipe:
         raise ConfigError(
             "this folder holds a run of another recipe: " + "; ".join(changed),
             where=str(folder),
-            mend="give the same settings to resume it, or train into another folder with --out",
+            mend="leave them out to resume the run as it is, or train into another folder with --out",
         )
     return resumed(asked, recipe)
 
 
 def _require_same_corpus(prepared: Prepared, recorded: dict[str, Any], folder: Path) -> None:
-    now = prepared.shards.manifest
+    manifest = prepared.shards.manifest
     for name in ("corpus", "tokenizer", "splits"):
-        if recorded.get(name) != now[name]:
+        then, now = recorded.get(name, "nothing"), manifest[name]
+        if then != now:
             raise ConfigError(
-                f"the {name} is not the one this run was made with ({recorded.get(name)}, now {now[name]})",
+                f"the {name} is not the one this run was made with ({then}, now {now})",
                 where=str(folder),
                 mend="put the old text back, or train into another folder with --out",
             )
@@ -331,12 +360,11 @@ def restore(run: Run) -> None:
     run.progress = progress
     run.clock_start = time.monotonic() - progress.elapsed_s
     point_to_best(run, checkpoint)
-    now = environment()
-    for name in before:
-        if before[name] != now.get(name):
-            run.voice.warn(
-                f"{name} was {before[name]}, is {now.get(name)}: the last bits of results may differ"
-            )
+    here = environment()
+    for name, then in before.items():
+        now = here.get(name, "not there")
+        if now != then:
+            run.voice.warn(f"{name} was {then}, is {now}: the last bits of results may differ")
 
 
 def lengthen(run: Run, asked: Recipe) -> None:
