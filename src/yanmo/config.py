@@ -282,7 +282,8 @@ class TrainConfig(Section):
     log_interval: Count = 10
     """Steps between two lines of the log."""
     eval_interval: Count | None = None
-    """Steps between two evaluations, each with a sample. Decided: a tenth of the run."""
+    """Steps between two evaluations, each with a sample. Decided: a tenth of the run, or more, so that
+    evaluations, samples and checkpoints take about a tenth of its time."""
     checkpoint_interval: Count | None = None
     """Steps between two checkpoints. Decided: eval_interval."""
     keep_last: Count = 2

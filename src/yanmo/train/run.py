@@ -55,6 +55,7 @@ from yanmo.train.decide import (
     decide_shape,
     decide_short_windows,
     require_compiler,
+    seconds_of_saving,
     step_limit,
 )
 from yanmo.train.distributed import World, autocast_for, find_world
@@ -187,6 +188,7 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
         voice.say(line)
     if world.size > 1:
         voice.say(f"ranks  {world.size} processes share each batch")
+    voice.say(f"all settings are in {folder / 'recipe.toml'}")
     plan = Plan.first(horizon)
     recipe = recipe.model_copy(update={"started_in": started_in(folder)})
     write_records(folder, recipe, plan, prepared.shards.manifest | _origin(recipe))
@@ -222,7 +224,8 @@ def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: T
     measured, speed = measure(recipe, config, world)
     chosen = decide(recipe, measured)
     compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens)
-    horizon, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens)
+    saving_s = seconds_of_saving(recipe, config)
+    horizon, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
     dropout = decide_dropout(chosen, horizon, text.train_tokens)
     if recipe.model.dropout is None and dropout.get("model.dropout"):
         return decide_by_measuring(decide(recipe, dropout), config, world, text)
