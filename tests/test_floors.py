@@ -8,7 +8,8 @@ import yanmo
 ROOT = Path(yanmo.__file__).parent
 
 FLOORS = {
-    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "log": 0, "storage": 0, "outputs": 0, "records": 0, "workers": 0, "signals": 0,
+    "errors": 0, "config": 0, "relations": 0, "recipe": 0, "spelling": 0, "places": 0, "log": 0, "storage": 0, "outputs": 0,
+    "records": 0, "workers": 0, "signals": 0,
     "text.documents": 1, "text.encodings": 1, "text.records": 1, "text.chapters": 1,
     "text.clean.ads": 1, "text.clean.characters": 1, "text.clean.judge": 1, "text.clean.lines": 1, "text.clean.privacy": 1, "text.clean.misread": 1, "text.clean.scanned": 1,
     "text.clean.rules": 1, "text.clean.run": 1, "text.clean.explain": 1, "text.dedup": 1, "text.mix": 1, "text.notes": 1, "text.report": 1, "text.report_page": 1,
@@ -35,11 +36,12 @@ FLOORS = {
     "hub.foreign": 6, "hub.proof": 6, "hub.importer": 6,
     "hub.card": 6, "hub.gguf_file": 6, "hub.onnx_file": 6, "hub.verify": 6, "hub.llama_child": 6, "hub.exporter": 6,
     "assess": 7, "chat": 7,
-    "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "cli_corpus": 8, "cli_crawl": 8, "cli_scale": 8, "__main__": 9,
+    "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "cli_corpus": 8, "cli_crawl": 8, "cli_scale": 8, "cli_words": 8, "__main__": 9,
 }  # fmt: skip
 SIBLINGS = {
     "relations": {"config", "errors"},
-    "recipe": {"config", "relations", "errors"},
+    "recipe": {"config", "places", "relations", "errors", "spelling", "storage"},
+    "places": {"storage"},
     "storage": {"errors"},
     "records": {"errors", "storage"},
     "outputs": {"errors", "storage"},
@@ -166,7 +168,7 @@ SIBLINGS = {
     "tokenizer.judge": {"tokenizer.base", "tokenizer.lost"},
     "tokenizer.show": {"tokenizer.base", "tokenizer.judge", "tokenizer.lost"},
     "cli_tokenizer": {"cli_corpus"},
-    "cli": {"cli_corpus", "cli_crawl", "cli_hub", "cli_scale", "cli_tokenizer"},
+    "cli": {"cli_corpus", "cli_crawl", "cli_hub", "cli_scale", "cli_tokenizer", "cli_words"},
     "data.survey": {"data.split"},
     "data.prepare": {"data.shards", "data.encode", "data.split", "data.survey"},
     "data.batches": {"data.shards"},

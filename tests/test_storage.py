@@ -38,6 +38,48 @@ def test_a_path_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None
     assert storage.fingerprint(path) != storage.fingerprint("/a.txt")
 
 
+ASKING = (storage.is_there, storage.is_file, storage.is_folder)
+NO_PATHS = (
+    "山" * 86,
+    "a" * 300,
+    "a\0b",
+    "half \ud800 a character",
+    "no\udcff-file",
+    "/" * 5 + "x" * 5000,
+    "",
+)
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+def test_what_can_be_no_path_is_not_there(path: str) -> None:
+    assert not any(ask(path) or (path and ask(Path(path))) for ask in ASKING)
+
+
+def test_what_may_not_be_asked_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("", encoding="utf-8")
+    asked = [ask(path) for ask in ASKING for path in (tmp_path / "a", tmp_path)]
+    assert asked == [True, True, True, False, False, True]
+
+    def refuse(*path: object, **named: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert not any(ask(path) for ask in ASKING for path in (tmp_path / "a", tmp_path))
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+def test_a_disk_error_is_told_wherever_it_was(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for refuse in (PermissionError(errno.EACCES, "Permission denied"), ValueError("embedded null byte")):
+
+        def usage(path: object, why: Exception = refuse) -> None:
+            raise why
+
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        told = pytest.raises(StorageError, match="reading failed: I/O error")
+        with told, storage.disk_errors("reading", Path(path)):
+            raise OSError(errno.EIO, "I/O error")
+
+
 @pytest.mark.parametrize("name", ["a.bin", "inner/b.json", "MANIFEST.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "append", "delete"])
 def test_any_damage_is_found_and_the_file_named(tmp_path: Path, name: str, damage: str) -> None:

@@ -104,8 +104,9 @@ def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice:
         ids = own.shards.val.slice(0, len(own.shards.val))
         characters = own.shards.manifest["splits"]["val"]["characters"]
     else:
+        sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
         raise ConfigError(
-            "no text is named, and the run's own is not at hand", where=str(folder), mend="--corpus TEXT"
+            "no text is named, and the run's own is not at hand", f"{folder}: {sought}", "--corpus TEXT"
         )
     end = tokenizer.end_of_text
     return Assessment(

@@ -20,7 +20,9 @@ from yanmo.cli_crawl import crawl
 from yanmo.cli_hub import export, import_
 from yanmo.cli_scale import app as scale_app
 from yanmo.cli_tokenizer import app as tokenizer_app
+from yanmo.cli_words import Verb, run_name, unforeseen
 from yanmo.errors import ConfigError, YanmoError
+from yanmo.storage import is_file, is_there
 
 if TYPE_CHECKING:
     from yanmo.config import Recipe, SampleConfig
@@ -113,6 +115,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; nothing is lost, the same command begins again", file=sys.stderr)
         leave(130)
+    except (OSError, ValueError) as error:
+        print(unforeseen(error), file=sys.stderr)
+        leave(unforeseen(error).exit_code)
     except SystemExit as end:
         leave(end.code if isinstance(end.code, int) else 0)
 
@@ -138,7 +143,7 @@ def quickstart(arguments: Settings = None) -> None:
         settings = [f"corpus.path={json.dumps(texts, ensure_ascii=False)}", *settings]
     recipe = load_recipe(recipe_path("demo"), settings)
     voice = Voice()
-    result = train_run(recipe, default_folder(texts[0] if texts else "demo"), voice)
+    result = train_run(recipe, Path("runs") / run_name(texts[0] if texts else "demo"), voice)
     voice.say(summary(result))
     prompts = demo_prompts() if not texts else [p for p in result.openings if p] or [""]
     for number, prompt in enumerate(prompts, start=1):
@@ -186,11 +191,10 @@ def train(
     from yanmo.outputs import require_folder
     from yanmo.recipe import to_toml
 
-    recipe, name = read_recipe(arguments or [])
+    recipe, folder = read_recipe(arguments or [], out)
     if dry_run:
         print(to_toml(recipe))
         return
-    folder = out or default_folder(name)
     require_folder(folder, "--out")
     is_rank = "RANK" in os.environ  # one of several processes
     if not is_rank and (processes := nproc or devices_named(recipe, folder)) > 1:
@@ -367,25 +371,41 @@ def env(as_json: Json = False) -> None:
 # -- what the verbs share ---------------------------------------------------------------------
 
 
-def read_recipe(arguments: list[str]) -> tuple["Recipe", str]:
-    """The recipe that the arguments of `train` and `plan` mean, and the name its run folder gets."""
-    from yanmo.recipe import load_recipe, recipe_path, recipes_folder, split_arguments
+def read_recipe(arguments: list[str], out: Path | None = None) -> tuple["Recipe", Path]:
+    """The recipe that the arguments of `train` and `plan` mean, and its run folder.
+
+    What is left out of a run that is there is as in that run: so it is checked with the rest of it.
+    """
+    from yanmo.recipe import load_recipe, recipe_path, split_arguments
+    from yanmo.relations import check_relations
 
     texts, settings = split_arguments(arguments)
     source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None
-    if texts and source is None and texts[0].isidentifier() and not Path(texts[0]).exists():
-        known = ", ".join(sorted(path.stem for path in recipes_folder().glob("*.toml")))
-        raise ConfigError(
-            f"'{texts[0]}' is no file, no folder and no recipe", "command line", f"the recipes are: {known}"
-        )
+    if texts and source is None:
+        require_text_or_recipe(texts[0])
     texts = [text if text != "-" else str(stdin_file()) for text in texts]
     named = texts[1:] if source else texts
     if named:
         settings = [f"corpus.path={json.dumps(named, ensure_ascii=False)}", *settings]
-    recipe = load_recipe(source, settings)
-    if not recipe.corpus.path:
+    recipe = load_recipe(source, settings, is_whole=False)
+    names = [*texts, *recipe.corpus.path] if not source or source.stem != "recipe" else recipe.corpus.path
+    folder = out or Path("runs") / run_name(next(iter(names), ""))
+    if not (recipe.corpus.path or (out and is_file(out / "recipe.toml"))):
         raise ConfigError("no text is named", where="yanmo train", mend="yanmo train novel.txt")
-    return recipe, texts[0] if texts else recipe.corpus.path[0]
+    if not is_file(folder / "recipe.toml"):
+        check_relations(recipe)
+    return recipe, folder
+
+
+def require_text_or_recipe(name: str) -> None:
+    """Refuse a word that is neither, with the recipes there are."""
+    from yanmo.recipe import our_recipes, recipe_meant
+
+    meant = recipe_meant(name)
+    if is_there(name) or not (meant or name.isidentifier()):
+        return  # a path: reading it says what is wrong with it
+    mend = f"did you mean '{meant}'?" if meant else f"the recipes are: {', '.join(our_recipes())}"
+    raise ConfigError(f"'{name}' is no file, no folder and no recipe", "command line", mend)
 
 
 def stdin_file() -> Path:
@@ -397,7 +417,7 @@ def stdin_file() -> Path:
 
 def names_a_recipe(name: str) -> bool:
     """A .toml file, or a word that no file here is called."""
-    return name.endswith(".toml") or not Path(name).exists()
+    return name.endswith(".toml") or not is_there(name)
 
 
 def devices_named(recipe: "Recipe", folder: Path) -> int:
@@ -406,7 +426,7 @@ def devices_named(recipe: "Recipe", folder: Path) -> int:
 
     recorded = folder / "recipe.toml"
     device = recipe.train.device
-    if device is None and recorded.is_file():
+    if device is None and is_file(recorded):
         device = load_recipe(recorded).train.device
     return len((device or "").split(","))
 
@@ -416,11 +436,6 @@ def free_bytes() -> int:
     import shutil
 
     return shutil.disk_usage(".").free
-
-
-def default_folder(name: str) -> Path:
-    """``runs/<stem>``."""
-    return Path("runs") / (Path(name.rpartition(":")[2]).stem or "run")
 
 
 def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
@@ -580,3 +595,5 @@ ROAD = (
 )
 """The verbs as `--help` lists them: from text to text."""
 app.registered_commands.sort(key=lambda verb: ROAD.index(verb.name or getattr(verb.callback, "__name__", "")))
+for verb in (*app.registered_commands, *tokenizer_app.registered_commands, *scale_app.registered_commands):
+    verb.cls = Verb

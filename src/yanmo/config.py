@@ -8,9 +8,21 @@ How settings are read and written stands in ``recipe.py``; who uses one is said 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0, lt=1 << 31)]
+CountOrNone = Annotated[int, Field(ge=0, lt=1 << 31)]
+"""0: none. Numbers have upper limits, so that none is too large for what is written in C or Rust."""
+Workers = Annotated[int, Field(gt=0, le=1024)]
+Layers = Annotated[int, Field(gt=0, le=1024)]
+Heads = Annotated[int, Field(gt=0, le=4096)]
+Width = Annotated[int, Field(gt=0, le=1 << 17)]
+Experts = Annotated[int, Field(gt=0, le=4096)]
+Rows = Annotated[int, Field(gt=0, le=1 << 20)]
+Window = Annotated[int, Field(gt=0, le=1 << 20)]
+Vocabulary = Annotated[int, Field(ge=0, le=1 << 24)]
+Length = Annotated[float, Field(gt=0, le=1e7)]
+Rate = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 53)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -94,7 +106,7 @@ class DedupConfig(Section):
     near: Share = 0.8
     """Drop a document that shares so much of its runs of five characters with an earlier one (Jaccard);
     0: none is."""
-    paragraphs: NonNegativeInt = 40
+    paragraphs: CountOrNone = 40
     """Take out paragraphs of so many characters and more that an earlier document has; 0: none."""
     against: tuple[str, ...] = ()
     """Texts that must not be in the corpus, such as a test set: documents that are one of them, near one,
@@ -112,15 +124,15 @@ class TokenizerConfig(Section):
     path: str | None = None
     """A vocabulary somebody made: tokenizer.json, vocab.txt, encoder.json with vocab.bpe, *.tiktoken,
     *.model, meta.pkl, or a folder with one of them. Decided, when model.init is given: that folder."""
-    vocab_size: NonNegativeInt = 0
+    vocab_size: Vocabulary = 0
     """Upper limit of a vocabulary that is learned. 0: 32,000 for `bpe` and `unigram`, none for `char`;
     the rarest characters beyond a limit are written as bytes."""
-    sample_mb: PositiveInt = 50
+    sample_mb: Rows = 50
     """Text that `bpe` and `unigram` are learned from, in MB, taken evenly from all over the corpus; a
     smaller corpus is used whole. It bounds the memory: docs/tokenizers.md has figures."""
     chat_tokens: bool = False
     """Learn with `<|im_start|>` and `<|im_end|>`, for a model that is to be taught dialogues later."""
-    reserved_tokens: NonNegativeInt = 0
+    reserved_tokens: Vocabulary = 0
     """Learn with so many unused tokens `<|reserved_0|>`… for purposes found later."""
     newline_token: str = ""
     """`wordpiece`: the entry of vocab.txt that stands for a line end, such as `[SEP]`; without one,
@@ -141,12 +153,12 @@ class DataConfig(Section):
     packing: Literal["offset", "stride"] | None = None
     """`offset`: an epoch reads every token once, in windows that begin elsewhere each epoch. `stride`:
     windows begin every `stride` tokens and overlap. Decided: `stride` if that is given, else `offset`."""
-    stride: PositiveInt | None = None
+    stride: Window | None = None
     """Tokens from the beginning of one window to the next. Decided, when packing is `stride`: half of
     model.block_size."""
     document_mask: bool = False
     """Let attention stay within a document, where a window holds several."""
-    workers: PositiveInt | None = None
+    workers: Workers | None = None
     """Processes that turn text into tokens; the result does not depend on it. Left out: one for each
     core."""
 
@@ -158,42 +170,42 @@ class ModelConfig(Section):
     """`gpt2`: opens as `GPT2LMHeadModel` everywhere. `modern`: rotary positions, RMSNorm, gated MLP;
     opens as `Qwen3ForCausalLM`. `moe`: the same with experts, of which each token goes through a few; opens
     as `Dots1ForCausalLM`."""
-    n_layer: PositiveInt = 4
+    n_layer: Layers = 4
     """Transformer blocks."""
-    n_head: PositiveInt = 4
+    n_head: Heads = 4
     """Attention heads; must divide n_embd, unless head_dim is given."""
-    n_kv_head: PositiveInt | None = None
+    n_kv_head: Heads | None = None
     """Heads of keys and values, each shared by n_head / n_kv_head queries: fewer make the cache smaller in
     writing. Not in `gpt2`. Decided: n_head."""
-    head_dim: PositiveInt | None = None
+    head_dim: Width | None = None
     """Width of a head, an even number. Not in `gpt2`. Decided: n_embd / n_head."""
-    n_embd: PositiveInt = 256
+    n_embd: Width = 256
     """Width of the residual stream."""
-    n_inner: PositiveInt | None = None
+    n_inner: Width | None = None
     """Inner width of an MLP. Decided: 4 n_embd in `gpt2`, 8/3 n_embd rounded up to a multiple of 32 in the
     others, whose MLP has three matrices instead of two."""
-    block_size: PositiveInt = 128
+    block_size: Window = 128
     """Tokens the model can look back on (the context window)."""
     tied_head: bool = True
     """Let the output head share the embedding's weights; `gpt2` always does."""
-    rope_theta: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
+    rope_theta: Annotated[float, Field(gt=1, le=1e12)] | None = None
     """Base of the rotary positions: raise it when a model is taught a longer window. Not in `gpt2`.
     Decided: 10,000."""
     gelu: Literal["tanh", "erf"] | None = None
     """`gpt2`: how GELU is computed: `tanh`, OpenAI's approximation, or `erf`, the function itself, as nanoGPT
     has it. Decided: `tanh`, or what the weights of model.init were trained with."""
-    n_expert: Annotated[int, Field(ge=2)] | None = None
+    n_expert: Annotated[int, Field(ge=2, le=4096)] | None = None
     """`moe`: experts a layer can choose from. Decided: 16."""
-    n_expert_active: PositiveInt | None = None
+    n_expert_active: Experts | None = None
     """`moe`: how many of them a token goes through. Decided: 3."""
-    n_expert_shared: PositiveInt | None = None
+    n_expert_shared: Experts | None = None
     """`moe`: experts that every token goes through. Decided: 1."""
-    expert_inner: PositiveInt | None = None
+    expert_inner: Width | None = None
     """`moe`: inner width of one expert. Decided: so that a token goes through about as many weights as in
     one MLP of n_inner."""
-    expert_scaling: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    expert_scaling: Annotated[float, Field(gt=0, le=1e3)] | None = None
     """`moe`: the sum of the weights of a token's experts. Decided: 1."""
-    n_dense_layer: NonNegativeInt | None = None
+    n_dense_layer: Annotated[int, Field(ge=0, le=1024)] | None = None
     """`moe`: how many layers, the first ones, have one MLP instead of experts. Decided: 1."""
     zero_projections: bool = False
     """Begin with zeros where attention and MLP add to the stream, instead of small random numbers."""
@@ -220,7 +232,7 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     """How the rate falls after the warm-up: along a cosine, a line, or (`wsd`) not at all until the
     last fifth of the run and then along a line."""
-    warmup_steps: NonNegativeInt | None = None
+    warmup_steps: CountOrNone | None = None
     """Steps of linear warm-up. Decided: a twentieth of the run, at most 200."""
     momentum: Share = 0.95
     """Muon's momentum."""
@@ -255,35 +267,36 @@ class TrainConfig(Section):
     matmul: Literal["torch", "onednn"] | None = None
     """Which library multiplies float32 matrices on a CPU. `onednn` is faster on AMD, but rounds to
     bfloat16 where the CPU has AMX; it is only tried where it does not. Decided: measured."""
-    threads: PositiveInt | None = None
+    threads: Workers | None = None
     """CPU threads. Decided: what torch chooses, the physical cores."""
     deterministic: bool = False
     """Ask torch for deterministic algorithms: needed for bit-identical resume on a GPU. On a CPU
     runs are bit-identical without it."""
-    batch_size: PositiveInt = 16
+    batch_size: Rows = 16
     """Sequences per optimizer step, over all ranks."""
     short_windows: Share | None = None
     """Share of a run in which windows are read in halves, each without what stands before it: what is close
     together is learned first. Decided: 0.4 with Muon from scratch, where a window has an even number of
     tokens and 64 or more; else 0."""
-    micro_batch_size: PositiveInt | None = None
+    micro_batch_size: Rows | None = None
     """Sequences per forward pass; must divide batch_size. Decided: on a CPU the fastest of about
     1,024, 2,048 and 4,096 tokens, measured, or the first of them for a large model; elsewhere about 16,384
     tokens."""
-    max_steps: PositiveInt | None = None
+    max_steps: Count | None = None
     """Stop after so many optimizer steps; the first of max_steps, epochs and minutes that is reached
     ends the run. A larger value of any of them later lengthens it."""
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    epochs: Length | None = None
     """Stop after reading all windows so many times."""
-    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    minutes: Length | None = None
     """Stop after so much training time. Decided, when max_steps and epochs are not given either: 10."""
-    log_interval: PositiveInt = 10
+    log_interval: Count = 10
     """Steps between two lines of the log."""
-    eval_interval: PositiveInt | None = None
-    """Steps between two evaluations, each with a sample. Decided: a tenth of the run."""
-    checkpoint_interval: PositiveInt | None = None
+    eval_interval: Count | None = None
+    """Steps between two evaluations, each with a sample. Decided: a tenth of the run, or more, so that
+    evaluations, samples and checkpoints take about a tenth of its time."""
+    checkpoint_interval: Count | None = None
     """Steps between two checkpoints. Decided: eval_interval."""
-    keep_last: PositiveInt = 2
+    keep_last: Count = 2
     """How many of the newest checkpoints are kept, beside the best."""
     save_every_epoch: bool = False
     """Keep a checkpoint of every epoch (epochs/1, epochs/2, …) and the last one (final)."""
@@ -294,21 +307,21 @@ class SampleConfig(Section):
 
     prompt: str | None = None
     """What the samples continue. Decided: the opening of the validation text."""
-    max_new_tokens: PositiveInt = 200
+    max_new_tokens: Window = 200
     """Tokens to write; the end-of-text token ends a sample earlier."""
-    num_samples: PositiveInt = 1
+    num_samples: Rows = 1
     """Samples of one prompt."""
     temperature: Rate = 0.8
     """Below 1 safer, above 1 wilder; 0 always takes the likeliest token (greedy)."""
-    top_k: NonNegativeInt = 0
+    top_k: CountOrNone = 0
     """Choose among the k likeliest tokens only; 0: all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Choose among the likeliest tokens that together have this probability; 1: all."""
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Choose among tokens at least this share as likely as the likeliest; 0: all."""
-    repetition_penalty: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=1, le=1e3)] = 1.0
     """Make tokens that stand in the window already less likely; 1: no, 1.1 to 1.3 is usual."""
-    no_repeat_ngram: NonNegativeInt = 0
+    no_repeat_ngram: CountOrNone = 0
     """Never write the same n tokens in a row twice; 0: no such rule."""
     banned: tuple[str, ...] = ()
     """Texts that are never written."""
@@ -330,6 +343,8 @@ class Recipe(Section):
     sample: SampleConfig = SampleConfig()
     decided: tuple[str, ...] = ()
     """Keys that were not asked for but decided when the run folder was made."""
+    started_in: tuple[str, ...] = ()
+    """Folders that relative paths are found from; of a run, where it was started."""
 
 
 class Cleaning(Section):
@@ -340,7 +355,7 @@ class Cleaning(Section):
     dedup: DedupConfig = DedupConfig()
 
 
-SECTIONS = tuple(name for name in Recipe.model_fields if name != "decided")
+SECTIONS = tuple(name for name in Recipe.model_fields if name not in ("decided", "started_in"))
 
 FREE_ON_RESUME = (
     "train.log_interval",

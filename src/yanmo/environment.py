@@ -51,6 +51,7 @@ def describe_environment() -> dict[str, str]:
         name: importlib.metadata.version(name) if importlib.util.find_spec(name) else "not installed"
         for name in PACKAGES
     }
+    free = storage.free_bytes(storage.cache_root().resolve())
     return {
         "yanmo": importlib.metadata.version("yanmo"),
         **environment(),
@@ -62,7 +63,7 @@ def describe_environment() -> dict[str, str]:
         "bfloat16 on the CPU": str(_cpu_has_bfloat16()),
         "cache": str(storage.cache_root().resolve()),
         "folder": os.getcwd(),
-        "free disk": f"{storage.free_megabytes(storage.cache_root().resolve()):,} MB",
+        "free disk": "unknown" if free is None else f"{free >> 20:,} MB",
     }
 
 

@@ -5,8 +5,9 @@ command line. In: TOML text and such strings. Out: a frozen :class:`Recipe`, or 
 names the key, the value and the mend.
 """
 
-import difflib
+import functools
 import json
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -17,86 +18,38 @@ from pydantic.fields import FieldInfo
 
 from yanmo.config import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, SECTIONS, Cleaning, Recipe, Section
 from yanmo.errors import ConfigError
+from yanmo.places import PATHS, has_moved, located, same_place
 from yanmo.relations import check_relations, reopened
+from yanmo.spelling import PEER_HABITS, PEER_NAMES, nearest, shortened
+from yanmo.storage import is_there
 
 T = TypeVar("T", bound=Section)
 
-PEER_NAMES = {
-    "n_ctx": "model.block_size",
-    "n_positions": "model.block_size",
-    "context_len": "model.block_size",
-    "context_length": "model.block_size",
-    "max_length": "model.block_size",
-    "seq_len": "model.block_size",
-    "emb_dim": "model.n_embd",
-    "hidden_size": "model.n_embd",
-    "d_model": "model.n_embd",
-    "num_layers": "model.n_layer",
-    "num_hidden_layers": "model.n_layer",
-    "n_layers": "model.n_layer",
-    "depth": "model.n_layer",
-    "n_heads": "model.n_head",
-    "num_heads": "model.n_head",
-    "num_attention_heads": "model.n_head",
-    "num_key_value_heads": "model.n_kv_head",
-    "num_kv_heads": "model.n_kv_head",
-    "n_kv_heads": "model.n_kv_head",
-    "intermediate_size": "model.n_inner",
-    "tie_word_embeddings": "model.tied_head",
-    "num_experts": "model.n_expert",
-    "n_routed_experts": "model.n_expert",
-    "num_experts_per_tok": "model.n_expert_active",
-    "n_shared_experts": "model.n_expert_shared",
-    "moe_intermediate_size": "model.expert_inner",
-    "drop_rate": "model.dropout",
-    "lr": "optim.learning_rate",
-    "wd": "optim.weight_decay",
-    "warmup_iters": "optim.warmup_steps",
-    "num_warmup_steps": "optim.warmup_steps",
-    "max_grad_norm": "optim.grad_clip",
-    "max_iters": "train.max_steps",
-    "num_train_epochs": "train.epochs",
-    "num_epochs": "train.epochs",
-    "lr_scheduler_type": "optim.schedule",
-    "init_from": "model.init",
-    "pretrained_model": "model.init",
-    "vocab": "tokenizer.path",
-    "vocab_file": "tokenizer.path",
-    "tokenizer_path": "tokenizer.path",
-    "raw_data_path": "corpus.path",
-    "no_repeat_ngram_size": "sample.no_repeat_ngram",
-    "bad_words": "sample.banned",
-    "stop_strings": "sample.stop",
-    "context_size": "model.block_size",
-    "max_train_steps": "train.max_steps",
-    "num_train_steps": "train.max_steps",
-    "per_device_train_batch_size": "train.micro_batch_size",
-    "save_interval": "train.checkpoint_interval",
-    "save_steps": "train.checkpoint_interval",
-    "eval_steps": "train.eval_interval",
-    "log_step": "train.log_interval",
-    "logging_steps": "train.log_interval",
-    "dtype": "train.precision",
-    "length": "sample.max_new_tokens",
-    "nsamples": "sample.num_samples",
-    "topk": "sample.top_k",
-    "topp": "sample.top_p",
-    "prefix": "sample.prompt",
-    "start": "sample.prompt",
-}
-"""Names people know from other tools, and ours."""
+LARGEST_BYTES = 1 << 20
+"""Of a file with settings."""
+MANY_NAMES = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
+"""Names with dots between them, more than any file of settings has: tomllib takes memory by their square."""
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""What TOML has no text for: halves of characters, as in a path whose bytes are no UTF-8."""
+MARKED = re.compile("\0([0-9A-F]{4})")
+"""What stands for it: a NUL and the number."""
 
 
 # -- reading ----------------------------------------------------------------------------------
 
 
-def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(source: Path | None, overrides: Iterable[str] = (), is_whole: bool = True) -> Recipe:
     """The recipe in ``source`` (None: all defaults) with ``section.key=value`` overrides.
+
+    Args:
+        source: a TOML file. Its relative paths are found from where its run was started.
+        overrides: what was typed.
+        is_whole: whether relations are checked; not where what is left out is that of a run.
 
     Raises:
         ConfigError: unknown key, value of the wrong kind, or settings that contradict each other.
     """
-    values = _read_toml(source) if source else {}
+    values = located(_read_toml(source), source) if source else {}
     resolved = _validate(Recipe, values, str(source)) if values.get("decided") else None
     typed = _override(values, overrides, Recipe)
     recipe = _validate(Recipe, values, str(source), typed)
@@ -104,7 +57,8 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = ()) -> Recipe:
         changed = {name for name in typed if get(recipe, name) != get(resolved, name)}
         _forget(values, typed, reopened(set(resolved.decided) - typed, changed))
         recipe = _validate(Recipe, values, str(source), typed)
-    check_relations(recipe)
+    if is_whole:
+        check_relations(recipe)
     return recipe
 
 
@@ -129,18 +83,42 @@ def read_settings(kind: type[T], path: Path) -> T:
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Positional arguments → (texts or recipe, settings). What exists as a file is never a setting."""
-    texts = [a for a in arguments if "=" not in a or Path(a).exists()]
+    """Positional arguments → (texts or recipe, settings).
+
+    What begins as a setting of ours is one, whatever files there are; else what exists is a text.
+    """
+    texts = [a for a in arguments if not is_setting(a) and ("=" not in a or is_there(a))]
     settings = [a for a in arguments if a not in texts]
     return [text if ":" in text else Path(text).as_posix() for text in texts], settings
+
+
+def is_setting(argument: str) -> bool:
+    """Whether it begins with a known ``section.key=``, of any command."""
+    name, equals, _ = argument.partition("=")
+    return bool(equals) and name in known_names()
+
+
+@functools.cache
+def known_names() -> frozenset[str]:
+    """``section.key`` of all settings, those of `yanmo clean` among them."""
+    return frozenset(name for kind in (Recipe, Cleaning) for name, _ in settings(kind))
 
 
 def recipe_path(name: str) -> Path | None:
     """The file a recipe's name means: a path ending in .toml, or the bare name of a recipe of ours."""
     if name.endswith(".toml"):
         return Path(name)
-    folder = recipes_folder() / f"{name}.toml"
-    return folder if folder.is_file() and name.isidentifier() else None
+    return recipes_folder() / f"{name}.toml" if name in our_recipes() else None
+
+
+def our_recipes() -> list[str]:
+    """Bare names of the recipes that come with yanmo."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def recipe_meant(name: str) -> str | None:
+    """The recipe of ours that a misspelt name means: `nanogpt-cpu`, `Doupo`, `doupu.toml`."""
+    return nearest(name.removesuffix(".toml").lower().replace("-", "_"), our_recipes())
 
 
 def recipes_folder() -> Path:
@@ -160,15 +138,46 @@ def _forget(values: dict[str, Any], typed: Collection[str], again: Collection[st
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        meant = recipe_meant(path.name)
         raise ConfigError(
-            "the recipe cannot be read", where=f"{path}: {error.strerror}", mend="check its path"
+            "the recipe cannot be read",
+            where=f"{path}: {getattr(error, 'strerror', None) or error}",
+            mend=f"did you mean '{meant}', a recipe of ours?" if meant else "check its path",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(raw) > LARGEST_BYTES:
+        mend = "a recipe holds settings; a text is named as it is: yanmo train TEXT"
+        raise ConfigError(f"the file is larger than {LARGEST_BYTES >> 20} MB", str(path), mend)
+    try:
+        found: dict[str, Any] = _unmarked(_parse_toml(raw.decode("utf-8-sig")))
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             "the recipe is not valid TOML", where=f"{path}: {error}", mend="mend that line"
         ) from error
+    return found
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """The values in TOML.
+
+    Raises:
+        ValueError: it is none, or has too many dotted names in a row.
+        RecursionError: it is nested too deep.
+    """
+    if MANY_NAMES.search(text):
+        raise ValueError("a name of more than 64 parts")
+    return tomllib.loads(text.replace("\r\n", "\n"))
+
+
+def _unmarked(value: Any) -> Any:
+    """A value of TOML with the halves of characters that :func:`_toml` had to mark."""
+    if isinstance(value, dict):
+        return {key: _unmarked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unmarked(item) for item in value]
+    return MARKED.sub(lambda found: chr(int(found[1], 16)), value) if isinstance(value, str) else value
 
 
 def _override(values: dict[str, Any], overrides: Iterable[str], kind: type[Section]) -> set[str]:
@@ -176,7 +185,8 @@ def _override(values: dict[str, Any], overrides: Iterable[str], kind: type[Secti
     typed = set()
     for override in overrides:
         section, key, value = _parse_override(override, kind)
-        values.setdefault(section, {})[key] = value
+        if isinstance(values.setdefault(section, {}), dict):  # else it is told what is wrong with the file
+            values[section][key] = value
         typed.add(f"{section}.{key}")
     return typed
 
@@ -187,16 +197,17 @@ def _parse_override(text: str, kind: type[Section]) -> tuple[str, str, Any]:
     section, dot, key = name.partition(".")
     if not dot or section not in _section_names(kind):
         raise ConfigError(
-            f"unknown setting '{name}'",
+            f"unknown setting '{shortened(name)}'",
             where="command line",
             mend=_elsewhere(section, kind)
             or _suggest(name, kind)
             or f"settings are written section.key=value; {_sections(kind)}",
         )
     try:
-        value = tomllib.loads(f"v = {written}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = written
+        found = _parse_toml(f"v = {written}")
+    except (ValueError, RecursionError):
+        found = {}
+    value = found["v"] if list(found) == ["v"] else written  # other names come of a text with line ends
     return section, key, _as_text(value, written, type(getattr(kind(), section)).model_fields.get(key))
 
 
@@ -227,27 +238,41 @@ def _validate(kind: type[T], values: dict[str, Any], where: str, typed: Collecti
         where = "command line" if name in typed else where
         if problem["type"] == "extra_forbidden":
             raise ConfigError(
-                f"unknown setting '{name}'", where=where, mend=_suggest(name, kind) or _sections(kind)
+                f"unknown setting '{shortened(name)}'",
+                where=where,
+                mend=_suggest(name, kind) or _sections(kind),
             ) from error
+        value, why = shortened(repr(problem["input"])), problem["msg"][:1].lower() + problem["msg"][1:]
         raise ConfigError(
-            f"{name}={problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}",
+            f"{shortened(name)}={value}: {why}",
             where=where,
             mend=_describe(name, kind) or _sections(kind),
         ) from error
 
 
 def _suggest(name: str, kind: type[Section]) -> str:
-    """ "did you mean" for a name that is not ours, or an empty string."""
-    key = name.rpartition(".")[2]
+    """What to do about a name that is not ours, or an empty string."""
+    key = key_of(name)
     known = dict(settings(kind))
     if PEER_NAMES.get(key) in known:
         return f"in yanmo it is called {PEER_NAMES[key]}"
-    same = [full for full in known if full.partition(".")[2] == key]
-    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if not near:
-        by_key = {full.partition(".")[2]: full for full in known}
-        near = [by_key[match] for match in difflib.get_close_matches(key, by_key, n=1, cutoff=0.6)]
-    return f"did you mean '{near[0]}'?" if near else ""
+    if key in PEER_HABITS and kind is Recipe:
+        return PEER_HABITS[key]
+    by_key = {full.partition(".")[2]: full for full in known}
+    slip = key if key in by_key else nearest(key, by_key)
+    near = nearest(name, known) or by_key.get(slip or "")
+    return f"did you mean '{near}'?" if near else ""
+
+
+def setting_meant(name: str) -> str | None:
+    """The ``section.key`` that a name means, by itself, without its section, or in another tool."""
+    by_key = {key_of(full): full for full, _ in reversed(list(settings()))}
+    return name if name in by_key.values() else by_key.get(key_of(name)) or PEER_NAMES.get(key_of(name))
+
+
+def key_of(name: str) -> str:
+    """`n-layer`, `model.n_layer` → `n_layer`."""
+    return name.rpartition(".")[2].lower().replace("-", "_")
 
 
 def _describe(name: str, kind: type[Section]) -> str:
@@ -305,16 +330,19 @@ def decide(recipe: Recipe, decisions: dict[str, Any]) -> Recipe:
 def differences(asked: Recipe, recorded: Recipe) -> list[str]:
     """Keys in which ``asked`` is another recipe than the one a run was made with, with both values.
 
-    Not among them: what may change on resume, a longer run, and what was decided for lack of an answer.
+    Not among them: what may change on resume, a longer run, and what is left out: it is as in the run.
     """
     changed, given = [], given_keys(asked)
     for name, _ in settings():
         ours, theirs = get(asked, name), get(recorded, name)
-        if ours == theirs or name.startswith(FREE_ON_RESUME) or name in lengthened(asked, recorded):
+        if name not in given or ours in (None, theirs) or name in lengthened(asked, recorded):
             continue
-        if name in recorded.decided and (ours is None or name not in given or name == MICRO_BATCH):
+        if name in PATHS and theirs and same_place(ours, theirs):
             continue
-        changed.append(f"{name}: {_toml(theirs)} in the run, {_toml(ours)} asked")
+        if name.startswith(FREE_ON_RESUME) or (name in recorded.decided and name == MICRO_BATCH):
+            continue
+        said = "left open" if theirs is None else _toml(theirs)
+        changed.append(f"{name}: {said} in the run, {_toml(ours)} asked")
     return changed
 
 
@@ -335,7 +363,10 @@ def given_keys(recipe: Recipe) -> set[str]:
 
 def resumed(asked: Recipe, recorded: Recipe) -> Recipe:
     """The recorded recipe with those free keys that were asked for now."""
-    free = [name for name in given_keys(asked) if name.startswith(FREE_ON_RESUME)]
+    free = [
+        name for name in given_keys(asked)
+        if name.startswith(FREE_ON_RESUME) or (name in PATHS and has_moved(get(recorded, name)))
+    ]  # fmt: skip
     return with_values(recorded, {n: get(asked, n) for n in free if get(asked, n) is not None}, "resume")
 
 
@@ -346,6 +377,12 @@ def to_toml(recipe: Recipe) -> str:
         lines += [
             "# Keys nobody asked for, decided by measurement or rule when the run was made:",
             f"decided = {_toml(recipe.decided)}",
+            "",
+        ]
+    if recipe.started_in:
+        lines += [
+            "# Where the run was started, seen from its folder and in full: paths are found from there.",
+            f"started_in = {_toml(recipe.started_in)}",
             "",
         ]
     for section in SECTIONS:
@@ -370,5 +407,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        marked = UNWRITABLE.sub(lambda found: f"\0{ord(found[0]):04X}", value)
+        return json.dumps(marked, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

@@ -157,7 +157,7 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_MEASURED, _PASS),
     "train.compile": _STEPS,
     "train.minutes": ("train.max_steps", "train.epochs"),
-    "train.eval_interval": (*_STEPS, "train.compile"),
+    "train.eval_interval": (*_STEPS, "train.compile", "sample.max_new_tokens"),
     "train.checkpoint_interval": (*_STEPS, "train.compile", "train.eval_interval"),
     "optim.warmup_steps": (*_STEPS, "train.compile"),
     "optim.min_lr": ("optim.learning_rate",),

@@ -23,6 +23,35 @@ TEMPORARY = ".tmp-"
 UNFINISHED = ".unfinished-"
 
 
+# -- asking -----------------------------------------------------------------------------------
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether something has this path. Where that cannot be asked, nothing has: a name too long for the
+    disk, with a NUL, of half a character, or in a folder that may not be read (``Path.exists`` raises)."""
+    return os.path.exists(path)
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether ``path`` is a file; no wherever that cannot be asked, as :func:`is_there`."""
+    return os.path.isfile(path)
+
+
+def is_folder(path: Path | str) -> bool:
+    """Whether ``path`` is a folder; no wherever that cannot be asked, as :func:`is_there`."""
+    return os.path.isdir(path)
+
+
+def free_bytes(path: Path) -> int | None:
+    """Free space on the disk that holds ``path`` or its nearest existing parent; None: unknown."""
+    while not is_there(path) and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except (OSError, ValueError):
+        return None
+
+
 # -- writing ----------------------------------------------------------------------------------
 
 
@@ -32,19 +61,13 @@ def disk_errors(doing: str, where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        free = free_bytes(where)
         raise StorageError(
             f"{doing} failed: {error.strerror or error}",
-            where=f"{where} ({free_megabytes(where)} MB free)",
+            where=f"{where}" + ("" if free is None else f" ({free >> 20} MB free)"),
             mend="check free space and permissions, or choose another folder (--out, or YANMO_CACHE"
             " for the cache); what was saved before is whole",
         ) from error
-
-
-def free_megabytes(path: Path) -> int:
-    """Free space in MB on the disk that holds ``path`` or its nearest existing parent."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free >> 20
 
 
 def sync_file(path: Path) -> None:

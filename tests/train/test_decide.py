@@ -1,4 +1,6 @@
+import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from yanmo.train.decide import (
     decide_packing,
     decide_short_windows,
     require_compiler,
+    seconds_of_saving,
     step_limit,
 )
 from yanmo.train.distributed import World, find_device
@@ -209,7 +212,43 @@ def test_a_run_of_minutes_aims_by_its_speed() -> None:
     with_evaluation, _ = decide_length(
         load_recipe(None, ["train.minutes=10"]), speed, 1000, val_tokens=30_000
     )
-    assert with_evaluation == 1000  # ten evaluations of 10 s
+    assert with_evaluation == 1080  # six evaluations of 10 s
+
+
+@pytest.mark.parametrize(
+    ("settings", "val_tokens", "saving_s", "evaluations"),
+    [
+        ("train.minutes=2", 0, 0.0, 10),
+        ("train.minutes=2", 3_000, 0.0, 10),
+        ("train.minutes=2", 6_000, 1.0, 4),  # 3 s each, in 12 s
+        ("train.minutes=2", 0, 5.0, 2),
+        ("train.minutes=2", 300_000, 5.0, 1),  # the end alone, whole as ever
+        ("train.minutes=60", 30_000, 5.0, 10),
+        ("train.max_steps=1000", 6_000, 1.0, 10),
+        ("train.max_steps=100", 6_000, 0.0, 2),
+        ("train.max_steps=1", 30_000, 9.0, 1),
+    ],
+)
+def test_what_interrupts_a_short_run_takes_at_most_a_tenth_of_it_but_for_its_end(
+    settings: str, val_tokens: int, saving_s: float, evaluations: int
+) -> None:
+    speed = Speed(seconds_per_step=0.5, tokens_per_second=1000.0)
+    recipe = load_recipe(None, settings.split())
+    horizon, decisions = decide_length(recipe, speed, 1000, val_tokens, saving_s)
+    assert math.ceil(horizon / decisions["train.eval_interval"]) == evaluations
+    assert decisions["train.checkpoint_interval"] == decisions["train.eval_interval"]
+    pause_s, seconds = val_tokens / 3000 + saving_s, 0.5 * horizon
+    assert evaluations == 1 or evaluations * pause_s <= 0.1 * (seconds + evaluations * pause_s) + 1e-9
+
+
+def test_a_larger_model_and_a_longer_sample_are_saved_for_longer() -> None:
+    recipe = load_recipe(None, ["sample.max_new_tokens=100"])
+    times = [
+        seconds_of_saving(recipe, SMALL),
+        seconds_of_saving(load_recipe(None, ["sample.max_new_tokens=200"]), SMALL),
+        seconds_of_saving(recipe, replace(SMALL, n_layer=4 * SMALL.n_layer)),
+    ]
+    assert 0 < times[0] < times[1] < times[2]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +305,7 @@ def test_what_is_measured_is_the_model_that_is_trained(
         )
 
     monkeypatch.setattr(run, "measure", measured)
+    monkeypatch.setattr(run, "seconds_of_saving", lambda *_: 0.0)
     recipe = load_recipe(None, ["train.compile=false", "optim.learning_rate=1e-3", *settings.split()])
     text = Text(characters=120_000, train_tokens=120_000, val_tokens=100)
     decided, horizon = run.decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)

@@ -123,13 +123,15 @@ def test_it_warns_of_a_disk_that_is_too_small_and_not_of_weights_to_begin_from()
     assert forecast(tuned, GPTConfig(50257, 12, 12, 768, 1024), TEXT).warnings == ()
 
 
-def test_the_lines_say_the_whole_recipe_and_name_the_convention() -> None:
-    asked = recipe("train.minutes=10", "optim.learning_rate=1e-3")
+def test_the_lines_say_what_was_chosen_and_name_the_convention() -> None:
+    asked = recipe("train.minutes=10", "optim.learning_rate=1e-3", "sample.top_p=0.8", "train.batch_size=16")
     said = "\n".join(describe(asked, DOUPO, forecast(asked, DOUPO, TEXT)))
     assert "81,894,144 parameters (70,880,256 without token and position tables)" in said
     assert "as many steps as fit, within 10 minutes" in said
-    for setting in ("learning_rate=0.001", "batch_size=16", "top_p=0.95", "schedule=cosine"):
+    for setting in ("learning_rate=0.001", "minutes=10", "[sample] top_p=0.8\n"):
         assert setting in said
+    for usual in ("[tokenizer]", "batch_size=16", "schedule=", "weight_decay=", "temperature="):
+        assert usual not in said
 
 
 def test_one_line_says_every_way_that_was_chosen() -> None:

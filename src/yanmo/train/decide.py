@@ -18,6 +18,7 @@ from yanmo.checkpoint import find_model_folder, load_shape
 from yanmo.config import Recipe
 from yanmo.data.batches import windows_in
 from yanmo.errors import ConfigError, DeviceError
+from yanmo.model.gpt import count_active, count_parameters
 from yanmo.model.shape import GPTConfig
 from yanmo.recipe import get, given_keys, with_values
 from yanmo.relations import check_relations
@@ -26,6 +27,11 @@ from yanmo.train.probe import Speed, gain_of_compiling
 
 DEFAULT_MINUTES = 10.0
 EVALUATIONS = 10
+"""In a run, or fewer where they would take more than ``PAUSES_SHARE`` of it; the last is at its end."""
+PAUSES_SHARE = 0.1
+"""Of a run's time, for evaluations, each with its sample and checkpoint."""
+WRITING_S_PER_LAYER, READING_BYTES_PER_S, SAVING_BYTES_PER_S = 1.5e-3, 1e10, 2e8
+"""What a token written costs in each layer, how fast weights are read for it, and a checkpoint is saved."""
 MAX_WARMUP = 200
 LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
 """At ``RATES_WIDTH``; what reached low losses in docs/experiments.md."""
@@ -203,10 +209,28 @@ def step_limit(recipe: Recipe, train_tokens: int) -> int | None:
     return min(limits, default=None)
 
 
+def seconds_of_saving(recipe: Recipe, config: GPTConfig) -> float:
+    """About how long a sample and a checkpoint take, the weights with two moments: by rule."""
+    per_token = WRITING_S_PER_LAYER * config.n_layer + 4 * count_active(config) / READING_BYTES_PER_S
+    return recipe.sample.max_new_tokens * per_token + 12 * count_parameters(config) / SAVING_BYTES_PER_S
+
+
+def evaluations_in(seconds: float, pause_s: float) -> int:
+    """How often a run of so many seconds can be interrupted for so long."""
+    return max(min(int(PAUSES_SHARE * seconds / max(pause_s, 1e-9)), EVALUATIONS), 1)
+
+
 def decide_length(
-    recipe: Recipe, speed: Speed, train_tokens: int, val_tokens: int
+    recipe: Recipe, speed: Speed, train_tokens: int, val_tokens: int, saving_s: float = 0.0
 ) -> tuple[int, dict[str, Any]]:
     """How many steps the run aims at, and the rhythm and warm-up that follow from it.
+
+    Args:
+        recipe: with arithmetic, micro-batch and compiling decided.
+        speed: of training.
+        train_tokens: how many tokens an epoch has.
+        val_tokens: how many are held out; all are measured at each evaluation.
+        saving_s: how long a sample and a checkpoint take.
 
     Raises:
         ConfigError: the warm-up is longer than that.
@@ -216,9 +240,10 @@ def decide_length(
     if limit is None and minutes is None:
         minutes = decisions["train.minutes"] = DEFAULT_MINUTES
     horizons = [] if limit is None else [limit]
+    pause_s = val_tokens / (3 * speed.tokens_per_second) + saving_s
+    evaluations = evaluations_in(expected_seconds(recipe, speed, train_tokens), pause_s)
     if minutes is not None:
-        evaluating = EVALUATIONS * val_tokens / (3 * speed.tokens_per_second)
-        training = max(minutes * 60 - evaluating, minutes * 60 / 2)
+        training = max(minutes * 60 - evaluations * pause_s, minutes * 60 / 2)
         horizons.append(max(int(training / speed.seconds_per_step), 1))
     horizon = min(horizons)
     warmup = recipe.optim.warmup_steps
@@ -228,7 +253,7 @@ def decide_length(
             where="[optim]",
             mend="choose fewer warm-up steps, or a longer run",
         )
-    evaluation = max(math.ceil(horizon / EVALUATIONS), 1)
+    evaluation = max(math.ceil(horizon / evaluations), 1)
     decisions |= {
         "train.eval_interval": evaluation,
         "train.checkpoint_interval": train.eval_interval or evaluation,

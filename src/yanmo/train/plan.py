@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from yanmo.config import Recipe
+from yanmo.config import SECTIONS, Recipe
 from yanmo.data.batches import windows_in
 from yanmo.data.shards import ShardSet
 from yanmo.log import counted
@@ -216,10 +216,16 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
 
 
 def recipe_lines(recipe: Recipe) -> Iterator[str]:
-    """Every setting that has a value, a line for each section."""
-    for section in ("corpus", "tokenizer", "data", "model", "optim", "train", "sample"):
-        values = {key: value for key, value in getattr(recipe, section) if value not in (None, "", ())}
-        yield f"[{section}] " + " ".join(f"{key}={_plain(value)}" for key, value in values.items())
+    """What was chosen, decided or changed, a line for each section; all settings are in recipe.toml."""
+    usual = Recipe()
+    for section in SECTIONS:
+        values = {
+            key: value
+            for key, value in getattr(recipe, section)
+            if value != getattr(getattr(usual, section), key)
+        }
+        if values:
+            yield f"[{section}] " + " ".join(f"{key}={_plain(value)}" for key, value in values.items())
 
 
 def choices(recipe: Recipe) -> str:

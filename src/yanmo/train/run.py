@@ -33,7 +33,17 @@ from yanmo.generate import encode_prompt
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
-from yanmo.recipe import decide, differences, get, lengthened, resumed, to_toml, with_values
+from yanmo.places import started_in
+from yanmo.recipe import (
+    decide,
+    differences,
+    get,
+    lengthened,
+    load_recipe,
+    resumed,
+    to_toml,
+    with_values,
+)
 from yanmo.records import Manifest, read_record
 from yanmo.relations import check_relations
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
@@ -49,6 +59,7 @@ from yanmo.train.decide import (
     decide_shape,
     decide_short_windows,
     require_compiler,
+    seconds_of_saving,
     step_limit,
 )
 from yanmo.train.distributed import World, autocast_for, find_world
@@ -176,16 +187,37 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
     make_ready(recipe.train)
-    free = storage.free_megabytes(folder) << 20
+    free = storage.free_bytes(folder)
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
         voice.say(line)
     if world.size > 1:
         voice.say(f"ranks  {world.size} processes share each batch")
+    voice.say(f"all settings are in {folder / 'recipe.toml'}")
     plan = Plan.first(horizon, lengths_of(recipe))
-    storage.write_json(folder / "corpus.json", prepared.shards.manifest | _origin(recipe))
+    recipe = recipe.model_copy(update={"started_in": started_in(folder)})
+    write_records(folder, recipe, plan, prepared.shards.manifest | _origin(recipe))
+    return recipe, prepared, plan, world
+
+
+def write_records(folder: Path, recipe: Recipe, plan: Plan, corpus: dict[str, Any]) -> None:
+    """Write down what a run is, recipe.toml last, and read it back: else it would train and never be opened.
+
+    Raises:
+        ConfigError: something is not read as it was written.
+    """
+    storage.write_json(folder / "corpus.json", corpus)
     storage.write_json(folder / "plan.json", plan.as_json())
     storage.write_atomic(folder / "recipe.toml", to_toml(recipe))
-    return recipe, prepared, plan, world
+    same = {
+        "corpus.json": read_record(folder / "corpus.json", Manifest).model_dump()
+        == Manifest(**corpus).model_dump(),
+        "plan.json": read_plan(folder) == plan,
+        "recipe.toml": load_recipe(folder / "recipe.toml") == recipe,
+    }
+    if not all(same.values()):
+        name = next(name for name, is_same in same.items() if not is_same)
+        mend = "choose plainer names and texts in the settings"
+        raise ConfigError(f"{name} is not read as it was written", str(folder), mend)
 
 
 def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: Text) -> tuple[Recipe, int]:
@@ -197,7 +229,8 @@ def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: T
     measured, speed = measure(recipe, config, world)
     chosen = decide(recipe, measured)
     compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens)
-    horizon, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens)
+    saving_s = seconds_of_saving(recipe, config)
+    horizon, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
     dropout = decide_dropout(chosen, horizon, text.train_tokens)
     if recipe.model.dropout is None and dropout.get("model.dropout"):
         return decide_by_measuring(decide(recipe, dropout), config, world, text)
@@ -274,7 +307,7 @@ def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:
         raise ConfigError(
             "this folder holds a run of another recipe: " + "; ".join(changed),
             where=str(folder / "recipe.toml"),
-            mend="give the same settings to resume it, or train into another folder with --out",
+            mend="leave them out to resume the run as it is, or train into another folder with --out",
         )
     return resumed(asked, longer), plan
 
@@ -347,12 +380,11 @@ def restore(run: Run) -> None:
     run.progress = progress
     run.clock_start = time.monotonic() - progress.elapsed_s
     point_to_best(run, checkpoint)
-    now = environment()
-    for name in before:
-        if before[name] != now.get(name):
-            run.voice.warn(
-                f"{name} was {before[name]}, is {now.get(name)}: the last bits of results may differ"
-            )
+    here = environment()
+    for name, then in before.items():
+        now = here.get(name, "not there")
+        if now != then:
+            run.voice.warn(f"{name} was {then}, is {now}: the last bits of results may differ")
 
 
 def lengthen(run: Run, asked: Recipe) -> None:

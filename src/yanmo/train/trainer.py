@@ -12,7 +12,7 @@ a checkpoint holds is weights, optimizer and counters, and nothing else.
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,16 @@ from yanmo.train.distributed import Meeting
 from yanmo.train.machine import return_freed_memory
 from yanmo.train.memory import fit_micro_batch, step_in_memory
 from yanmo.train.metrics import Metrics, read_metrics
-from yanmo.train.run import Run, check_folder, lengthen, open_run, point_to_best, restore, resume_metrics
+from yanmo.train.run import (
+    OWN_FILES,
+    Run,
+    check_folder,
+    lengthen,
+    open_run,
+    point_to_best,
+    restore,
+    resume_metrics,
+)
 from yanmo.train.schedule import learning_rate_at
 from yanmo.train.step import Loss, LossScale, StepResult
 
@@ -97,16 +106,41 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
 def hold(folder: Path, rank: int) -> Iterator[None]:
     """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it.
 
-    Where nothing can be written nobody else does: a finished run is looked at there without a lock.
+    A run that fails before its first step, and was not there before, leaves nothing. Where nothing can be
+    written nobody else does: a finished run is looked at there without a lock.
     """
     if rank > 0 or storage.is_read_only(folder):
         yield
         return
     check_folder(folder)
-    with storage.FileLock(folder / "run.lock"):
-        for place in (folder, folder / "checkpoints", folder / "samples", folder / "epochs"):
-            storage.remove_leftovers(place)
-        yield
+    lock = folder / "run.lock"
+    made = [path for path in (folder, *folder.parents) if not storage.is_there(path)]
+    is_new = not storage.is_there(folder / "recipe.toml")
+    begun = True
+    try:
+        with storage.FileLock(lock):
+            for place in (folder, folder / "checkpoints", folder / "samples", folder / "epochs"):
+                storage.remove_leftovers(place)
+            try:
+                yield
+            except BaseException:
+                begun = not is_new or bool(read_metrics(folder))
+                if not begun:
+                    forget(folder)
+                raise
+    finally:
+        if not begun:
+            lock.unlink(missing_ok=True)
+            for path in made:
+                with suppress(OSError):
+                    path.rmdir()
+
+
+def forget(folder: Path) -> None:
+    """Take a run back that has not begun, but for its lock."""
+    for name in (*OWN_FILES, "metrics.jsonl", "tensorboard"):
+        if name != "run.lock":
+            storage.remove_path(folder / name)
 
 
 def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
