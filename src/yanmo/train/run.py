@@ -143,7 +143,7 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
         _require_same_corpus(prepared, read_record(folder / "corpus.json"), folder)
         plan = Plan.from_json(read_record(folder / "plan.json"))
-        _require_prompt_fits(recipe, prepared.tokenizer)
+        _check_prompt(recipe, prepared.tokenizer, voice)
         if voice.is_main and recipe != load_recipe(recorded):
             storage.write_atomic(recorded, to_toml(recipe))
     else:
@@ -216,7 +216,7 @@ def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prep
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
     )
-    _require_prompt_fits(recipe, prepared.tokenizer)
+    _check_prompt(recipe, prepared.tokenizer, voice)
     if recipe.model.init:
         require_same_vocabulary(prepared.tokenizer, find_model_folder(Path(recipe.model.init)))
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
@@ -256,9 +256,9 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
     return {"init": " ".join(storage.sha256_of(file) for file in files)}
 
 
-def _require_prompt_fits(recipe: Recipe, tokenizer: Tokenizer) -> None:
+def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, voice: Voice) -> None:
     """Before anything is written down: a recipe that cannot write its samples would stay in the folder."""
-    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size)
+    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size, say=voice.warn)
 
 
 def _recorded_recipe(asked: Recipe, recorded: Path, folder: Path) -> Recipe:
