@@ -98,7 +98,7 @@ def test_progress_counts_every_window_and_the_stride_is_said(
     monkeypatch.setattr(Progress, "advance", advance)
     monkeypatch.setattr("yanmo.assess.prepare", raises_no_text)
     found = assess(run, ("other.txt",), stride, Voice(shown))
-    assert sum(seen) == windows and len(seen) == -(-windows // 64)
+    assert sum(seen) == windows and len(seen) == -(-windows // (TOKENS_AT_ONCE["cpu"] // 16))
     assert "measuring" in shown.getvalue() and "left" in shown.getvalue()
     assert f"windows of 16 tokens, a new one every {stride or 8}" in found.lines()[3]
 

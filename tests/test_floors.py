@@ -177,7 +177,7 @@ SIBLINGS = {
     "generate": {"sampling"},
     "evaluate": {"train.distributed"},
     "train.decide": {"checkpoint", "train.probe"},
-    "train.plan": {"train.decide"},
+    "train.plan": {"train.decide", "train.probe"},
     "train.memory": {"train.run"},
     "train.trainer": {"train.run", "train.memory"},
     "hub.foreign": {"hub.nanogpt", "hub.pickled", "hub.recognise"},

@@ -246,24 +246,17 @@ def plan(
     arguments: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
-    from yanmo.config import MICRO_BATCH
+    """Say what a run will be before it starts: size, passes, time, memory, disk, and what looks wrong.
+
+    Some steps are timed; the run is not begun.
+    """
     from yanmo.log import Voice
-    from yanmo.recipe import decide
-    from yanmo.train.decide import decide_dropout, decide_short_windows, step_limit
-    from yanmo.train.distributed import find_world
-    from yanmo.train.plan import Text, describe, forecast
-    from yanmo.train.probe import micro_batches
-    from yanmo.train.run import prepare_run
+    from yanmo.train.plan import describe
+    from yanmo.train.run import plan_run
 
     recipe, _ = read_recipe(arguments or [])
-    world = find_world(recipe.train.device, recipe.train.batch_size)
-    recipe, prepared, config = prepare_run(recipe, world, Voice())
-    text = Text.of(prepared.shards)
-    by_rule = decide_dropout(recipe, step_limit(recipe, text.train_tokens), text.train_tokens)
-    by_rule |= decide_short_windows(recipe, config.block_size)
-    recipe = decide(recipe, by_rule | {MICRO_BATCH: micro_batches(recipe, world)[-1]})
-    found = forecast(recipe, config, text, free_bytes=free_bytes())
+    with Voice() as voice:
+        recipe, config, found = plan_run(recipe, voice, free_bytes())
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:

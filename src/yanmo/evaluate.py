@@ -22,7 +22,7 @@ from yanmo.train.distributed import World
 
 Probabilities = npt.NDArray[np.float64]
 
-TOKENS_AT_ONCE = {"cpu": 1 << 10}
+TOKENS_AT_ONCE = {"cpu": 1 << 11}
 """Tokens of a pass without gradients: so many stay in a CPU's caches; elsewhere ``MANY_TOKENS``."""
 MANY_TOKENS = 1 << 14
 COUNTED_TOKENS = 1 << 24

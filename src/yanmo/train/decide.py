@@ -203,6 +203,11 @@ def step_limit(recipe: Recipe, train_tokens: int) -> int | None:
     return min(limits, default=None)
 
 
+def evaluating_seconds(speed: Speed, val_tokens: int) -> float:
+    """What a run's evaluations take: a forward pass is a third of a step."""
+    return EVALUATIONS * val_tokens / (3 * speed.tokens_per_second)
+
+
 def decide_length(
     recipe: Recipe, speed: Speed, train_tokens: int, val_tokens: int
 ) -> tuple[int, dict[str, Any]]:
@@ -217,8 +222,7 @@ def decide_length(
         minutes = decisions["train.minutes"] = DEFAULT_MINUTES
     horizons = [] if limit is None else [limit]
     if minutes is not None:
-        evaluating = EVALUATIONS * val_tokens / (3 * speed.tokens_per_second)
-        training = max(minutes * 60 - evaluating, minutes * 60 / 2)
+        training = max(minutes * 60 - evaluating_seconds(speed, val_tokens), minutes * 60 / 2)
         horizons.append(max(int(training / speed.seconds_per_step), 1))
     horizon = min(horizons)
     warmup = recipe.optim.warmup_steps

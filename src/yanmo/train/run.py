@@ -7,6 +7,7 @@
 In: a recipe and a folder whose lock is held. Out: a :class:`Run`, ready for the loop of ``trainer.py``.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,10 +24,10 @@ from yanmo.checkpoint import (
     load_training,
     newest_first,
 )
-from yanmo.config import Recipe
+from yanmo.config import MICRO_BATCH, Recipe
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.environment import environment
-from yanmo.errors import CheckpointError, ConfigError
+from yanmo.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.evaluate import ReferenceLines, reference_lines
 from yanmo.generate import encode_prompt
 from yanmo.log import Voice
@@ -36,6 +37,7 @@ from yanmo.recipe import decide, differences, lengthened, load_recipe, resumed, 
 from yanmo.relations import check_relations
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 from yanmo.train.decide import (
+    DEFAULT_MINUTES,
     adopt_shape,
     decide_compile,
     decide_device,
@@ -49,11 +51,11 @@ from yanmo.train.decide import (
     step_limit,
 )
 from yanmo.train.distributed import World, autocast_for, find_world
-from yanmo.train.machine import make_ready, return_freed_memory, room_for
+from yanmo.train.machine import make_ready, physical_memory, return_freed_memory, room_for
 from yanmo.train.metrics import rewind
 from yanmo.train.optim import Optimizer, build_optimizer
-from yanmo.train.plan import Text, describe, forecast
-from yanmo.train.probe import measure
+from yanmo.train.plan import Forecast, Text, describe, forecast
+from yanmo.train.probe import Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import Plan, parts_of_windows
 from yanmo.train.step import StepSettings
 from yanmo.weights import weight_files
@@ -167,14 +169,14 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     text = Text.of(prepared.shards)
     make_ready(recipe.train)
     voice.live("measuring what is fastest here")
-    recipe, horizon = decide_by_measuring(recipe, config, world, text)
+    recipe, horizon, speed = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
     voice.settle()
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
     make_ready(recipe.train)
     free = storage.free_megabytes(folder) << 20
-    for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
+    for line in describe(recipe, config, forecast(recipe, config, text, horizon, free, speed)):
         voice.say(line)
     if world.size > 1:
         voice.say(f"ranks  {world.size} processes share each batch")
@@ -185,8 +187,46 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     return recipe, prepared, plan, world
 
 
-def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: Text) -> tuple[Recipe, int]:
-    """The fastest arithmetic, how many steps that gives, and what follows from their number.
+def plan_run(asked: Recipe, voice: Voice, free_bytes: int) -> tuple[Recipe, GPTConfig, Forecast]:
+    """What a run of ``asked`` would be; nothing is written down, and nothing begun."""
+    world = find_world(asked.train.device, asked.train.batch_size)
+    recipe, prepared, config = prepare_run(asked, world, voice)
+    text = Text.of(prepared.shards)
+    recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
+    recipe, horizon, speed = time_steps(recipe, config, world, text, voice)
+    recipe = decide(recipe, decide_short_windows(recipe, config.block_size))
+    return recipe, config, forecast(recipe, config, text, horizon, free_bytes, speed)
+
+
+def time_steps(
+    recipe: Recipe, config: GPTConfig, world: World, text: Text, voice: Voice
+) -> tuple[Recipe, int | None, Speed | None]:
+    """Steps timed in fewer ways than a run tries: a CPU's float32, not compiled, where that is open.
+
+    Where the model does not fit this machine, the rest of a forecast still holds.
+    """
+    asked, on_cpu = recipe.train, world.device.type == "cpu"
+    few = decide(recipe, {"train.precision": "float32" if on_cpu else None, "train.compile": False})
+    try:
+        if on_cpu and forecast(few, config, text).memory_bytes > (physical_memory() or math.inf):
+            raise no_room(config, "this machine")
+        make_ready(few.train)
+        voice.live("timing some steps")
+        timed, horizon, speed = decide_by_measuring(few, config, world, text)
+        voice.settle()
+    except DeviceError as error:
+        voice.warn(f"how long it takes cannot be measured here: {error.what}")
+        steps = step_limit(recipe, text.train_tokens)
+        length = {} if steps else {"train.minutes": DEFAULT_MINUTES}
+        return decide(recipe, decide_dropout(recipe, steps, text.train_tokens) | length), None, None
+    still_open = {"precision": asked.precision, "compile": asked.compile}
+    return timed.model_copy(update={"train": timed.train.model_copy(update=still_open)}), horizon, speed
+
+
+def decide_by_measuring(
+    recipe: Recipe, config: GPTConfig, world: World, text: Text
+) -> tuple[Recipe, int, Speed]:
+    """The fastest arithmetic, how many steps that gives, and what follows from their number; the speed.
 
     Dropout costs time, and whether there is any follows from the number of steps: then it is measured again.
     """
@@ -198,7 +238,7 @@ def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: T
     dropout = decide_dropout(chosen, horizon, text.train_tokens)
     if recipe.model.dropout is None and dropout.get("model.dropout"):
         return decide_by_measuring(decide(recipe, dropout), config, world, text)
-    return decide(chosen, compiled | length | dropout), horizon
+    return decide(chosen, compiled | length | dropout), horizon, speed
 
 
 def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prepared, GPTConfig]:
