@@ -189,8 +189,8 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 def describe_sampler(config: SampleConfig) -> str:
     """Everything that decides how text is chosen, in one line: nothing acts unseen."""
     values = config.model_dump(exclude={"prompt"})
-    shown = [f"{key}={value}" for key, value in values.items() if isinstance(value, int)]
-    shown += [f"{key}={value:g}" for key, value in values.items() if isinstance(value, float)]
+    numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+    shown = [f"{key}={v:g}" if isinstance(v, float) else f"{key}={v}" for key, v in numbers.items()]
     shown += [f"{key}={list(value)}" for key, value in values.items() if isinstance(value, tuple) and value]
     greedy = " (always the likeliest token: top_k, top_p, min_p and seed do nothing)"
     return "sampler: " + " ".join(shown) + (greedy if config.temperature == 0 else "")
