@@ -1,7 +1,9 @@
 """A finished model on a text: the same numbers as counting and full contexts give."""
 
+import io
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,13 @@ import torch
 from tests.makers.runs import Trained
 from tests.makers.texts import invented_text
 from yanmo.assess import assess
+from yanmo.checkpoint import Progress as Progressed
 from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
+from yanmo.cli import summary
 from yanmo.errors import ConfigError, DataError
-from yanmo.log import Voice
+from yanmo.evaluate import TOKENS_AT_ONCE
+from yanmo.log import Progress, Voice
+from yanmo.train.trainer import Result
 
 RUN = Path("runs/novel")
 
@@ -69,13 +75,61 @@ def test_a_folder_that_is_no_run_needs_a_text_and_has_no_lines(run: Path, voice:
     Path("other.txt").write_text(invented_text(200, seed=5), encoding="utf-8")
     found = assess(Path("plain"), ("other.txt",), None, voice)
     assert found.reference is None
-    assert "not at hand" in found.lines()[3]
+    assert "not at hand" in found.lines()[4]
 
 
 def test_a_run_whose_text_is_gone_measures_others(run: Path, novel: Path, voice: Voice) -> None:
     Path("other.txt").write_text(invented_text(200, seed=5), encoding="utf-8")
     novel.unlink()
     assert assess(run, ("other.txt",), None, voice).reference is None
+
+
+@pytest.mark.parametrize(("stride", "windows"), [(None, 20), (5, 30), (16, 11), (1, 146)])
+def test_progress_counts_every_window_and_the_stride_is_said(
+    run: Path, monkeypatch: pytest.MonkeyPatch, stride: int | None, windows: int
+) -> None:
+    Path("other.txt").write_text(invented_text(160, seed=5), encoding="utf-8")
+    seen, shown, real = list[float](), io.StringIO(), Progress.advance
+
+    def advance(progress: Progress, amount: float) -> None:
+        seen.append(amount)
+        real(progress, amount)
+
+    monkeypatch.setattr(Progress, "advance", advance)
+    monkeypatch.setattr("yanmo.assess.prepare", raises_no_text)
+    found = assess(run, ("other.txt",), stride, Voice(shown))
+    assert sum(seen) == windows and len(seen) == -(-windows // (TOKENS_AT_ONCE["cpu"] // 16))
+    assert "measuring" in shown.getvalue() and "left" in shown.getvalue()
+    assert f"windows of 16 tokens, a new one every {stride or 8}" in found.lines()[3]
+
+
+def raises_no_text(*_: object) -> None:
+    raise DataError("the text is gone")
+
+
+def test_how_many_windows_are_measured_together_does_not_matter(
+    run: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("other.txt").write_text(invented_text(500, seed=5), encoding="utf-8")
+    found = [assess(run, ("other.txt",), None, voice)]
+    for tokens in (1, 48, 1 << 20):
+        monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", tokens)
+        found.append(assess(run, ("other.txt",), None, voice))
+    assert [one.evaluation.loss for one in found] == pytest.approx([found[0].evaluation.loss] * 4, rel=1e-6)
+
+
+def test_a_model_that_counting_beats_is_told_apart_in_evaluate_and_after_training(
+    run: Path, voice: Voice
+) -> None:
+    found = assess(run, (), None, voice)
+    assert found.reference is not None
+    beaten = replace(found, evaluation=replace(found.evaluation, bits_per_char=found.reference.bigram + 0.1))
+    better = replace(found, evaluation=replace(found.evaluation, bits_per_char=found.reference.bigram - 0.1))
+    assert any(line.startswith("expect counting pairs") for line in beaten.lines())
+    assert not any(line.startswith("expect") for line in better.lines())
+    for bits, is_said in [(found.reference.bigram + 0.1, True), (found.reference.bigram - 0.1, False)]:
+        progress = Progressed(step=9, best_step=9, best_val_bits_per_char=bits)
+        assert ("expect counting" in summary(Result(run, progress, 9, found.reference, ()))) == is_said
 
 
 def test_mistakes_are_said(run: Path, voice: Voice) -> None:

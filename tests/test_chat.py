@@ -125,6 +125,13 @@ def test_a_text_longer_than_the_window_keeps_its_end_and_says_so(chat: Chat) -> 
     assert "the last 16 of" in said(chat, "/more")
 
 
+@pytest.mark.parametrize("line", ["上联：江湖\\n下联：", "夜\\n\\n雨", "灯\\n"])
+def test_a_typed_backslash_n_is_a_line_end_and_that_is_said(chat: Chat, line: str) -> None:
+    text = said(chat, line)
+    assert text.startswith("(") and "is a line end" in text.splitlines()[0]
+    assert chat.prompt == line.replace("\\n", "\n")
+
+
 def test_ctrl_c_stops_an_answer_and_keeps_its_text_and_never_leaves(
     chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ from tests.makers.processes import python
 from tests.makers.runs import RUN, TINY, Trained
 from yanmo.checkpoint import Progress
 from yanmo.cli import (
+    INTERRUPTED,
     as_command,
     longer_setting,
+    main,
     names_a_recipe,
     short_path,
 )
 from yanmo.evaluate import ReferenceLines
+from yanmo.log import visible
 from yanmo.recipe import load_recipe, split_arguments, to_toml
 from yanmo.train.trainer import Result
 
@@ -120,12 +124,83 @@ def test_mistakes_are_answered_without_a_traceback(
 def test_a_prompt_longer_than_the_window_is_answered_clearly(trained: Trained) -> None:
     trained(RUN)
     done = here("generate", "runs/novel", "-p", "江湖" * 20)
-    assert done.returncode == 2
-    assert "the prompt has 40 tokens, the model looks back on 16" in done.stderr
+    assert done.returncode == 0 and done.stdout.startswith("江湖" * 20)
+    assert "the prompt has 40 tokens; the model looks back on the last 16 of them" in done.stderr
     assert here("generate", "runs/novel", "--top-p", "3").returncode == 2
     broken = here("generate", "runs/novel", "-p", "龘\udc80")
     assert broken.returncode == 2
     assert "the prompt holds half a character" in broken.stderr
+
+
+ESCAPES = "\x1b[2J", "\x9b31m", "\u202e\u2066", "\x07"
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+@pytest.mark.parametrize(
+    "words",
+    ["train {}.txt", "train novel.txt train.{}=1", "generate {}", "inspect {}", "{}", "plan novel.txt --{}",
+     "train novel.txt corpus.text_field={} corpus.path=none"],
+)  # fmt: skip
+def test_no_error_carries_a_command_to_a_terminal(novel: Path, escape: str, words: str) -> None:
+    given = [word.format(f"甲{escape}乙") for word in words.split()]
+    shown, piped = here(*given, on_terminal=True), here(*given)
+    assert shown.returncode == piped.returncode != 0
+    assert escape not in shown.stdout + shown.stderr
+    assert visible(piped.stderr) == shown.stderr
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_names_of_fields_and_files_are_shown_to_a_terminal(tmp_path: Path, escape: str) -> None:
+    rows = [json.dumps({f"字{escape}段": "春风又绿江南岸。" * 9, "别": "另"})] * 3
+    Path(f"书{escape}卷.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    for words in (
+        ["inspect", "."],
+        ["clean", ".", "--explain"],
+        ["prepare", ".", f"corpus.text_field=字{escape}段"],
+    ):
+        done = here(*words, on_terminal=True)
+        assert "Traceback" not in done.stderr
+        assert escape not in done.stdout + done.stderr
+
+
+def test_the_version_and_help_are_told_however_they_are_asked_for() -> None:
+    assert here("--version").stdout == f"yanmo {version('yanmo')}\n"
+    for words in ([], ["train"], ["tokenizer"], ["tokenizer", "compare"], ["scale", "plan"]):
+        short, long = here(*words, "-h"), here(*words, "--help")
+        assert short.returncode == 0 and short.stdout == long.stdout and "Usage:" in short.stdout
+
+
+def test_the_shell_is_told_what_can_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        monkeypatch.setattr("typer.completion._get_shell_name", lambda shell=shell: shell, raising=False)
+        assert "YANMO_COMPLETE" in here("--show-completion").stdout.upper()
+
+
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        ("env", "yanmo.environment.describe_environment"),
+        ("evaluate", "yanmo.assess.assess"),
+        ("plan novel.txt", "yanmo.train.run.prepare_run"),
+        ("generate", "yanmo.checkpoint.find_model_folder"),
+        ("chat", "yanmo.checkpoint.find_model_folder"),
+        ("prepare novel.txt", "yanmo.data.prepare.prepare"),
+        ("tokenizer inspect x", "yanmo.tokenizer.read_tokenizer"),
+    ],
+)
+def test_ctrl_c_says_a_line_whatever_was_being_done(
+    novel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, called: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(called, interrupted)
+    monkeypatch.setattr("sys.argv", ["yanmo", *words.split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines()[-1] == INTERRUPTED
 
 
 @pytest.mark.slow

@@ -92,3 +92,16 @@ def test_a_model_is_placed_among_the_lines_in_words() -> None:
     assert lines.standing(5) == "below the bigram line of 6.00"
     known = ReferenceLines(12.0, 9.0, 6.0, floor=0.5)
     assert known.standing(0.75) == "0.25 above the floor of 0.50"
+
+
+def test_a_result_above_the_bigram_line_says_what_to_expect_and_why() -> None:
+    lines = ReferenceLines(uniform=10.0, unigram=8.0, bigram=6.0)
+    assert lines.expectation(5.99) == ""
+    for bits, writes in [
+        (6.0, "words, no sentences"),
+        (7.9, "words, no sentences"),
+        (8.0, "at random"),
+        (12.0, "at random"),
+    ]:
+        said = lines.expectation(bits)
+        assert writes in said and f"({bits:.2f})" in said and "train.minutes" in said

@@ -192,7 +192,7 @@ SIBLINGS = {
     "evaluate": {"train.distributed"},
     "train.binding": {"checkpoint"},
     "train.decide": {"checkpoint", "train.probe"},
-    "train.plan": {"train.decide"},
+    "train.plan": {"train.decide", "train.probe"},
     "train.memory": {"train.run"},
     "train.trainer": {"train.run", "train.memory"},
     "hub.foreign": {"hub.nanogpt", "hub.pickled", "hub.recognise"},

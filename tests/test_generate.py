@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +28,11 @@ from yanmo.generate import (
     write_pieces,
     write_samples,
 )
+from yanmo.log import visible
 from yanmo.model.cache import Cache
 from yanmo.model.gpt import GPT
 from yanmo.model.shape import GPTConfig
+from yanmo.sampling import typed
 from yanmo.tokenizer import CharTokenizer
 
 
@@ -82,11 +85,18 @@ def test_what_is_streamed_is_the_text() -> None:
     assert "".join(write_from(model, TOKENIZER, TOKENIZER.encode("夜雨").tolist(), config)) == streamed[0]
 
 
-def test_a_prompt_longer_than_the_window_is_a_clear_error() -> None:
-    with pytest.raises(ConfigError) as caught:
-        list(write(lively_model(), TOKENIZER, "江湖" * 9, SampleConfig()))
-    assert caught.value.what == "the prompt has 18 tokens, the model looks back on 16"
-    assert "at most 16" in caught.value.mend
+@pytest.mark.parametrize("length", [17, 40, 1000])
+def test_of_a_prompt_longer_than_the_window_the_end_is_continued_and_that_is_said(length: int) -> None:
+    model, config = lively_model(), SampleConfig(max_new_tokens=5)
+    prompt, said = ("江湖夜雨" * 250)[-length:], list[str]()
+    expected = write_all(model, TOKENIZER, prompt[-16:], config, said.append)
+    assert said == []
+    assert write_all(model, TOKENIZER, prompt, config, said.append) == expected
+    (sample,) = write_samples(model, TOKENIZER, [prompt], config, say=said.append)
+    assert (sample.prompt, sample.text, len(sample.tokens)) == (prompt, expected[0], 5)
+    assert said == [f"the prompt has {length:,} tokens; the model looks back on the last 16 of them"] * 2
+    with pytest.warns(UserWarning, match="looks back on the last 16"):
+        assert "".join(text for _, text in write(model, TOKENIZER, prompt, config)) == expected[0]
 
 
 def test_a_prompt_as_long_as_the_window_is_fine() -> None:
@@ -414,14 +424,15 @@ def test_saved_samples_are_numbered_on_and_all_listed(tmp_path: Path) -> None:
     assert first[1].read_text(encoding="utf-8") == "江湖1\n"
     (folder / "009.txt").write_text("mine", encoding="utf-8")
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
-    more = save_samples(
-        folder, one[:1], SampleConfig(top_k=5), Path("runs/b/model"), lively_model().bfloat16()
-    )
+    assert save_samples(folder, one, SampleConfig(seed=3), Path("runs/a/model"), lively_model()) == []
+    other = [Sample("江", 0, 3, "夜", (), ())] * 2
+    more = save_samples(folder, other, SampleConfig(top_k=5), Path("runs/b/model"), lively_model().bfloat16())
     assert [path.name for path in more] == ["010.txt"]
     listed = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
     assert [(e["number"], e["file"], e["prompt"], e["sample"], e["seed"]) for e in listed] == [
         (1, "001.txt", "江", 0, 3), (2, "002.txt", "江", 1, 3), (10, "010.txt", "江", 0, 3),
     ]  # fmt: skip
+    assert (folder / "010.txt").read_text(encoding="utf-8") == "江夜\n"
     assert [entry["sampler"]["top_k"] for entry in listed] == [0, 0, 5]
     assert [entry["precision"] for entry in listed] == ["float32", "float32", "bfloat16"]
     assert Path(listed[2]["model"]) == Path("runs/b/model") and listed[2]["yanmo"]
@@ -472,8 +483,8 @@ def test_generate_streams_texts_and_says_how_they_were_chosen(folder: Path) -> N
 def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Path) -> None:
     Path("prompts.txt").write_bytes("\ufeff江湖\r\n\r\n  \r\n夜雨<|endoftext|>\r\n".encode())
     words = ["generate", str(folder), "--prompts", "prompts.txt", "--special", "--num-samples", "2"]
-    words += ["--max-new-tokens", "5", "--save", "out"]
-    code, out, err = answer(*words)
+    words += ["--max-new-tokens", "5", "--save", "out", "--seed"]
+    code, out, err = answer(*words, "1")
     assert code == 0, err
     shown = [part.partition("\n")[2] for part in out.split("── ")[1:]]
     shown = [text.removesuffix("\n") for text in shown]
@@ -483,12 +494,96 @@ def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Pa
     texts = [path.read_bytes().decode().removesuffix("\n") for path in files]
     assert [out.count(text) for text in texts] == [1] * 4
     assert texts[0].startswith("江湖") and texts[3].startswith("夜雨<|endoftext|>")
-    assert answer(*words)[0] == 0
+    code, again, err = answer(*words, "1")
+    assert (code, again) == (0, out) and "saved: 4 of 4 samples were there already" in err
+    assert answer(*words, "2")[0] == 0
     listed = json.loads(Path("out/samples.json").read_text(encoding="utf-8"))["samples"]
     assert [entry["prompt"] for entry in listed] == ["江湖"] * 2 + ["夜雨<|endoftext|>"] * 2 + [
         "江湖", "江湖", "夜雨<|endoftext|>", "夜雨<|endoftext|>",
     ]  # fmt: skip
-    assert Path("out/005.txt").read_bytes() == files[0].read_bytes()
+    assert Path("out/005.txt").read_bytes() != files[0].read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["text", "--json"])
+def test_each_prompt_that_is_given_is_continued_in_its_order(folder: Path, verb: str) -> None:
+    words = ["generate", str(folder), "--max-new-tokens", "3", *(["--json"] if verb == "--json" else [])]
+    code, out, err = answer(*words, "-p", "江湖", "-p", "夜雨", "--prompt", "十年")
+    assert code == 0, err
+    places = [out.index(prompt) for prompt in ("江湖", "夜雨", "十年")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["江湖\n夜雨".encode("gb18030"), "江湖\r\n夜雨\r\n".encode("utf-16"), "\ufeff江湖\n夜雨\n".encode(),
+     "江湖夜雨，十年燈，桃李春風一杯酒\n".encode("big5")],
+)  # fmt: skip
+def test_prompts_from_a_file_and_a_pipe_are_read_in_any_encoding_of_corpora(
+    folder: Path, data: bytes
+) -> None:
+    Path("prompts.txt").write_bytes(data)
+    words = ["generate", str(folder), "--max-new-tokens", "2", "--json"]
+    found = json.loads(answer(*words, "--prompts", "prompts.txt")[1])["samples"]
+    text = data.decode("big5") if b"\xa6\xbf" in data else "江湖\n夜雨"
+    lines = text.strip("\n").split("\n")
+    assert [sample["prompt"] for sample in found] == lines
+    done = here(*words, "-p", "-", "-p", "灯", typed=data)
+    assert [sample["prompt"] for sample in json.loads(done.stdout)["samples"]] == ["\n".join(lines), "灯"]
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "said"),
+    [
+        ("上联：春风\\n下联：", "上联：春风\n下联：", "is a line end"),
+        ("\\n", "\n", "is a line end"),
+        ("一\\n\\n二\\n", "一\n\n二\n", "is a line end"),
+        ("频率\\nu，C:\\new", "频率\\nu，C:\\new", "two characters"),
+        ("写作\\\\n。", "写作\\n。", ""),
+        ("真\n假\\t", "真\n假\\t", ""),
+    ],
+)
+def test_a_typed_backslash_n_is_a_line_end_where_no_backslash_can_be_meant(
+    folder: Path, given: str, read: str, said: str
+) -> None:
+    text, about = typed(given)
+    assert text == read and said in about and bool(said) == bool(about)
+    code, out, err = answer(
+        "generate", str(folder), "-p", given, "--stop", given, "--max-new-tokens", "2", "--json"
+    )
+    assert code == 0 and json.loads(out)["samples"][0]["prompt"] == read
+    assert json.loads(out)["sampler"]["stop"] == [read] and said in err
+
+
+def test_without_a_seed_another_text_is_written_each_time_and_the_seed_is_said(folder: Path) -> None:
+    words = [
+        "generate",
+        str(folder),
+        "-p",
+        "江湖",
+        "--max-new-tokens",
+        "12",
+        "--temperature",
+        "1.5",
+        "--save",
+        "out",
+    ]
+    answers = [answer(*words) for _ in range(3)]
+    assert len({out for _, out, _ in answers}) == 3 == len(list(Path("out").glob("*.txt")))
+    seeds = [re.findall(r"--seed (\d+) writes the same again", err) for _, _, err in answers]
+    for (_, out, err), (seed,) in zip(answers, seeds, strict=True):
+        assert f"seed={seed}" in err
+        assert answer(*words, "--seed", seed)[1] == out
+    assert len(list(Path("out").glob("*.txt"))) == 3
+    assert "drawn" not in answer(*words, "--temperature", "0")[2]  # no seed matters
+
+
+@pytest.mark.parametrize("prompt", ["江\x1b[2J湖", "\x9b31m夜", "\x07\u202e雨\u2066", "十\r年\x7f"])
+def test_what_a_terminal_would_obey_is_shown_there_and_kept_in_a_pipe(folder: Path, prompt: str) -> None:
+    words = ["generate", str(folder), "-p", prompt, "--max-new-tokens", "2", "--seed", "1"]
+    piped, shown = here(*words), here(*words, on_terminal=True)
+    assert piped.stdout.startswith(prompt)
+    assert shown.stdout.startswith(visible(prompt)) and visible(prompt) != prompt
+    assert visible(piped.stdout) == shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -498,7 +593,8 @@ def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Pa
         (["--prompts", "none.txt"], "the prompts cannot be read"),
         (["--prompts", "binary.txt"], "the prompts cannot be read"),
         (["--prompts", "empty.txt", "-p", "江"], "two sources of prompts"),
-        (["-p", "江" * 17], "the prompt has 17 tokens, the model looks back on 16"),
+        (["--prompts", "latin.txt"], "the prompts cannot be read"),
+        (["--prompts", "."], "the prompts cannot be read"),
         (["-p", "\udc80"], "half a character"),
         (["--ban", "\udc80"], "half a character"),
         (["--temperature", "nan"], "sample.temperature=nan"),
@@ -521,6 +617,7 @@ def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Pa
 def test_mistakes_in_writing_are_answered_with_exit_2(folder: Path, arguments: list[str], said: str) -> None:
     Path("empty.txt").write_text("\n \n", encoding="utf-8")
     Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    Path("latin.txt").write_bytes("Voilà, déjà vu: ça été".encode("latin-1"))
     code, out, err = answer("generate", str(folder), *arguments)
     assert code == 2, err
     assert said in err and "mend:" in err and "Traceback" not in err

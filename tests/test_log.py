@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from yanmo.log import PLAIN_SECONDS, Progress, Voice, counted, span
+from tests.makers.console import stream, written
+from yanmo.log import PLAIN_SECONDS, Progress, Voice, counted, guarded, span, visible
 
 
 class Terminal(io.StringIO):
@@ -61,7 +62,15 @@ def test_progress_says_how_far_and_how_long_still() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+        (777_700, "9 days 0 h"),
+        (90_000, "1 day 1 h"),
+    ],
 )
 def test_spans_of_time_are_said_as_people_do(seconds: float, said: str) -> None:
     assert span(seconds) == said
@@ -73,3 +82,43 @@ def test_things_are_counted_as_people_do() -> None:
         "2 windows",
         "2,000 windows",
     ]
+
+
+OBEYED = {
+    "\x1b]0;title\x07": "\\x1b]0;title\\x07",
+    "\x1b[31m红": "\\x1b[31m红",
+    "\x9b2J": "\\x9b2J",
+    "甲\u202e乙\u2069\u200f": "甲\\u202e乙\\u2069\\u200f",
+    "a\rb\x08\x00\x7f": "a\\rb\\x08\\x00\\x7f",
+}
+
+
+@pytest.mark.parametrize("text", OBEYED)
+def test_what_a_terminal_would_obey_is_shown_to_it_and_left_alone_elsewhere(text: str) -> None:
+    assert visible(text) == OBEYED[text] == visible(visible(text))
+    screen, pipe = stream(on_terminal=True), stream()
+    for place in (screen, pipe):
+        print(f"{text}\t字", file=guarded(guarded(place)))
+    assert written(screen) == f"{OBEYED[text]}\t字\n"
+    assert written(pipe).replace("\r\n", "\n") == f"{text}\t字\n"
+
+
+@pytest.mark.parametrize("text", OBEYED)
+def test_the_voice_obeys_nobody_but_itself(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen = stream(on_terminal=True)
+    with Voice(guarded(screen)) as voice:
+        voice.say(text)
+        voice.warn(text)
+        voice.live(text)
+    shown = written(screen)
+    assert shown.count(OBEYED[text]) >= 3 and text not in shown
+    assert "\x1b[33m" in shown and "\x1b[2K" in shown  # its own colour, its own wiping
+
+
+def test_every_scalar_value_that_is_no_command_is_shown_as_it_is() -> None:
+    text = (
+        "".join(map(chr, (*range(0x20, 0x7F), *range(0xA0, 0x61C), *range(0x2070, 0xD800), 0x20000))) + "\t\n"
+    )
+    assert visible(text) == text

@@ -193,5 +193,6 @@ def test_rules_come_from_the_tokenizer_and_the_banned_texts() -> None:
 def test_the_sampler_is_described_with_everything_that_acts() -> None:
     line = describe_sampler(SampleConfig(prompt="江", top_k=8, stop=("。",), seed=3))
     assert "top_k=8" in line and "top_p=0.95" in line and "seed=3" in line and "stop=['。']" in line
+    assert "seed=123456789" in describe_sampler(SampleConfig(seed=123456789))
     assert "江" not in line and "\n" not in line and "greedy" not in line
     assert "top_p, min_p and seed do nothing" in describe_sampler(SampleConfig(temperature=0))

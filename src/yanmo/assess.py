@@ -13,14 +13,17 @@ import numpy as np
 
 from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer, recorded_recipe
 from yanmo.config import CorpusConfig, Recipe
+from yanmo.data.batches import sliding_starts
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import Ids
 from yanmo.errors import ConfigError, DataError
 from yanmo.evaluate import Evaluation, ReferenceLines, evaluate_sliding, lines_for
-from yanmo.log import Voice
+from yanmo.log import Progress, Voice
 from yanmo.text.documents import corpus_fingerprint, read_documents
 from yanmo.tokenizer import Tokenizer
 from yanmo.tokenizer.lost import Lost
+from yanmo.train.distributed import find_device
+from yanmo.train.machine import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class Assessment:
     text: str
     tokens: int
     characters: int
+    window: int
     stride: int
+    """Tokens between windows."""
     evaluation: Evaluation
     reference: ReferenceLines | None
     """None where the text the model was trained on is not at hand."""
@@ -58,10 +63,14 @@ class Assessment:
             f"text   {self.text}: {self.characters:,} characters, {self.tokens:,} tokens",
             f"loss   {found.loss:.4f} nats per token, perplexity {found.perplexity:.2f},"
             f" {found.bits_per_char:.4f} bits per character{lossy}",
+            f"by     windows of {self.window:,} tokens, a new one every {self.stride:,}"
+            f" (--stride 1: each token with all of its context, {self.stride:,} times as long)",
         ]
         if self.reference:
             shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
             said.append(f"lines  {shown}: {self.reference.standing(found.bits_per_char)}")
+            if expected := self.reference.expectation(found.bits_per_char):
+                said.append(f"expect {expected}")
         else:
             said.append("lines  none: the text this model was trained on is not at hand")
         if self.trained_on_it:
@@ -69,7 +78,9 @@ class Assessment:
         return said
 
 
-def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice: Voice) -> Assessment:
+def assess(
+    run: Path | None, corpus: tuple[str, ...], stride: int | None, voice: Voice, device: str | None = None
+) -> Assessment:
     """Measure the model of ``run`` on ``corpus``, or on the run's held-out text.
 
     Args:
@@ -77,12 +88,15 @@ def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice:
         corpus: files and folders.
         stride: tokens between windows; None: half a window.
         voice: for progress.
+        device: where to compute; None: a GPU where there is one.
 
     Raises:
         ConfigError: there is no such model, the stride is larger than its window, or no text.
     """
     folder = find_model_folder(run)
+    place = find_device(device, "--device")
     model, tokenizer = load_model_and_tokenizer(folder)
+    model.to(place)
     window = model.config.block_size
     if stride is not None and stride > window:
         raise ConfigError(
@@ -109,13 +123,17 @@ def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice:
             "no text is named, and the run's own is not at hand", f"{folder}: {sought}", "--corpus TEXT"
         )
     end = tokenizer.end_of_text
+    keep_freed_memory()
+    with Progress(voice, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
+        evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
     return Assessment(
         model=str(folder),
         text=", ".join(corpus) or "the held-out part of " + ", ".join(recipe.corpus.path if recipe else ()),
         tokens=len(ids),
         characters=characters,
+        window=window,
         stride=stride,
-        evaluation=evaluate_sliding(model, ids, characters, stride, end),
+        evaluation=evaluation,
         reference=lines_for(own.shards.train, ids, characters, tokenizer.vocab_size, end) if own else None,
         lossy=lossy,
         trained_on_it=bool(corpus and own and own.shards.manifest["corpus"] == corpus_fingerprint(config)),

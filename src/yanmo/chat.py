@@ -19,7 +19,7 @@ from yanmo.errors import YanmoError
 from yanmo.generate import write_from
 from yanmo.model.gpt import GPT
 from yanmo.recipe import with_values
-from yanmo.sampling import encode
+from yanmo.sampling import encode, typed
 from yanmo.tokenizer import Tokenizer
 
 PROMPT = "> "
@@ -71,7 +71,10 @@ class Chat:
         command, value = (*line.split(maxsplit=1), "")[:2]
         value = value.strip()
         if not command.startswith("/"):
-            yield from self.go_on(line)
+            text, said = typed(line)
+            if said:
+                yield f"({said})\n"
+            yield from self.go_on(text)
         elif command in SETTINGS:
             yield self.set(SETTINGS[command], value)
         elif command == "/help":

@@ -22,6 +22,7 @@ from yanmo.cli_scale import app as scale_app
 from yanmo.cli_tokenizer import app as tokenizer_app
 from yanmo.cli_words import Verb, run_name, unforeseen
 from yanmo.errors import ConfigError, YanmoError
+from yanmo.log import guarded
 from yanmo.storage import is_file, is_there
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ app = typer.Typer(
     help="yanmo 研墨: from raw Chinese text to a GPT that writes.",
     epilog="Start with: yanmo quickstart, or yanmo train novel.txt",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -82,9 +83,12 @@ NoRepeatNgram = Annotated[
 ]
 Ban = Annotated[list[str] | None, typer.Option(help="A text never to write (repeat for more).")]
 Stop = Annotated[
-    list[str] | None, typer.Option(help="A text that ends a sample and is left out (repeat for more).")
+    list[str] | None,
+    typer.Option(help=r"A text that ends a sample and is left out (repeat for more); \n is a line end."),
 ]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Same seed, same text. [default: another each time, and said]")
+]
 Device = Annotated[
     str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps. [default: a GPU, else cpu]")
 ]
@@ -95,6 +99,7 @@ Precision = Annotated[
 
 
 QUICKSTART_TOKENS = 300
+INTERRUPTED = "stopped by Ctrl-C; what is saved stays, and the same command begins again or goes on"
 
 
 def main() -> None:
@@ -106,20 +111,29 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # Chinese text whatever the console's code page
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     try:
         app()
     except YanmoError as error:
         if os.environ.get("RANK", "0") == "0" or not error.is_shared:
             print(error, file=sys.stderr)
         leave(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; nothing is lost, the same command begins again", file=sys.stderr)
-        leave(130)
     except (OSError, ValueError) as error:
         print(unforeseen(error), file=sys.stderr)
         leave(unforeseen(error).exit_code)
-    except SystemExit as end:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if is_interrupt(end):
+            print(INTERRUPTED, file=sys.stderr)
+            leave(130)
+        assert isinstance(end, SystemExit)
         leave(end.code if isinstance(end.code, int) else 0)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is at the bottom of it: typer makes an exit of it, and says nothing."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def leave(code: int) -> None:
@@ -129,6 +143,25 @@ def leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def say_version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        from importlib.metadata import version
+
+        print(f"yanmo {version('yanmo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=say_version, is_eager=True, help="Print the version and leave."),
+    ] = False,
+) -> None:
+    """yanmo 研墨: from raw Chinese text to a GPT that writes."""
 
 
 @app.command()
@@ -220,24 +253,17 @@ def plan(
     arguments: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run will be before it starts: size, passes, memory, disk, and what looks wrong."""
-    from yanmo.config import MICRO_BATCH
+    """Say what a run will be before it starts: size, passes, time, memory, disk, and what looks wrong.
+
+    Some steps are timed; the run is not begun.
+    """
     from yanmo.log import Voice
-    from yanmo.recipe import decide
-    from yanmo.train.decide import decide_dropout, decide_short_windows, step_limit
-    from yanmo.train.distributed import find_world
-    from yanmo.train.plan import Text, describe, forecast
-    from yanmo.train.probe import micro_batches
-    from yanmo.train.run import prepare_run
+    from yanmo.train.plan import describe
+    from yanmo.train.run import plan_run
 
     recipe, _ = read_recipe(arguments or [])
-    world = find_world(recipe.train.device, recipe.train.batch_size)
-    recipe, prepared, config = prepare_run(recipe, world, Voice())
-    text = Text.of(prepared.shards)
-    by_rule = decide_dropout(recipe, step_limit(recipe, text.train_tokens), text.train_tokens)
-    by_rule |= decide_short_windows(recipe, config.block_size)
-    recipe = decide(recipe, by_rule | {MICRO_BATCH: micro_batches(recipe, world)[-1]})
-    found = forecast(recipe, config, text, free_bytes=free_bytes())
+    with Voice() as voice:
+        recipe, config, found = plan_run(recipe, voice, free_bytes())
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
@@ -258,21 +284,29 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Tokens between windows; fewer: more context for each. [default: half]"),
     ] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model: loss, perplexity, bits per character, beside the reference lines."""
     from yanmo.assess import assess
     from yanmo.log import Voice
 
-    found = assess(run, tuple(corpus or ()), stride, Voice())
+    found = assess(run, tuple(corpus or ()), stride, Voice(), device)
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
 @app.command()
 def generate(
     run: Run = None,
-    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="What to continue.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A UTF-8 file with a prompt on each line.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", "--prompt", help=r"What to continue (repeat for more); - is standard input, \n a line end."
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file with a prompt on each line, in any encoding of corpora.")
+    ] = None,
     special: Annotated[
         bool, typer.Option("--special", help="Read special tokens in a prompt, such as [CLS], as such.")
     ] = False,
@@ -298,32 +332,31 @@ def generate(
     ] = False,
 ) -> None:
     """Write: continue a prompt with a trained model. Defaults come from the run's [sample]."""
-    from yanmo.generate import describe, listed_samples, save_samples, write_samples
+    from yanmo.generate import listed_samples, save_samples, write_samples
     from yanmo.outputs import require_folder
 
-    if prompt is not None and prompts is not None:
+    if prompt and prompts is not None:
         raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give one of them")
     given = {
-        "prompt": prompt, "num_samples": num_samples, "max_new_tokens": max_new_tokens,
+        "num_samples": num_samples, "max_new_tokens": max_new_tokens,
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
-        "banned": ban or None, "stop": stop or None, "seed": seed,
+        "banned": as_typed(ban), "stop": as_typed(stop),
     }  # fmt: skip
-    lines = read_prompts(prompts) if prompts else None
+    lines = as_typed(read_prompts(prompts)) if prompts else given_prompts(prompt)
     if save:  # said before anything is written, not after
         require_folder(save, "--save")
         listed_samples(save)
-    folder, model, tokenizer, config = load_writer(run, given, device, precision)
+    folder, model, tokenizer, config = open_writer(run, given, seed, device, precision)
     asked = lines or [config.prompt or ""]
-    print(describe(config, model), file=sys.stderr)
     if as_json or logprobs:
-        samples = write_samples(model, tokenizer, asked, config, special)
+        samples = write_samples(model, tokenizer, asked, config, special, say=note)
         print_samples(samples, folder, config, logprobs)
     else:
         samples = stream_to_stdout(model, tokenizer, asked, config, special)
     if save:
         files = save_samples(save, samples, config, folder, model)
-        print(f"saved: {files[0]}" + (f" to {files[-1].name}" if files[1:] else ""), file=sys.stderr)
+        note(saved(files, len(samples)))
 
 
 @app.command()
@@ -344,15 +377,14 @@ def chat(
 ) -> None:
     """A console: type some text, and the model goes on with it. It continues texts, it is no assistant."""
     from yanmo.chat import WELCOME, Chat, open_console
-    from yanmo.generate import describe
 
     given = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "min_p": min_p, "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
-        "banned": ban or None, "stop": stop or None, "seed": seed,
+        "banned": as_typed(ban), "stop": as_typed(stop),
     }  # fmt: skip
-    _, model, tokenizer, config = load_writer(run, given, device, precision)
-    print(describe(config, model), WELCOME, sep="\n", file=sys.stderr)
+    _, model, tokenizer, config = open_writer(run, given, seed, device, precision)
+    note(WELCOME)
     open_console(Chat(model, tokenizer, config))
 
 
@@ -461,17 +493,78 @@ def load_writer(
     return folder, make_writer(model, place, precision, recipe.train.precision), tokenizer, recipe.sample
 
 
+def open_writer(
+    run: Path | None, given: dict[str, Any], seed: int | None, device: str | None, precision: str | None
+) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
+    """What writing needs; how it will be done is said, with a seed that can be named to have it again."""
+    from yanmo.generate import describe, drawn_seed
+
+    given = given | {"seed": drawn_seed() if seed is None else seed}
+    folder, model, tokenizer, config = load_writer(run, given, device, precision)
+    note(describe(config, model))
+    if seed is None and config.temperature > 0:
+        note(f"the seed was drawn: --seed {config.seed} writes the same again")
+    return folder, model, tokenizer, config
+
+
+def note(text: str) -> None:
+    """Say a line beside the result."""
+    print(text, file=sys.stderr)
+
+
+def as_typed(texts: list[str] | None) -> list[str] | None:
+    """Texts of the command line, where no line end can be typed in every shell; None for none."""
+    from yanmo.sampling import typed
+
+    read = [typed(text) for text in texts or ()]
+    for said in dict.fromkeys(said for _, said in read if said):
+        note(said)
+    return [text for text, _ in read] or None
+
+
+def given_prompts(prompts: list[str] | None) -> list[str] | None:
+    """The prompts of `-p`, in their order, of which one may be standard input."""
+    from yanmo.text.sources import STDIN
+
+    if not prompts or STDIN not in prompts:
+        return as_typed(prompts)
+    piped = decoded(sys.stdin.buffer.read(), "standard input").removesuffix("\n")
+    return [piped if text == STDIN else (as_typed([text]) or [""])[0] for text in prompts]
+
+
 def read_prompts(path: Path) -> list[str]:
     """The lines of a file that are not blank."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        mend = "give a UTF-8 text file, one prompt a line"
-        raise ConfigError(f"the prompts cannot be read: {error}", str(path), mend) from error
-    prompts = [line for line in lines if line.strip()]
+        data = path.read_bytes()
+    except OSError as error:
+        mend = "give a text file, one prompt a line"
+        raise ConfigError(f"the prompts cannot be read: {error.strerror}", str(path), mend) from error
+    prompts = [line for line in decoded(data, str(path)).split("\n") if line.strip()]
     if not prompts:
         raise ConfigError("there is no prompt in the file", str(path), "write one prompt on each line")
     return prompts
+
+
+def decoded(data: bytes, where: str) -> str:
+    """Prompts read as corpora are: any of their encodings, one kind of line end, no control characters."""
+    from yanmo.text.encodings import decode, remove_controls, unify_line_ends
+
+    try:
+        text, removed = remove_controls(unify_line_ends(decode(data)[0])[0])
+    except ValueError as error:
+        mend = "give a text, in UTF-8 if in doubt"
+        raise ConfigError(f"the prompts cannot be read: {error}", where, mend) from error
+    if removed:
+        note(f"{removed:,} control characters removed from {where}")
+    return text
+
+
+def saved(files: list[Path], samples: int) -> str:
+    """What became of samples that were to be saved."""
+    same = samples - len(files)
+    known = [f"{same} of {samples} samples were there already" if samples > 1 else "it was there already"]
+    new = [f"{files[0]}" + (f" to {files[-1].name}" if files[1:] else "")] if files else []
+    return "saved: " + "; ".join(new + (known if same else []))
 
 
 def stream_to_stdout(
@@ -482,7 +575,7 @@ def stream_to_stdout(
 
     samples: list[Sample] = []
     total, begun = len(prompts) * config.num_samples, False
-    for piece in in_order(write_pieces(model, tokenizer, prompts, config, special)):
+    for piece in in_order(write_pieces(model, tokenizer, prompts, config, special, say=note)):
         if not begun:
             print(heading(len(samples) + 1, total) + prompts[piece.prompt], end="")
         begun = not piece.sample
@@ -523,7 +616,7 @@ def demo_prompts() -> list[str]:
 
 
 def summary(result: "Result") -> str:
-    """Where a run stands, in one line."""
+    """Where a run stands, in one line; one that counting beats, in another."""
     from yanmo.log import span
 
     progress, lines = result.progress, result.lines
@@ -531,7 +624,9 @@ def summary(result: "Result") -> str:
     text = f"{result.folder}: {progress.step:,} steps in {span(progress.elapsed_s)}"
     if best is not None:
         text += f", best {best:.3f} bits per character at step {progress.best_step:,}"
-    return text + f" (bigram line {lines.bigram:.2f})"
+    text += f" (bigram line {lines.bigram:.2f})"
+    expected = lines.expectation(best) if best is not None else ""
+    return f"{text}\nexpect {expected}" if expected else text
 
 
 def next_commands(result: "Result", prompt: str | None) -> str:

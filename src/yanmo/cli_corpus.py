@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yanmo.errors import ConfigError
-from yanmo.log import counted
+from yanmo.log import counted, unguarded, visible
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -268,16 +269,17 @@ def show_changes(config: "Cleaning") -> None:
 
     from yanmo.text.clean.explain import Change, explain
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False, soft_wrap=True)
+    shown = visible if console.is_terminal else str
     number = 0
 
     def text_of(change: Change) -> Iterator[Text]:
-        yield Text(f"{change.document}:{change.line}  {change.rule}", style="bold")
+        yield Text(shown(f"{change.document}:{change.line}  {change.rule}"), style="bold")
         if not change.parts:
             return
         line = Text("  ")
         for kind, part in change.parts:
-            part = part.replace("\n", "⏎\n  ")
+            part = shown(part).replace("\n", "⏎\n  ")
             marked = (
                 part
                 if kind == "same" or console.is_terminal

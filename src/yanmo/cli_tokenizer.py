@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from yanmo.errors import ConfigError, YanmoError
+from yanmo.log import unguarded, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -250,8 +252,8 @@ def show(parts: "list[RenderableType]", picture: Path | None) -> None:
     from yanmo.outputs import MARK
     from yanmo.storage import write_atomic
 
-    console = Console(record=picture is not None, highlight=False, emoji=False)
+    console = Console(file=unguarded(sys.stdout), record=picture is not None, highlight=False, emoji=False)
     for part in parts:
-        console.print(part, markup=False)
+        console.print(visible(part) if isinstance(part, str) else part, markup=False)
     if picture is not None:
         write_atomic(picture, f"{MARK}\n{console.export_svg(title='yanmo tokenizer compare')}")

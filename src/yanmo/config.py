@@ -306,7 +306,8 @@ class SampleConfig(Section):
     """How the model writes (``generate.py``): at each evaluation, and as defaults of `yanmo generate`."""
 
     prompt: str | None = None
-    """What the samples continue. Decided: the opening of the validation text."""
+    """What the samples continue; of a text longer than the window, its end. Decided: the opening of the
+    validation text."""
     max_new_tokens: Window = 200
     """Tokens to write; the end-of-text token ends a sample earlier."""
     num_samples: Rows = 1
@@ -328,7 +329,8 @@ class SampleConfig(Section):
     stop: tuple[str, ...] = ()
     """Texts that end a sample; they are not part of it."""
     seed: Seed = 0
-    """Same seed, same text (on the same machine)."""
+    """Same seed, same text (on the same machine). A run's own samples have it; `generate` and `chat` draw
+    another each time and say it, unless `--seed` names one."""
 
 
 class Recipe(Section):

@@ -22,6 +22,9 @@ from yanmo.train.distributed import World
 
 Probabilities = npt.NDArray[np.float64]
 
+TOKENS_AT_ONCE = {"cpu": 1 << 11}
+"""Tokens of a pass without gradients: so many stay in a CPU's caches; elsewhere ``MANY_TOKENS``."""
+MANY_TOKENS = 1 << 14
 COUNTED_TOKENS = 1 << 24
 """The reference lines count at most so many training tokens."""
 
@@ -59,6 +62,20 @@ class ReferenceLines:
             return f"between the unigram line of {self.unigram:.2f} and the bigram line of {self.bigram:.2f}"
         return f"above the unigram line of {self.unigram:.2f}: it does not know the characters yet"
 
+    def expectation(self, bits: float) -> str:
+        """What a model above the bigram line will write, why, and the way out; nothing of one below it."""
+        if bits < self.bigram:
+            return ""
+        knows = "which characters are common, and little of what follows what: expect words, no sentences"
+        if bits >= self.unigram:
+            knows = "less than how often each character occurs: expect characters at random"
+        return (
+            f"counting pairs of tokens does better ({self.bigram:.2f}) than this model ({bits:.2f}). It knows"
+            f" {knows}. Most often it was trained too shortly (a greater train.minutes, epochs or max_steps"
+            " goes on); else the text is little, or unlike what it was trained on, or"
+            " optim.learning_rate is far from usual"
+        )
+
 
 @torch.no_grad()
 def evaluate(
@@ -90,7 +107,12 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_sliding(
-    model: GPT, tokens: Ids, characters: int, stride: int, end_of_text: int, batch_size: int = 8
+    model: GPT,
+    tokens: Ids,
+    characters: int,
+    stride: int,
+    end_of_text: int,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Evaluation:
     """The model's loss on ``tokens`` (N,), each predicted from as much text as the window holds, or nearly.
 
@@ -100,13 +122,15 @@ def evaluate_sliding(
         characters: of the original text.
         stride: tokens between windows; with 1 each token sees a full window before it.
         end_of_text: what stands before the first token.
-        batch_size: windows at a time.
+        advance: told of each batch's windows when it is done.
     """
-    device, nats = model.tokens.weight.device, 0.0
+    device, block_size, nats = model.tokens.weight.device, model.config.block_size, 0.0
+    rows = max(TOKENS_AT_ONCE.get(device.type, MANY_TOKENS) // block_size, 1)
     model.eval()
-    for batch in sliding_batches(tokens, model.config.block_size, stride, batch_size, end_of_text):
+    for batch in sliding_batches(tokens, block_size, stride, rows, end_of_text):
         inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
         nats += float(model.loss(inputs, torch.from_numpy(batch.targets).to(device)))
+        advance(len(inputs))
     return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
 
 

@@ -9,7 +9,9 @@ Each sample is a row with a window and a random generator of its own, seeded by 
 does not depend on what is written beside it, up to rounding.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import secrets
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import groupby, islice
@@ -30,6 +32,8 @@ from yanmo.tokenizer import Tokenizer
 
 CACHE_BYTES = 2 << 30
 """Memory for keys and values of samples written together on a CPU; elsewhere a quarter of the device's."""
+SEEDS = 1_000_000
+"""A seed that nobody named is one of so many: short enough to be typed."""
 SMALL = 1 << 24
 """A CPU's caches hold much of a model with fewer parameters: half the bytes hardly make it faster."""
 
@@ -48,6 +52,11 @@ def make_writer(model: GPT, device: torch.device, precision: str | None, trained
     for router, bias in zip(routers_of(model), biases, strict=True):
         router.bias = bias.to(device)  # bfloat16 would choose other experts
     return model
+
+
+def drawn_seed() -> int:
+    """A seed where none is named; whoever draws it says it."""
+    return secrets.randbelow(SEEDS)
 
 
 def describe(config: SampleConfig, model: GPT) -> str:
@@ -89,42 +98,65 @@ class Piece(NamedTuple):
     sample: Sample | None
 
 
+Say = Callable[[str], object]
+"""Takes a line for whoever asked; a program that names no other way gets a Python warning."""
+
+
 def write(
-    model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig, special: bool = False
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SampleConfig,
+    special: bool = False,
+    say: Say = warnings.warn,
 ) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
 
+    Of a prompt longer than the model's window its end is continued, and ``say`` is told so.
+
     Raises:
-        ConfigError: the prompt is longer than the model's window, or holds half a character.
+        ConfigError: the prompt holds half a character.
     """
-    for piece in write_pieces(model, tokenizer, [prompt], config, special):
+    for piece in write_pieces(model, tokenizer, [prompt], config, special, say):
         if piece.text:
             yield piece.number, piece.text
 
 
-def write_all(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> list[str]:
+def write_all(
+    model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig, say: Say = warnings.warn
+) -> list[str]:
     """The samples as whole texts, without the prompt."""
-    return [sample.text for sample in write_samples(model, tokenizer, [prompt], config)]
+    return [sample.text for sample in write_samples(model, tokenizer, [prompt], config, say=say)]
 
 
 def write_samples(
-    model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], config: SampleConfig, special: bool = False
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SampleConfig,
+    special: bool = False,
+    say: Say = warnings.warn,
 ) -> list[Sample]:
     """Continue each of ``prompts`` ``num_samples`` times; all samples of the first one come first.
 
     Raises:
-        ConfigError: a prompt is longer than the model's window, or holds half a character.
+        ConfigError: a prompt holds half a character.
     """
-    pieces = in_order(write_pieces(model, tokenizer, prompts, config, special))
+    pieces = in_order(write_pieces(model, tokenizer, prompts, config, special, say))
     return [piece.sample for piece in pieces if piece.sample]
 
 
 def write_pieces(
-    model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], config: SampleConfig, special: bool = False
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SampleConfig,
+    special: bool = False,
+    say: Say = warnings.warn,
 ) -> Iterator[Piece]:
     """The samples of all prompts as they come, a piece of whole characters (or of none) for each token."""
     size = model.config.block_size
-    encoded = [encode_prompt(tokenizer, prompt, size, special) for prompt in prompts]
+    encoded = [encode_prompt(tokenizer, prompt, size, special, say) for prompt in prompts]
     texts: dict[Row, list[str]] = {}
     for row, text in _texts(model, tokenizer, encoded, config):
         texts.setdefault(row, []).append(text)
@@ -156,22 +188,18 @@ def in_order(pieces: Iterable[Piece]) -> Iterator[Piece]:
             del waiting[key]
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, block_size: int, special: bool = False) -> list[int]:
-    """Ids of a prompt; an empty one is the beginning of a document.
+def encode_prompt(
+    tokenizer: Tokenizer, prompt: str, block_size: int, special: bool = False, say: Say = warnings.warn
+) -> list[int]:
+    """Ids of a prompt, of a longer one than the window the last; an empty one is the beginning of a document.
 
     Raises:
-        ConfigError: it is longer than the model's window, or holds half a character.
+        ConfigError: it holds half a character.
     """
     ids = encode(tokenizer, prompt, "the prompt", special)
-    if not ids:
-        ids = [tokenizer.end_of_text, *tokenizer.document_start]
     if len(ids) > block_size:
-        raise ConfigError(
-            f"the prompt has {len(ids)} tokens, the model looks back on {block_size}",
-            where=f"prompt '{prompt[:20]}…'",
-            mend=f"give at most {block_size} tokens; the last ones matter most",
-        )
-    return ids
+        say(f"the prompt has {len(ids):,} tokens; the model looks back on the last {block_size:,} of them")
+    return ids[-block_size:] or [tokenizer.end_of_text, *tokenizer.document_start]
 
 
 class Text:
@@ -361,17 +389,26 @@ def save_samples(
 ) -> list[Path]:
     """Write each sample as 001.txt, 002.txt, … behind those that are there, and list all in samples.json.
 
+    A sample that is there already, under whatever number, is not written again.
+
     Raises:
         ConfigError: the samples.json there is not one of ours.
     """
     listed = listed_samples(folder)
-    there = [int(path.stem) for path in folder.glob("*.txt") if path.stem.isdecimal()]
-    first = max([*there, *(entry["number"] for entry in listed)], default=0) + 1
+    there = [path for path in folder.glob("*.txt") if path.stem.isdecimal()]
+    number = max([*(int(path.stem) for path in there), *(entry["number"] for entry in listed)], default=0)
+    with storage.disk_errors("reading the samples there", folder):
+        known = {path.read_bytes() for path in there if path.is_file()}
     settings = config.model_dump(mode="json", exclude={"prompt"})
     paths = []
-    for number, found in enumerate(samples, start=first):
+    for found in samples:
+        text = found.prompt + found.text + "\n"
+        if text.encode() in known:
+            continue
+        known.add(text.encode())
+        number += 1
         paths.append(folder / f"{number:03d}.txt")
-        storage.write_atomic(paths[-1], found.prompt + found.text + "\n")
+        storage.write_atomic(paths[-1], text)
         about = {"number": number, "prompt": found.prompt, "sample": found.number, "seed": found.seed}
         by = {"model": str(model_folder), "yanmo": version("yanmo"), "sampler": settings}
         by |= _arithmetic(model)

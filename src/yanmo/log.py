@@ -1,18 +1,54 @@
 """One console voice: a live line on a terminal, plain lines everywhere else, rank 0 only.
 
-The voice speaks on standard error, so that standard output holds results and nothing else.
+The voice speaks on standard error, so that standard output holds results and nothing else. Names of files
+and fields, and what models write, are others' text: a terminal gets it through :func:`visible`.
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.live import Live
 
 PLAIN_SECONDS = 5.0
 """Without a terminal a live line is printed at most once in so many seconds."""
+TERMINAL_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys: control characters but line end and tab, marks of writing direction."""
+
+
+def visible(text: str) -> str:
+    r"""A text that moves no cursor, rings no bell and turns no line around: ``\x1b`` stands for escape."""
+    return TERMINAL_COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class Terminal:
+    """A terminal's stream on which everything that is written is :func:`visible`; else as it is."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        """For those who command the terminal themselves."""
+
+    def write(self, text: str) -> int:
+        """Write what may be anybody's text."""
+        return self.stream.write(visible(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def guarded(stream: TextIO) -> TextIO:
+    """A stream as it is, but a terminal's with everything visible."""
+    if not stream.isatty() or isinstance(stream, Terminal):
+        return stream
+    return cast(TextIO, Terminal(stream))
+
+
+def unguarded(stream: TextIO) -> TextIO:
+    """The stream itself, for rich, which draws with commands: what it shows has to be visible already."""
+    return stream.stream if isinstance(stream, Terminal) else stream
 
 
 class Voice:
@@ -30,7 +66,7 @@ class Voice:
         from rich.console import Console
 
         self._console = Console(
-            file=stream or sys.stderr, highlight=False, markup=False, soft_wrap=True, emoji=False
+            file=unguarded(stream or sys.stderr), highlight=False, markup=False, soft_wrap=True, emoji=False
         )
         self.is_main = is_main
         self._clock = clock
@@ -40,7 +76,8 @@ class Voice:
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print a line that stays."""
         if self.is_main:
-            self._console.print(text, style=style if self._console.is_terminal else None)
+            on_terminal = self._console.is_terminal
+            self._console.print(visible(text) if on_terminal else text, style=style if on_terminal else None)
 
     def warn(self, text: str) -> None:
         """Print a line that stays and that somebody should read."""
@@ -72,7 +109,7 @@ class Voice:
         from rich.live import Live
         from rich.text import Text
 
-        line = Text(text, no_wrap=True, overflow="ellipsis")
+        line = Text(visible(text), no_wrap=True, overflow="ellipsis")
         if self._live is None:
             self._live = Live(
                 console=self._console,
@@ -121,13 +158,15 @@ class Progress:
 
 
 def span(seconds: float) -> str:
-    """A span of time as people say it: ``48 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """A span of time as people say it: ``48 s``, ``3 min 05 s``, ``2 h 10 min``, ``9 days 4 h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{counted(whole // 86400, 'day')} {whole % 86400 // 3600} h"
 
 
 def counted(number: int, what: str) -> str:

@@ -7,6 +7,7 @@ In: logits (B, V) of B rows, and what each row has written so far. Out: one toke
 """
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from yanmo.tokenizer import Tokenizer
 
 MIN_TEMPERATURE = 1e-4
 """Below this the likeliest token always wins, and smaller divisors overflow."""
+TYPED_LINE_END = re.compile(r"(\\?)\\n(?![A-Za-z])")
+TYPED_WORD = re.compile(r"(?<!\\)\\n[A-Za-z]")
 LARGEST = 1e9
 """Temperatures and penalties beyond it change nothing more, and would overflow."""
 
@@ -69,6 +72,21 @@ class Past:
 
     def _last(self) -> tuple[int, ...]:
         return tuple(self.ids[len(self.ids) - self._n + 1 :])
+
+
+def typed(text: str) -> tuple[str, str]:
+    r"""A text as somebody typed it where no line end can be typed. Gives (text, what is to be said of it).
+
+    ``\n`` is a line end. It stays two characters where a Latin letter follows (``\nu``, ``C:\new``), and
+    ``\\n`` writes the two characters anywhere else.
+    """
+    said = []
+    read = TYPED_LINE_END.sub(lambda found: "\\n" if found[1] else "\n", text)
+    if read.count("\n") > text.count("\n"):
+        said.append(r"\n is a line end here; \\n writes the two characters")
+    if TYPED_WORD.search(text):
+        said.append(r"\n before a letter is two characters here, no line end")
+    return read, "; ".join(said)
 
 
 def encode(tokenizer: Tokenizer, text: str, what: str, special: bool = False) -> list[int]:
@@ -171,7 +189,8 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 def describe_sampler(config: SampleConfig) -> str:
     """Everything that decides how text is chosen, in one line: nothing acts unseen."""
     values = config.model_dump(exclude={"prompt"})
-    shown = [f"{key}={value:g}" for key, value in values.items() if isinstance(value, int | float)]
+    numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+    shown = [f"{key}={v:g}" if isinstance(v, float) else f"{key}={v}" for key, v in numbers.items()]
     shown += [f"{key}={list(value)}" for key, value in values.items() if isinstance(value, tuple) and value]
     greedy = " (always the likeliest token: top_k, top_p, min_p and seed do nothing)"
     return "sampler: " + " ".join(shown) + (greedy if config.temperature == 0 else "")

@@ -16,11 +16,11 @@ def yanmo(*words: str, typed: str | bytes = "", seconds: float = 120, **variable
     return Child(as_yanmo, list(words), typed=typed, **variables).done(seconds)
 
 
-def here(*words: str, typed: str = "") -> Done:
+def here(*words: str, typed: str | bytes = "", on_terminal: bool = False) -> Done:
     """In this process; a traceback is the test's own. Ranks (``--nproc``) have processes of their own."""
     if any(word.startswith("--nproc") for word in words):
         return yanmo(*words, typed=typed)
-    out, err = stream(), stream()
+    out, err = stream(on_terminal=on_terminal), stream(on_terminal=on_terminal)
     with (
         patch.object(sys, "argv", ["yanmo", *words]),
         patch.object(sys, "stdin", stream(typed)),
@@ -38,9 +38,17 @@ def here(*words: str, typed: str = "") -> Done:
     return Done(words, code, written(out), written(err))
 
 
-def stream(text: str = "") -> io.TextIOWrapper:
-    """What a pipe is to Python."""
-    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
+class Screen(io.TextIOWrapper):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def stream(text: str | bytes = "", on_terminal: bool = False) -> io.TextIOWrapper:
+    """What a pipe, or a terminal, is to Python."""
+    data = io.BytesIO(text.encode() if isinstance(text, str) else text)
+    return (Screen if on_terminal else io.TextIOWrapper)(data, encoding="utf-8")
 
 
 def written(stream: io.TextIOWrapper) -> str:

@@ -284,3 +284,24 @@ def test_a_rotation_turns_pairs_and_its_gradient_turns_back() -> None:
     found = gradient_of(lambda x: rotate(x, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), x)
     torch.testing.assert_close(found, gradient_of(formula, x))
     torch.testing.assert_close(found[0].norm(dim=-1), x.norm(dim=-1))
+
+
+def test_without_gradients_the_head_is_computed_for_targets_that_count_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, weight = torch.randn(64, 8), torch.randn(11, 8)
+    targets = torch.randint(11, (64,))
+    targets[torch.arange(64) % 4 != 0] = fused.IGNORED
+    rows, real = list[int](), fused._nats
+
+    def counting(part: Tensor, *rest: Tensor) -> Tensor:
+        rows.append(len(part))
+        return real(part, *rest)
+
+    monkeypatch.setattr(fused, "_nats", counting)
+    with torch.no_grad():
+        found = fused.linear_cross_entropy(x, weight, targets)
+        nothing = fused.linear_cross_entropy(x, weight, torch.full((64,), fused.IGNORED))
+    assert sum(rows) == 16 and float(nothing) == 0
+    expected = F.cross_entropy(x @ weight.T, targets, ignore_index=fused.IGNORED, reduction="sum")
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)

@@ -308,11 +308,12 @@ def test_what_is_measured_is_the_model_that_is_trained(
     monkeypatch.setattr(run, "seconds_of_saving", lambda *_: 0.0)
     recipe = load_recipe(None, ["train.compile=false", "optim.learning_rate=1e-3", *settings.split()])
     text = Text(characters=120_000, train_tokens=120_000, val_tokens=100)
-    decided, horizon = run.decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
+    decided, horizon, speed = run.decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
     assert seen == measured_with
     assert decided.model.dropout == measured_with[-1]
     assert decided.train.attention == ("matmul" if measured_with[-1] else "sdpa")
     assert horizon == pytest.approx((recipe.train.minutes or 0) * 60 / (1 + measured_with[-1]), abs=2)
+    assert speed.seconds_per_step == 1 + measured_with[-1]
 
 
 @pytest.mark.parametrize(("settings", "device", "tried"), [

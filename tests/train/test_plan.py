@@ -1,16 +1,20 @@
 """Arithmetic before a run, and what it warns of."""
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.makers.console import here
 from tests.makers.processes import python
 from yanmo.config import Recipe
 from yanmo.errors import ConfigError
 from yanmo.model.shape import GPTConfig
 from yanmo.recipe import load_recipe
 from yanmo.train.plan import Text, describe, forecast
+from yanmo.train.probe import Speed
 
 TEXT = Text(characters=1_000_000, train_tokens=1_000_000, val_tokens=50_000)
 DOUPO = GPTConfig(13317, 10, 12, 768, 1024)
@@ -132,6 +136,83 @@ def test_the_lines_say_what_was_chosen_and_name_the_convention() -> None:
         assert setting in said
     for usual in ("[tokenizer]", "batch_size=16", "schedule=", "weight_decay=", "temperature="):
         assert usual not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "seconds_per_step", "said"),
+    [
+        (("train.epochs=5",), None, 319.0, "about 9 days 0 h on this CPU: 5 min 19 s for each step"),
+        (("train.max_steps=1000",), None, 0.05, "about 50 s on this CPU: 50 ms for each step"),
+        (("train.max_steps=1000", "train.minutes=10"), 400, 1.5, "about 10 min 00 s on this CPU: 1.5 s for each"),
+        (("train.max_steps=7200", "train.device=cuda"), None, 1.0, "about 2 h 00 min on cuda of this machine: 1.0 s"),
+    ],
+)  # fmt: skip
+def test_how_long_it_takes_is_said_where_it_was_measured(
+    settings: tuple[str, ...], steps: int | None, seconds_per_step: float, said: str
+) -> None:
+    asked, speed = recipe(*settings), Speed(seconds_per_step, 1e9)  # evaluations cost nothing
+    found = forecast(asked, DOUPO, TEXT, steps, speed=speed)
+    (line,) = [line for line in describe(asked, DOUPO, found) if line.startswith("takes")]
+    assert said in line
+    unknown = forecast(asked, DOUPO, TEXT, steps)
+    assert unknown.seconds is None and not any(
+        line.startswith("takes") for line in describe(asked, DOUPO, unknown)
+    )
+
+
+def test_evaluations_count_as_time() -> None:
+    asked, slow = recipe("train.max_steps=10"), Speed(1.0, 5000.0)
+    assert forecast(asked, DOUPO, TEXT, speed=slow).seconds == pytest.approx(10 + 10 * 50_000 / 15_000)
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """Steps of 0.05 s, whatever is measured; the recipes that were."""
+    seen = []
+
+    def measure(recipe: Recipe, *_: object) -> tuple[dict[str, object], Speed]:
+        seen.append(recipe)
+        return {"train.attention": "sdpa", "train.matmul": "torch"}, Speed(0.05, 40_000.0)
+
+    monkeypatch.setattr("yanmo.train.run.measure", measure)
+    return seen
+
+
+def test_plan_names_the_minutes_nobody_asked_for_and_the_steps_they_buy(
+    novel: Path, timed: list[Recipe]
+) -> None:
+    done = here("plan", "novel.txt", "--json")
+    found = json.loads(done.stdout)
+    assert found["seconds_per_step"] == 0.05 and found["seconds"] == pytest.approx(600, rel=0.01)
+    assert found["steps"] == pytest.approx(600 / 0.05, rel=0.01) and found["passes"] > 1
+    assert {(one.train.precision, one.train.compile) for one in timed} == {("float32", False)}
+    lines = here("plan", "novel.txt").stdout
+    assert "within 10 minutes, as no length is named (train.minutes)" in lines
+    assert "takes  about 10 min 00 s on this CPU: 50 ms for each step, timed just now" in lines
+    assert "not compiled" not in lines  # a run tries more
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"), [("train.max_steps=600", 600), ("train.epochs=2", 0), ("train.minutes=1", 1190)]
+)
+def test_plan_says_how_long_a_recipe_takes(novel: Path, timed: list[Recipe], length: str, steps: int) -> None:
+    done = here("plan", "novel.txt", length, "--json")
+    found = json.loads(done.stdout)
+    assert not steps or found["steps"] == pytest.approx(steps, rel=0.02)
+    assert found["seconds"] == pytest.approx(found["steps"] * 0.05, rel=0.1)
+    assert "no length is named" not in here("plan", "novel.txt", length).stdout
+
+
+def test_plan_of_a_model_that_does_not_fit_says_all_but_the_time(
+    novel: Path, timed: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yanmo.train.run.physical_memory", lambda: 1 << 20)
+    done = here("plan", "novel.txt", "train.epochs=3")
+    assert done.returncode == 0 and timed == []
+    assert "cannot be measured here: not even one window of 128 tokens fits into memory" in done.stderr
+    assert "parameters" in done.stdout and " epochs, " in done.stdout and "takes" not in done.stdout
+    assert "as many steps as fit, within 10 minutes, as no" in here("plan", "novel.txt").stdout
 
 
 def test_one_line_says_every_way_that_was_chosen() -> None:

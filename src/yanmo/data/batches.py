@@ -113,8 +113,7 @@ def sliding_batches(
     Windows begin every ``stride`` tokens, and count only what the window before did not.
     """
     row = np.concatenate([[end_of_text], tokens])  # what stands before each token
-    last = max(len(tokens) - block_size, 0)
-    starts = np.unique(np.minimum(np.arange(0, last + stride, stride), last))
+    starts = sliding_starts(len(tokens), block_size, stride)
     done = np.concatenate([[0], starts[:-1] + block_size])  # targets that earlier windows have counted
     for first in range(0, len(starts), batch_size):
         here = slice(first, first + batch_size)
@@ -123,6 +122,12 @@ def sliding_batches(
         place = np.minimum(index, len(tokens) - 1)
         counted = inside & (index >= done[here, None])
         yield Batch(row[place], np.where(counted, tokens[place], IGNORED))
+
+
+def sliding_starts(tokens: int, block_size: int, stride: int) -> Ids:
+    """Where the windows of :func:`sliding_batches` begin."""
+    last = max(tokens - block_size, 0)
+    return np.unique(np.minimum(np.arange(0, last + stride, stride), last))
 
 
 def permute(places: Ids, size: int, seed: int, epoch: int) -> Ids:

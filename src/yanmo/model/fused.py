@@ -71,7 +71,9 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     x, weight = x.to(dtype), weight.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
         if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
-            return sum((_nats(*rows, weight) for rows in _parts(x, targets, weight)), x.new_zeros(()).float())
+            counted = targets != IGNORED  # of windows that overlap, half
+            rows = _parts(x[counted], targets[counted], weight)
+            return sum((_nats(*part, weight) for part in rows), x.new_zeros(()).float())
         loss: Tensor = _LinearCrossEntropy.apply(x, weight, targets)  # type: ignore[no-untyped-call]
         return loss
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from yanmo.log import visible
 from yanmo.tokenizer.base import Tokenizer
 from yanmo.tokenizer.judge import Verdict, split
 from yanmo.tokenizer.lost import describe
@@ -16,7 +17,7 @@ from yanmo.tokenizer.lost import describe
 COLOURS = ("on #cfe8ff", "on #ffe3b8", "on #d6f5d0", "on #f6d3e6", "on #e3dcff")
 UNKNOWN = "bold white on #c62828"
 BAR = 40
-VISIBLE = {"\n": "⏎", " ": "·", "\t": "⇥", "\u3000": "□", "\r": "␍"}
+SIGNS = {"\n": "⏎", " ": "·", "\t": "⇥", "\u3000": "□", "\r": "␍"}
 
 
 def table(verdicts: Sequence[Verdict], n_layer: int, n_embd: int) -> Table:
@@ -26,7 +27,7 @@ def table(verdicts: Sequence[Verdict], n_layer: int, n_embd: int) -> Table:
     )
     found.add_column("")
     for verdict in verdicts:
-        found.add_column(verdict.name, justify="right", overflow="fold")
+        found.add_column(visible(verdict.name), justify="right", overflow="fold")
     rows: dict[str, Callable[[Verdict], str]] = {
         "kind": lambda v: v.kind,
         "vocabulary": lambda v: f"{v.vocab_size:,}",
@@ -49,13 +50,14 @@ def table(verdicts: Sequence[Verdict], n_layer: int, n_embd: int) -> Table:
 def bars(verdicts: Sequence[Verdict]) -> RenderableType:
     """Characters per token as bars: longer is better, the model reads more text in the same window."""
     most = max(verdict.characters_per_token for verdict in verdicts)
-    widest = max(len(verdict.name) for verdict in verdicts)
+    names = [visible(verdict.name) for verdict in verdicts]
+    widest = max(map(len, names))
     lines = [Text("characters per token", style="bold")]
-    for verdict in verdicts:
+    for name, verdict in zip(names, verdicts, strict=True):
         length = round(BAR * verdict.characters_per_token / most)
         lines.append(
             Text.assemble(
-                f"{verdict.name:<{widest}}  ",
+                f"{name:<{widest}}  ",
                 ("█" * length, "#2f6fab"),
                 f" {verdict.characters_per_token:.2f}",
             )
@@ -70,7 +72,7 @@ def losses(verdicts: Sequence[Verdict]) -> list[str]:
 
 def longest(verdict: Verdict) -> str:
     """The longest tokens that occur."""
-    return "longest  " + "  ".join(visible(text) for text in verdict.longest)
+    return "longest  " + "  ".join(with_signs(text) for text in verdict.longest)
 
 
 def coloured(tokenizer: Tokenizer, sentence: str) -> Text:
@@ -88,21 +90,21 @@ def coloured(tokenizer: Tokenizer, sentence: str) -> Text:
         elif not text:
             parts += 1
         else:
-            found.append((f"‹{parts + 1}›" if parts else "") + visible(text), f"black {colour}")
+            found.append((f"‹{parts + 1}›" if parts else "") + with_signs(text), f"black {colour}")
             parts = 0
     return found.append(f"  {len(tokens)} token{'s' * (len(tokens) != 1)}", "dim")
 
 
 def word_by_token(tokenizer: Tokenizer, word: str) -> Text:
     """A word, and beside it its tokens."""
-    return Text(f"{visible(word)}  ").append_text(coloured(tokenizer, word))
+    return Text(f"{with_signs(word)}  ").append_text(coloured(tokenizer, word))
 
 
 def heading(name: str) -> Text:
     """The name of a vocabulary above its tokens."""
-    return Text(name, style="bold")
+    return Text(visible(name), style="bold")
 
 
-def visible(text: str) -> str:
-    """A text with signs for blanks."""
-    return "".join(VISIBLE.get(character, character) for character in text)
+def with_signs(text: str) -> str:
+    """A text with signs for blanks, and nothing that a terminal obeys."""
+    return visible("".join(SIGNS.get(character, character) for character in text))

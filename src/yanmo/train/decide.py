@@ -215,6 +215,11 @@ def seconds_of_saving(recipe: Recipe, config: GPTConfig) -> float:
     return recipe.sample.max_new_tokens * per_token + 12 * count_parameters(config) / SAVING_BYTES_PER_S
 
 
+def seconds_of_evaluation(speed: Speed, val_tokens: int) -> float:
+    """How long the held-out text takes to be measured: a forward pass is a third of a step."""
+    return val_tokens / (3 * speed.tokens_per_second)
+
+
 def evaluations_in(seconds: float, pause_s: float) -> int:
     """How often a run of so many seconds can be interrupted for so long."""
     return max(min(int(PAUSES_SHARE * seconds / max(pause_s, 1e-9)), EVALUATIONS), 1)
@@ -240,7 +245,7 @@ def decide_length(
     if limit is None and minutes is None:
         minutes = decisions["train.minutes"] = DEFAULT_MINUTES
     horizons = [] if limit is None else [limit]
-    pause_s = val_tokens / (3 * speed.tokens_per_second) + saving_s
+    pause_s = seconds_of_evaluation(speed, val_tokens) + saving_s
     evaluations = evaluations_in(expected_seconds(recipe, speed, train_tokens), pause_s)
     if minutes is not None:
         training = max(minutes * 60 - evaluations * pause_s, minutes * 60 / 2)

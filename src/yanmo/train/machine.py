@@ -73,6 +73,14 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def physical_memory() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+
+
 @contextlib.contextmanager
 def room_for(what: str, where: str) -> Iterator[None]:
     """A block that allocates what no smaller micro-batch would make smaller.

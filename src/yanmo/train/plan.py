@@ -1,10 +1,11 @@
 """What a run will be, by arithmetic, before it starts: size, passes, memory, disk, and what looks wrong.
 
-In: a recipe, the model's shape, the amount of text, the number of steps where it is known. Out: a
-:class:`Forecast` and the lines that say it. Nothing is measured here (``probe.py`` measures) and
-nothing is decided.
+In: a recipe, the model's shape, the amount of text, the number of steps and the speed where they are
+known. Out: a :class:`Forecast` and the lines that say it. Nothing is measured here (``probe.py`` measures)
+and nothing is decided.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,12 +15,13 @@ import torch
 from yanmo.config import SECTIONS, Recipe
 from yanmo.data.batches import windows_in
 from yanmo.data.shards import ShardSet
-from yanmo.log import counted
+from yanmo.log import counted, span
 from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import GPT, count_active, count_between, count_parameters
 from yanmo.model.shape import GPTConfig
-from yanmo.train.decide import MANY_PASSES, passes, step_limit, usual_rate
+from yanmo.train.decide import MANY_PASSES, passes, seconds_of_evaluation, step_limit, usual_rate
 from yanmo.train.optim import hidden_matrices
+from yanmo.train.probe import Speed
 
 FINE_TUNING_RATE = 5e-5
 """Up to here a learning rate is one for weights that know something already."""
@@ -63,6 +65,9 @@ class Forecast:
     cache_bytes: int
     """What writing keeps of each token, in float32."""
     disk_bytes: int
+    seconds: float | None
+    """How long it takes, evaluations included, by the speed that was measured here."""
+    seconds_per_step: float | None
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -71,7 +76,12 @@ class Forecast:
 
 
 def forecast(
-    recipe: Recipe, config: GPTConfig, text: Text, steps: int | None = None, free_bytes: int | None = None
+    recipe: Recipe,
+    config: GPTConfig,
+    text: Text,
+    steps: int | None = None,
+    free_bytes: int | None = None,
+    speed: Speed | None = None,
 ) -> Forecast:
     """All that arithmetic knows of a run.
 
@@ -81,6 +91,7 @@ def forecast(
         text: the prepared text.
         steps: how many; None: what max_steps and epochs say, if they do.
         free_bytes: room on the disk of the run folder, to warn.
+        speed: what the probe measured, if it did.
     """
     steps = steps or step_limit(recipe, text.train_tokens)
     parameters = count_parameters(config)
@@ -99,10 +110,19 @@ def forecast(
         memory_bytes=memory_bytes(recipe, config, parameters),
         cache_bytes=4 * config.cached_values,
         disk_bytes=disk_bytes(recipe, config, parameters, samples / windows if samples else 0),
+        seconds=seconds_of(recipe, steps, speed, text) if speed and steps else None,
+        seconds_per_step=speed.seconds_per_step if speed else None,
         warnings=(),
     )
     warnings = tuple(warnings_of(recipe, found, free_bytes))
     return Forecast(**{**vars(found), "warnings": warnings})
+
+
+def seconds_of(recipe: Recipe, steps: int, speed: Speed, text: Text) -> float:
+    """How long so many steps take with their evaluations; never longer than the clock lets them."""
+    evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
+    seconds = steps * speed.seconds_per_step + evaluations * seconds_of_evaluation(speed, text.val_tokens)
+    return min(seconds, 60 * (recipe.train.minutes or math.inf))
 
 
 def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
@@ -186,7 +206,8 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
     text, train = found.text, recipe.train
     ends = [f"{found.steps:,} steps" if found.steps else "as many steps as fit"]
     if train.minutes:
-        ends.append(f"within {train.minutes:g} minutes")
+        unasked = ", as no length is named (train.minutes)" if "train.minutes" in recipe.decided else ""
+        ends.append(f"within {train.minutes:g} minutes{unasked}")
     if found.passes and found.epochs:
         ends.append(f"{found.epochs:.1f} epochs, {found.passes:.1f} passes over the text")
     tables = "token and position tables" if config.family == "gpt2" else "token table and head"
@@ -207,12 +228,23 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         f" window {config.block_size}, vocabulary {config.vocab_size:,};"
         f" {found.tokens_per_parameter:.2f} training tokens per parameter",
         f"plan   {', '.join(ends)}; batches of {train.batch_size} windows",
+        *takes(recipe, found),
         f"by     {choices(recipe)}",
         f"needs  about {gigabytes(found.memory_bytes)} of memory (to write,"
         f" {found.cache_bytes / 1000:.1f} kB for each token it looks back on),"
         f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
     ]
     return lines + [f"warning: {warning}" for warning in found.warnings]
+
+
+def takes(recipe: Recipe, found: Forecast) -> Iterator[str]:
+    """How long it takes, where that was measured."""
+    if found.seconds is None or found.seconds_per_step is None:
+        return
+    device = "this CPU" if recipe.train.device in (None, "cpu") else f"{recipe.train.device} of this machine"
+    step = found.seconds_per_step
+    each = f"{1000 * step:.0f} ms" if step < 1 else span(step) if step >= 60 else f"{step:.1f} s"
+    yield f"takes  about {span(found.seconds)} on {device}: {each} for each step, timed just now"
 
 
 def recipe_lines(recipe: Recipe) -> Iterator[str]:

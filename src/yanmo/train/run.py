@@ -7,6 +7,7 @@
 In: a recipe and a folder whose lock is held. Out: a :class:`Run`, ready for the loop of ``trainer.py``.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,10 +25,10 @@ from yanmo.checkpoint import (
     newest_first,
     read_recipe,
 )
-from yanmo.config import LENGTHS, Recipe
+from yanmo.config import LENGTHS, MICRO_BATCH, Recipe
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.environment import environment
-from yanmo.errors import CheckpointError, ConfigError
+from yanmo.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.evaluate import ReferenceLines, reference_lines
 from yanmo.generate import encode_prompt
 from yanmo.log import Voice
@@ -49,6 +50,7 @@ from yanmo.relations import check_relations
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_horizon
 from yanmo.train.decide import (
+    DEFAULT_MINUTES,
     adopt_shape,
     decide_compile,
     decide_device,
@@ -63,11 +65,11 @@ from yanmo.train.decide import (
     step_limit,
 )
 from yanmo.train.distributed import World, autocast_for, find_world
-from yanmo.train.machine import make_ready, return_freed_memory, room_for
+from yanmo.train.machine import make_ready, physical_memory, return_freed_memory, room_for
 from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
-from yanmo.train.plan import Text, describe, forecast
-from yanmo.train.probe import measure
+from yanmo.train.plan import Forecast, Text, describe, forecast
+from yanmo.train.probe import Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import Plan, parts_of_windows
 from yanmo.train.step import StepSettings
 from yanmo.weights import weight_files
@@ -157,7 +159,7 @@ def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
         _require_same_corpus(prepared, read_record(folder / "corpus.json", Manifest), folder)
         require_horizon(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
-        _require_prompt_fits(recipe, prepared.tokenizer)
+        _check_prompt(recipe, prepared.tokenizer, voice)
         if voice.is_main and recipe != read_recipe(folder):
             storage.write_atomic(recorded, to_toml(recipe))
     else:
@@ -181,14 +183,14 @@ def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepar
     text = Text.of(prepared.shards)
     make_ready(recipe.train)
     voice.live("measuring what is fastest here")
-    recipe, horizon = decide_by_measuring(recipe, config, world, text)
+    recipe, horizon, speed = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
     voice.settle()
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
     make_ready(recipe.train)
     free = storage.free_bytes(folder)
-    for line in describe(recipe, config, forecast(recipe, config, text, horizon, free)):
+    for line in describe(recipe, config, forecast(recipe, config, text, horizon, free, speed)):
         voice.say(line)
     if world.size > 1:
         voice.say(f"ranks  {world.size} processes share each batch")
@@ -209,8 +211,7 @@ def write_records(folder: Path, recipe: Recipe, plan: Plan, corpus: dict[str, An
     storage.write_json(folder / "plan.json", plan.as_json())
     storage.write_atomic(folder / "recipe.toml", to_toml(recipe))
     same = {
-        "corpus.json": read_record(folder / "corpus.json", Manifest).model_dump()
-        == Manifest(**corpus).model_dump(),
+        "corpus.json": storage.read_json(folder / "corpus.json") == corpus,
         "plan.json": read_plan(folder) == plan,
         "recipe.toml": load_recipe(folder / "recipe.toml") == recipe,
     }
@@ -220,8 +221,46 @@ def write_records(folder: Path, recipe: Recipe, plan: Plan, corpus: dict[str, An
         raise ConfigError(f"{name} is not read as it was written", str(folder), mend)
 
 
-def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: Text) -> tuple[Recipe, int]:
-    """The fastest arithmetic, how many steps that gives, and what follows from their number.
+def plan_run(asked: Recipe, voice: Voice, free_bytes: int) -> tuple[Recipe, GPTConfig, Forecast]:
+    """What a run of ``asked`` would be; nothing is written down, and nothing begun."""
+    world = find_world(asked.train.device, asked.train.batch_size)
+    recipe, prepared, config = prepare_run(asked, world, voice)
+    text = Text.of(prepared.shards)
+    recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
+    recipe, horizon, speed = time_steps(recipe, config, world, text, voice)
+    recipe = decide(recipe, decide_short_windows(recipe, config.block_size))
+    return recipe, config, forecast(recipe, config, text, horizon, free_bytes, speed)
+
+
+def time_steps(
+    recipe: Recipe, config: GPTConfig, world: World, text: Text, voice: Voice
+) -> tuple[Recipe, int | None, Speed | None]:
+    """Steps timed in fewer ways than a run tries: a CPU's float32, not compiled, where that is open.
+
+    Where the model does not fit this machine, the rest of a forecast still holds.
+    """
+    asked, on_cpu = recipe.train, world.device.type == "cpu"
+    few = decide(recipe, {"train.precision": "float32" if on_cpu else None, "train.compile": False})
+    try:
+        if on_cpu and forecast(few, config, text).memory_bytes > (physical_memory() or math.inf):
+            raise no_room(config, "this machine")
+        make_ready(few.train)
+        voice.live("timing some steps")
+        timed, horizon, speed = decide_by_measuring(few, config, world, text)
+        voice.settle()
+    except DeviceError as error:
+        voice.warn(f"how long it takes cannot be measured here: {error.what}")
+        steps = step_limit(recipe, text.train_tokens)
+        length = {} if steps else {"train.minutes": DEFAULT_MINUTES}
+        return decide(recipe, decide_dropout(recipe, steps, text.train_tokens) | length), None, None
+    still_open = {"precision": asked.precision, "compile": asked.compile}
+    return timed.model_copy(update={"train": timed.train.model_copy(update=still_open)}), horizon, speed
+
+
+def decide_by_measuring(
+    recipe: Recipe, config: GPTConfig, world: World, text: Text
+) -> tuple[Recipe, int, Speed]:
+    """The fastest arithmetic, how many steps that gives, and what follows from their number; the speed.
 
     Dropout costs time, and whether there is any follows from the number of steps: then it is measured again.
     """
@@ -234,7 +273,7 @@ def decide_by_measuring(recipe: Recipe, config: GPTConfig, world: World, text: T
     dropout = decide_dropout(chosen, horizon, text.train_tokens)
     if recipe.model.dropout is None and dropout.get("model.dropout"):
         return decide_by_measuring(decide(recipe, dropout), config, world, text)
-    return decide(chosen, compiled | length | dropout), horizon
+    return decide(chosen, compiled | length | dropout), horizon, speed
 
 
 def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prepared, GPTConfig]:
@@ -252,7 +291,7 @@ def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prep
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
     )
-    _require_prompt_fits(recipe, prepared.tokenizer)
+    _check_prompt(recipe, prepared.tokenizer, voice)
     if recipe.model.init:
         require_same_vocabulary(prepared.tokenizer, find_model_folder(Path(recipe.model.init)))
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
@@ -292,9 +331,9 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
     return {"init": " ".join(storage.sha256_of(file) for file in files)}
 
 
-def _require_prompt_fits(recipe: Recipe, tokenizer: Tokenizer) -> None:
+def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, voice: Voice) -> None:
     """Before anything is written down: a recipe that cannot write its samples would stay in the folder."""
-    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size)
+    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size, say=voice.warn)
 
 
 def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:

@@ -337,7 +337,8 @@ def write_sample(run: Run) -> None:
     config = run.recipe.sample.model_copy(update={"num_samples": 1})
     prompt = config.prompt or ""
     run.model.eval()
-    text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config)[0]
+    said = str  # once, when the run was opened
+    text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, said)[0]
     run.model.train()
     storage.write_atomic(run.folder / "samples" / f"step-{run.progress.step:08d}.txt", text + "\n")
     run.voice.say("  │ " + text.replace("\n", "\n  │ "), style="cyan")
