@@ -69,7 +69,9 @@ class Assessment:
         return said
 
 
-def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice: Voice) -> Assessment:
+def assess(
+    run: Path | None, corpus: tuple[str, ...], stride: int | None, voice: Voice, verify: bool = True
+) -> Assessment:
     """Measure the model of ``run`` on ``corpus``, or on the run's held-out text.
 
     Args:
@@ -77,12 +79,13 @@ def assess(run: Path | None, corpus: tuple[str, ...], stride: int | None, voice:
         corpus: files and folders.
         stride: tokens between windows; None: half a window.
         voice: for progress.
+        verify: look at the checksums of the model first.
 
     Raises:
         ConfigError: there is no such model, the stride is larger than its window, or no text.
     """
     folder = find_model_folder(run)
-    model, tokenizer = load_model_and_tokenizer(folder)
+    model, tokenizer = load_model_and_tokenizer(folder, verify)
     window = model.config.block_size
     if stride is not None and stride > window:
         raise ConfigError(

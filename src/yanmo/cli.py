@@ -90,7 +90,9 @@ Precision = Annotated[
     Literal["float32", "bfloat16"] | None,
     typer.Option(help="In what to compute. [default: bfloat16 on a GPU, and where it pays on a CPU]"),
 ]
-
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Look at the checksums of the model before it is used.")
+]
 
 QUICKSTART_TOKENS = 300
 
@@ -251,13 +253,14 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Tokens between windows; fewer: more context for each. [default: half]"),
     ] = None,
+    verify: Verify = True,
     as_json: Json = False,
 ) -> None:
     """Measure a model: loss, perplexity, bits per character, beside the reference lines."""
     from yanmo.assess import assess
     from yanmo.log import Voice
 
-    found = assess(run, tuple(corpus or ()), stride, Voice())
+    found = assess(run, tuple(corpus or ()), stride, Voice(), verify)
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
@@ -282,6 +285,7 @@ def generate(
     seed: Seed = None,
     device: Device = None,
     precision: Precision = None,
+    verify: Verify = True,
     save: Annotated[
         Path | None, typer.Option(help="A folder for 001.txt, 002.txt, … and a list, samples.json.")
     ] = None,
@@ -302,7 +306,7 @@ def generate(
         "banned": ban or None, "stop": stop or None, "seed": seed,
     }  # fmt: skip
     lines = read_prompts(prompts) if prompts else None
-    folder, model, tokenizer, config = load_writer(run, given, device, precision)
+    folder, model, tokenizer, config = load_writer(run, given, device, precision, verify)
     asked = lines or [config.prompt or ""]
     print(describe(config, model), file=sys.stderr)
     if as_json or logprobs:
@@ -330,6 +334,7 @@ def chat(
     seed: Seed = None,
     device: Device = None,
     precision: Precision = None,
+    verify: Verify = True,
 ) -> None:
     """A console: type some text, and the model goes on with it. It continues texts, it is no assistant."""
     from yanmo.chat import WELCOME, Chat, open_console
@@ -340,7 +345,7 @@ def chat(
         "min_p": min_p, "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
         "banned": ban or None, "stop": stop or None, "seed": seed,
     }  # fmt: skip
-    _, model, tokenizer, config = load_writer(run, given, device, precision)
+    _, model, tokenizer, config = load_writer(run, given, device, precision, verify)
     print(describe(config, model), WELCOME, sep="\n", file=sys.stderr)
     open_console(Chat(model, tokenizer, config))
 
@@ -423,7 +428,11 @@ def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
 
 
 def load_writer(
-    run: Path | None, given: dict[str, Any], device: str | None = None, precision: str | None = None
+    run: Path | None,
+    given: dict[str, Any],
+    device: str | None = None,
+    precision: str | None = None,
+    verify: bool = True,
 ) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
     """What writing needs: the folder that RUN means, its model and tokenizer, its [sample] with ``given``."""
     from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
@@ -435,7 +444,7 @@ def load_writer(
     values = {f"sample.{key}": value for key, value in given.items() if value is not None}
     recipe = with_values(recipe_of(folder), values)
     place = find_device(device, "--device")
-    model, tokenizer = load_model_and_tokenizer(folder)
+    model, tokenizer = load_model_and_tokenizer(folder, verify)
     return folder, make_writer(model, place, precision, recipe.train.precision), tokenizer, recipe.sample
 
 

@@ -17,6 +17,7 @@ import torch
 
 from yanmo.data.batches import sliding_batches, validation_batches
 from yanmo.data.shards import Ids, ShardSet, Tokens
+from yanmo.errors import CheckpointError
 from yanmo.model.gpt import GPT
 from yanmo.train.distributed import World
 
@@ -101,12 +102,21 @@ def evaluate_sliding(
         stride: tokens between windows; with 1 each token sees a full window before it.
         end_of_text: what stands before the first token.
         batch_size: windows at a time.
+
+    Raises:
+        CheckpointError: the model gives no finite loss.
     """
     device, nats = model.tokens.weight.device, 0.0
     model.eval()
     for batch in sliding_batches(tokens, model.config.block_size, stride, batch_size, end_of_text):
         inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
         nats += float(model.loss(inputs, torch.from_numpy(batch.targets).to(device)))
+    if not math.isfinite(nats):
+        raise CheckpointError(
+            f"the model's loss on {len(tokens):,} tokens is {nats}",
+            where="its logits are not finite",
+            mend="its weights are too large or damaged: take it from its source again",
+        )
     return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
 
 

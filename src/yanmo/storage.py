@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -133,13 +133,15 @@ def commit_folder(target: Path, fill: Callable[[Path], None], unfinished: Path |
             raise
 
 
-def verify_folder(folder: Path) -> None:
-    """Check every file of a committed folder against its manifest.
+def verify_folder(folder: Path, names: Collection[str] | None = None) -> None:
+    """Check every file of a committed folder, or those of ``names``, against its manifest.
 
     Raises:
         CheckpointError: naming the first file that is missing, torn or changed.
     """
     mend = "restore the file from a copy, or delete the folder"
+    if names is not None:
+        mend = f"restore the file from a copy; changed on purpose: delete {MANIFEST}, or --no-verify"
     try:
         expected = {
             name: (entry["bytes"], entry["sha256"])
@@ -147,7 +149,10 @@ def verify_folder(folder: Path) -> None:
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), mend) from error
-    for name, (size, digest) in expected.items():
+    for name in expected if names is None else names:
+        if name not in expected:
+            raise CheckpointError(f"{name} is not in its {MANIFEST}", str(folder), mend)
+        size, digest = expected[name]
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{name} is missing", str(folder), mend)

@@ -17,6 +17,7 @@ from yanmo.hub.pickled import open_pickle
 from yanmo.hub.recognise import Source
 from yanmo.storage import MANIFEST, read_json, verify_folder
 from yanmo.tokenizer import Tokenizer, WordPieceTokenizer, kind_of, read_tokenizer
+from yanmo.tokenizer.base import CHAT
 from yanmo.tokenizer.wordpiece import Roles
 from yanmo.weights import INDEX, ONE_FILE, load_weights
 
@@ -29,7 +30,6 @@ VOCABULARIES = (
     "tokenizer.model",
     "spiece.model",
 )
-CHAT = "chat_template.jinja"
 LARGEST_CHAT = 1 << 18
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Masks and tables that old checkpoints keep beside the weights."""
@@ -85,7 +85,7 @@ def _read_folder(source: Source, config: TokenizerConfig) -> Foreign:
         tensors = open_pickle(pickle).tensors
     tensors = {name: t for name, t in bare_names(tensors).items() if not name.endswith(BUFFERS)}
     tokenizer, notes = _tokenizer_of(folder, values, config)
-    return Foreign(folder.name, values, tensors, tokenizer, _chat_template(folder), notes)
+    return Foreign(folder.name, values, tensors, tokenizer, chat_template_of(folder), notes)
 
 
 def _read_nanogpt(source: Source, config: TokenizerConfig) -> Foreign:
@@ -173,7 +173,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _chat_template(folder: Path) -> str | None:
+def chat_template_of(folder: Path) -> str | None:
     """The text of a chat template; never run here."""
     file = folder / CHAT
     try:

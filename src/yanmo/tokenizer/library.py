@@ -136,10 +136,16 @@ class LibraryTokenizer:
         """``text`` in pieces; whole, if it is not known where its tokenizer cuts."""
         return pieces(text, length if self._rule is not None else len(text))
 
-    def save(self, folder: Path, model_max_length: int) -> None:
+    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         end = self._texts[self._ends]
-        write_tokenizer(folder, self.spec, model_max_length, {"eos_token": end, "bos_token": end})
+        more = {"eos_token": end, "bos_token": end}
+        write_tokenizer(folder, self.spec, model_max_length, chat_template, more, self._unused())
+
+    def _unused(self) -> str | None:
+        """The token of the byte 0xFF, which no UTF-8 text has."""
+        byte = b"\xff"
+        return self._texts[self._bytes.index(byte)] if self._bytes and byte in self._bytes else None
 
 
 class ByteStream:

@@ -170,7 +170,7 @@ class WordPieceTokenizer:
             yield text[start:end]
             start = end
 
-    def save(self, folder: Path, model_max_length: int) -> None:
+    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         more = {
             "eos_token": self._roles.end,
@@ -180,7 +180,7 @@ class WordPieceTokenizer:
             "document_start": self._roles.start,
             "digits_alone": self._roles.digits_alone,
         }
-        write_tokenizer(folder, self._spec, model_max_length, more)
+        write_tokenizer(folder, self._spec, model_max_length, chat_template, more)
 
 
 class WordPieceStream:

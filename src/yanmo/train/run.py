@@ -324,7 +324,7 @@ def restore(run: Run) -> None:
         if run.world.is_main:
             rewind(run.folder, -1)
         return
-    weights = load_model(checkpoint).state_dict()
+    weights = load_model(checkpoint, verify=False).state_dict()  # it was
     run.model.load_state_dict(weights)
     progress, tensors, before = load_training(checkpoint)
     run.optimizer.load(run.model, tensors)
