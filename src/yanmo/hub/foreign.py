@@ -16,8 +16,9 @@ from yanmo.hub.nanogpt import as_gpt2, bare_names
 from yanmo.hub.pickled import open_pickle
 from yanmo.hub.recognise import Source
 from yanmo.storage import MANIFEST, read_json, verify_folder
-from yanmo.tokenizer import Tokenizer, WordPieceTokenizer, kind_of, read_tokenizer
+from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
 from yanmo.tokenizer.base import CHAT
+from yanmo.tokenizer.files import read_vocabulary
 from yanmo.tokenizer.wordpiece import Roles
 from yanmo.weights import INDEX, ONE_FILE, load_weights
 
@@ -158,7 +159,7 @@ def _tokenizer_of(
     name = str(said.get("tokenizer_class", values.get("tokenizer_class")))
     roles = BERT if name.startswith("Bert") else GPT2_CHINESE
     file = path if path.is_file() else path / "vocab.txt"
-    tokenizer = WordPieceTokenizer.from_vocabulary(file, roles)
+    tokenizer = read_vocabulary(file, roles)
     note = f"texts begin with {roles.start} and end with {roles.end}"
     note += f", {roles.newline} is a line end" if roles.newline else ""
     return tokenizer, (f"{note}: if it was trained otherwise, set tokenizer.start_token and the like",)

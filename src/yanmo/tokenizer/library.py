@@ -31,6 +31,8 @@ CHUNK = 1 << 13
 MOST_TOKENS = 1 << 20
 """No vocabulary of a language model is larger; a file that says so is not one."""
 SPACE = "▁"
+CLS = "[CLS]"
+"""What begins a text in models of BERT's vocabulary."""
 
 
 class LibraryTokenizer:
@@ -53,6 +55,8 @@ class LibraryTokenizer:
         self._library = _load(spec, where)
         self._specials = {t["id"]: t["content"] for t in spec.get("added_tokens", []) if t.get("special")}
         self._ends = _find_end(self._texts, end_of_text, self._specials, where)
+        starts = [number for number, text in self._specials.items() if text == CLS]
+        self._start = tuple(starts[:1]) if self.kind == "wordpiece" else ()
         self._bytes = _token_bytes(self._texts, spec, self._specials)
         self._rule = None if any(SAFE.search(text) for text in _added(spec)) else split_rule(spec)
         self._lossless = _keeps_everything(spec, self._texts)
@@ -88,8 +92,8 @@ class LibraryTokenizer:
 
     @property
     def document_start(self) -> tuple[int, ...]:
-        """Nothing."""
-        return ()
+        """[CLS], where the vocabulary is BERT's; else nothing."""
+        return self._start
 
     @property
     def suppressed(self) -> tuple[int, ...]:
@@ -268,6 +272,8 @@ def _token_bytes(
     """The bytes each token stands for; None if the decoder is not of a kind that has such."""
     kinds = {step["type"] for step in decoder_steps(spec)}
     added = set(_added(spec))
+    if spec["model"]["type"] == "WordPiece":
+        return None
     if kinds == {"ByteLevel"}:
         letters = byte_letters()
 
