@@ -67,6 +67,9 @@ def train(
     recipe = load_recipe(None, asked)
     learned = learn_tokenizer(recipe.corpus, recipe.tokenizer, Voice())
     save(learned, out or Path("tokenizers") / f"{Path(texts[0].rpartition(':')[2]).stem}-{kind}")
+    if (asked_for := recipe.tokenizer.vocab_size) > learned.vocab_size:
+        why = "it has no more characters" if kind == "char" else "nothing more in it occurs often enough"
+        print(f"of {asked_for:,} tokens asked for the text gives {learned.vocab_size:,}: {why}")
 
 
 @app.command("import")

@@ -91,6 +91,10 @@ class DedupConfig(Section):
     or hold some 75 characters in a row of one, are dropped."""
 
 
+MOST_TOKENS = 1 << 20
+"""No vocabulary of a language model is larger; the libraries that learn them would ask for all memory."""
+
+
 class TokenizerConfig(Section):
     """How text becomes tokens (``tokenizer/``)."""
 
@@ -102,7 +106,7 @@ class TokenizerConfig(Section):
     path: str | None = None
     """A vocabulary somebody made: tokenizer.json, vocab.txt, encoder.json with vocab.bpe, *.tiktoken,
     *.model, meta.pkl, or a folder with one of them. Decided, when model.init is given: that folder."""
-    vocab_size: NonNegativeInt = 0
+    vocab_size: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0
     """Upper limit of a vocabulary that is learned. 0: 32,000 for `bpe` and `unigram`, none for `char`;
     the rarest characters beyond a limit are written as bytes."""
     sample_mb: PositiveInt = 50
@@ -110,16 +114,16 @@ class TokenizerConfig(Section):
     smaller corpus is used whole. It bounds the memory: docs/tokenizers.md has figures."""
     chat_tokens: bool = False
     """Learn with `<|im_start|>` and `<|im_end|>`, for a model that is to be taught dialogues later."""
-    reserved_tokens: NonNegativeInt = 0
+    reserved_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0
     """Learn with so many unused tokens `<|reserved_0|>`… for purposes found later."""
     newline_token: str = ""
-    """`wordpiece`: the entry of vocab.txt that stands for a line end, such as `[SEP]`; without one,
-    line ends are lost."""
+    """`wordpiece`: the entry of vocab.txt that stands for a line end, such as `[SEP]`, and no longer for
+    itself; without one, line ends are lost."""
     start_token: str = ""
     """`wordpiece`: the entry put before every document, such as `[MASK]`."""
     end_token: str = ""
-    """`wordpiece`: the entry put behind every document, `[SEP]` if none is named; `[CLS]` in
-    GPT2-Chinese."""
+    """`wordpiece`: the entry put behind every document. `[SEP]` if none is named, or, where that is a
+    line end, `[CLS]`, as in GPT2-Chinese."""
 
 
 class DataConfig(Section):

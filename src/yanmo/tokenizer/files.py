@@ -96,9 +96,12 @@ def _reader(file: Path) -> Callable[[Path, TokenizerConfig], Tokenizer]:
 
 
 def _read_vocab_txt(file: Path, config: TokenizerConfig) -> Tokenizer:
-    return read_vocabulary(
-        file, Roles(config.newline_token, config.start_token, config.end_token or Roles.end)
-    )
+    return read_vocabulary(file, Roles(config.newline_token, config.start_token, _end_of(config)))
+
+
+def _end_of(config: TokenizerConfig) -> str:
+    """The entry that ends a text: GPT2-Chinese's, where the usual one is a line end."""
+    return config.end_token or ("[CLS]" if config.newline_token == Roles.end else Roles.end)
 
 
 def read_vocabulary(file: Path, roles: Roles) -> WordPieceTokenizer:

@@ -6,6 +6,7 @@ never shows half a character; and the file says whether the vocabulary can lose 
 """
 
 import codecs
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
+from yanmo.config import MOST_TOKENS
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.cuts import MAX_RUN, SAFE, pieces
@@ -28,8 +30,8 @@ WORTH_BEING_FAST = 1 << 14
 """Characters from which on the fast encoder is worth being made."""
 CHUNK = 1 << 13
 """Characters the library is given at a time."""
-MOST_TOKENS = 1 << 20
-"""No vocabulary of a language model is larger; a file that says so is not one."""
+TRIAL = "Ａ é\u0301 “龘”…\n①👍 ﬁ 2024"
+"""What a damaged table of characters stumbles over."""
 SPACE = "▁"
 CLS = "[CLS]"
 """What begins a text in models of BERT's vocabulary."""
@@ -45,6 +47,7 @@ class LibraryTokenizer:
             TokenizerError: the library cannot read it, or its ids are unusable.
         """
         self.spec = spec
+        self._where = where
         self._texts = token_texts(spec, where)
         if self.kind not in KINDS:
             raise TokenizerError(
@@ -111,7 +114,9 @@ class LibraryTokenizer:
         if len(text) >= WORTH_BEING_FAST and not special and (fast := self._fast_encoder()):
             return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN)])
         self._library.encode_special_tokens = not special
-        found = self._library.encode_batch_fast(list(self.pieces(text, CHUNK)), add_special_tokens=False)
+        parts = list(self.pieces(text, CHUNK))
+        with fence(self._where):
+            found = self._library.encode_batch_fast(parts, add_special_tokens=False)
         return np.fromiter(chain.from_iterable(part.ids for part in found), dtype=np.int64)
 
     def _fast_encoder(self) -> Callable[[str], Ids] | None:
@@ -126,7 +131,8 @@ class LibraryTokenizer:
         """Text of ids; special tokens are left out, bytes that form no character become �."""
         tokens = np.asarray(ids, dtype=np.int64).tolist()
         if self._bytes is None:
-            return str(self._library.decode(tokens, skip_special_tokens=True))
+            with fence(self._where):
+                return str(self._library.decode(tokens, skip_special_tokens=True))
         text = b"".join(map(self._bytes.__getitem__, tokens)).decode("utf-8", "replace")
         return text.removeprefix(" ") if _strips_space(self.spec) else text
 
@@ -226,11 +232,22 @@ def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
 
 
 def _load(spec: dict[str, Any], where: str) -> tokenizers.Tokenizer:
+    with fence(where):
+        library = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        library.encode_batch_fast([TRIAL], add_special_tokens=False)
+        return library
+
+
+@contextlib.contextmanager
+def fence(where: str) -> Iterator[None]:
+    """What the library raises, panics of its Rust included, which are no Exceptions, is said in words."""
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(spec))
-    except Exception as error:  # the library raises Exception itself
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
         raise TokenizerError(
-            f"the tokenizers library cannot read it: {error}",
+            f"the tokenizers library cannot read it or use it: {' '.join(str(error).split())[:300]}",
             where=where,
             mend="a tokenizer.json of the library's own form is needed; was the file cut short?",
         ) from error

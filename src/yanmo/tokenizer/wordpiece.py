@@ -65,6 +65,12 @@ class WordPieceTokenizer:
             TokenizerError: an entry that is needed is missing.
         """
         _require(entries, (UNKNOWN, roles.end, roles.start, roles.newline))
+        if roles.newline and roles.newline in (roles.end, roles.start, UNKNOWN):
+            raise TokenizerError(
+                f"{roles.newline} is to be a line end and to begin or end a text",
+                where="tokenizer.newline_token",
+                mend="choose another tokenizer.end_token or start_token, such as [CLS]",
+            )
         self._roles = roles
         self._entries = _written_entries(entries, roles.newline)
         self._ids = {entry: number for number, entry in enumerate(self._entries)}
