@@ -316,6 +316,7 @@ def write_a_shard(path: Path) -> None:
         ("train-00000.bin", write_a_shard),
         (f"{storage.TEMPORARY}a-{os.getpid()}", lambda path: storage.write_atomic(path.with_name("a"), "x")),
     ],
+    ids=["lock of a run", "lock of the cache", "metrics", "superseded", "shard", "temporary"],
 )
 @pytest.mark.parametrize("target", ["diary.txt", "nowhere"])
 def test_a_link_in_the_place_of_a_file_that_is_written_is_not_followed(

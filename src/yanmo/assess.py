@@ -79,7 +79,12 @@ class Assessment:
 
 
 def assess(
-    run: Path | None, corpus: tuple[str, ...], stride: int | None, voice: Voice, device: str | None = None
+    run: Path | None,
+    corpus: tuple[str, ...],
+    stride: int | None,
+    voice: Voice,
+    device: str | None = None,
+    verify: bool = True,
 ) -> Assessment:
     """Measure the model of ``run`` on ``corpus``, or on the run's held-out text.
 
@@ -89,13 +94,14 @@ def assess(
         stride: tokens between windows; None: half a window.
         voice: for progress.
         device: where to compute; None: a GPU where there is one.
+        verify: look at the checksums of the model first.
 
     Raises:
         ConfigError: there is no such model, the stride is larger than its window, or no text.
     """
     folder = find_model_folder(run)
     place = find_device(device, "--device")
-    model, tokenizer = load_model_and_tokenizer(folder)
+    model, tokenizer = load_model_and_tokenizer(folder, verify)
     model.to(place)
     window = model.config.block_size
     if stride is not None and stride > window:

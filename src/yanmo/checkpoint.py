@@ -27,9 +27,11 @@ from yanmo.recipe import load_recipe
 from yanmo.records import Record, read_record
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 from yanmo.train.schedule import PlanRecord
-from yanmo.weights import ONE_FILE, load_tensors, load_weights, save_tensors
+from yanmo.weights import ONE_FILE, load_tensors, load_weights, save_tensors, weight_files
 
 SCHEMA = 1
+READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
+"""What a model is read from, beside its weights."""
 PREFIX = "step-"
 _NAME = re.compile(r"step-\d{8,}")
 
@@ -91,7 +93,13 @@ def save_checkpoint(
     return target
 
 
-def write_model(folder: Path, config: GPTConfig, weights: dict[str, Tensor], tokenizer: Tokenizer) -> None:
+def write_model(
+    folder: Path,
+    config: GPTConfig,
+    weights: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    chat_template: str | None = None,
+) -> None:
     """Write what a Hugging Face folder consists of: weights, config, tokenizer."""
     end_of_text = tokenizer.end_of_text
     save_tensors(folder / ONE_FILE, to_hugging_face(config.family, weights))
@@ -100,7 +108,7 @@ def write_model(folder: Path, config: GPTConfig, weights: dict[str, Tensor], tok
         folder / "generation_config.json",
         {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text},
     )
-    tokenizer.save(folder, config.block_size)
+    tokenizer.save(folder, config.block_size, chat_template)
 
 
 class ProgressRecord(Record):
@@ -169,17 +177,35 @@ def load_shape(folder: Path) -> GPTConfig:
     return from_config_json(values, str(folder))
 
 
-def load_model(folder: Path) -> GPT:
-    """The model in a Hugging Face folder, float32 on the CPU.
+def load_model(folder: Path, verify: bool = True) -> GPT:
+    """The model in a Hugging Face folder, float32 on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the model is of another family.
+        CheckpointError: a file is missing, damaged or not what its manifest says (unless not ``verify``), or
+            the model is of another family.
     """
+    if verify:
+        verify_model(folder)
     return build_model(load_shape(folder), load_weights(folder), str(folder))
 
 
+def verify_model(folder: Path) -> None:
+    """Check what a model is read from against the manifest, where there is one.
+
+    The optimizer's tensors, twice as large, are looked at by resume; cards and settings of writing are free
+    to change.
+
+    Raises:
+        CheckpointError: a file is missing, torn or changed.
+    """
+    if (folder / storage.MANIFEST).exists():
+        read = [file.name for file in weight_files(folder)]
+        read += [name for name in READ if (folder / name).exists()]
+        storage.verify_folder(folder, read)
+
+
 def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GPT:
-    """A model of weights by Hugging Face's names, float32 on the CPU.
+    """A model of weights by Hugging Face's names, float32 on the CPU, in eval mode.
 
     Raises:
         CheckpointError: a tensor is missing, has another shape, or holds what is no finite number.
@@ -201,16 +227,16 @@ def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GP
             )
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     model.requires_grad_(True)
-    return model
+    return model.eval()
 
 
-def load_model_and_tokenizer(folder: Path) -> tuple[GPT, Tokenizer]:
-    """Both, checked against each other.
+def load_model_and_tokenizer(folder: Path, verify: bool = True) -> tuple[GPT, Tokenizer]:
+    """Both, checked against the folder's manifest (unless not ``verify``) and against each other.
 
     Raises:
         CheckpointError: the vocabulary and the model's embedding differ in size.
     """
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    model, tokenizer = load_model(folder, verify), load_tokenizer(folder)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}",

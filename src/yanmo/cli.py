@@ -96,7 +96,9 @@ Precision = Annotated[
     Literal["float32", "bfloat16"] | None,
     typer.Option(help="In what to compute. [default: bfloat16 on a GPU, and where it pays on a CPU]"),
 ]
-
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Look at the checksums of the model before it is used.")
+]
 
 QUICKSTART_TOKENS = 300
 INTERRUPTED = "stopped by Ctrl-C; what is saved stays, and the same command begins again or goes on"
@@ -285,13 +287,14 @@ def evaluate(
         typer.Option(min=1, help="Tokens between windows; fewer: more context for each. [default: half]"),
     ] = None,
     device: Device = None,
+    verify: Verify = True,
     as_json: Json = False,
 ) -> None:
     """Measure a model: loss, perplexity, bits per character, beside the reference lines."""
     from yanmo.assess import assess
     from yanmo.log import Voice
 
-    found = assess(run, tuple(corpus or ()), stride, Voice(), device)
+    found = assess(run, tuple(corpus or ()), stride, Voice(), device, verify)
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
@@ -323,6 +326,7 @@ def generate(
     seed: Seed = None,
     device: Device = None,
     precision: Precision = None,
+    verify: Verify = True,
     save: Annotated[
         Path | None, typer.Option(help="A folder for 001.txt, 002.txt, … and a list, samples.json.")
     ] = None,
@@ -347,7 +351,7 @@ def generate(
     if save:  # said before anything is written, not after
         require_folder(save, "--save")
         listed_samples(save)
-    folder, model, tokenizer, config = open_writer(run, given, seed, device, precision)
+    folder, model, tokenizer, config = open_writer(run, given, seed, device, precision, verify)
     asked = lines or [config.prompt or ""]
     if as_json or logprobs:
         samples = write_samples(model, tokenizer, asked, config, special, say=note)
@@ -374,6 +378,7 @@ def chat(
     seed: Seed = None,
     device: Device = None,
     precision: Precision = None,
+    verify: Verify = True,
 ) -> None:
     """A console: type some text, and the model goes on with it. It continues texts, it is no assistant."""
     from yanmo.chat import WELCOME, Chat, open_console
@@ -383,7 +388,7 @@ def chat(
         "min_p": min_p, "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
         "banned": as_typed(ban), "stop": as_typed(stop),
     }  # fmt: skip
-    _, model, tokenizer, config = open_writer(run, given, seed, device, precision)
+    _, model, tokenizer, config = open_writer(run, given, seed, device, precision, verify)
     note(WELCOME)
     open_console(Chat(model, tokenizer, config))
 
@@ -477,7 +482,11 @@ def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
 
 
 def load_writer(
-    run: Path | None, given: dict[str, Any], device: str | None = None, precision: str | None = None
+    run: Path | None,
+    given: dict[str, Any],
+    device: str | None = None,
+    precision: str | None = None,
+    verify: bool = True,
 ) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
     """What writing needs: the folder that RUN means, its model and tokenizer, its [sample] with ``given``."""
     from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
@@ -489,18 +498,23 @@ def load_writer(
     values = {f"sample.{key}": value for key, value in given.items() if value is not None}
     recipe = with_values(recipe_of(folder), values)
     place = find_device(device, "--device")
-    model, tokenizer = load_model_and_tokenizer(folder)
+    model, tokenizer = load_model_and_tokenizer(folder, verify)
     return folder, make_writer(model, place, precision, recipe.train.precision), tokenizer, recipe.sample
 
 
 def open_writer(
-    run: Path | None, given: dict[str, Any], seed: int | None, device: str | None, precision: str | None
+    run: Path | None,
+    given: dict[str, Any],
+    seed: int | None,
+    device: str | None,
+    precision: str | None,
+    verify: bool,
 ) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
     """What writing needs; how it will be done is said, with a seed that can be named to have it again."""
     from yanmo.generate import describe, drawn_seed
 
     given = given | {"seed": drawn_seed() if seed is None else seed}
-    folder, model, tokenizer, config = load_writer(run, given, device, precision)
+    folder, model, tokenizer, config = load_writer(run, given, device, precision, verify)
     note(describe(config, model))
     if seed is None and config.temperature > 0:
         note(f"the seed was drawn: --seed {config.seed} writes the same again")

@@ -69,7 +69,10 @@ def export(
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option(help="Open what was written with the target's own library, and compare.")
+        bool,
+        typer.Option(
+            help="Look at the model's checksums, open what was written with its own library, and compare."
+        ),
     ] = True,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file (gguf, onnx) that is there.")

@@ -73,7 +73,11 @@ def train(
     recipe = load_recipe(None, asked)
     folder = out or Path("tokenizers") / f"{Path(texts[0].rpartition(':')[2]).stem}-{kind}"
     require_folder(folder, "--out", input_paths(texts))
-    save(learn_tokenizer(recipe.corpus, recipe.tokenizer, Voice()), folder, force)
+    learned = learn_tokenizer(recipe.corpus, recipe.tokenizer, Voice())
+    save(learned, folder, force)
+    if (asked_for := recipe.tokenizer.vocab_size) > learned.vocab_size:
+        why = "it has no more characters" if kind == "char" else "nothing more in it occurs often enough"
+        print(f"of {asked_for:,} tokens asked for the text gives {learned.vocab_size:,}: {why}")
 
 
 @app.command("import")

@@ -20,7 +20,9 @@ Width = Annotated[int, Field(gt=0, le=1 << 17)]
 Experts = Annotated[int, Field(gt=0, le=4096)]
 Rows = Annotated[int, Field(gt=0, le=1 << 20)]
 Window = Annotated[int, Field(gt=0, le=1 << 20)]
-Vocabulary = Annotated[int, Field(ge=0, le=1 << 24)]
+MOST_TOKENS = 1 << 20
+"""No vocabulary of a language model is larger; the libraries that learn them would ask for all memory."""
+Vocabulary = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 Length = Annotated[float, Field(gt=0, le=1e7)]
 Rate = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -135,13 +137,13 @@ class TokenizerConfig(Section):
     reserved_tokens: Vocabulary = 0
     """Learn with so many unused tokens `<|reserved_0|>`… for purposes found later."""
     newline_token: str = ""
-    """`wordpiece`: the entry of vocab.txt that stands for a line end, such as `[SEP]`; without one,
-    line ends are lost."""
+    """`wordpiece`: the entry of vocab.txt that stands for a line end, such as `[SEP]`, and no longer for
+    itself; without one, line ends are lost."""
     start_token: str = ""
     """`wordpiece`: the entry put before every document, such as `[MASK]`."""
     end_token: str = ""
-    """`wordpiece`: the entry put behind every document, `[SEP]` if none is named; `[CLS]` in
-    GPT2-Chinese."""
+    """`wordpiece`: the entry put behind every document. `[SEP]` if none is named, or, where that is a
+    line end, `[CLS]`, as in GPT2-Chinese."""
 
 
 class DataConfig(Section):

@@ -17,6 +17,7 @@ import torch
 
 from yanmo.data.batches import sliding_batches, validation_batches
 from yanmo.data.shards import Ids, ShardSet, Tokens
+from yanmo.errors import CheckpointError
 from yanmo.model.gpt import GPT
 from yanmo.train.distributed import World
 
@@ -123,6 +124,9 @@ def evaluate_sliding(
         stride: tokens between windows; with 1 each token sees a full window before it.
         end_of_text: what stands before the first token.
         advance: told of each batch's windows when it is done.
+
+    Raises:
+        CheckpointError: the model gives no finite loss.
     """
     device, block_size, nats = model.tokens.weight.device, model.config.block_size, 0.0
     rows = max(TOKENS_AT_ONCE.get(device.type, MANY_TOKENS) // block_size, 1)
@@ -131,6 +135,12 @@ def evaluate_sliding(
         inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
         nats += float(model.loss(inputs, torch.from_numpy(batch.targets).to(device)))
         advance(len(inputs))
+    if not math.isfinite(nats):
+        raise CheckpointError(
+            f"the model's loss on {len(tokens):,} tokens is {nats}",
+            where="its logits are not finite",
+            mend="its weights are too large or damaged: take it from its source again",
+        )
     return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from yanmo import storage
 from yanmo.config import SampleConfig
-from yanmo.errors import ConfigError
+from yanmo.errors import CheckpointError, ConfigError
 from yanmo.model.cache import Cache, cache_dtype
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.moe import routers_of
@@ -361,8 +361,18 @@ def read(model: GPT, cache: Cache, places: list[int], ids: list[list[int]]) -> T
 
 
 def choose(logits: Tensor, rows: list[Row], config: SampleConfig, rules: Rules, window: int) -> list[int]:
-    """The next token of each row, its log probability noted."""
+    """The next token of each row, its log probability noted.
+
+    Raises:
+        CheckpointError: the model gives no numbers to choose by.
+    """
     logits = logits.float()  # (B, V)
+    if not torch.isfinite(logits).all():
+        raise CheckpointError(
+            f"{int((~torch.isfinite(logits)).sum()):,} of {logits.numel():,} logits are no finite numbers",
+            where=f"the token after {len(rows[0].past.ids):,} others",
+            mend="its weights are too large or damaged: try --precision float32, or take it anew",
+        )
     processed = process(logits, [row.past for row in rows], config, rules, window)
     tokens = sample(processed, config, [row.generator for row in rows])
     ids = torch.tensor(tokens, device=logits.device)[:, None]  # (B, 1)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -176,44 +176,41 @@ def commit_folder(target: Path, fill: Callable[[Path], None], unfinished: Path |
             raise
 
 
-def verify_folder(folder: Path) -> None:
-    """Check every file of a committed folder against its manifest.
+def verify_folder(folder: Path, names: Collection[str] | None = None) -> None:
+    """Check every file of a committed folder, or those of ``names``, against its manifest.
 
     Raises:
         CheckpointError: naming the first file that is missing, torn or changed.
     """
-    for name in _manifest_of(folder):
-        verify_file(folder, name)
+    mend = "restore the file from a copy, or delete the folder"
+    if names is not None:
+        mend = f"restore the file from a copy; changed on purpose: delete {MANIFEST}, or --no-verify"
+    expected = _manifest_of(folder, mend)
+    for name in expected if names is None else names:
+        if name not in expected:
+            raise CheckpointError(f"{name} is not in its {MANIFEST}", str(folder), mend)
+        _verify_file(folder, name, *expected[name], mend)
 
 
-def verify_file(folder: Path, name: str) -> None:
-    """Check one file of a committed folder against its manifest.
-
-    Raises:
-        CheckpointError: it is missing, torn or changed.
-    """
-    size, digest = _manifest_of(folder).get(name, (None, None))
+def _verify_file(folder: Path, name: str, size: int, digest: str, mend: str) -> None:
     path = folder / name
     if not path.is_file():
-        raise CheckpointError(f"{name} is missing", str(folder), _RESTORE)
+        raise CheckpointError(f"{name} is missing", str(folder), mend)
     if path.stat().st_size != size:
-        raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), _RESTORE)
+        raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), mend)
     if sha256_of(path) != digest:
-        raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), _RESTORE)
+        raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), mend)
 
 
-def _manifest_of(folder: Path) -> dict[str, tuple[int, str]]:
+def _manifest_of(folder: Path, mend: str) -> dict[str, tuple[int, str]]:
     try:
         files = read_json(folder / MANIFEST)["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
         if not expected:
             raise ValueError("it lists nothing")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), _RESTORE) from error
+        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), mend) from error
     return expected
-
-
-_RESTORE = "restore the file from a copy, or delete the folder"
 
 
 def remove_folder(folder: Path) -> None:

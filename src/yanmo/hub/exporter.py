@@ -21,7 +21,7 @@ from yanmo.config import Recipe, SampleConfig
 from yanmo.errors import CheckpointError, ConfigError, YanmoError
 from yanmo.generate import write_all
 from yanmo.hub.card import Past, model_card
-from yanmo.hub.foreign import CHAT
+from yanmo.hub.foreign import chat_template_of
 from yanmo.hub.verify import Verdict, require_library, require_passed, verify_folder, verify_gguf, verify_onnx
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
@@ -94,7 +94,7 @@ def export(
         out or Path("exports") / {"hf": name, "gguf": f"{name}-{precision}.gguf", "onnx": f"{name}.onnx"}[to]
     )
     require_target(target, to, folder, force)
-    model, tokenizer = load_model_and_tokenizer(folder)
+    model, tokenizer = load_model_and_tokenizer(folder, is_verified)
     source = Source(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
     writers: dict[Target, Callable[[], Exported]] = {
         "hf": lambda: export_folder(source, target),
@@ -165,15 +165,13 @@ def export_folder(source: Source, target: Path) -> Exported:
     past = Past.of(source.folder, source.recipe)
 
     def fill(folder: Path) -> None:
-        write_model(folder, source.model.config, source.model.state_dict(), source.tokenizer)
+        weights = source.model.state_dict()
+        write_model(folder, source.model.config, weights, source.tokenizer, chat_template_of(source.folder))
         generation = storage.read_json(folder / "generation_config.json") | how_it_writes(source)
         text = json.dumps(generation, indent=2) + "\n"
         (folder / "generation_config.json").write_text(text, encoding="utf-8", newline="\n")
         card = model_card(source.name, source.model, source.tokenizer, past, sample)
         (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
-        if (source.folder / CHAT).is_file():
-            chat = (source.folder / CHAT).read_text(encoding="utf-8")
-            (folder / CHAT).write_text(chat, encoding="utf-8", newline="\n")
 
     storage.commit_folder(target, fill)
     return Exported(target, ("a Hugging Face folder with a model card",), None)

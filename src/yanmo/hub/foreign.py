@@ -16,7 +16,9 @@ from yanmo.hub.nanogpt import as_gpt2, bare_names
 from yanmo.hub.pickled import open_pickle
 from yanmo.hub.recognise import Source
 from yanmo.storage import MANIFEST, read_json, verify_folder
-from yanmo.tokenizer import Tokenizer, WordPieceTokenizer, kind_of, read_tokenizer
+from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
+from yanmo.tokenizer.base import CHAT
+from yanmo.tokenizer.files import read_vocabulary
 from yanmo.tokenizer.wordpiece import Roles
 from yanmo.weights import INDEX, ONE_FILE, load_weights
 
@@ -29,7 +31,6 @@ VOCABULARIES = (
     "tokenizer.model",
     "spiece.model",
 )
-CHAT = "chat_template.jinja"
 LARGEST_CHAT = 1 << 18
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Masks and tables that old checkpoints keep beside the weights."""
@@ -85,7 +86,7 @@ def _read_folder(source: Source, config: TokenizerConfig) -> Foreign:
         tensors = open_pickle(pickle).tensors
     tensors = {name: t for name, t in bare_names(tensors).items() if not name.endswith(BUFFERS)}
     tokenizer, notes = _tokenizer_of(folder, values, config)
-    return Foreign(folder.name, values, tensors, tokenizer, _chat_template(folder), notes)
+    return Foreign(folder.name, values, tensors, tokenizer, chat_template_of(folder), notes)
 
 
 def _read_nanogpt(source: Source, config: TokenizerConfig) -> Foreign:
@@ -158,7 +159,7 @@ def _tokenizer_of(
     name = str(said.get("tokenizer_class", values.get("tokenizer_class")))
     roles = BERT if name.startswith("Bert") else GPT2_CHINESE
     file = path if path.is_file() else path / "vocab.txt"
-    tokenizer = WordPieceTokenizer.from_vocabulary(file, roles)
+    tokenizer = read_vocabulary(file, roles)
     note = f"texts begin with {roles.start} and end with {roles.end}"
     note += f", {roles.newline} is a line end" if roles.newline else ""
     return tokenizer, (f"{note}: if it was trained otherwise, set tokenizer.start_token and the like",)
@@ -173,7 +174,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _chat_template(folder: Path) -> str | None:
+def chat_template_of(folder: Path) -> str | None:
     """The text of a chat template; never run here."""
     file = folder / CHAT
     try:

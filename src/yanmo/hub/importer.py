@@ -18,7 +18,7 @@ from yanmo.checkpoint import build_model, write_model
 from yanmo.config import Recipe, TokenizerConfig
 from yanmo.errors import CheckpointError, ConfigError, DataError
 from yanmo.hub.fetch import fetch_model
-from yanmo.hub.foreign import CHAT, Foreign, fit_vocabulary, read_foreign
+from yanmo.hub.foreign import Foreign, fit_vocabulary, read_foreign
 from yanmo.hub.nanogpt import as_settings, read_config
 from yanmo.hub.proof import Proof, prove
 from yanmo.hub.recognise import Source, recognise
@@ -131,9 +131,7 @@ def write_imported(out: Path, model: GPT, foreign: Foreign) -> None:
     storage.remove_path(out)
 
     def fill(folder: Path) -> None:
-        write_model(folder, model.config, model.state_dict(), foreign.tokenizer)
-        if foreign.chat_template:
-            (folder / CHAT).write_text(foreign.chat_template, encoding="utf-8", newline="\n")
+        write_model(folder, model.config, model.state_dict(), foreign.tokenizer, foreign.chat_template)
 
     storage.commit_folder(out, fill)
 

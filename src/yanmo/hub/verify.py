@@ -96,7 +96,7 @@ def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),  # else it looks for padding
             generation_config=plain,
         )[0, len(prompt) :].tolist()
-        tokens = cutter(MIXED, add_special_tokens=False)["input_ids"]
+        tokens = cutter(MIXED, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         by = f"transformers {transformers.__version__}"
     difference, largest = float((ours - found).abs().max()), float(ours.abs().max())
     failed = []

@@ -14,6 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 END_OF_TEXT = "<|endoftext|>"
+CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
+CHAT = "chat_template.jinja"
+PADS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", END_OF_TEXT)
+"""Tokens that pad where they do not end a text, the usual names first."""
 Ids = npt.NDArray[np.int64]
 
 
@@ -78,31 +82,51 @@ class Tokenizer(Protocol):
         """``text`` in pieces of about ``length`` characters whose ids, joined, are those of the whole."""
         ...
 
-    def save(self, folder: Path, model_max_length: int) -> None:
+    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json as ``AutoTokenizer`` reads them."""
         ...
 
 
 def write_tokenizer(
-    folder: Path, spec: dict[str, Any], model_max_length: int, more: dict[str, Any] | None = None
+    folder: Path,
+    spec: dict[str, Any],
+    model_max_length: int,
+    chat_template: str | None,
+    more: dict[str, Any],
+    unused: str | None = None,
 ) -> None:
-    """Write the two files. The class name is one that transformers 4 and 5 both know.
+    """Write the two files, and the template where there is one.
 
-    ``more`` are keys of tokenizer_config.json beside or instead of the usual ones.
+    The class name is one that transformers 4 and 5 both know; of that class transformers gives
+    ``token_type_ids`` too, which GPT-2 would add to every position, unless the inputs are named. Text that
+    looks like a special token stays text, but where dialogues are written: transformers tokenises the markup
+    of a rendered template.
+
+    ``more`` are keys of tokenizer_config.json beside or instead of the usual ones; ``unused`` is a token that
+    no text is ever written with.
     """
+    special = [token["content"] for token in spec["added_tokens"] if token["special"]]
+    splits = chat_template is None and not set(CHAT_TOKENS) & set(special)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
-        "split_special_tokens": True,
+        "split_special_tokens": splits,
         "clean_up_tokenization_spaces": False,
         "model_max_length": model_max_length,
-        **(more or {}),
+        **more,
     }
-    (folder / "tokenizer.json").write_text(json_text(spec), encoding="utf-8", newline="\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n"
-    )
+    pad = next((p for p in PADS if p in special and p != config["eos_token"]), unused if splits else None)
+    config |= {"pad_token": pad} if pad else {}
+    _write(folder / "tokenizer.json", json_text(spec))
+    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    if chat_template is not None:
+        _write(folder / CHAT, chat_template)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def json_text(spec: dict[str, Any]) -> str:

@@ -140,9 +140,9 @@ class CharTokenizer:
         for start in range(0, len(text), length):
             yield text[start : start + length]
 
-    def save(self, folder: Path, model_max_length: int) -> None:
+    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
-        write_tokenizer(folder, self._spec, model_max_length)
+        write_tokenizer(folder, self._spec, model_max_length, chat_template, {}, unused=BYTES[0xFF])
 
 
 class CharStream:

@@ -21,9 +21,9 @@ from yanmo.tokenizer.char import CharTokenizer
 from yanmo.tokenizer.library import LibraryTokenizer, byte_letters
 from yanmo.tokenizer.meta_pickle import read_meta
 from yanmo.tokenizer.sentencepiece_model import read_sentencepiece
-from yanmo.tokenizer.spec import bpe_model, sequence, tokenizer_json
+from yanmo.tokenizer.spec import added_token, bpe_model, sequence, tokenizer_json
 from yanmo.tokenizer.splits import CL100K, GPT2, O200K, byte_level, split_step
-from yanmo.tokenizer.wordpiece import Roles, WordPieceTokenizer
+from yanmo.tokenizer.wordpiece import Roles, WordPieceTokenizer, without_spaces
 
 TIKTOKEN_FILES: dict[int, tuple[str, dict[str, int]]] = {
     50256: (GPT2, {END_OF_TEXT: 50256}),  # r50k_base
@@ -96,9 +96,55 @@ def _reader(file: Path) -> Callable[[Path, TokenizerConfig], Tokenizer]:
 
 
 def _read_vocab_txt(file: Path, config: TokenizerConfig) -> Tokenizer:
-    return WordPieceTokenizer.from_vocabulary(
-        file, Roles(config.newline_token, config.start_token, config.end_token or Roles.end)
-    )
+    return read_vocabulary(file, Roles(config.newline_token, config.start_token, _end_of(config)))
+
+
+def _end_of(config: TokenizerConfig) -> str:
+    """The entry that ends a text: GPT2-Chinese's, where the usual one is a line end."""
+    return config.end_token or ("[CLS]" if config.newline_token == Roles.end else Roles.end)
+
+
+def read_vocabulary(file: Path, roles: Roles) -> WordPieceTokenizer:
+    """A vocab.txt, with the tokens that were added beside it.
+
+    Raises:
+        TokenizerError: it cannot be read, lacks an entry, or does not belong to what is beside it.
+    """
+    return WordPieceTokenizer.from_vocabulary(file, roles, added_beside(file))
+
+
+def added_beside(file: Path) -> list[tuple[str, int, bool]]:
+    """Tokens that were added later, as files beside a vocabulary say: text, id, and whether it is special.
+
+    transformers keeps them in added_tokens.json, since 4.34 in tokenizer_config.json; which of the former
+    are special stands in special_tokens_map.json.
+    """
+    names = ("added_tokens.json", "tokenizer_config.json", "special_tokens_map.json")
+    older, about, named = (_json(path) if (path := file.with_name(n)).is_file() else {} for n in names)
+    special = {_content(said) for said in (*_named_tokens(named), *_named_tokens(about))}
+    found = {text: (number, text in special) for text, number in older.items()}
+    try:
+        for number, token in (about.get("added_tokens_decoder") or {}).items():
+            found[token["content"]] = (int(number), bool(token.get("special")))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise TokenizerError(f"its added_tokens_decoder is damaged: {error!r}", str(file), AGAIN) from error
+    if strange := [text for text, (n, _) in found.items() if type(n) is not int or n < 0 or not text]:
+        raise TokenizerError(f"the token {strange[0]!r} was added with no id", str(file), AGAIN)
+    return [(text, number, is_special) for text, (number, is_special) in found.items()]
+
+
+def _named_tokens(about: dict[str, Any]) -> list[Any]:
+    """Whatever a file names as a token with a part to play."""
+    more = [about.get(key) for key in ("additional_special_tokens", "extra_special_tokens")]
+    lists = [list(m.values()) if isinstance(m, dict) else m for m in more]
+    alone = [value for key, value in about.items() if key.endswith("_token")]
+    return [*alone, *(token for m in lists if isinstance(m, list) for token in m)]
+
+
+def _content(said: Any) -> str:
+    """A token's text, which may stand in a record of its own."""
+    said = said.get("content") if isinstance(said, dict) else said
+    return said if isinstance(said, str) else ""
 
 
 def _read_tokenizer_json(file: Path, config: TokenizerConfig) -> Tokenizer:
@@ -109,12 +155,23 @@ def _read_tokenizer_json(file: Path, config: TokenizerConfig) -> Tokenizer:
     about = _json(beside) if beside.is_file() else {}
     if model.get("type") == "WordPiece" and "line_end" in about:
         return WordPieceTokenizer.from_json(spec, about, file)
+    spec["added_tokens"] = _with_added(spec, added_beside(file))
     if model.get("type") == "BPE" and not model.get("merges"):
         with contextlib.suppress(TokenizerError):  # somebody else's character vocabulary
             return CharTokenizer.from_json(spec, file)
-    said = about.get("eos_token")
-    said = said.get("content") if isinstance(said, dict) else said
+    if model.get("type") == "WordPiece":
+        spec["decoder"] = without_spaces("A-Za-z")
+    said = _content(about.get("eos_token"))
     return LibraryTokenizer(spec, config.end_token or said or _usual_end(spec), str(file))
+
+
+def _with_added(spec: dict[str, Any], beside: list[tuple[str, int, bool]]) -> Any:
+    """The added tokens of a tokenizer.json, and those that stand only beside it."""
+    given = spec.get("added_tokens") or []
+    if not isinstance(given, list) or not all(isinstance(token, dict) for token in given):
+        return given  # damaged: said where it is read
+    known = {token.get("content") for token in given}
+    return [*given, *(added_token(*token) for token in beside if token[0] not in known)]
 
 
 def _usual_end(spec: dict[str, Any]) -> str:
@@ -133,9 +190,12 @@ def _read_gpt2(file: Path, config: TokenizerConfig) -> Tokenizer:
                 raise TokenizerError(f"line {number} is not two pieces", str(merges), AGAIN)
             pairs.append(line)
     vocab = _json(vocabulary)
+    beside = added_beside(vocabulary)
     end = config.end_token or END_OF_TEXT
     specials = {end: vocab[end]} if end in vocab else {}
-    return LibraryTokenizer(_byte_bpe(vocab, pairs, GPT2, specials), end, str(vocabulary))
+    spec = _byte_bpe(vocab, pairs, GPT2, specials)
+    spec["added_tokens"] = _with_added(spec, beside)
+    return LibraryTokenizer(spec, end, str(vocabulary))
 
 
 def _pair(file: Path) -> tuple[Path, Path]:

@@ -27,14 +27,13 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from yanmo.config import TokenizerConfig
 from yanmo.errors import DataError, TokenizerError
-from yanmo.tokenizer.base import END_OF_TEXT, Tokenizer
+from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT, Tokenizer
 from yanmo.tokenizer.char import BYTES, CharTokenizer, count_characters
 from yanmo.tokenizer.library import LibraryTokenizer, byte_letters
 from yanmo.tokenizer.sample import Reservoir
 from yanmo.tokenizer.spec import bpe_model, sequence, tokenizer_json
 from yanmo.tokenizer.splits import GPT2, byte_level, split_step
 
-CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 USUAL_SIZE = 32_000
 LONGEST_WORD = 8
 """Chinese characters in one piece at most."""

@@ -6,6 +6,7 @@ never shows half a character; and the file says whether the vocabulary can lose 
 """
 
 import codecs
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
+from yanmo.config import MOST_TOKENS
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.cuts import MAX_RUN, SAFE, pieces
@@ -28,9 +30,11 @@ WORTH_BEING_FAST = 1 << 14
 """Characters from which on the fast encoder is worth being made."""
 CHUNK = 1 << 13
 """Characters the library is given at a time."""
-MOST_TOKENS = 1 << 20
-"""No vocabulary of a language model is larger; a file that says so is not one."""
+TRIAL = "Ａ é\u0301 “龘”…\n①👍 ﬁ 2024"
+"""What a damaged table of characters stumbles over."""
 SPACE = "▁"
+CLS = "[CLS]"
+"""What begins a text in models of BERT's vocabulary."""
 
 
 class LibraryTokenizer:
@@ -43,6 +47,7 @@ class LibraryTokenizer:
             TokenizerError: the library cannot read it, or its ids are unusable.
         """
         self.spec = spec
+        self._where = where
         self._texts = token_texts(spec, where)
         if self.kind not in KINDS:
             raise TokenizerError(
@@ -53,6 +58,8 @@ class LibraryTokenizer:
         self._library = _load(spec, where)
         self._specials = {t["id"]: t["content"] for t in spec.get("added_tokens", []) if t.get("special")}
         self._ends = _find_end(self._texts, end_of_text, self._specials, where)
+        starts = [number for number, text in self._specials.items() if text == CLS]
+        self._start = tuple(starts[:1]) if self.kind == "wordpiece" else ()
         self._bytes = _token_bytes(self._texts, spec, self._specials)
         self._rule = None if any(SAFE.search(text) for text in _added(spec)) else split_rule(spec)
         self._lossless = _keeps_everything(spec, self._texts)
@@ -88,8 +95,8 @@ class LibraryTokenizer:
 
     @property
     def document_start(self) -> tuple[int, ...]:
-        """Nothing."""
-        return ()
+        """[CLS], where the vocabulary is BERT's; else nothing."""
+        return self._start
 
     @property
     def suppressed(self) -> tuple[int, ...]:
@@ -107,7 +114,9 @@ class LibraryTokenizer:
         if len(text) >= WORTH_BEING_FAST and not special and (fast := self._fast_encoder()):
             return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN)])
         self._library.encode_special_tokens = not special
-        found = self._library.encode_batch_fast(list(self.pieces(text, CHUNK)), add_special_tokens=False)
+        parts = list(self.pieces(text, CHUNK))
+        with fence(self._where):
+            found = self._library.encode_batch_fast(parts, add_special_tokens=False)
         return np.fromiter(chain.from_iterable(part.ids for part in found), dtype=np.int64)
 
     def _fast_encoder(self) -> Callable[[str], Ids] | None:
@@ -122,7 +131,8 @@ class LibraryTokenizer:
         """Text of ids; special tokens are left out, bytes that form no character become �."""
         tokens = np.asarray(ids, dtype=np.int64).tolist()
         if self._bytes is None:
-            return str(self._library.decode(tokens, skip_special_tokens=True))
+            with fence(self._where):
+                return str(self._library.decode(tokens, skip_special_tokens=True))
         text = b"".join(map(self._bytes.__getitem__, tokens)).decode("utf-8", "replace")
         return text.removeprefix(" ") if _strips_space(self.spec) else text
 
@@ -136,10 +146,16 @@ class LibraryTokenizer:
         """``text`` in pieces; whole, if it is not known where its tokenizer cuts."""
         return pieces(text, length if self._rule is not None else len(text))
 
-    def save(self, folder: Path, model_max_length: int) -> None:
+    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         end = self._texts[self._ends]
-        write_tokenizer(folder, self.spec, model_max_length, {"eos_token": end, "bos_token": end})
+        more = {"eos_token": end, "bos_token": end}
+        write_tokenizer(folder, self.spec, model_max_length, chat_template, more, self._unused())
+
+    def _unused(self) -> str | None:
+        """The token of the byte 0xFF, which no UTF-8 text has."""
+        byte = b"\xff"
+        return self._texts[self._bytes.index(byte)] if self._bytes and byte in self._bytes else None
 
 
 class ByteStream:
@@ -216,11 +232,22 @@ def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
 
 
 def _load(spec: dict[str, Any], where: str) -> tokenizers.Tokenizer:
+    with fence(where):
+        library = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        library.encode_batch_fast([TRIAL], add_special_tokens=False)
+        return library
+
+
+@contextlib.contextmanager
+def fence(where: str) -> Iterator[None]:
+    """What the library raises, panics of its Rust included, which are no Exceptions, is said in words."""
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(spec))
-    except Exception as error:  # the library raises Exception itself
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
         raise TokenizerError(
-            f"the tokenizers library cannot read it: {error}",
+            f"the tokenizers library cannot read it or use it: {' '.join(str(error).split())[:300]}",
             where=where,
             mend="a tokenizer.json of the library's own form is needed; was the file cut short?",
         ) from error
@@ -262,6 +289,8 @@ def _token_bytes(
     """The bytes each token stands for; None if the decoder is not of a kind that has such."""
     kinds = {step["type"] for step in decoder_steps(spec)}
     added = set(_added(spec))
+    if spec["model"]["type"] == "WordPiece":
+        return None
     if kinds == {"ByteLevel"}:
         letters = byte_letters()
 

@@ -73,7 +73,10 @@ def describe(lost: dict[str, Any]) -> str:
     names = ", ".join(f"{_shown(c)} ×{n:,}" for c, n in list(lost["unknown_characters"].items())[:6])
     parts = [
         f"{lost['unknown']:,} characters it does not know ({names})" if lost["unknown"] else "",
-        f"{lost['spaces_and_line_ends']:,} spaces and line ends" if lost["spaces_and_line_ends"] else "",
+        f"{lost['spaces_and_line_ends']:,} spaces and line ends"
+        " (of a vocab.txt, tokenizer.newline_token=[SEP] keeps the line ends)"
+        if lost["spaces_and_line_ends"]
+        else "",
         f"case or accents of {lost['case_and_accents']:,} letters" if lost["case_and_accents"] else "",
     ]
     said = "; ".join(part for part in parts if part)

@@ -13,7 +13,7 @@ The splitting itself is done by the ``tokenizers`` library, from the tokenizer.j
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import tokenizers
 
 from yanmo.errors import TokenizerError
 from yanmo.tokenizer.base import Ids, fingerprint_of, json_text, write_tokenizer
-from yanmo.tokenizer.spec import replace, sequence, tokenizer_json
+from yanmo.tokenizer.spec import added_token, replace, sequence, tokenizer_json
 from yanmo.tokenizer.splits import split_step
 
 UNKNOWN = "[UNK]"
@@ -56,27 +56,42 @@ class Roles:
 class WordPieceTokenizer:
     """Text ↔ the line numbers of a vocab.txt."""
 
-    def __init__(self, entries: list[str], roles: Roles) -> None:
-        """``entries`` are the lines of vocab.txt.
+    def __init__(self, entries: list[str], roles: Roles, added: Mapping[str, bool] | None = None) -> None:
+        """``entries`` are the lines of vocab.txt; ``added`` are those that stand outside its rules.
+
+        Of these, special ones (True) are read only when asked for and never written, others are words.
 
         Raises:
             TokenizerError: an entry that is needed is missing.
         """
         _require(entries, (UNKNOWN, roles.end, roles.start, roles.newline))
+        if roles.newline and roles.newline in (roles.end, roles.start, UNKNOWN):
+            raise TokenizerError(
+                f"{roles.newline} is to be a line end and to begin or end a text",
+                where="tokenizer.newline_token",
+                mend="choose another tokenizer.end_token or start_token, such as [CLS]",
+            )
         self._roles = roles
         self._entries = _written_entries(entries, roles.newline)
         self._ids = {entry: number for number, entry in enumerate(self._entries)}
-        self._spec = _tokenizer_json(self._ids, roles.digits_alone)
+        self._added = dict(added or {})
+        self._may_cut = not any(_CUT.search(text, 1) for text in self._added)
+        outside = {entry: True for entry in SPECIALS if entry in self._ids} | self._added
+        self._spec = _tokenizer_json(self._ids, roles.digits_alone, outside)
         named = {"newline": roles.newline, "start": roles.start, "end": roles.end}
         self._fingerprint = fingerprint_of({"tokenizer": self._spec, "roles": named})
         self._library = tokenizers.Tokenizer.from_str(json_text(self._spec))
-        specials = {entry: self._ids[entry] for entry in SPECIALS if entry in self._ids}
+        specials = {entry: self._ids[entry] for entry, is_special in outside.items() if is_special}
         self._texts = [entry if entry not in specials else "" for entry in self._entries]
         self._suppressed = tuple(sorted(n for entry, n in specials.items() if entry != roles.end))
 
     @classmethod
-    def from_vocabulary(cls, path: Path, roles: Roles) -> "WordPieceTokenizer":
+    def from_vocabulary(
+        cls, path: Path, roles: Roles, beside: Sequence[tuple[str, int, bool]] = ()
+    ) -> "WordPieceTokenizer":
         """From a vocab.txt: one entry a line, its id the line's number; the last line end may be missing.
+
+        ``beside`` are tokens added later, with their ids, and whether they are special.
 
         Raises:
             TokenizerError: the file cannot be read, or lacks an entry that is needed.
@@ -89,7 +104,7 @@ class WordPieceTokenizer:
             ) from error
         lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
         try:
-            return cls(lines, roles)
+            return cls(*_with_added(lines, beside, roles))
         except TokenizerError as error:
             raise TokenizerError(error.what, where=str(path), mend=error.mend) from error
 
@@ -102,8 +117,8 @@ class WordPieceTokenizer:
             roles = Roles(*named, digits_alone=config.get("digits_alone", True))
             entries = sorted(vocabulary, key=lambda entry: vocabulary[entry])
             entries = [roles.newline if entry == "\n" else entry for entry in entries]
-            tokenizer = cls(entries, roles)
-        except (KeyError, TypeError, AttributeError):
+            tokenizer = cls(entries, roles, config.get("added"))
+        except (KeyError, TypeError, AttributeError, ValueError):
             tokenizer = None
         if tokenizer is None or tokenizer._spec != spec:
             raise TokenizerError(
@@ -166,11 +181,11 @@ class WordPieceTokenizer:
         """``text`` cut behind line ends or before Chinese characters, where words end anyway."""
         start = 0
         while start < len(text):
-            end = _cut(text, start, start + length)
+            end = _cut(text, start, start + length) if self._may_cut else len(text)
             yield text[start:end]
             start = end
 
-    def save(self, folder: Path, model_max_length: int) -> None:
+    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         more = {
             "eos_token": self._roles.end,
@@ -180,7 +195,8 @@ class WordPieceTokenizer:
             "document_start": self._roles.start,
             "digits_alone": self._roles.digits_alone,
         }
-        write_tokenizer(folder, self._spec, model_max_length, more)
+        more |= {"added": self._added} if self._added else {}
+        write_tokenizer(folder, self._spec, model_max_length, chat_template, more)
 
 
 class WordPieceStream:
@@ -233,6 +249,25 @@ def _require(entries: list[str], needed: tuple[str, ...]) -> None:
             )
 
 
+def _with_added(
+    lines: list[str], beside: Sequence[tuple[str, int, bool]], roles: Roles
+) -> tuple[list[str], Roles, dict[str, bool]]:
+    """Entries, roles, and which entries were added behind the lines of vocab.txt."""
+    entries, added = list(lines), {}
+    for text, number, is_special in sorted(beside, key=lambda token: token[1]):
+        if number == len(entries):
+            entries.append(text)
+            added[text] = is_special
+        elif number > len(entries) or entries[number] != text:
+            raise TokenizerError(
+                f"the token {text} was added with id {number:,}, which is"
+                f" {entries[number] if number < len(entries) else f'beyond the {len(entries):,} before it'}",
+                where="vocab.txt",
+                mend="vocab.txt and added_tokens.json do not belong together",
+            )
+    return entries, roles, added
+
+
 def _written_entries(entries: list[str], newline: str) -> list[str]:
     """Entries as tokenizer.json names them: of equal lines the last counts (as in BERT's own loader)."""
     last = {entry: number for number, entry in enumerate(entries)}
@@ -243,7 +278,18 @@ def _written_entries(entries: list[str], newline: str) -> list[str]:
     return ["\n" if newline and entry == newline else entry for entry in written]
 
 
-def _tokenizer_json(ids: dict[str, int], digits_alone: bool) -> dict[str, Any]:
+def without_spaces(letters: str) -> dict[str, Any] | None:
+    """A decoder that puts a space between two words of ``letters``, and none between Chinese characters."""
+    steps = [
+        replace("^(?!##.)", " "),  # a space before each word,
+        replace("^##(?=.)", ""),  # none before what continues one,
+        {"type": "Fuse"},
+        replace(f"(?<![{letters}]) | (?![{letters}])", ""),  # and none but between Latin words
+    ]
+    return sequence("decoders", steps)
+
+
+def _tokenizer_json(ids: dict[str, int], digits_alone: bool, added: Mapping[str, bool]) -> dict[str, Any]:
     before = [
         replace(r"\x{FFFD}|(?![\t\n\r])\p{C}", ""),
         {"type": "NFD"},
@@ -254,12 +300,6 @@ def _tokenizer_json(ids: dict[str, int], digits_alone: bool) -> dict[str, Any]:
         split_step(r"[^\S\n]+" if "\n" in ids else r"\s+", "Removed"),
         split_step(rf"[\n{HAN}{DIGITS if digits_alone else ''}{PUNCTUATION}]"),
     ]
-    after = [
-        replace("^(?!##.)", " "),  # a space before each word,
-        replace("^##(?=.)", ""),  # none before what continues one,
-        {"type": "Fuse"},
-        replace("(?<![a-z]) | (?![a-z])", ""),  # and none but between Latin words
-    ]
     model = {
         "type": "WordPiece",
         "unk_token": UNKNOWN,
@@ -267,10 +307,13 @@ def _tokenizer_json(ids: dict[str, int], digits_alone: bool) -> dict[str, Any]:
         "max_input_chars_per_word": MAX_WORD,
         "vocab": ids,
     }
-    return tokenizer_json(
-        {special: ids[special] for special in sorted({*SPECIALS} & {*ids}, key=ids.__getitem__)},
+    spec = tokenizer_json(
+        {},
         model,
         normalizer=sequence("normalizers", before),
         pre_tokenizer=sequence("pretokenizers", cuts),
-        decoder=sequence("decoders", after),
+        decoder=without_spaces("a-z"),
     )
+    outside = sorted(added, key=ids.__getitem__)
+    spec["added_tokens"] = [added_token(entry, ids[entry], special=added[entry]) for entry in outside]
+    return spec

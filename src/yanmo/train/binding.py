@@ -14,7 +14,7 @@ from yanmo.config import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, Recipe
 from yanmo.errors import CheckpointError
 from yanmo.recipe import get, settings
 from yanmo.records import read_record
-from yanmo.storage import verify_file
+from yanmo.storage import verify_folder
 from yanmo.train.schedule import Plan, PlanRecord
 
 BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "model.init")
@@ -51,7 +51,7 @@ def require_bound(run: Path, recipe: Recipe, plan: Plan) -> None:
     """
     for checkpoint in newest_first(run):
         try:
-            verify_file(checkpoint, STATE)
+            verify_folder(checkpoint, [STATE])
             state = read_state(checkpoint)
         except CheckpointError:  # passed over, and said, when weights are restored
             continue

@@ -405,7 +405,7 @@ def restore(run: Run) -> None:
         if run.world.is_main:
             rewind(run.folder, -1)
         return
-    weights = load_model(checkpoint).state_dict()
+    weights = load_model(checkpoint, verify=False).state_dict()  # it was
     try:
         run.model.load_state_dict(weights)
     except RuntimeError as error:  # of before checkpoints recorded their recipe

@@ -1,0 +1,109 @@
+"""What libraries do with what is damaged or too large is said in words, and settings that were examples work."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.makers.console import here
+from tests.makers.models import ENTRIES, LETTERS
+from yanmo.config import TokenizerConfig
+from yanmo.errors import TokenizerError
+from yanmo.tokenizer import library, read_tokenizer
+from yanmo.tokenizer.library import LibraryTokenizer
+from yanmo.tokenizer.spec import tokenizer_json
+
+
+class Panic(BaseException):
+    """What a panic of Rust is to Python."""
+
+
+def spec_with(charsmap: bytes) -> dict[str, Any]:
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], *([c, -1.0] for c in LETTERS)]}
+    table = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
+    return tokenizer_json({"<unk>": 0}, model, normalizer=table)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 8, 100])
+@pytest.mark.parametrize("value", [0, 0x41, 0xFF])
+def test_a_damaged_table_of_characters_is_an_error_or_harmless(size: int, value: int, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    for header in (b"", (4).to_bytes(4, "little"), (1 << 20).to_bytes(4, "little")):
+        path.write_text(json.dumps(spec_with(header + bytes([value]) * size)), encoding="utf-8")
+        try:
+            found = read_tokenizer(path, TokenizerConfig(end_token="<unk>"))
+            found.encode("Ａ龘，他说：é")
+        except TokenizerError as error:
+            assert error.where and error.mend
+
+
+def test_a_panic_while_a_text_is_encoded_or_decoded_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_with(b"")
+    spec["normalizer"] = None
+    tokenizer = LibraryTokenizer(spec, "<unk>", "somewhere")
+
+    class Broken:
+        encode_special_tokens = True
+
+        def encode_batch_fast(self, parts: list[str], add_special_tokens: bool) -> None:
+            raise Panic("index out of bounds")
+
+        def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+            raise Panic("index out of bounds")
+
+    monkeypatch.setattr(tokenizer, "_library", Broken())
+    for use in (lambda: tokenizer.encode("他"), lambda: tokenizer.decode([1])):
+        with pytest.raises(TokenizerError, match="index out of bounds") as caught:
+            use()
+        assert caught.value.where == "somewhere"
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_who_stops_the_program_stops_it(end: type[BaseException]) -> None:
+    with pytest.raises(end), library.fence("here"):
+        raise end
+
+
+@pytest.mark.parametrize("setting", ["vocab_size", "reserved_tokens"])
+@pytest.mark.parametrize("kind", ["bpe", "char", "unigram"])
+def test_more_tokens_than_any_model_has_are_refused_before_a_library_sees_them(
+    setting: str, kind: str, novel: Path
+) -> None:
+    for value in (10**8, 2**63, 1048577):
+        done = here("tokenizer", "train", str(novel), "--kind", kind, f"tokenizer.{setting}={value}")
+        assert done.returncode == 2
+        assert setting in done.stderr
+
+
+def test_fewer_tokens_than_asked_for_are_explained() -> None:
+    Path("short.txt").write_text("山高水长" * 20, encoding="utf-8")
+    for kind in ("char", "bpe"):
+        done = here("tokenizer", "train", "short.txt", "--kind", kind, "--vocab-size", "3000", "--out", kind)
+        assert done.returncode == 0, done.stderr
+        assert "of 3,000 tokens asked for the text gives" in done.stdout
+
+
+def test_the_documented_line_end_is_read_and_written(tmp_path: Path) -> None:
+    file = tmp_path / "vocab.txt"
+    file.write_text("\n".join(ENTRIES), encoding="utf-8")
+    found = read_tokenizer(file, TokenizerConfig(newline_token="[SEP]"))
+    assert found.decode(found.encode("他说\n我们")) == "他说\n我们"
+    assert found.end_of_text == ENTRIES.index("[CLS]")
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        {"newline_token": "[SEP]", "end_token": "[SEP]"},
+        {"newline_token": "[MASK]", "start_token": "[MASK]"},
+        {"newline_token": "[CLS]", "end_token": "[CLS]"},
+        {"newline_token": "[UNK]"},
+    ],
+)
+def test_an_entry_has_one_part_to_play(roles: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "vocab.txt"
+    file.write_text("\n".join(ENTRIES), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="is to be a line end"):
+        read_tokenizer(file, TokenizerConfig(**roles))  # type: ignore[arg-type]
