@@ -122,7 +122,7 @@ BANNER_TRIGGERS = (
         "书签",
         "本小说",
     ),
-    *("本章", "下一章", "温馨提示", "群：", "群:", "公众号", "浏览器", "模式", "手打"),
+    *("本章", "温馨提示", "群："),
 )
 """One of these stands in every banner: looking for a word is much faster than for a pattern."""
 MAX_BANNER = 160

@@ -18,6 +18,8 @@ from yanmo.text.markup import BLOCKS, SILENT, VERBATIM
 
 MISREAD = re.compile(f"[\xc0-\xff][{READ_AS_LATIN}]")
 """Bytes read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
+HEAD = 1000
+"""Characters within which HZ or escapes begin, where most of a text is written so."""
 GBK_MOJIBAKE = re.compile("[锛銆鈥鐨鏄涓浜鎴鍦鍙鍚鏂鏈閫紝槸狅]")
 """UTF-8 read as GBK: ， 。 “ 的 是 一 人 我… become one of these, which no Chinese text has often."""
 MIN_GBK_MOJIBAKE = 2
@@ -94,10 +96,10 @@ def mojibake(text: str) -> str:
     """
     if MISREAD.search(text):
         text = as_chinese(text)
-    if MISREAD.search(text):
-        text = _ftfy()(text)
-    text = hz(text) if "~{" in text else text
-    text = escapes(text) if "\\u" in text else text
+        text = _ftfy()(text) if MISREAD.search(text) else text
+    head = text if text.isascii() else text[:HEAD]
+    text = hz(text) if "~{" in head else text
+    text = escapes(text) if "\\u" in head else text
     if GBK_MOJIBAKE.search(text):
         text = "\n".join(map(_as_utf_8, text.split("\n")))
     return text

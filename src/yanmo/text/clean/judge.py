@@ -174,16 +174,15 @@ def measure(text: str) -> Measures:
     """What ``quality`` goes by."""
     sample = _sample(text)
     kinds: Counter[str] = Counter()
-    byte_like = 0
     for character, number in Counter(sample).items():
         kinds[_kind(character)] += number
-        byte_like += number if "\x80" <= character <= "\xff" else 0
     visible = kinds.total() - kinds["space"]
     hanzi, total = kinds["common"] + kinds["rare"], max(visible, 1)
+    byte_like = kinds["byte letter"] + kinds["byte symbol"]
     data = sample.encode("utf-8", "surrogatepass")
     return Measures(
         visible,
-        letters=1 - (kinds["symbol"] + kinds["lost"]) / total,
+        letters=1 - (kinds["symbol"] + kinds["byte symbol"] + kinds["lost"]) / total,
         digits=kinds["digit"] / total,
         common=kinds["common"] / hanzi if hanzi >= ENOUGH_LETTERS else 1.0,
         lost=kinds["lost"] / total if kinds["lost"] > FEW_LOST else 0.0,
@@ -203,7 +202,8 @@ def _kind(character: str) -> str:
         return "common" if character in common_characters() else "rare"
     if character == "\ufffd" or PRIVATE.match(character):
         return "lost"
-    return "letter" if character.isalpha() else "symbol"
+    kind = "letter" if character.isalpha() else "symbol"
+    return f"byte {kind}" if "\x80" <= character <= "\xff" else kind
 
 
 def _sample(text: str) -> str:

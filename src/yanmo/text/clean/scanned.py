@@ -35,8 +35,9 @@ def _table() -> dict[int, str]:
 
 ORDINARY = _table()
 """Radicals, compatibility ideographs, ligatures and upright marks, and what each looks like."""
-ODD_RANGES = ((0x2E80, 0x2FD5), (0xF900, 0xFB06), (0xFE10, 0xFE48), (0x2F800, 0x2FA1D))
-"""Code points among which they are."""
+ODD_UNITS = np.zeros(1 << 16, bool)
+ODD_UNITS[[int.from_bytes(chr(code).encode("utf-16-be")[:2], "big") for code in ORDINARY]] = True
+"""Which units of UTF-16 one of them begins with."""
 RADICAL = re.compile("[\u2e80-\u2fd5]")
 COMPATIBILITY = re.compile("[\uf900-\ufb06\ufe10-\ufe19\ufe30-\ufe48\U0002f800-\U0002fa1d]")
 
@@ -68,8 +69,7 @@ def ordinary(text: str) -> str:
 
 def _has_odd_form(text: str) -> bool:
     """Whether one is in a text; a pattern with so wide a class would take ten times as long."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    return any(bool((points - np.uint32(first) <= last - first).any()) for first, last in ODD_RANGES)
+    return bool(ODD_UNITS[np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")].any())
 
 
 @dataclass(frozen=True)
