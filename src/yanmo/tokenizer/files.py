@@ -134,7 +134,7 @@ def added_beside(file: Path) -> list[tuple[str, int, bool]]:
 
 
 def _json_beside(file: Path) -> dict[str, Any]:
-    """What a file says that may be missing; tokenizer_config.json may be torn, too: rows and tokens are compared."""
+    """What a file says that may be missing; or torn, if it is tokenizer_config.json."""
     with contextlib.suppress(*([TokenizerError] if file.name == "tokenizer_config.json" else [])):
         return _json(file) if file.is_file() else {}
     return {}
