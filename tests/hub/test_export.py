@@ -110,9 +110,9 @@ def test_a_comparison_that_fails_deletes_nothing_and_says_the_numbers(
 
 
 def spoiled(write: object) -> object:
-    def spoil(folder: Path, config: object, weights: dict[str, object], tokenizer: object) -> None:
+    def spoil(folder: Path, config: object, weights: dict[str, object], *rest: object) -> None:
         weights = {n: t * 1.5 if n.endswith("out.weight") else t for n, t in weights.items()}  # type: ignore[operator]
-        write(folder, config, weights, tokenizer)  # type: ignore[operator]
+        write(folder, config, weights, *rest)  # type: ignore[operator]
 
     return spoil
 

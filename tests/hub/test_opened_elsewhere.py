@@ -47,6 +47,9 @@ def test_the_model_takes_all_that_its_tokenizer_gives(family: str, kind: str, tm
 def test_what_pads_is_no_token_of_any_text_and_does_not_end_one(kind: str, tmp_path: Path) -> None:
     tokenizer = TOKENIZERS[kind]()
     _, cutter = opened(our_folder(tmp_path / "m", drawn(small("gpt2", tokenizer)), tokenizer))
+    if kind == "unigram":  # one whose byte pieces are found in text that spells them
+        assert cutter.pad_token is None
+        return
     everything = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x11000)])) + cutter.pad_token
     assert cutter.pad_token_id not in {*tokenizer.encode(everything).tolist(), tokenizer.end_of_text}
     assert cutter.pad_token_id not in cutter(everything, add_special_tokens=False)["input_ids"]

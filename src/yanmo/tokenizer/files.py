@@ -120,7 +120,7 @@ def added_beside(file: Path) -> list[tuple[str, int, bool]]:
     are special stands in special_tokens_map.json.
     """
     names = ("added_tokens.json", "tokenizer_config.json", "special_tokens_map.json")
-    older, about, named = (_json(path) if (path := file.with_name(n)).is_file() else {} for n in names)
+    older, about, named = (_json_beside(file.with_name(name)) for name in names)
     special = {_content(said) for said in (*_named_tokens(named), *_named_tokens(about))}
     found = {text: (number, text in special) for text, number in older.items()}
     try:
@@ -131,6 +131,13 @@ def added_beside(file: Path) -> list[tuple[str, int, bool]]:
     if strange := [text for text, (n, _) in found.items() if type(n) is not int or n < 0 or not text]:
         raise TokenizerError(f"the token {strange[0]!r} was added with no id", str(file), AGAIN)
     return [(text, number, is_special) for text, (number, is_special) in found.items()]
+
+
+def _json_beside(file: Path) -> dict[str, Any]:
+    """What a file says that may be missing; or torn, if it is tokenizer_config.json."""
+    with contextlib.suppress(*([TokenizerError] if file.name == "tokenizer_config.json" else [])):
+        return _json(file) if file.is_file() else {}
+    return {}
 
 
 def _named_tokens(about: dict[str, Any]) -> list[Any]:

@@ -153,9 +153,12 @@ class LibraryTokenizer:
         write_tokenizer(folder, self.spec, model_max_length, chat_template, more, self._unused())
 
     def _unused(self) -> str | None:
-        """The token of the byte 0xFF, which no UTF-8 text has."""
-        byte = b"\xff"
-        return self._texts[self._bytes.index(byte)] if self._bytes and byte in self._bytes else None
+        """The token of the byte 0xFF, which no UTF-8 text has, unless a text may spell its name."""
+        if not self._bytes or b"\xff" not in self._bytes:
+            return None
+        token = self._bytes.index(b"\xff")
+        text = self._texts[token] or ""
+        return None if token in self.encode(text) else text
 
 
 class ByteStream:
