@@ -66,6 +66,7 @@ def test_a_separator_parts_documents_and_counts_add_up(tmp_path):
     assert len(plain) == 3 and plain[0].text.count("<|endoftext|>") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_inspect_and_plan_say_it_and_clean_drops_it(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -13,6 +13,7 @@ from yanmo.config import Recipe
 from yanmo.errors import ConfigError
 from yanmo.model.shape import GPTConfig
 from yanmo.recipe import load_recipe
+from yanmo.train.decide import seconds_of_saving
 from yanmo.train.plan import Text, describe, forecast
 from yanmo.train.probe import Speed
 
@@ -142,7 +143,7 @@ def test_the_lines_say_what_was_chosen_and_name_the_convention() -> None:
     ("settings", "steps", "seconds_per_step", "said"),
     [
         (("train.epochs=5",), None, 319.0, "about 9 days 0 h on this CPU: 5 min 19 s for each step"),
-        (("train.max_steps=1000",), None, 0.05, "about 50 s on this CPU: 50 ms for each step"),
+        (("train.max_steps=1000",), None, 0.05, "about 1 min 04 s on this CPU: 50 ms for each step"),
         (("train.max_steps=1000", "train.minutes=10"), 400, 1.5, "about 10 min 00 s on this CPU: 1.5 s for each"),
         (("train.max_steps=7200", "train.device=cuda"), None, 1.0, "about 2 h 00 min on cuda of this machine: 1.0 s"),
     ],
@@ -161,8 +162,11 @@ def test_how_long_it_takes_is_said_where_it_was_measured(
 
 
 def test_evaluations_count_as_time() -> None:
-    asked, slow = recipe("train.max_steps=10"), Speed(1.0, 5000.0)
-    assert forecast(asked, DOUPO, TEXT, speed=slow).seconds == pytest.approx(10 + 10 * 50_000 / 15_000)
+    slow, saving_s = Speed(1.0, 5000.0), seconds_of_saving(recipe(), DOUPO)
+    for interval, evaluations in ((10, 1), (4, 3), (1, 10)):
+        asked = recipe("train.max_steps=10", f"train.eval_interval={interval}")
+        seconds = 10 + evaluations * (50_000 / 15_000 + saving_s)
+        assert forecast(asked, DOUPO, TEXT, speed=slow).seconds == pytest.approx(seconds)
 
 
 @pytest.fixture
@@ -184,7 +188,7 @@ def test_plan_names_the_minutes_nobody_asked_for_and_the_steps_they_buy(
     done = here("plan", "novel.txt", "--json")
     found = json.loads(done.stdout)
     assert found["seconds_per_step"] == 0.05 and found["seconds"] == pytest.approx(600, rel=0.01)
-    assert found["steps"] == pytest.approx(600 / 0.05, rel=0.01) and found["passes"] > 1
+    assert found["steps"] == pytest.approx(600 / 0.05, rel=0.05) and found["passes"] > 1
     assert {(one.train.precision, one.train.compile) for one in timed} == {("float32", False)}
     lines = here("plan", "novel.txt").stdout
     assert "within 10 minutes, as no length is named (train.minutes)" in lines
@@ -194,13 +198,13 @@ def test_plan_names_the_minutes_nobody_asked_for_and_the_steps_they_buy(
 
 
 @pytest.mark.parametrize(
-    ("length", "steps"), [("train.max_steps=600", 600), ("train.epochs=2", 0), ("train.minutes=1", 1190)]
+    ("length", "steps"), [("train.max_steps=600", 600), ("train.epochs=2", 0), ("train.minutes=1", 1100)]
 )
 def test_plan_says_how_long_a_recipe_takes(novel: Path, timed: list[Recipe], length: str, steps: int) -> None:
     done = here("plan", "novel.txt", length, "--json")
     found = json.loads(done.stdout)
     assert not steps or found["steps"] == pytest.approx(steps, rel=0.02)
-    assert found["seconds"] == pytest.approx(found["steps"] * 0.05, rel=0.1)
+    assert found["seconds"] == pytest.approx(found["steps"] * 0.05, rel=0.15, abs=3)
     assert "no length is named" not in here("plan", "novel.txt", length).stdout
 
 

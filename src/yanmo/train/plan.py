@@ -19,7 +19,14 @@ from yanmo.log import counted, span
 from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import GPT, count_active, count_between, count_parameters
 from yanmo.model.shape import GPTConfig
-from yanmo.train.decide import MANY_PASSES, passes, seconds_of_evaluation, step_limit, usual_rate
+from yanmo.train.decide import (
+    MANY_PASSES,
+    passes,
+    seconds_of_evaluation,
+    seconds_of_saving,
+    step_limit,
+    usual_rate,
+)
 from yanmo.train.optim import hidden_matrices
 from yanmo.train.probe import Speed
 
@@ -110,7 +117,7 @@ def forecast(
         memory_bytes=memory_bytes(recipe, config, parameters),
         cache_bytes=4 * config.cached_values,
         disk_bytes=disk_bytes(recipe, config, parameters, samples / windows if samples else 0),
-        seconds=seconds_of(recipe, steps, speed, text) if speed and steps else None,
+        seconds=seconds_of(recipe, config, steps, speed, text) if speed and steps else None,
         seconds_per_step=speed.seconds_per_step if speed else None,
         warnings=(),
     )
@@ -118,10 +125,11 @@ def forecast(
     return Forecast(**{**vars(found), "warnings": warnings})
 
 
-def seconds_of(recipe: Recipe, steps: int, speed: Speed, text: Text) -> float:
+def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: Text) -> float:
     """How long so many steps take with their evaluations; never longer than the clock lets them."""
     evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
-    seconds = steps * speed.seconds_per_step + evaluations * seconds_of_evaluation(speed, text.val_tokens)
+    pause_s = seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)
+    seconds = steps * speed.seconds_per_step + evaluations * pause_s
     return min(seconds, 60 * (recipe.train.minutes or math.inf))
 
 
