@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yanmo.checkpoint import run_of
-from yanmo.config import Recipe
+from yanmo.config import SECTIONS, Recipe
 from yanmo.model.config_json import ARCHITECTURES
 from yanmo.model.gpt import GPT, count_active, count_parameters
 from yanmo.records import Manifest, read_record
@@ -118,7 +118,7 @@ def _results(metrics: tuple[dict[str, Any], ...], lossless: bool) -> str:
 def _settings(recipe: Recipe) -> str:
     """The recipe as TOML, without where its text and vocabulary lay on somebody's disk."""
     parts = []
-    for section, values in recipe.model_dump(exclude_none=True, exclude={"decided"}).items():
+    for section, values in recipe.model_dump(exclude_none=True, include={*SECTIONS}).items():
         kept = {key: value for key, value in values.items() if key not in PLACES and value not in ("", ())}
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in kept.items()]
         parts.append("\n".join([f"[{section}]", *lines]))
