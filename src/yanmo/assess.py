@@ -103,32 +103,19 @@ def assess(
     place = find_device(device, "--device")
     model, tokenizer = load_model_and_tokenizer(folder, verify)
     model.to(place)
-    window = model.config.block_size
-    if stride is not None and stride > window:
-        raise ConfigError(
-            f"--stride {stride} is larger than the model's window of {window}",
-            where="--stride",
-            mend=f"choose at most {window}",
-        )
-    stride = stride or max(window // 2, 1)
+    window, end = model.config.block_size, tokenizer.end_of_text
+    stride = stride_within(window, stride)
     recipe = recorded_recipe(folder)
     if recipe and recipe.data.document_mask:
-        model.separator = tokenizer.end_of_text
+        model.separator = end
     own = training_text(recipe, tokenizer, voice)
     config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
-    if corpus:
-        ids, lost = read_tokens(config, tokenizer)
-        characters, lossy = lost.characters, bool(lost.total)
-    elif own is not None:
-        lossy = own.is_lossy
-        ids = own.shards.val.slice(0, len(own.shards.val))
-        characters = own.shards.manifest["splits"]["val"]["characters"]
-    else:
+    if not corpus and own is None:
         sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
         raise ConfigError(
             "no text is named, and the run's own is not at hand", f"{folder}: {sought}", "--corpus TEXT"
         )
-    end = tokenizer.end_of_text
+    ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
     keep_freed_memory()
     with Progress(voice, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
         evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
@@ -146,6 +133,27 @@ def assess(
     )
 
 
+def stride_within(window: int, stride: int | None) -> int:
+    """Tokens between windows: as asked, else half a window.
+
+    Raises:
+        ConfigError: tokens between two windows would not be counted.
+    """
+    if stride is not None and stride > window:
+        raise ConfigError(
+            f"--stride {stride} is larger than the model's window of {window}",
+            where="--stride",
+            mend=f"choose at most {window}",
+        )
+    return stride or max(window // 2, 1)
+
+
+def held_out(own: Prepared) -> tuple[Ids, int, bool]:
+    """The held-out text of a run: its tokens, its characters, and whether some were lost."""
+    val = own.shards.val
+    return val.slice(0, len(val)), own.shards.manifest["splits"]["val"]["characters"], own.is_lossy
+
+
 def training_text(recipe: Recipe | None, tokenizer: Tokenizer, voice: Voice) -> Prepared | None:
     """The run's prepared text, from the cache or made again; None where its files are gone or changed."""
     if recipe is None:
@@ -157,8 +165,8 @@ def training_text(recipe: Recipe | None, tokenizer: Tokenizer, voice: Voice) -> 
     return found if found.tokenizer.fingerprint == tokenizer.fingerprint else None
 
 
-def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, Lost]:
-    """A corpus as one row of tokens, each document ended, and what of its characters was lost."""
+def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, int, bool]:
+    """A corpus as one row of tokens, each document ended; its characters, and whether some were lost."""
     parts, lost = [], Lost()
     for document in read_documents(corpus):
         ids = tokenizer.encode(document.text)
@@ -167,4 +175,4 @@ def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, Lost]:
         parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
     if not parts:
         raise DataError("the corpus holds no text", where=", ".join(corpus.path), mend="name another")
-    return np.concatenate(parts), lost
+    return np.concatenate(parts), lost.characters, bool(lost.total)

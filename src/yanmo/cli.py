@@ -359,8 +359,7 @@ def generate(
     else:
         samples = stream_to_stdout(model, tokenizer, asked, config, special)
     if save:
-        files = save_samples(save, samples, config, folder, model)
-        note(saved(files, len(samples)))
+        note(saved(save_samples(save, samples, config, folder, model), len(samples)))
 
 
 @app.command()
