@@ -71,8 +71,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             group = group or GROUPS["train"]
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
+        if group == GROUPS["train"]:
+            item.fixturenames.insert(0, "optimizers")  # type: ignore[attr-defined]  # not in a test's time
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("property")
+
+
+@pytest.fixture(scope="session")
+def optimizers() -> None:
+    """The first optimizer that is made imports torch's compiler, for three seconds."""
+    import torch._dynamo  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

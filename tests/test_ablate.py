@@ -83,9 +83,13 @@ def test_decisions_are_read_from_a_recipe() -> None:
     assert found["train.short_windows"] is None  # nothing decided it
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("models")
 def test_a_run_leaves_a_row_with_its_seconds_and_decisions(
-    novel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    novel: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     table, settings = Path("table.jsonl"), [text for text in TINY if "max_steps" not in text]

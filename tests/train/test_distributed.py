@@ -241,9 +241,10 @@ def test_what_torch_says_of_a_lost_connection_is_one_sentence(monkeypatch: pytes
 
 
 def test_a_rank_whose_launcher_is_gone_already_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = threading.Event()
-    monkeypatch.setattr(os, "kill", lambda pid, number: ended.set())
-    monkeypatch.setattr(os, "_exit", lambda code: None)
+    told: list[int] = []
+    ended = threading.Event()  # the last thing a watch does: none of them outlives this test
+    monkeypatch.setattr(os, "kill", lambda pid, number: told.append(number))
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
     monkeypatch.setattr("yanmo.workers.SHUTDOWN_SECONDS", 0)
     follow_launcher()
     assert not ended.wait(0.2), "this is no rank"
@@ -251,7 +252,7 @@ def test_a_rank_whose_launcher_is_gone_already_is_told_by_its_number(monkeypatch
     follow_launcher(seconds=0.01)
     assert not ended.wait(0.2), "the launcher lives"
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert ended.wait(10)
+    assert ended.wait(10) and told == [signal.SIGTERM]
     ended.clear()
     follow_launcher()  # now its parent is another one from the first moment on
-    assert ended.wait(10)
+    assert ended.wait(10) and told == 2 * [signal.SIGTERM]
