@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # two workers; tests that load the same heavy library go to one of them
-TESTS := $(BIN)/python -m pytest -n 2 --dist loadgroup
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
 .PHONY: quickstart test test-slow test-long test-nightly test-compile test-interop bench-gpu check docs clean
 
