@@ -9,8 +9,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# two workers; tests that load the same heavy library go to one of them
-TESTS := $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
+# two workers; tests that load the same heavy library go to one of them, where they take no longer than that
+PYTEST := $(BIN)/python -m pytest -n 2 --max-worker-restart 0
+TESTS := $(PYTEST) --dist loadgroup
+LONG := $(PYTEST) --dist worksteal
 
 .PHONY: quickstart test test-slow test-long test-nightly test-compile test-interop bench-gpu check docs clean
 
@@ -24,10 +26,10 @@ test-slow: $(VENV)/installed-dev
 	$(TESTS) -m "slow and not long and not nightly and not compiler and not interop"
 
 test-long: $(VENV)/installed-dev
-	$(TESTS) -m "long and not nightly"
+	$(LONG) -m "long and not nightly"
 
 test-nightly: $(VENV)/installed-dev
-	$(if $(SEED),YANMO_TEST_SEED=$(SEED)) $(TESTS) -m "nightly or property"
+	$(if $(SEED),YANMO_TEST_SEED=$(SEED)) $(LONG) -m "nightly or property"
 
 test-compile: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m compiler
