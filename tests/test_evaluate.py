@@ -74,6 +74,7 @@ def test_reference_lines_are_what_counting_gives(tmp_path: Path, voice: Voice) -
     assert lines.uniform > lines.unigram > lines.bigram - 0.2
 
 
+@pytest.mark.slow
 def test_the_demo_corpus_has_a_floor_below_its_bigram_line(voice: Voice) -> None:
     done = prepare(CorpusConfig(path=("yanmo:demo",)), TokenizerConfig(), DataConfig(), 128, voice)
     lines = reference_lines(done.shards, done.tokenizer.vocab_size, done.tokenizer.end_of_text)

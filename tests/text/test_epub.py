@@ -217,6 +217,7 @@ def test_broken_bytes_of_a_page_are_counted(tmp_path: Path) -> None:
     assert counts.undecodable_bytes == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hostile", ["<a ", '<a b="', "<!--", "<a", "</a", "<a b='\"", "&", "<a>", 'a="', "<a x=\"'\" '"]
 )

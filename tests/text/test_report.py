@@ -80,6 +80,7 @@ def test_a_line_repeated_within_one_document_is_not_told_as_of_many(tmp_path):
     assert not any("documents:" in line for line in report_lines(found))
 
 
+@pytest.mark.slow
 def test_the_embedded_corpus_can_be_looked_at_too():
     found = inspect(load_cleaning(["dedup.near=0"], ["yanmo:demo"]), None, Voice(is_main=False))
     assert found.documents == demo.STORY_COUNT and not found.dropped.get("garbled")

@@ -139,6 +139,7 @@ def test_weights_of_a_moe_bring_their_biases(novel: Path, trained: Trained, voic
     assert first.abs().max() > 1.1 * BIAS_STEP
 
 
+@pytest.mark.slow
 def test_attention_may_stay_within_documents(novel: Path, voice: Voice) -> None:
     texts = Path("texts.jsonl")
     lines = novel.read_text(encoding="utf-8").splitlines()

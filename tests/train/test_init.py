@@ -17,6 +17,7 @@ from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_from_weights(novel: Path, trained: Trained, voice: Voice) -> None:
     first = trained("first")
     other = Path("other.txt")

@@ -22,6 +22,7 @@ def plan_of(folder: Path) -> Plan:
     return read_plan(folder)
 
 
+@pytest.mark.slow
 def test_epochs_and_strides_give_the_steps(trained: Trained) -> None:
     more = ("train.epochs=1.5", "data.stride=8", "train.max_steps=100000", "train.eval_interval=500")
     result = trained(RUN, *more)

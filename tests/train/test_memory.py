@@ -45,6 +45,7 @@ def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, at: int, rows: int) -> No
     monkeypatch.setattr(memory, "training_step", stepping)
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_the_step_is_done_again(
     novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:

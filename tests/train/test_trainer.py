@@ -360,6 +360,7 @@ def test_a_resolved_recipe_can_be_run_again(trained: Trained, voice: Voice) -> N
     assert weights(Path("again")) == weights(RUN)
 
 
+@pytest.mark.slow
 def test_a_resolved_recipe_with_another_setting_is_decided_anew(trained: Trained, voice: Voice) -> None:
     """In a new run; the same recipe in the old folder makes that one longer, with its decisions."""
     from yanmo.recipe import load_recipe
