@@ -104,7 +104,7 @@ SIBLINGS = {
     "text.pieces": {"text.damage", "text.elements", "text.encodings", "text.fields", "text.records"},
     "text.containers": {"text.encodings", "text.kinds", "text.records"},
     "text.tables": {"text.containers", "text.encodings", "text.fields", "text.records"},
-    "text.markup": {"text.containers", "text.damage", "text.records"},
+    "text.markup": {"text.containers", "text.damage", "text.elements", "text.records"},
     "text.epub": {"text.containers", "text.elements", "text.encodings", "text.markup", "text.records"},
     "text.demo": {"text.demo_lexicon"},
     "text.crawl.addresses": {"text.crawl.profile"},

@@ -23,7 +23,7 @@ from yanmo.cli_tokenizer import app as tokenizer_app
 from yanmo.cli_words import Verb, run_name, unforeseen
 from yanmo.errors import ConfigError, YanmoError
 from yanmo.log import guarded
-from yanmo.storage import is_file, is_there
+from yanmo.storage import free_bytes, is_file, is_there
 
 if TYPE_CHECKING:
     from yanmo.config import Recipe, SampleConfig
@@ -265,7 +265,7 @@ def plan(
 
     recipe, _ = read_recipe(arguments or [])
     with Voice() as voice:
-        recipe, config, found = plan_run(recipe, voice, free_bytes())
+        recipe, config, found = plan_run(recipe, voice, free_bytes(Path()))
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
@@ -465,13 +465,6 @@ def devices_named(recipe: "Recipe", folder: Path) -> int:
     if device is None and is_file(recorded):
         device = load_recipe(recorded).train.device
     return len((device or "").split(","))
-
-
-def free_bytes() -> int:
-    """Room on the disk of the current folder."""
-    import shutil
-
-    return shutil.disk_usage(".").free
 
 
 def write_to_stdout(run: Path, given: dict[str, Any]) -> None:

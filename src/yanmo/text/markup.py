@@ -11,7 +11,6 @@ What goes to a library is put together again from these pieces, so that it reads
 """
 
 import contextlib
-import html
 import logging
 import re
 from collections import defaultdict
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from yanmo.text.containers import read_whole
 from yanmo.text.damage import decode_page
+from yanmo.text.elements import unescaped
 from yanmo.text.records import UNDECODABLE, NeedsExtra, Record, Unusable
 
 BLOCK_NAMES = (
@@ -209,16 +209,8 @@ class Scanner:
         return (self._source.find(">", at) + 1) or len(self._source)
 
 
-def _characters(text: str) -> str:
-    """A text with its references resolved; one to a number of thousands of digits stays as it is."""
-    try:
-        return html.unescape(text)
-    except ValueError:
-        return text
-
-
 def _text(source: str) -> Piece:
-    return Piece(source.replace("<", "&lt;"), _characters(source))
+    return Piece(source.replace("<", "&lt;"), unescaped(source))
 
 
 def _tag(name: str, source: str = "", begins: bool = False, ends: bool = False) -> Piece:
@@ -366,7 +358,7 @@ def _attributes(tag: str) -> dict[str, str]:
     """The first attributes of a tag; of two with one name the first."""
     found: dict[str, str] = {}
     for match in islice(ATTRIBUTE.finditer(tag), 1, 1 + MAX_ATTRIBUTES):
-        found.setdefault(match[1].lower(), _characters((match[2] or "").strip("\"'")))
+        found.setdefault(match[1].lower(), unescaped((match[2] or "").strip("\"'")))
     return found
 
 

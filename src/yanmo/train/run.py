@@ -221,7 +221,7 @@ def write_records(folder: Path, recipe: Recipe, plan: Plan, corpus: dict[str, An
         raise ConfigError(f"{name} is not read as it was written", str(folder), mend)
 
 
-def plan_run(asked: Recipe, voice: Voice, free_bytes: int) -> tuple[Recipe, GPTConfig, Forecast]:
+def plan_run(asked: Recipe, voice: Voice, free_bytes: int | None) -> tuple[Recipe, GPTConfig, Forecast]:
     """What a run of ``asked`` would be; nothing is written down, and nothing begun."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, voice)
