@@ -200,9 +200,11 @@ def why_strange(text: str, encoding: str = "") -> str:
     private = 0 if is_unicode else len(PRIVATE.findall(text))
     if private > max(MAX_PRIVATE_SHARE * len(text), FEW):
         return f"{private / len(text):.0%} of its characters are private-use ones"
-    illegal = LOW_CONTROL if is_unicode and BYTES_OF_TEXT.search(text) else ILLEGAL
-    controls = len(illegal.findall(text.replace("\r", "")))
-    if controls > max(MAX_CONTROL_SHARE * len(text), FEW):
+    most, unified = max(MAX_CONTROL_SHARE * len(text), FEW), text.replace("\r", "")
+    controls = len(ILLEGAL.findall(unified))
+    if controls > most and is_unicode and BYTES_OF_TEXT.search(text):
+        controls = len(LOW_CONTROL.findall(unified))
+    if controls > most:
         return f"{controls / len(text):.0%} of its characters are control characters"
     return ""
 
