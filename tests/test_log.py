@@ -61,6 +61,14 @@ def test_progress_says_how_far_and_how_long_still() -> None:
     assert stream.getvalue().startswith("reading   25%  0 s left")
 
 
+def test_progress_says_no_time_before_it_can_know_one() -> None:
+    stream = io.StringIO()
+    with Progress(Voice(stream), "cleaning", total=50_000_000) as progress:
+        progress.advance(30)  # a small document, and the processes have only just started
+    assert "cleaning    0%" in stream.getvalue()
+    assert "left" not in stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

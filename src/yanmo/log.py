@@ -123,6 +123,8 @@ class Voice:
 
 
 MEGABYTE = 1_000_000
+MIN_SHARE = 0.01
+"""Of the work that is done before it says how long the rest takes."""
 
 
 class Progress:
@@ -142,7 +144,8 @@ class Progress:
         share = min(self._done / self._total, 1.0)
         rate = max(self._done - self._skipped, 1e-9) / max(time.monotonic() - self._start, 1e-9)
         speed = f"  {rate / MEGABYTE:.1f} MB/s" if self._total > MEGABYTE else ""
-        self._voice.live(f"{self._what}  {share:4.0%}{speed}  {span((1 - share) * self._total / rate)} left")
+        left = f"{speed}  {span((1 - share) * self._total / rate)} left" if share >= MIN_SHARE else ""
+        self._voice.live(f"{self._what}  {share:4.0%}{left}")
 
     def skip(self, amount: float) -> None:
         """Count what was done before, which says nothing about the speed."""
