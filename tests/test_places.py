@@ -122,6 +122,7 @@ def test_a_record_that_is_not_read_as_it_was_written_ends_the_run_before_it_begi
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", ["中文".encode("gb18030"), "雨夜".encode("big5"), b"\xff\xfe"])
 def test_a_text_whose_name_is_no_utf8_is_trained_on_and_opened_again(raw: bytes) -> None:
     file = Path(os.fsdecode(raw + b".txt"))

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,21 @@ def stopped(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
     StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
         train(tiny_recipe("novel.txt", more=more), RUN, Voice(io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stopped") / "run"
+
+
+@pytest.fixture
+def stopped_run(novel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped after ten steps: trained once, and copied from then on."""
+    if kept.exists():
+        shutil.copytree(kept, RUN, symlinks=True)
+    else:
+        stopped(monkeypatch)
+        shutil.copytree(RUN, kept, symlinks=True)
 
 
 def edit(name: str, pattern: str, by: str) -> None:
@@ -55,9 +71,8 @@ def again() -> Recipe:
     ],
 )
 def test_a_changed_digit_of_the_recipe_is_named(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, key: str, value: str
+    voice: Voice, stopped_run: None, key: str, value: str
 ) -> None:
-    stopped(monkeypatch)
     edit("recipe.toml", rf"^{key} = [^ ]+", f"{key} = {value}")
     with pytest.raises(CheckpointError, match=rf"\.{key}={value}.*step-00000010") as caught:
         train(again(), RUN, voice)
@@ -80,9 +95,8 @@ def test_a_changed_digit_of_the_recipe_is_named(
     ],
 )
 def test_a_record_that_somebody_changed_is_an_error_that_names_it(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, name: str, pattern: str, by: str
+    voice: Voice, stopped_run: None, name: str, pattern: str, by: str
 ) -> None:
-    stopped(monkeypatch)
     asked = again()
     edit(name, pattern, by)
     with pytest.raises((CheckpointError, ConfigError)) as caught:
@@ -106,10 +120,9 @@ def test_a_plan_without_a_seal_is_bound_by_the_checkpoint_and_the_limit(
 
 
 def test_states_and_plans_of_before_are_read(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, voice: Voice, stopped_run: None
 ) -> None:
     trained("whole")
-    stopped(monkeypatch)
     for folder in newest_first(RUN):
         path = folder / "training" / "state.json"
         state = storage.read_json(path)
@@ -125,9 +138,8 @@ def test_states_and_plans_of_before_are_read(
 
 
 def test_another_shape_is_named_where_the_state_does_not_say(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    voice: Voice, stopped_run: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped(monkeypatch)
     monkeypatch.setattr(run_module, "require_bound", lambda *_: None)
     edit("recipe.toml", "^n_embd = 16", "n_embd = 32")
     with pytest.raises(CheckpointError, match="another shape"):

@@ -31,7 +31,12 @@ FAMILIES = pytest.mark.parametrize("family", [MODERN, UNTIED, MOE], ids=["modern
 
 @pytest.mark.parametrize(
     ("family", "precision"),
-    [(MODERN, "float32"), (UNTIED, "bfloat16"), (MOE, "float32"), (MOE, "bfloat16")],
+    [
+        (MODERN, "float32"),
+        pytest.param(UNTIED, "bfloat16", marks=pytest.mark.slow),
+        (MOE, "float32"),
+        pytest.param(MOE, "bfloat16", marks=pytest.mark.slow),
+    ],
     ids=["modern", "untied", "moe", "moe, bfloat16"],
 )
 def test_a_stopped_run_equals_one_that_was_not(
