@@ -14,7 +14,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.makers.models import LETTERS, NanoGPT, char_tokenizer, nanogpt_checkpoint, our_folder, reader
+from tests.makers.models import (
+    LETTERS,
+    NanoGPT,
+    char_tokenizer,
+    drawn,
+    nanogpt_checkpoint,
+    our_folder,
+    reader,
+    small,
+)
+from yanmo.checkpoint import load_model
 from yanmo.config import TokenizerConfig
 from yanmo.errors import CheckpointError, ConfigError, DataError, StorageError, YanmoError
 from yanmo.hub.importer import import_
@@ -372,3 +382,44 @@ def test_a_key_that_asks_for_code_is_passed_over(tmp_path: Path, voice: Voice) -
     assert not Path("exploded").exists()
     assert not (Path("taken") / "evil.py").exists()
     assert "auto_map" not in Path("taken/config.json").read_text(encoding="utf-8")
+
+
+SHAPES = {
+    "gpt2": {"n_embd": 64, "n_layer": 9, "n_positions": 5, "n_inner": 3, "vocab_size": 7},
+    "modern": {"hidden_size": 48, "num_hidden_layers": 9, "num_key_value_heads": 1, "intermediate_size": 3},
+    "moe": {"n_routed_experts": 9, "moe_intermediate_size": 3, "head_dim": 6, "first_k_dense_replace": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "key"), [(family, key) for family, keys in SHAPES.items() for key in keys]
+)
+def test_a_config_that_contradicts_the_weights_is_refused_by_name(
+    family: str, key: str, tmp_path: Path
+) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "m", drawn(small(family, tokenizer)), tokenizer)
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(values | {key: SHAPES[family][key]}), encoding="utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder, verify=False)
+    assert str(folder) in caught.value.where and caught.value.mend
+
+
+@pytest.mark.parametrize("part", [0, 4, 8, 40, 200, -1, -4])
+def test_damaged_weights_are_refused_or_numbers(part: int, tmp_path: Path) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "m", drawn(small("gpt2", tokenizer)), tokenizer)
+    whole = (folder / "model.safetensors").read_bytes()
+    at = part % len(whole)
+    for content in (
+        whole[:at],
+        whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :],
+        whole[:at] + whole[at + 1 :],
+        whole[:at] + b"\xff" + whole[at:],
+    ):
+        (folder / "model.safetensors").write_bytes(content)
+        try:
+            load_model(folder, verify=False)
+        except CheckpointError as error:
+            assert str(folder) in error.where
