@@ -210,6 +210,36 @@ def test_env_prints_what_a_bug_report_needs() -> None:
     assert "torch" in yanmo("env").stdout
 
 
+def test_a_run_folder_alone_goes_on_with_that_run(novel: Path, trained: Trained) -> None:
+    trained(RUN)
+    metrics = (RUN / "metrics.jsonl").read_bytes()
+    for words in (["runs/novel"], ["runs/novel/"], [str(RUN.resolve())], ["--out", "runs/novel"]):
+        done = here("train", *words)
+        assert done.returncode == 0, done.stderr
+        assert "12" in done.stderr
+    assert (RUN / "metrics.jsonl").read_bytes() == metrics
+    longer = here("train", "runs/novel", "train.max_steps=14")
+    assert longer.returncode == 0, longer.stderr
+    assert (RUN / "checkpoints" / "step-00000014").is_dir()
+    assert [path.name for path in Path("runs").iterdir()] == ["novel"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["other.txt", "runs/novel"],
+        ["runs/novel", "--out", "runs/new"],
+        ["runs/novel", "other.txt", "--out", "runs/new"],
+    ],
+)
+def test_a_run_folder_is_no_text(novel: Path, trained: Trained, words: list[str]) -> None:
+    trained(RUN)
+    Path("other.txt").write_bytes(novel.read_bytes())
+    done = here("train", *words)
+    assert done.returncode == 3
+    assert "the folder is a run" in done.stderr and "yanmo train runs/novel, alone" in done.stderr
+
+
 def test_a_dry_run_prints_a_recipe_and_trains_nothing(novel: Path) -> None:
     done = here("train", "novel.txt", "--dry-run", "model.n_layer=3")
     assert done.returncode == 0

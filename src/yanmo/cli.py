@@ -220,8 +220,8 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model on TEXT, or as a RECIPE says. The same command again resumes; a greater
-    train.max_steps, epochs or minutes goes on for longer."""
+    """Train a model on TEXT, or as a RECIPE says. The same command again resumes, and so does the run
+    folder alone; a greater train.max_steps, epochs or minutes goes on for longer."""
     from yanmo.log import Voice
     from yanmo.outputs import require_folder
     from yanmo.recipe import to_toml
@@ -414,8 +414,11 @@ def read_recipe(arguments: list[str], out: Path | None = None) -> tuple["Recipe"
     """
     from yanmo.recipe import load_recipe, recipe_path, split_arguments
     from yanmo.relations import check_relations
+    from yanmo.text.sources import is_run
 
     texts, settings = split_arguments(arguments)
+    if out is None and len(texts) == 1 and is_run(Path(texts[0])):
+        texts, out = [], Path(texts[0])  # go on with that run
     source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None
     if texts and source is None:
         require_text_or_recipe(texts[0])

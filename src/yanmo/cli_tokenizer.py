@@ -27,14 +27,16 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Out = Annotated[Path | None, typer.Option(help="The folder for tokenizer.json. [default: tokenizers/NAME]")]
 Corpus = Annotated[list[str] | None, typer.Option(help="A text to measure on (repeat for more).")]
-Text = Annotated[str, typer.Option("--text", "-t", help="A sentence to show token by token.")]
+Text = Annotated[
+    str | None,
+    typer.Option("--text", "-t", help="A sentence to show token by token. [default: one of the corpus]"),
+]
 Shape = Annotated[
     str, typer.Option(help="LAYERSxWIDTH of the GPT-2 whose parameters the token table is a share of.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there, but no input.")]
 Picture = Annotated[Path | None, typer.Option("--out", help="Save the picture as an .svg file too.")]
 
-SENTENCE = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，👍 GPT-2 写了123个字。"
 USUAL_SHAPE = "12x768"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -116,7 +118,7 @@ def import_(
 def compare(
     tokenizers: Annotated[list[str], typer.Argument(help="Vocabularies: files or folders.")],
     corpus: Corpus = None,
-    text: Text = SENTENCE,
+    text: Text = None,
     shape: Shape = USUAL_SHAPE,
     out: Picture = None,
     force: Force = False,
@@ -126,7 +128,7 @@ def compare(
     from yanmo.cli_corpus import input_paths
     from yanmo.outputs import is_marked, require_file
     from yanmo.tokenizer import kind_of
-    from yanmo.tokenizer.judge import judge
+    from yanmo.tokenizer.judge import judge, telling_line
     from yanmo.tokenizer.show import bars, coloured, heading, losses, table
 
     layers, width = read_shape(shape)
@@ -138,6 +140,7 @@ def compare(
     if as_json:
         print_json([verdict.as_json() for verdict in verdicts])
         return
+    text = text if text is not None else telling_line(texts)
     parts: list[RenderableType] = [table(verdicts, layers, width), "", bars(verdicts), ""]
     for name, tokenizer in found:
         parts += [heading(name), coloured(tokenizer, text)]
@@ -147,28 +150,33 @@ def compare(
 @app.command()
 def inspect(
     tokenizer: Annotated[str, typer.Argument(help="A vocabulary: file or folder.")],
+    text: Annotated[
+        str | None,
+        typer.Argument(help="A sentence to show token by token. [default: one of --corpus, or ours]"),
+    ] = None,
     corpus: Corpus = None,
-    text: Text = SENTENCE,
     shape: Shape = USUAL_SHAPE,
     as_json: Json = False,
 ) -> None:
     """Look at one vocabulary: what it holds, what it loses, how it cuts words that tell."""
     from yanmo.tokenizer import kind_of
-    from yanmo.tokenizer.judge import WORDS, holds, judge
-    from yanmo.tokenizer.show import coloured, longest, losses, table, word_by_token
+    from yanmo.tokenizer.judge import holds, judge, telling_line, telling_words
+    from yanmo.tokenizer.show import coloured, in_words, longest, losses, table, word_by_token
 
     layers, width = read_shape(shape)
     found = open_tokenizer(tokenizer)
-    texts = list(read_texts(corpus_of(corpus))) if corpus else [*WORDS, text]
-    verdict, held = judge(short_name(tokenizer, [tokenizer]), kind_of(found), found, texts), holds(found)
+    texts = list(read_texts(corpus_of(corpus))) if corpus else []
+    words, text = telling_words(texts), text if text is not None else telling_line(texts)
+    name, held = short_name(tokenizer, [tokenizer]), holds(found)
+    verdict = judge(name, kind_of(found), found, texts or [*words, text])
     if as_json:
         print_json({**verdict.as_json(), "holds": held})
         return
-    parts: list[RenderableType] = [f"{name:<24} {value}" for name, value in held.items()]
+    parts: list[RenderableType] = [f"{what:<24} {in_words(value)}" for what, value in held.items()]
     parts.append("")
     if corpus:
         parts += [table([verdict], layers, width), longest(verdict), ""]
-    parts += [word_by_token(found, word) for word in WORDS]
+    parts += [word_by_token(found, word) for word in words]
     show([*parts, "", coloured(found, text), "", *losses([verdict])], None)
 
 

@@ -5,10 +5,11 @@ In: the values of a recipe and its own path. Out: the same values, with paths th
 
 import glob
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yanmo.storage import is_there
+from yanmo.storage import is_folder, is_there
 
 PATHS = ("corpus.path", "tokenizer.path", "model.init")
 """Settings that name files."""
@@ -53,7 +54,24 @@ def _found(path: str, bases: list[Path]) -> str:
 
 def leads_somewhere(path: str) -> bool:
     """Whether a path is there, or a glob has matches."""
-    return is_there(path) or (glob.has_magic(path) and next(glob.iglob(path, recursive=True), "") != "")  # noqa: PTH207
+    return is_there(path) or (glob.has_magic(path) and next(iglob(path), "") != "")
+
+
+def iglob(pattern: str) -> Iterator[str]:
+    """What matches a pattern. Leading folders that are there are themselves: the `[1]` of `book[1]/*.txt`."""
+    at, parts = plain_parts(pattern), Path(pattern).parts
+    head = str(Path(*parts[:at]))
+    if glob.has_magic(head):
+        pattern = str(Path(glob.escape(head), *parts[at:]))
+    return glob.iglob(pattern, recursive=True)  # noqa: PTH207  (Path.glob finds hidden files too)
+
+
+def plain_parts(pattern: str) -> int:
+    """How many parts of a pattern stand before the first that is one."""
+    parts = Path(pattern).parts
+    folders = (Path(*parts[: number + 1]) for number in range(len(parts)))
+    found = (n for n, folder in enumerate(folders) if glob.has_magic(folder.name) and not is_folder(folder))
+    return next(found, len(parts))
 
 
 def has_moved(recorded: Any) -> bool:

@@ -14,11 +14,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.makers.models import LETTERS, NanoGPT, char_tokenizer, nanogpt_checkpoint, our_folder, reader
+from tests.makers.models import (
+    LETTERS,
+    NanoGPT,
+    char_tokenizer,
+    drawn,
+    nanogpt_checkpoint,
+    our_folder,
+    reader,
+    small,
+)
+from yanmo.checkpoint import load_model
 from yanmo.config import TokenizerConfig
-from yanmo.errors import CheckpointError, ConfigError, DataError, YanmoError
+from yanmo.errors import CheckpointError, ConfigError, DataError, StorageError, YanmoError
 from yanmo.hub.importer import import_
 from yanmo.hub.pickled import open_pickle
+from yanmo.hub.token_files import read_tokens
 from yanmo.log import Voice
 from yanmo.weights import check_header, load_weights
 
@@ -123,6 +134,45 @@ def test_a_hostile_pytorch_model_bin_is_refused(
         import_(str(source), Path("taken"), TokenizerConfig(), voice)
 
 
+def packed(path: Path, member: str = "", more: bytes = b"") -> Path:
+    """A checkpoint of ours whose members are deflated; one of them has more in it than it should."""
+    file = io.BytesIO()
+    torch.save({"model": {"w": torch.ones(3)}}, file)
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            with target.open(name, "w") as stream:
+                stream.write(source.read(name))
+                for _ in range(200 if member and name.endswith(member) else 0):
+                    stream.write(more)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", ["/data.pkl", "/data/0", "/version"])
+def test_a_checkpoint_that_unpacks_to_far_more_than_it_is_is_not_opened(member: str, tmp_path: Path) -> None:
+    path = packed(tmp_path / "ckpt.pt", member, b"N0" * (1 << 19))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(CheckpointError, match="bytes unpack to 20") as caught:
+        open_pickle(path, seconds=60)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_names_one_member_many_times_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt.pt"
+    torch.save({"model": {"w": torch.ones(1 << 20)}}, path)
+    with zipfile.ZipFile(path, "a") as archive:  # 30 names for the same 4 MB
+        archive.filelist += [m for m in archive.infolist() if m.file_size >= 1 << 22] * 30
+        archive.writestr("archive/more", b"")
+    with pytest.raises(CheckpointError, match="unpack to"):
+        open_pickle(path, seconds=60)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_only_packed_again_is_read(tmp_path: Path) -> None:
+    assert open_pickle(packed(tmp_path / "ckpt.pt")).tensors["w"].tolist() == [1.0] * 3
+
+
 @pytest.mark.slow
 def test_a_tensor_of_a_terabyte_is_refused_by_a_limit_on_memory(tmp_path: Path) -> None:
     path = tmp_path / "ckpt.pt"
@@ -173,6 +223,39 @@ def test_an_array_of_objects_is_no_list_of_tokens(tmp_path: Path, voice: Voice, 
         import_(str(tmp_path / "tokens.npy"), Path("taken"), config, voice)
 
 
+def npy(header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(16)
+
+
+NPY_HEADER = b"{'descr': '<u2', 'fortran_order': False, 'shape': (8,), }\n"
+ARRAYS = {
+    "a bracket nobody closes": npy(NPY_HEADER.replace(b")", b" ")),
+    "a quote nobody closes": npy(NPY_HEADER.replace(b"'<u2'", b"'" * 3)),
+    "lines pushed in and out": npy(b"  {'descr'\n :1}\n 1\n"),
+    "a call": npy(b"print('exploded')\n"),
+    "no dictionary": npy(b"[1]\n"),
+    "a key that is a list": npy(b"{[]: 1}\n"),
+    "a shape of a text": npy(NPY_HEADER.replace(b"(8,)", b"'8'")),
+    "a type that is none": npy(NPY_HEADER.replace(b"'<u2'", b"{'u'}")),
+    "a shape below nothing": npy(NPY_HEADER.replace(b"(8,)", b"(-8,)")),
+    "a shape of a terabyte": npy(NPY_HEADER.replace(b"(8,)", b"(1099511627776,)")),
+    "depth": npy(b"(" * 9000 + b"\n"),
+    "a header that is cut off": npy(NPY_HEADER)[:30],
+    "nothing behind its name": b"\x93NUMPY",
+    "a version of its own": b"\x93NUMPY\x09\x09" + bytes(100),
+    "a NUL": npy(NPY_HEADER.replace(b"8", b"\x00")),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_damaged_array_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npy"
+    path.write_bytes(ARRAYS[name])
+    with pytest.raises((DataError, StorageError)) as caught:
+        read_tokens(path)
+    assert caught.value.where == str(path)
+
+
 @pytest.mark.parametrize(
     ("line", "is_read"),
     [
@@ -186,6 +269,15 @@ def test_an_array_of_objects_is_no_list_of_tokens(tmp_path: Path, voice: Voice, 
         ("n_layer = " + "(" * 500 + "1" + ")" * 500, False),
         ("n_layer = 1 +", False),
         ("block_size = 5 * 8\nmax_iters = block_size * 100", True),
+        ("n_layer = 0x" + "f" * 5000, False),
+        ("learning_rate = 1e999", False),
+        ("max_iters = -0x" + "f" * 5000, False),
+        ("batch_size = 10**400", False),
+        ("  n_layer = 3\n n_head = 4", False),
+        ("n_layer = '''3", False),
+        ("n_layer = (3,\n", False),
+        ("n_layer = 3\x00", False),
+        ("note = 0x" + "f" * 5000, True),
     ],
 )
 def test_a_config_is_parsed_and_never_run(
@@ -290,3 +382,44 @@ def test_a_key_that_asks_for_code_is_passed_over(tmp_path: Path, voice: Voice) -
     assert not Path("exploded").exists()
     assert not (Path("taken") / "evil.py").exists()
     assert "auto_map" not in Path("taken/config.json").read_text(encoding="utf-8")
+
+
+SHAPES = {
+    "gpt2": {"n_embd": 64, "n_layer": 9, "n_positions": 5, "n_inner": 3, "vocab_size": 7},
+    "modern": {"hidden_size": 48, "num_hidden_layers": 9, "num_key_value_heads": 1, "intermediate_size": 3},
+    "moe": {"n_routed_experts": 9, "moe_intermediate_size": 3, "head_dim": 6, "first_k_dense_replace": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "key"), [(family, key) for family, keys in SHAPES.items() for key in keys]
+)
+def test_a_config_that_contradicts_the_weights_is_refused_by_name(
+    family: str, key: str, tmp_path: Path
+) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "m", drawn(small(family, tokenizer)), tokenizer)
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(values | {key: SHAPES[family][key]}), encoding="utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder, verify=False)
+    assert str(folder) in caught.value.where and caught.value.mend
+
+
+@pytest.mark.parametrize("part", [0, 4, 8, 40, 200, -1, -4])
+def test_damaged_weights_are_refused_or_numbers(part: int, tmp_path: Path) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "m", drawn(small("gpt2", tokenizer)), tokenizer)
+    whole = (folder / "model.safetensors").read_bytes()
+    at = part % len(whole)
+    for content in (
+        whole[:at],
+        whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :],
+        whole[:at] + whole[at + 1 :],
+        whole[:at] + b"\xff" + whole[at:],
+    ):
+        (folder / "model.safetensors").write_bytes(content)
+        try:
+            load_model(folder, verify=False)
+        except CheckpointError as error:
+            assert str(folder) in error.where

@@ -1,5 +1,7 @@
 """The shape of a model: what is left open is filled in, and config.json says it all."""
 
+import contextlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,23 @@ def test_what_ours_does_not_compute_is_refused(config: GPTConfig, change: dict[s
     with pytest.raises(CheckpointError) as caught:
         from_config_json({key: value for key, value in values.items() if value is not ...}, "here")
     assert what in caught.value.what
+
+
+ODD_VALUES = (None, 0, -1, 3, 64, 10**30, 1.5, float("nan"), "x", "", [], [1], {}, {"a": 1}, True, False)
+
+
+@pytest.mark.parametrize("config", [GPT2, MODERN, MOE])
+def test_any_value_of_any_key_is_a_shape_or_an_error_in_words(config: GPTConfig) -> None:
+    values = to_config_json(config, 0)
+    for key, value in itertools.product(values, ODD_VALUES):
+        with contextlib.suppress(CheckpointError):
+            assert from_config_json(values | {key: value}, "here").vocab_size > 0
+
+
+@pytest.mark.parametrize("rope", [3, 1.5, "yarn", [1], True])
+def test_rope_parameters_of_another_kind_are_refused_by_name(rope: Any) -> None:
+    with pytest.raises(CheckpointError, match="rope_parameters="):
+        from_config_json(to_config_json(MODERN, 0) | {"rope_parameters": rope}, "here")
 
 
 @pytest.mark.parametrize(

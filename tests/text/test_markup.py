@@ -230,6 +230,20 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_page(tmp_path, page().encode())
 
 
+@pytest.mark.parametrize("unit", ["<b>字</b>", "<p>句。</p>", "<i>", "<td>格", "<br>", "<div></div>"])
+def test_a_page_of_too_many_tags_is_read_by_ours_alone(
+    unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("trafilatura.bare_extraction", lambda source, **how: given.append(source))
+    monkeypatch.setattr(markup, "MAX_TAGS", 100)
+    for count, is_given in ((50, True), (200, False)):
+        given.clear()
+        text = read_page(tmp_path, page(f"<p>{PARAGRAPH}</p>{unit * count}").encode()).text
+        assert bool(given) == is_given
+        assert PARAGRAPH in text
+
+
 # -- what a page hides ------------------------------------------------------------------------
 
 HIDING = [

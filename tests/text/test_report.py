@@ -1,6 +1,8 @@
 """The corpus doctor: what it says of a corpus is true, and its page shows no text as HTML."""
 
 import json
+import tracemalloc
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
@@ -9,7 +11,9 @@ from yanmo.cli_corpus import report_lines
 from yanmo.log import Voice
 from yanmo.recipe import load_cleaning
 from yanmo.text import demo
+from yanmo.text import report as report_module
 from yanmo.text.clean.run import run
+from yanmo.text.documents import Document
 from yanmo.text.report import inspect, is_poem, scripts
 from yanmo.text.report_page import bars, page
 
@@ -78,6 +82,51 @@ def test_a_line_repeated_within_one_document_is_not_told_as_of_many(tmp_path):
     assert BANNER in found.proposal()
     assert any("7 times" in line for line in report_lines(found))
     assert not any("documents:" in line for line in report_lines(found))
+
+
+def test_a_document_costs_little_memory(tmp_path):
+    def cost(documents):
+        path = tmp_path / f"{documents}.jsonl"
+        rows = (json.dumps({"text": f"第{n}句，他走了{n * 7919}里。\n{BANNER}"}) for n in range(documents))
+        path.write_text("\n".join(rows), encoding="utf-8")
+        config = load_cleaning(["dedup.near=0"], [str(path)])
+        tracemalloc.start()
+        try:
+            found = inspect(config, 1, Voice(is_main=False))
+            return tracemalloc.get_traced_memory()[1], found
+        finally:
+            tracemalloc.stop()
+
+    cost(10)
+    (once, _), (more, found) = cost(300), cost(2400)
+    assert found.documents == 2400 == sum(found.lengths) and found.repeated_lines == [(BANNER, 2400)]
+    assert more - once < 450 * 2100
+
+
+def test_lines_are_counted_in_bounded_memory_and_the_frequent_ones_stay(monkeypatch):
+    monkeypatch.setattr(report_module, "MANY_LINES", 100)
+    lines = report_module.Lines()
+    for number in range(1000):
+        lines.add(Document(f"{BANNER}\n第{number}行，只有一次\n两次的第{number // 2}行", "x", {}))
+        assert len(lines._times) <= 103 and lines._documents.keys() == lines._times.keys()
+        assert len(lines._samples) <= 103
+    across, within = lines.repeated()
+    assert across[0] == (BANNER, 1000) and within == []
+
+
+def test_lines_that_are_all_frequent_are_bounded_too(monkeypatch):
+    monkeypatch.setattr(report_module, "MANY_LINES", 100)
+    lines = report_module.Lines()
+    text = "\n".join(f"每篇都有的第{number}行" for number in range(500))
+    for _ in range(3):
+        lines.add(Document(text, "x", {}))
+        assert len(lines._times) <= 500
+    assert lines.not_blank == 1500
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 2], [3, 1, 2], [1, 1, 1, 9], [5, 5, 5, 5], [0, 7, 7, 2, 2]])
+def test_the_median_is_the_length_in_the_middle(lengths):
+    assert report_module._median(Counter(lengths)) == sorted(lengths)[len(lengths) // 2]
 
 
 @pytest.mark.slow

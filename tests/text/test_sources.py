@@ -10,6 +10,7 @@ import pytest
 
 from tests.makers.documents import fingerprint, read
 from yanmo.errors import DataError, StorageError
+from yanmo.places import leads_somewhere
 from yanmo.text import sources
 from yanmo.text.documents import CorpusCounts, corpus_size
 from yanmo.text.kinds import layers_of, sniff
@@ -281,3 +282,46 @@ def test_a_folder_that_the_system_keeps_from_us_is_counted(
     assert [d.text for d in read(tmp_path, counts=counts)] == ["乙"]
     assert counts.files_passed_over == {"unreadable folder": 1}
     assert "; there is unreadable folder 1 |" in refusal(tmp_path / "kept")
+
+
+@pytest.mark.parametrize("name", ["a[1].txt", "book[甲]", "[z-a", "[!x]", "a*b", "what?"])
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_what_is_there_is_no_pattern(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / f"folder of {name}"
+    folder.mkdir()
+    for inner in (f"{name}.txt", "b.txt"):
+        (folder / inner).write_text(f"山高{inner}", encoding="utf-8")
+    assert [d.text for d in read(folder / f"{name}.txt")] == [f"山高{name}.txt"]
+    everything = [f"山高{inner}" for inner in sorted((f"{name}.txt", "b.txt"))]
+    assert [d.text for d in read(folder)] == everything
+    assert [d.text for d in read(folder / "*.txt")] == everything
+    assert [d.text for d in read(folder / "b.*")] == ["山高b.txt"]
+    assert [d.text for d in read(tmp_path / "folder*" / "*.txt")] == everything
+    assert leads_somewhere(str(folder / "b.*")) and not leads_somewhere(str(folder / "c.*"))
+
+
+def test_a_run_is_no_corpus_and_what_goes_on_with_it_is_said(tmp_path: Path) -> None:
+    for name in ("run.lock", "recipe.toml", "story.txt"):
+        (tmp_path / name).write_text("x = 1", encoding="utf-8")
+    with pytest.raises(DataError, match="the folder is a run") as caught:
+        read(tmp_path)
+    assert f"yanmo train {tmp_path}" in caught.value.mend
+
+
+@pytest.mark.parametrize("top", ["home", "disk"])
+def test_everything_there_is_is_no_corpus(top: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_ENTRIES", 20)
+    for number in range(30):
+        (tmp_path / "texts" / str(number)).mkdir(parents=True)
+        (tmp_path / "texts" / str(number) / "a.txt").write_text("山高", encoding="utf-8")
+    monkeypatch.setenv("HOME" if os.name != "nt" else "USERPROFILE", str(tmp_path))
+    with pytest.raises(DataError, match="holds everything there is") as caught:
+        read(tmp_path if top == "home" else Path(tmp_path.anchor))
+    assert "name the folder in it" in caught.value.mend
+    assert len(read(tmp_path / "texts")) == 30
+
+
+def test_a_small_home_is_a_folder_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME" if os.name != "nt" else "USERPROFILE", str(tmp_path))
+    (tmp_path / "a.txt").write_text("山高", encoding="utf-8")
+    assert [d.text for d in read(tmp_path)] == ["山高"]

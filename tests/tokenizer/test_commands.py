@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,7 +50,7 @@ def test_learn_compare_inspect_and_prepare(text: Path) -> None:
     assert both[1]["characters_per_token"] == 1.0
     assert both[0]["characters_per_token"] > 1.5
     assert both[0]["lost"] == {}
-    inspected = here("tokenizer", "inspect", "mine", "--text", "老掌柜：“龘”")
+    inspected = here("tokenizer", "inspect", "mine", "老掌柜：“龘”")
     assert "老掌柜" in inspected.stdout
     assert "‹" in inspected.stdout, "a character written in bytes is marked"
 
@@ -84,6 +85,44 @@ def test_mistakes_are_answered(
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_what_a_vocabulary_holds_is_said_in_words(kind: str, text: Path) -> None:
+    here("tokenizer", "train", "novel.txt", "--kind", kind, "--vocab-size", "600", "--out", "mine")
+    for more in ((), ("甲乙",), ("--corpus", "novel.txt")):
+        said = here("tokenizer", "inspect", "mine", *more).stdout.partition("fingerprint")[0]
+        assert re.search("^lossless +yes$", said, re.MULTILINE)
+        assert re.search(r"^by characters +1: [\d,]+", said, re.MULTILINE)
+        assert not any(sign in said for sign in ("True", "False", "None", *"{}[]"))
+
+
+def without_marks(shown: str) -> str:
+    """What is shown token by token, without the numbers of bytes."""
+    return re.sub("‹\\d+›", "", shown)
+
+
+def test_what_is_shown_of_a_corpus_stands_in_it(text: Path) -> None:
+    lines = ["红叶红叶满山", "红叶飘", "甲乙丙丁戊己庚辛，一行最多的字。", "红叶 GPT"]
+    Path("poem.txt").write_text("\n".join([*lines * 3, "癸"]), encoding="utf-8")
+    here("tokenizer", "train", "novel.txt", "--kind", "char", "--out", "mine")
+    for name in ("compare", "inspect"):
+        said = without_marks(here("tokenizer", name, "mine", "--corpus", "poem.txt").stdout)
+        assert lines[2] in said
+        assert "萧炎" not in said
+    assert "\n红叶  " in said and "\n癸  " in said
+    for words in (("compare", "mine", "--text", "别的一句"), ("inspect", "mine", "别的一句")):
+        chosen = without_marks(here("tokenizer", *words, "--corpus", "poem.txt").stdout)
+        assert "别的一句" in chosen and lines[2] not in chosen
+
+
+def test_a_corpus_without_hanzi_has_words_to_show_too(text: Path) -> None:
+    here("tokenizer", "train", "novel.txt", "--kind", "bpe", "--vocab-size", "600", "--out", "mine")
+    for content in ("a", "Hello world\n", "。。。\n\n"):
+        Path("other.txt").write_text(content, encoding="utf-8")
+        done = here("tokenizer", "inspect", "mine", "--corpus", "other.txt")
+        assert done.returncode == 0, done.stderr
+        assert "Hello" in done.stdout
 
 
 def test_a_small_text_is_said_to_have_fewer_tokens(tmp_path: Path) -> None:

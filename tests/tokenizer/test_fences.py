@@ -2,6 +2,9 @@
 
 import base64
 import json
+import pickle
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from yanmo.errors import TokenizerError
 from yanmo.tokenizer import library, read_tokenizer
 from yanmo.tokenizer.library import LibraryTokenizer
 from yanmo.tokenizer.spec import tokenizer_json
+
+META = pickle.dumps({"itos": dict(enumerate(LETTERS[:40])), "vocab_size": 40})
 
 
 class Panic(BaseException):
@@ -58,6 +63,79 @@ def test_a_panic_while_a_text_is_encoded_or_decoded_is_an_error(monkeypatch: pyt
         with pytest.raises(TokenizerError, match="index out of bounds") as caught:
             use()
         assert caught.value.where == "somewhere"
+
+
+def number(value: int) -> bytes:
+    """A whole number as protocol buffers write it."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + number(value >> 7)
+
+
+def field(place: int, value: bytes | int) -> bytes:
+    """A field of a protocol buffer."""
+    if isinstance(value, int):
+        return number(place << 3) + number(value)
+    return number(place << 3 | 2) + number(len(value)) + value
+
+
+def piece(text: bytes | int, kind: int) -> bytes:
+    return field(1, field(1, text) + number(2 << 3 | 5) + struct.pack("<f", -1.0) + field(3, kind))
+
+
+PIECES = b"".join([piece(b"<unk>", 2), piece(b"</s>", 3), *(piece(c.encode(), 1) for c in LETTERS)])
+PIECES_MODEL = PIECES + field(2, field(3, 1) + field(48, b"</s>")) + field(3, field(1, b"identity"))
+PIECES_MODELS = {
+    "a piece without text": PIECES + field(1, field(3, 1)),
+    "a piece that is a number": PIECES + field(1, 7),
+    "a text that is a number": PIECES + piece(7, 1),
+    "a score of two bytes": PIECES + field(1, field(1, b"x") + field(2, b"xx")),
+    "an end that is a number": PIECES + field(2, field(48, 7)),
+    "an end that is no UTF-8": PIECES + field(2, field(48, b"\xff")),
+    "a kind that is a text": PIECES + field(2, field(3, b"unigram")),
+    "rules that are a number": PIECES + field(3, 7),
+    "a table that is a number": PIECES + field(3, field(2, 7)),
+    "rules with a name that is a number": PIECES + field(3, field(1, 7) + field(2, b"table")),
+    "nothing": b"",
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    "a page": b"<!doctype html><html><body>404 Not Found</body></html>",
+    "a pointer to what git keeps elsewhere": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+}
+
+
+def damaged(whole: bytes) -> Iterator[bytes]:
+    """Cut short, with a byte turned over, with one taken out, and with one too many."""
+    for at in range(0, len(whole), 5):
+        yield whole[:at]
+        yield whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]
+        yield whole[:at] + whole[at + 1 :]
+        yield whole[:at] + b"\x07" + whole[at:]
+
+
+def test_a_sentencepiece_model_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.model").write_bytes(PIECES_MODEL)
+    found = read_tokenizer(tmp_path / "a.model", TokenizerConfig())
+    assert found.decode(found.encode("他说")) == "他说"
+
+
+@pytest.mark.parametrize("name", PIECES_MODELS)
+def test_a_model_of_other_content_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.model"
+    path.write_bytes(PIECES_MODELS[name])
+    with pytest.raises(TokenizerError) as caught:
+        read_tokenizer(path, TokenizerConfig())
+    assert caught.value.where == str(path) and caught.value.mend
+
+
+@pytest.mark.parametrize("name", ["a.model", "meta.pkl", "vocab.txt"])
+def test_a_damaged_vocabulary_is_an_error_or_harmless(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    whole = {"a.model": PIECES_MODEL, "meta.pkl": META, "vocab.txt": "\n".join(ENTRIES).encode()}[name]
+    for content in damaged(whole[:1500]):
+        path.write_bytes(content)
+        try:
+            found = read_tokenizer(path, TokenizerConfig())
+            found.decode(found.encode("他说"))
+        except TokenizerError as error:
+            assert path.name in error.where and error.mend
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])

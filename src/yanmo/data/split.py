@@ -6,15 +6,22 @@ corpus out to both sides.
 
 import hashlib
 import math
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
+
+import numpy as np
 
 from yanmo.text.documents import Document
 from yanmo.text.mix import times_of
 
 HELD_OUT_CHARACTERS = 100_000
+HASH_BYTES = 12
+"""Of a text's content."""
 
 
 class Names(Protocol):
@@ -66,6 +73,48 @@ def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float, characters
     return Split(frozenset(held_out), {name: cut for name, cut in cuts.items() if cut})
 
 
+def smallest(sizes: Iterable[tuple[str, int]], share: float) -> list[tuple[str, int]]:
+    """Of (hash, characters) by hash: as many as ``plan_split`` needs to hold out ``share`` characters.
+
+    Those it takes are counted as it counts them; where they do not suffice, all are needed.
+    """
+    found: list[tuple[str, int]] = []
+    missing = share
+    for _, group in groupby(sizes, itemgetter(0)):
+        if missing <= 0:
+            break
+        copies = [*group]
+        found += copies
+        size = copies[0][1] * len(copies)
+        missing -= size if size <= share / 2 else 0
+    return found
+
+
+class Sizes:
+    """(content hash, characters) of many documents, in 20 bytes each."""
+
+    def __init__(self) -> None:
+        self._hashes = bytearray()
+        self._lengths = array("Q")
+
+    def add(self, text: str) -> None:
+        """Note a document."""
+        self._hashes += _digest(text)
+        self._lengths.append(len(text))
+
+    @property
+    def characters(self) -> int:
+        """Of all of them."""
+        return sum(self._lengths)
+
+    def by_hash(self) -> Iterator[tuple[str, int]]:
+        """All of them, in the order of their hashes."""
+        parts = np.frombuffer(self._hashes, dtype=">u4").reshape(-1, HASH_BYTES // 4)
+        for number in np.lexsort(parts.T[::-1]):
+            at = int(number) * HASH_BYTES
+            yield self._hashes[at : at + HASH_BYTES].hex(), self._lengths[number]
+
+
 def cut_document(text: str, val_characters: int, gap: int) -> tuple[str, str]:
     """A document's training and validation part: cut at paragraphs, at least ``gap`` characters apart."""
     target = max(len(text) - val_characters, 0)
@@ -83,7 +132,11 @@ def default_val_fraction(characters: int) -> float:
 
 def content_hash(text: str) -> str:
     """A name for a text's content."""
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
+    return _digest(text).hex()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=HASH_BYTES).digest()
 
 
 @dataclass

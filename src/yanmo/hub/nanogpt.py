@@ -147,7 +147,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def _value(node: ast.expr, known: dict[str, Any]) -> Any:
     """A constant, a name given before, or arithmetic on such; ValueError for anything else."""
     if isinstance(node, ast.Constant):
-        return node.value
+        return _bounded(node.value) if isinstance(node.value, int | float) else node.value
     if isinstance(node, ast.Name):
         return known[node.id]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -159,14 +159,21 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
 
 def _number(node: ast.expr, known: dict[str, Any]) -> int | float:
     value = _value(node, known)
-    if type(value) not in (int, float) or abs(value) > LARGEST:
+    if type(value) not in (int, float):
         raise ValueError(f"{value!r} is no number to reckon with")
-    return value  # type: ignore[no-any-return]
+    return _bounded(value)
+
+
+def _bounded(value: int | float) -> int | float:
+    """A number that can be reckoned with and written: one of 10,000 digits cannot."""
+    if not abs(value) <= LARGEST:
+        raise ValueError("no setting is so large")
+    return value
 
 
 def _does_more(path: Path, line: ast.stmt) -> ConfigError:
     return ConfigError(
-        f"line {line.lineno} does more than give a name a value",
+        f"line {line.lineno} does more than give a name a plain value",
         where=str(path),
         mend="nothing of it was run; write its settings as section.key=value",
     )

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ FORBIDDEN = (
     "subprocess.", "socket.", "ctypes.", "shutil.", "exec", "compile", "urllib.", "webbrowser.", "pty.",
 )  # fmt: skip
 DEEPEST = 20
+ZIP = b"PK\x03\x04"
+UNPACKED_RATIO, UNPACKED_BYTES = 2, 64 << 20
+"""A checkpoint may hold so many times its size and so many bytes more: torch.save packs nothing."""
 
 
 def main() -> None:
@@ -31,6 +35,7 @@ def main() -> None:
     tensors: dict[str, Tensor] = {}
     try:
         limit_memory(memory)
+        refuse_bomb(source)
         load_something()
         sys.addaudithook(refuse)
         found = torch.load(source, map_location="cpu", weights_only=True)
@@ -45,6 +50,22 @@ def main() -> None:
         wants_memory = "allocate memory" in str(error)
         reason = f"it asks for more than {memory >> 20} MB" if wants_memory else said(error)
         raise SystemExit(reason or type(error).__name__) from None
+
+
+def refuse_bomb(source: Path) -> None:
+    """Add up what is in a zip: torch reads as much of each member as the zip says that it holds.
+
+    Raises:
+        ValueError: it is far more than the file.
+        zipfile.BadZipFile: its list of members is damaged.
+    """
+    with open(source, "rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > UNPACKED_RATIO * source.stat().st_size + UNPACKED_BYTES:
+        raise ValueError(f"{source.stat().st_size:,} bytes unpack to {unpacked:,}, as no weights do")
 
 
 def load_something() -> None:

@@ -8,6 +8,7 @@ again the text gives the very tokens of the file, or the import says how many di
 """
 
 import json
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ HEADER = 256
 LLM_C: dict[int, type[np.unsignedinteger]] = {20240520: np.uint16, 20240801: np.uint32}
 """First number of llm.c's header: GPT-2's tokens, Llama 3's."""
 NPY = b"\x93NUMPY"
+NPY_ERRORS = (
+    ValueError, TypeError, OverflowError, EOFError, SyntaxError, tokenize.TokenError, RecursionError,
+    MemoryError, LookupError, AttributeError,
+)  # fmt: skip
+"""What numpy raises at a damaged header, which it reads as a literal of Python."""
 Tokens = npt.NDArray[np.unsignedinteger]
 
 
@@ -72,7 +78,7 @@ def _read_llm_c(path: Path, head: npt.NDArray[np.int32], size: int) -> Tokens:
 def _read_npy(path: Path) -> Tokens:
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OverflowError, EOFError) as error:
+    except NPY_ERRORS as error:
         raise DataError(
             f"it is no array of tokens: {error}", str(path), "save it as unsigned numbers"
         ) from error

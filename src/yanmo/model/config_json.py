@@ -190,8 +190,10 @@ def refuse_nonsense(family: Family, values: dict[str, Any], where: str) -> None:
         if not is_open and not (type(value) is int and least <= value <= largest):
             wrong.append(key)
     rope = values.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        wrong, rope = [*wrong, "rope_parameters"], {}
     numbers = {key: values.get(key) for key in ("resid_pdrop", "attention_dropout", "routed_scaling_factor")}
-    numbers["rope_theta"] = rope.get("rope_theta", values.get("rope_theta")) if type(rope) is dict else rope
+    numbers["rope_theta"] = rope.get("rope_theta", values.get("rope_theta"))
     wrong += [
         key
         for key, value in numbers.items()

@@ -10,10 +10,8 @@ import heapq
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +22,15 @@ from yanmo.config import CorpusConfig
 from yanmo.data.encode import encode
 from yanmo.data.prepare import more_of, pieces_of, write_piece
 from yanmo.data.shards import SHARD_TOKENS, ShardWriter, dtype_for, write_manifest
-from yanmo.data.split import Split, Tally, assigned, content_hash, default_val_fraction, plan_split
+from yanmo.data.split import (
+    Split,
+    Tally,
+    assigned,
+    content_hash,
+    default_val_fraction,
+    plan_split,
+    smallest,
+)
 from yanmo.errors import DataError
 from yanmo.scale.corpus import added, part_of, whole_manifest
 from yanmo.scale.plan import Plan, whole
@@ -83,23 +89,6 @@ def write_split(plan: Plan) -> None:
             "cuts": split.cuts,
         },
     )
-
-
-def smallest(sizes: Iterable[tuple[str, int]], share: float) -> list[tuple[str, int]]:
-    """Of (hash, characters) by hash: as many as ``plan_split`` needs to hold out ``share`` characters.
-
-    Those it takes are counted as it counts them; where they do not suffice, all are needed.
-    """
-    found: list[tuple[str, int]] = []
-    missing = share
-    for _, group in groupby(sizes, itemgetter(0)):
-        if missing <= 0:
-            break
-        copies = [*group]
-        found += copies
-        size = copies[0][1] * len(copies)
-        missing -= size if size <= share / 2 else 0
-    return found
 
 
 def read_split(plan: Plan) -> tuple[Split, float]:

@@ -53,6 +53,9 @@ VERBATIM = frozenset(("script", "style"))
 """In these nothing is a tag but their own end, and nothing is text."""
 MAX_DEPTH = 200
 """Tags within tags; from 256 on libxml2, which trafilatura stands on, leaves out what is inside."""
+MAX_TAGS = 20_000
+"""Elements of a page that trafilatura is given: 1 to 3 s of a slow core; twice as many take up to three times
+as long."""
 MAX_ATTRIBUTES = 100
 """Attributes of a tag that are looked at, by us or a library: libxml2 compares each with each."""
 MOSTLY_HIDDEN = 200
@@ -116,14 +119,15 @@ def main_text(source: str) -> tuple[str, dict[str, str]]:
 
 
 def extracted(page: "Seen") -> dict[str, Any]:
-    """What trafilatura finds on a page: its main text and what is known of it; nothing if it stumbles."""
+    """What trafilatura finds on a page: its main text and what is known of it; nothing if it stumbles, or
+    of a page that it cannot bear."""
     try:
         import trafilatura
     except ImportError as error:
         raise NeedsExtra("trafilatura", ".html") from error
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     found = None
-    if page.depth < MAX_DEPTH:
+    if page.is_bearable:
         with contextlib.suppress(Exception):  # of a hostile page, which ours has read already
             found = trafilatura.bare_extraction(page.source, include_comments=False, with_metadata=True)
     return found.as_dict() if isinstance(found, trafilatura.settings.Document) else {}
@@ -232,6 +236,11 @@ class Seen:
     pieces: list[Piece]
     depth: int
     """Tags within tags, at most."""
+
+    @property
+    def is_bearable(self) -> bool:
+        """Whether trafilatura can be given it: not too deep, not of too many tags."""
+        return self.depth < MAX_DEPTH and sum(piece.begins for piece in self.pieces) <= MAX_TAGS
 
     @property
     def source(self) -> str:

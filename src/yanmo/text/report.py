@@ -42,8 +42,8 @@ SHOWN = 20
 UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
 """A line with one of these is not proposed for a command line."""
 LONGEST_SHOWN = 100
-MANY_LINES = 1_000_000
-"""Different lines counted at a time; then those seen once are forgotten."""
+MANY_LINES = 250_000
+"""Different lines counted at a time; then the rarest are forgotten."""
 QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
 WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
 ODD = {
@@ -140,7 +140,7 @@ def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
         DataError: a path is missing. A file that cannot be read is part of the report.
     """
     report, lines, seen = Report(), Lines(), seen_before(config)
-    lengths: list[int] = []
+    lengths: Counter[int] = Counter()
     with Progress(voice, "reading", corpus_size(config.corpus.path)) as progress:
         documents = _documents(config, report)
         found = cleaned_documents(documents, config, True, processes_for(config, processes))
@@ -148,7 +148,7 @@ def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
             file = report.files[number]
             file.documents += 1
             file.characters += len(document.text)
-            lengths.append(len(document.text))
+            lengths[len(document.text)] += 1
             _look_at(document.text, report)
             lines.add(document)
             _count_cleaning(document, cleaned, marks, seen, report)
@@ -235,9 +235,17 @@ class Lines:
             self._documents[key] += 1
             if self._times[key] >= REPEATED:
                 self._samples.setdefault(key, line)
-        if len(self._documents) > MANY_LINES:
-            self._times = Counter({key: n for key, n in self._times.items() if n > 1})
-            self._documents = Counter({key: self._documents[key] for key in self._times})
+        if len(self._times) > MANY_LINES:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the lines that are seen least often, until half the room is free."""
+        least = 1
+        while len(self._times) > MANY_LINES // 2:
+            least += 1
+            self._times = Counter({key: n for key, n in self._times.items() if n >= least})
+        self._documents = Counter({key: self._documents[key] for key in self._times})
+        self._samples = {key: line for key, line in self._samples.items() if key in self._times}
 
     def repeated(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         """Lines with enough letters in them, the most frequent first: those of several documents, and in how
@@ -283,18 +291,15 @@ def _count_cleaning(document: Document, cleaned: Cleaned, marks: Marks, seen: Se
             report.dropped_names.append(f"{document.id}: {reason}")
 
 
-def _sum_up(report: Report, lengths: list[int], lines: Lines) -> None:
+def _sum_up(report: Report, lengths: Counter[int], lines: Lines) -> None:
     """What can be said when everything was read."""
-    report.documents = len(lengths)
+    report.documents = lengths.total()
     report.bytes = sum(file.bytes for file in report.files)
-    report.characters = sum(lengths)
+    report.characters = sum(length * number for length, number in lengths.items())
     report.lengths = [0] * (len(BINS) + 1)
-    for length in lengths:
-        report.lengths[sum(length > bound for bound in BINS)] += 1
-    report.longest, report.median = (
-        max(lengths, default=0),
-        sorted(lengths)[len(lengths) // 2] if lengths else 0,
-    )
+    for length, number in lengths.items():
+        report.lengths[sum(length > bound for bound in BINS)] += number
+    report.longest, report.median = max(lengths, default=0), _median(lengths)
     report.repeated_lines, report.repeated_within = lines.repeated()
     report.lines = lines.not_blank
     characters = report.characters_seen
@@ -309,6 +314,16 @@ def _sum_up(report: Report, lengths: list[int], lines: Lines) -> None:
     report.punctuation["half-width"] = sum(characters[c] for c in NARROW_MARKS)
     report.unbalanced = +report.unbalanced
     report.forms = +report.forms
+
+
+def _median(lengths: Counter[int]) -> int:
+    """The length in the middle of all; 0 if there are none."""
+    middle = lengths.total() // 2
+    for length in sorted(lengths):
+        middle -= lengths[length]
+        if middle < 0:
+            return length
+    return 0
 
 
 def _odd(characters: Counter[str], kind: re.Pattern[str]) -> dict[str, int]:

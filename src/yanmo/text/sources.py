@@ -9,6 +9,7 @@ import contextlib
 import functools
 import glob
 import hashlib
+import math
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from typing import BinaryIO
 
 from yanmo import storage
 from yanmo.errors import DataError
+from yanmo.places import iglob, plain_parts
 from yanmo.text.kinds import (
     ARCHIVE,
     EXTRACTED,
@@ -50,6 +52,8 @@ WAYS_OUT = {
 """How to make a file that is read of one that is not."""
 LINK = "link"
 UNREADABLE_FOLDER = "unreadable folder"
+MOST_ENTRIES = 10_000
+"""Files and folders in the top of a disk or in a home, where that is named as a corpus."""
 SHOWN = 5
 """So many files are named where nothing is read."""
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -98,7 +102,13 @@ def find_files(path: str) -> Source:
         return Source([spooled_stdin()], Counter())
     found = Path(path)
     if found.is_dir():
-        search = _Search()
+        if is_run(found):
+            raise DataError(
+                "the folder is a run, and what a model wrote is not its corpus",
+                where=legible(path),
+                mend=f"yanmo train {legible(path)}, alone, goes on with that run; else name a text",
+            )
+        search = _Search(is_everything(found))
         search.walk(found)
         nothing = f"the folder has no {known_kinds()} file"
         return search.source(nothing, path, "give a folder with texts", root=found)
@@ -118,6 +128,18 @@ def find_files(path: str) -> Source:
             mend=WAYS_OUT.get(kind, others),
         )
     return Source([found], Counter())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return storage.is_file(folder / RUN_LOCK) and storage.is_file(folder / "recipe.toml")
+
+
+def is_everything(folder: Path) -> bool:
+    """Whether a folder is the top of a disk, or somebody's home."""
+    real = Path(os.path.realpath(folder))
+    home = os.path.expanduser("~")  # noqa: PTH111  (Path.expanduser raises where nobody has a home)
+    return real in (Path(real.anchor), Path(os.path.realpath(home)))
 
 
 def known_kinds() -> str:
@@ -157,14 +179,19 @@ def readable(file: Path) -> Iterator[None]:
 class _Search:
     """Files found below folders, each real one once."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_everything: bool = False) -> None:
+        self._left = MOST_ENTRIES if is_everything else math.inf
         self._found: set[Path] = set()
         self._links: set[Path] = set()
         self._unreadable: set[Path] = set()
 
-    def walk(self, folder: Path) -> None:
-        """All files in a folder and in those in it."""
-        waiting = [folder]
+    def walk(self, top: Path) -> None:
+        """All files in a folder and in those in it.
+
+        Raises:
+            DataError: it is the top of a disk or a home, and has more in it than anybody's texts.
+        """
+        waiting = [top]
         while waiting:
             folder = waiting.pop()
             try:
@@ -172,6 +199,13 @@ class _Search:
             except OSError:
                 self._unreadable.add(folder)
                 continue
+            self._left -= len(inside)
+            if self._left < 0:
+                raise DataError(
+                    f"the folder holds everything there is, more than {MOST_ENTRIES:,} files and folders",
+                    where=legible(top),
+                    mend="name the folder in it that has the texts",
+                )
             links = {entry for entry in inside if entry.is_symlink()}
             self._links |= links
             self._found.update(entry for entry in inside if entry not in links and entry.is_file())
@@ -179,9 +213,8 @@ class _Search:
 
     def glob(self, pattern: str) -> None:
         """Files that match, and those of folders that match."""
-        plain = _plain_folder(pattern)
-        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path.glob finds hidden files too)
-        for match in map(Path, matches):
+        plain = plain_parts(pattern)
+        for match in map(Path, iglob(pattern)):
             way = [*reversed(match.parents), match]
             link = next((step for step in way if len(step.parts) > plain and step.is_symlink()), None)
             if link is not None:
@@ -211,12 +244,6 @@ class _Search:
         elif self._links:
             mend += "; links are not followed: name what they lead to"
         raise DataError(f"{nothing}; there is {said}", where=legible(path), mend=mend)
-
-
-def _plain_folder(pattern: str) -> int:
-    """How many parts of a pattern stand before the first that is one."""
-    parts = Path(pattern).parts
-    return next(number for number, part in enumerate(parts) if glob.has_magic(part))
 
 
 def _is_of_saved(file: Path, saved: set[Path]) -> bool:

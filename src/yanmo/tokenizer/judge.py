@@ -3,10 +3,12 @@
 In: a tokenizer and texts. Out: :class:`Verdict`, plain numbers. Speeds are those of one process.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,19 @@ import numpy as np
 from yanmo.tokenizer.base import Tokenizer
 from yanmo.tokenizer.lost import Lost
 
-WORDS = ("萧炎", "斗气", "……", "——", "龘", "𠮷", "👩‍👩‍👧", "说：“", "\n", "　　", "123", "Hello")
-"""What tells Chinese vocabularies apart: names, marks, rare and astral characters, a family of emoji."""
+WORDS = ("萧炎", "斗气", "龘", "𠮷")
+"""Names, and rare and astral characters, where no text is given to take such from."""
+MARKS = ("……", "——", "👩‍👩‍👧", "说：“", "\n", "　　", "123", "Hello")
+"""What tells Chinese vocabularies apart beside words: marks, a family of emoji, blanks."""
+SENTENCE = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，👍 GPT-2 写了123个字。"
+FREQUENT, RARE = 4, 2
+"""So many words of a text are shown, and so many of its rare characters."""
+LONGEST_LINE = 60
+"""Characters of a line that is shown."""
+HANZI_RUN = re.compile("[\u3400-\u9fff\U00020000-\U000323af]+")
+SAMPLE_CHARACTERS = 1 << 20
+"""Samples are taken from so much text at most."""
 LONGEST = 12
-CLOCK_CHARACTERS = 1 << 20
-"""The speeds are measured on so much text at most."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,26 @@ def holds(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def telling_words(texts: Iterable[str]) -> tuple[str, ...]:
+    """Words to show: a text's most frequent pairs of hanzi and its rarest hanzi, and marks of any text."""
+    pairs: Counter[str] = Counter()
+    hanzi: Counter[str] = Counter()
+    for text in _first(texts, SAMPLE_CHARACTERS):
+        for run in HANZI_RUN.findall(text):
+            hanzi.update(run)
+            pairs.update(map("".join, pairwise(run)))
+    frequent = [pair for pair, _ in pairs.most_common(FREQUENT)]
+    rare = [character for character, _ in hanzi.most_common()[: -RARE - 1 : -1]]
+    return (*((*frequent, *rare) or WORDS), *MARKS)
+
+
+def telling_line(texts: Iterable[str]) -> str:
+    """A line to show: of a text the one with the most different characters, of those that are short."""
+    lines = (line.strip() for text in _first(texts, SAMPLE_CHARACTERS) for line in text.split("\n"))
+    best = max(lines, key=lambda line: len({*line[:LONGEST_LINE]}), default="")
+    return best[:LONGEST_LINE] or SENTENCE
+
+
 def _is_chinese(text: str) -> bool:
     return bool(text) and all("\u3400" <= c <= "\u9fff" or "\U00020000" <= c <= "\U000323af" for c in text)
 
@@ -139,7 +169,7 @@ def split(tokenizer: Tokenizer, text: str) -> list[tuple[int, str]]:
 
 def _speeds(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[float, float]:
     """MB of UTF-8 encoded and decoded in a second."""
-    some = list(_first(texts, CLOCK_CHARACTERS))
+    some = list(_first(texts, SAMPLE_CHARACTERS))
     size = sum(len(text.encode()) for text in some) / 1e6
     start = time.perf_counter()
     found = [tokenizer.encode(text) for text in some]

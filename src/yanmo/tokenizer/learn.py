@@ -275,13 +275,13 @@ def _learn_pieces(words: Iterable[str], vocab_size: int) -> list[tuple[str, floa
             split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False,
             shuffle_input_sentence=False, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, minloglevel=3,
         )  # fmt: skip
-    except RuntimeError as error:
+        found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    except (RuntimeError, OSError) as error:
         raise TokenizerError(
             f"tokenizer.vocab_size is too small, or the text too short: {' '.join(str(error).split())}",
             where="[tokenizer]",
             mend="choose a larger vocab_size, give more text, or choose tokenizer.kind=bpe",
         ) from error
-    found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     return [(found.id_to_piece(n), found.get_score(n)) for n in range(1, found.get_piece_size())]
 
 

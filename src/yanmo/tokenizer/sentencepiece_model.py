@@ -38,11 +38,15 @@ def read_sentencepiece(data: bytes, where: str) -> tuple[dict[str, Any], str]:
         TokenizerError: it is damaged, or neither unigram nor BPE.
     """
     try:
-        model = _fields(data)
-        pieces = [_piece(raw) for raw in model.get(1, [])]
-        trainer, normalizer = (_fields(model.get(number, [b""])[-1]) for number in (2, 3))
-    except (ValueError, IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
+        return _converted(_fields(data), where)
+    except (ValueError, LookupError, struct.error, TypeError, AttributeError) as error:
         raise TokenizerError(f"it is no SentencePiece model: {error}", where, MEND) from error
+
+
+def _converted(model: dict[int, list[Any]], where: str) -> tuple[dict[str, Any], str]:
+    """As :func:`read_sentencepiece`; a field of another type than it should have is any of several errors."""
+    pieces = [_piece(raw) for raw in model.get(1, [])]
+    trainer, normalizer = (_fields(model.get(number, [b""])[-1]) for number in (2, 3))
     kind = trainer.get(3, [UNIGRAM])[-1]
     if not pieces or kind not in (UNIGRAM, BPE):
         raise TokenizerError(

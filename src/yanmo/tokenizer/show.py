@@ -100,6 +100,15 @@ def word_by_token(tokenizer: Tokenizer, word: str) -> Text:
     return Text(f"{with_signs(word)}  ").append_text(coloured(tokenizer, word))
 
 
+def in_words(value: object) -> str:
+    """A value as people write it: yes and no, thousands apart, a table as `1: 3,400, 2: 12`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {in_words(number)}" for name, number in value.items()) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def heading(name: str) -> Text:
     """The name of a vocabulary above its tokens."""
     return Text(visible(name), style="bold")

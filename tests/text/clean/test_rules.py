@@ -2,6 +2,7 @@
 
 import doctest
 import html
+import html.entities
 import importlib
 from datetime import date
 
@@ -35,6 +36,48 @@ def test_every_rule_has_an_example():
     for rule in rules:
         function = getattr(rule.apply, "func", rule.apply)
         assert ">>>" in function.__doc__, rule.name
+
+
+def as_numbers(text: str) -> str:
+    return "".join(f"&#{ord(c)};" for c in text)
+
+
+def as_hexadecimal(text: str) -> str:
+    return "".join(f"&#x{ord(c):X};" for c in text)
+
+
+def as_names(text: str) -> str:
+    return "".join(
+        f"&{html.entities.codepoint2name[ord(c)]};" if ord(c) in html.entities.codepoint2name else c
+        for c in text
+    )
+
+
+@pytest.mark.parametrize(
+    "spell", [as_numbers, as_hexadecimal, as_names, lambda text: as_numbers(as_names(text))]
+)
+@pytest.mark.parametrize(
+    ("charset", "around"),
+    [("utf-8", "{}"), ("utf-8", "<p>{}</p><br>"), ("utf-8", "{} &ldquo;GPT&rdquo;"), ("gb18030", "{}")],
+)
+def test_what_references_spell_is_read_right_the_first_time(spell, charset, around):
+    rules = rules_for(CleanConfig(quality=False))
+    plain = "中国历史上有许多故事，今天来讲一个。"
+    misread = plain.encode(charset).decode("latin-1")
+    once = clean(around.format(spell(misread)), rules).text
+    assert plain in once
+    again = clean(once, rules)
+    assert (again.text, again.changes) == (once, {})
+
+
+@pytest.mark.parametrize(
+    "text", ["caf&eacute;，他说", "&Auml;rger &uuml;ber 中文", "5&nbsp;&times;&nbsp;3 &Eacute;"]
+)
+def test_letters_with_accents_that_references_spell_stay(text):
+    rules = rules_for(CleanConfig(quality=False))
+    once = clean(text, rules).text
+    assert once == html.unescape(text).replace("\xa0", " ")
+    assert clean(once, rules).changes == {}
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,62 @@ def test_the_order_of_visits_is_the_order_of_reading() -> None:
     assert [task.book.removeprefix(HOME) for task in walker.kept] == ["b1", "b1", "b1", "b1", "b2"]
 
 
+def listed(*chapters: int, on: str = "") -> Links:
+    """A page of a list as it is read: each link where it stands last, and those that stand twice."""
+    last = sorted({*chapters}, key=lambda chapter: max(i for i, c in enumerate(chapters) if c == chapter))
+    twice = [chapter for chapter in last if chapters.count(chapter) > 1]
+    return {**page(at(*map(str, last)), on=at(on) if on else []), "twice": at(*map(str, twice))}
+
+
+LATEST = (9, 8, 7)
+LISTS = {
+    "a block on every page": [
+        listed(*LATEST, 1, 2, 3, on="p2"),
+        listed(*LATEST, 4, 5, 6, on="p3"),
+        listed(*LATEST, 7, 8, 9),
+    ],
+    "a block on the first page": [
+        listed(*LATEST, 1, 2, 3, on="p2"),
+        listed(4, 5, 6, on="p3"),
+        listed(7, 8, 9),
+    ],
+    "where to begin, above": [listed(1, *LATEST, 1, 2, 3, on="p2"), listed(1, *LATEST, 4, 5, 6, 7, 8, 9)],
+    "where to begin, below": [listed(*LATEST, 1, 2, 3, on="p2"), listed(*LATEST, 4, 5, 6, 7, 8, 9)],
+    "no block": [listed(1, 2, 3, on="p2"), listed(4, 5, on="p3"), listed(6, 7, 8, 9)],
+    "one page": [listed(*LATEST, 1, 2, 3, 4, 5, 6, 7, 8, 9)],
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("texts_go_on", [False, True])
+def test_a_block_of_the_latest_is_not_the_beginning_of_a_book(name: str, texts_go_on: bool) -> None:
+    pages = {"" if n == 0 else f"p{n + 1}": links for n, links in enumerate(LISTS[name])}
+    texts = {f"{n}": page(on=at(f"{n}b")) for n in range(1, 10)}
+    if texts_go_on:
+        texts |= {f"{n}b": page(on=at(f"{n + 1}")) for n in range(1, 9)}
+    site = pages | texts
+    walker = frontier()
+    visited = walk(walker, lambda task: site.get(task.url.removeprefix(HOME), page()))
+    found = [task.url.removeprefix(HOME) for task in walker.in_order(HOME, walker.kept)]
+    assert found == [f"{n}{half}" for n in range(1, 10) for half in ("", "b")]
+    assert sorted(visited) == sorted([*pages, *found])
+
+
+def test_a_text_that_is_elsewhere_keeps_its_place() -> None:
+    walker = frontier()
+    site = {"": listed(3, 1, 2, on="p2"), "p2": listed(3, 4)}
+    while (task := walker.next()) is not None:
+        path = task.url.removeprefix(HOME)
+        if path == "3":
+            walker.redirect(task, f"{HOME}three")
+        elif task.kind == "list":
+            walker.list_read(task, site[path], 1)
+        else:
+            walker.text_read(task, task.key, [], 1)
+    found = [task.url.removeprefix(HOME) for task in walker.in_order(HOME, walker.kept)]
+    assert found == ["1", "2", "three", "4"]
+
+
 def test_spellings_of_one_address_are_one_page() -> None:
     spellings = [f"{HOME}x?a=1&b=2", f"{HOME}x?b=2&a=1", "http://A.example:80/x?a=1&b=2#top"]
     assert len(walk(frontier(), lambda task: page(chapter=spellings))) == 2

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from yanmo.text.crawl.frontier import Task
 from yanmo.text.crawl.journal import Journal, pack, unpack
+from yanmo.text.crawl.profile import Profile
+from yanmo.text.crawl.rows import read_row
 
 FILE = Path("x.crawl/journal.jsonl")
 
@@ -67,3 +70,29 @@ def test_pages_are_packed_and_unpacked() -> None:
     data = bytes(range(256)) * 100
     assert unpack(pack(data)) == data
     assert len(pack(data)) < len(data) / 10
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "",
+        "x",
+        "eJw=",
+        pack(b"abc" * 100)[:-8],
+        "A" + pack(b"abc" * 100)[1:],
+        "====",
+        "中",
+        pack(b"a" * 999).lower(),
+    ],
+)
+def test_a_page_that_is_damaged_in_the_journal_is_a_value_error(damaged: str) -> None:
+    with pytest.raises(ValueError, match="damaged in the journal"):
+        unpack(damaged)
+
+
+def test_a_page_that_is_damaged_is_counted_as_one() -> None:
+    profile = Profile(start=("http://a.example/",), permission="x")
+    task = Task("http://a.example/", "http://a.example/", "chapter", "")
+    for page in ("", "eJw=", pack(b"<p>abc</p>")[:-8]):
+        found = read_row({"page": page, "type": "text/html"}, task, profile)
+        assert "damaged in the journal" in found["undecodable"]

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yanmo.text import markup
 from yanmo.text.crawl.page import Page, read_page
 from yanmo.text.crawl.profile import Profile, Selectors
 
@@ -77,6 +78,21 @@ def test_the_main_text_is_found_where_no_selector_fits() -> None:
     assert page.text.count(prose) == 5
     assert "首页" not in page.text
     assert read(html, body="article").by == "selector"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["<p>一句话。</p>", "<b>一句话。</b>", "<table><tr><td>一句话。</table>", "<br>一句话。", "<hr>一句话。"],
+)
+def test_a_page_of_too_many_tags_is_taken_whole_and_says_so(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(markup, "MAX_TAGS", 50)
+    monkeypatch.setattr("trafilatura.bare_extraction", lambda *a, **b: pytest.fail("it was called"))
+    page = read(f"<body>{unit * 100}<script>x</script></body>")
+    assert page.by == "page" and page.text.count("一句话。") == 100 and "x" not in page.text
+    assert read(f"<div class=body>{unit * 100}</div>").by == "selector"
+    assert read("<body>" + "<br>" * 100).by == ""
 
 
 def test_an_empty_page_has_no_text() -> None:

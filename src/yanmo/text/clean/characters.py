@@ -147,12 +147,13 @@ def _ftfy() -> Callable[[str], str]:
     return lambda text: str(ftfy.fix_text(text, only_encodings))
 
 
-def markup(text: str) -> str:
+def markup(text: str, read_right: Callable[[str], str] = str) -> str:
     r"""Take out what is left of a web page: scripts, comments, the tags of HTML, character references.
 
     Only names that HTML has are tags: <斗破苍穹> and a<b stay. A tag of a paragraph, item or row ends a line.
     What was escaped, once or more often, is markup too; so a second time finds nothing. A text in which
-    markup appears from under markup without end is made so on purpose, and stays as it is.
+    markup appears from under markup without end is made so on purpose, and stays as it is. ``read_right``
+    repairs what references spell: `&#228;&#184;&#173;` is a 中 whose bytes somebody took for letters.
 
     >>> markup("萧炎&nbsp;道：&ldquo;好。&rdquo;<br/>走了。</p><!-- 广告位 --><b>他</b>")
     '萧炎\xa0道：“好。”\n走了。\n他'
@@ -163,20 +164,23 @@ def markup(text: str) -> str:
     >>> markup("&amp;ldquo;好&amp;amp;rdquo;&lt;br/&gt;走"), markup("AT&amp;amp;T &notin; &notit;")
     ('“好”\n走', 'AT&T ∉ &notit;')
     """
-    before, after = text, _without_a_layer(text)
+    before, after = text, _without_a_layer(text, read_right)
     for _ in range(MAX_LAYERS):
         if after == before:
             return after
-        before, after = after, _without_a_layer(after)
+        before, after = after, _without_a_layer(after, read_right)
     return text
 
 
-def _without_a_layer(text: str) -> str:
+def _without_a_layer(text: str, read_right: Callable[[str], str]) -> str:
     """A text without the markup that is plain to see."""
     if "<" in text:
         text = _without_unseen(COMMENTS.sub("", text) if "<!--" in text else text)
         text = TAG.sub(partial(_of_tag, closed={name.lower() for name in CLOSED.findall(text)}), text)
-    return ENTITIES.sub(_character, AMPERSANDS.sub("&", text)) if "&" in text else text
+    if "&" not in text:
+        return text
+    resolved = ENTITIES.sub(_character, AMPERSANDS.sub("&", text))
+    return read_right(resolved) if resolved != text else text
 
 
 def _without_unseen(text: str) -> str:

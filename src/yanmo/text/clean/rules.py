@@ -48,7 +48,7 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
     if config.mojibake:
         yield "mojibake", characters.mojibake
     if config.markup:
-        yield "markup", characters.markup
+        yield "markup", partial(characters.markup, read_right=characters.mojibake if config.mojibake else str)
     if config.controls:
         yield "controls", characters.controls
     if config.spaces:

@@ -32,6 +32,8 @@ from yanmo.workers import cores, in_order, processes
 
 BATCH = 1 << 18
 """Characters of documents worked on at a time: about 1 MB."""
+BESIDE_TEXT = 1 << 10
+"""What a document takes beside its text, in characters: tiny ones are not thousands to a batch."""
 WORTH_STARTING = 8 << 20
 """Bytes of text from which on other processes save more time than their start takes."""
 LICENCE_FIELDS = ("licence", "license")
@@ -230,7 +232,7 @@ def _batches(documents: Iterable[Numbered]) -> Iterator[list[Numbered]]:
     characters = 0
     for number, document in documents:
         batch.append((number, document))
-        characters += len(document.text)
+        characters += len(document.text) + BESIDE_TEXT
         if characters >= BATCH:
             yield batch
             batch, characters = [], 0

@@ -43,6 +43,8 @@ class Task:
     depth: int = 0
     redirects: tuple[str, ...] = ()
     """The addresses that redirected here."""
+    link: str = ""
+    """The key of the link on a list that led here, or of the text that goes on here."""
 
 
 @dataclass
@@ -73,6 +75,8 @@ class Frontier:
         """Texts, in reading order."""
         self.lists: dict[str, Task] = {}
         """List pages by address."""
+        self._order: dict[str, dict[str, bool]] = {}
+        """Of each book the links of its lists in reading order, and whether one stood twice on a page."""
         self._known: set[str] = set()
         self._hashes: set[str] = set()
         self._spent: Counter[tuple[str, str]] = Counter()
@@ -116,7 +120,8 @@ class Frontier:
     def redirect(self, task: Task, target: str) -> None:
         """The page is elsewhere: that address comes next, in this one's place."""
         chain = (*task.redirects, task.key)
-        there = self._task(target, task.kind, task.depth, task.book if task.book != task.url else "", chain)
+        book = task.book if task.book != task.url else ""
+        there = self._task(target, task.kind, task.depth, book, chain, task.link)
         if there.key in chain:
             self.fail(task, "redirect loop")
         elif len(chain) > MAX_REDIRECTS:
@@ -130,10 +135,14 @@ class Frontier:
         self._bytes += size
         self.tally.count("list", task.url)
         self.lists[task.url] = task
-        children = [self._task(url, "chapter", task.depth + 1, task.book) for url in links["chapter"]]
+        is_new = self._put_in_order(task.book, links["chapter"], {*links.get("twice", ())})
+        children = [
+            self._task(url, "chapter", task.depth + 1, task.book, link=key_of(url))
+            for url in links["chapter"]
+        ]
         children += [self._task(url, "list", task.depth + 1, "") for url in links["list"]]
         on = [self._task(url, "list", task.depth, task.book) for url in links["next"]]
-        if any(child.key not in self._known for child in children):
+        if is_new or any(child.key not in self._known for child in children):
             self._push([*children, *on])  # a list with nothing new ends its chain: `next` may be endless
 
     def text_read(self, task: Task, digest: str, goes_on: list[str], size: int) -> None:
@@ -147,10 +156,37 @@ class Frontier:
             self._hashes.add(digest)
             self.kept.append(task)
             self.tally.count("kept", task.url)
-            self._push([self._task(url, "chapter", task.depth, task.book) for url in goes_on])
+            self._push([self._task(url, "chapter", task.depth, task.book, link=task.key) for url in goes_on])
 
-    def _task(self, url: str, kind: Kind, depth: int, book: str, redirects: tuple[str, ...] = ()) -> Task:
-        return Task(url, key_of(url), kind, book or url, depth, redirects)
+    def in_order(self, book: str, tasks: list[Task]) -> list[Task]:
+        """The texts of a book, given in the order of visits, as its lists have them.
+
+        What is on none follows the text that led there.
+        """
+        places = {key: place for place, key in enumerate(self._order.get(book, ()))}
+        for task in tasks:
+            places.setdefault(task.key, places.get(task.link, -1))
+        return sorted(tasks, key=lambda task: places[task.key])
+
+    def _put_in_order(self, book: str, urls: list[str], twice: set[str]) -> bool:
+        """Take the links of the next page of a book's list; whether one of them is new there.
+
+        One that stands on several pages belongs to the last that has it twice, in a block of the latest and
+        in the list, or where none has it twice, to the last.
+        """
+        order = self._order.setdefault(book, {})
+        before = len(order)
+        for url in urls:
+            key = key_of(url)
+            if url in twice or not order.get(key):
+                order.pop(key, None)
+                order[key] = url in twice
+        return len(order) > before
+
+    def _task(
+        self, url: str, kind: Kind, depth: int, book: str, redirects: tuple[str, ...] = (), link: str = ""
+    ) -> Task:
+        return Task(url, key_of(url), kind, book or url, depth, redirects, link)
 
     def _push(self, tasks: list[Task]) -> None:
         new = []

@@ -77,8 +77,15 @@ def pack(data: bytes) -> str:
 
 
 def unpack(text: str) -> bytes:
-    """The bytes that a row holds."""
-    return zlib.decompress(base64.b64decode(text))
+    """The bytes that a row holds.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        return zlib.decompress(base64.b64decode(text))
+    except (ValueError, zlib.error, TypeError) as error:
+        raise ValueError(f"its page is damaged in the journal: {error}") from error
 
 
 def _row(line: bytes) -> Row | None:

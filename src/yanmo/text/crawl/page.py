@@ -23,7 +23,7 @@ from yanmo.text.damage import decode_page
 from yanmo.text.encodings import remove_controls, unify_line_ends
 from yanmo.text.markup import VERBATIM, Lines, Piece, extracted, scan, seen
 
-VERSION = 2
+VERSION = 3
 """Part of what a journal row was read with: raise it when the same bytes would give another page."""
 Kind = Literal["list", "chapter"]
 LINKS = ("chapter", "list", "next")
@@ -46,12 +46,13 @@ class Page:
     time: str = ""
     text: str = ""
     by: str = ""
-    """What found the text: `selector`, `trafilatura` or `plain`; empty where there is none."""
+    """What found the text: `selector`, `trafilatura`, `page` (all that is seen of one that trafilatura cannot
+    bear) or `plain`; empty where there is none."""
     encoding: str = ""
     replaced: int = 0
     """Bytes that could not be decoded."""
     links: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in LINKS})
-    """Absolute addresses by selector."""
+    """Absolute addresses by selector; under `twice` those of texts that stand more than once."""
 
     def as_json(self) -> dict[str, Any]:
         """For a row of the journal."""
@@ -74,7 +75,9 @@ def read_page(data: bytes, content_type: str, url: str, profile: Profile, kind: 
         return Page(encoding=encoding, replaced=replaced)
     select = profile.select
     is_text = kind == "chapter"
-    links = {name: _links(tree, getattr(select, name), url, encoding) for name in LINKS}
+    found = {name: _links(tree, getattr(select, name), url, encoding) for name in LINKS}
+    links = {name: list(addresses) for name, addresses in found.items()}
+    links["twice"] = [address for address, times in found["chapter"].items() if times > 1]
     title = _title(tree, select.title if is_text else select.book_title)
     author = _author(tree, select.author if is_text else select.book_author)
     time = _time(tree, select.time)
@@ -106,9 +109,10 @@ def _tree(pieces: list[Piece]) -> Selector | None:
     return tree
 
 
-def _links(tree: Selector, css: str, url: str, encoding: str) -> list[str]:
-    """Absolute addresses behind a selector, each where it stands last: the latest are listed above all."""
-    found: dict[str, None] = {}
+def _links(tree: Selector, css: str, url: str, encoding: str) -> dict[str, int]:
+    """Absolute addresses behind a selector, each where it stands last, for the latest are listed above all;
+    and how often each stands there."""
+    found: dict[str, int] = {}
     base = url
     with contextlib.suppress(ValueError):
         base = urljoin(url, tree.css("base::attr(href)").get(default=""))
@@ -119,9 +123,8 @@ def _links(tree: Selector, css: str, url: str, encoding: str) -> list[str]:
             continue
         with contextlib.suppress(ValueError):
             address = safe_url_string(urljoin(base, href), encoding).partition("#")[0]
-            found.pop(address, None)
-            found[address] = None
-    return list(found)
+            found[address] = found.pop(address, 0) + 1
+    return found
 
 
 def _title(tree: Selector, css: str) -> str:
@@ -168,19 +171,16 @@ def _body(tree: Selector, pieces: list[Piece], profile: Profile) -> tuple[str, s
     found = _join(_lines(_outermost(elements)))
     if found:
         return found, "selector"
-    found = _main_text(pieces)
-    return found, "trafilatura" if found else ""
+    page = seen(pieces)
+    by = "trafilatura" if page.is_bearable else "page"
+    found = _join(extracted(page).get("text", "").split("\n") if page.is_bearable else Lines(page).lines)
+    return found, by if found else ""
 
 
 def _outermost(elements: list[Any]) -> list[Any]:
     """Elements that lie in no other of them."""
     chosen = set(elements)
     return [e for e in elements if not any(above in chosen for above in e.iterancestors())]
-
-
-def _main_text(pieces: list[Piece]) -> str:
-    """What trafilatura takes for the main text."""
-    return _join(extracted(seen(pieces)).get("text", "").split("\n"))
 
 
 def _lines(elements: list[Any]) -> list[str]:

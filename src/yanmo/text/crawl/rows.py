@@ -57,7 +57,7 @@ def documents(frontier: Frontier, journal: Journal, profile: Profile) -> Iterato
     for task in frontier.kept:
         books.setdefault(task.book, []).append(task)
     for book, tasks in books.items():
-        rows = [_row(journal, task, profile) for task in tasks]
+        rows = [_row(journal, task, profile) for task in frontier.in_order(book, tasks)]
         cover = _row(journal, frontier.lists[book], profile) if book in frontier.lists else rows[0]
         yield _document(cover, _with_headings(rows), rows[0]) | {"chapters": len(rows)}, rows
 
