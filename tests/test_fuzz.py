@@ -13,7 +13,7 @@ from tests.makers.parsers import PARSERS, Files
 from tests.makers.spoiled import SPOILERS, spoiled
 from yanmo.errors import YanmoError
 
-CASES, CASES_OF_A_SAMPLE, SLOW_CASES_OF_A_SAMPLE = 4000, 60, 4
+CASES, CASES_OF_A_SAMPLE, SLOW_CASES_OF_A_SAMPLE = 4000, 250, 4
 CASE_S = 60
 """A case takes milliseconds; one that takes so long does not end."""
 SPARE_BYTES = 4 << 30
