@@ -285,3 +285,18 @@ def test_a_foreign_decoder_without_bytes_is_run_by_the_library(tmp_path: Path) -
     ours = open_(tmp_path)
     assert not ours.lossless
     assert ours.decode(ours.encode("AB a")) == library.decode(library.encode("AB a").ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("added_tokens.json", {"<\ud800>": 3}),
+        ("added_tokens.json", {"\udfff": 3, "<x>": 4}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"3": {"content": "a\udc00"}}}),
+    ],
+)
+def test_an_added_token_with_half_a_character_is_refused(name: str, content: object, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[SEP]\n江", encoding="utf-8")
+    (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="half a character"):
+        files.read_tokenizer(tmp_path / "vocab.txt", END)
