@@ -300,3 +300,10 @@ def test_an_added_token_with_half_a_character_is_refused(name: str, content: obj
     (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(TokenizerError, match="half a character"):
         files.read_tokenizer(tmp_path / "vocab.txt", END)
+
+
+@pytest.mark.parametrize("itos", [{0: "a", "1": "b"}, {"0": "a", 1: "b"}, {0: "a", 2: "b"}, {}])
+def test_a_meta_pickle_without_a_character_for_each_id_is_refused(itos: object, tmp_path: Path) -> None:
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": itos}))
+    with pytest.raises(TokenizerError, match="no table 'itos'"):
+        files.read_tokenizer(tmp_path / "meta.pkl", END)
