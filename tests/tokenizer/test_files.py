@@ -307,3 +307,12 @@ def test_a_meta_pickle_without_a_character_for_each_id_is_refused(itos: object, 
     (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": itos}))
     with pytest.raises(TokenizerError, match="no table 'itos'"):
         files.read_tokenizer(tmp_path / "meta.pkl", END)
+
+
+@pytest.mark.parametrize("entry", ["\ud800", "\udfff", "ab", ""])
+def test_a_meta_pickle_of_what_is_no_character_is_refused(entry: str, tmp_path: Path) -> None:
+    head = b"\x80\x04}\x8c\x04itos}K\x00\x8c"
+    data = entry.encode("utf-8", "surrogatepass")
+    (tmp_path / "meta.pkl").write_bytes(head + bytes([len(data)]) + data + b"ss.")
+    with pytest.raises(TokenizerError, match="not one character"):
+        files.read_tokenizer(tmp_path / "meta.pkl", END)

@@ -33,7 +33,9 @@ def read_meta(data: bytes, where: str) -> list[str]:
     if not isinstance(itos, dict) or set(itos) != {*range(len(itos))} or not itos:
         raise TokenizerError("it has no table 'itos' of characters by id", where, mend)
     characters = [itos[number] for number in range(len(itos))]
-    if any(not isinstance(c, str) or len(c) != 1 for c in characters) or len({*characters}) < len(itos):
+    if any(not isinstance(c, str) or len(c) != 1 or "\ud800" <= c <= "\udfff" for c in characters) or len(
+        {*characters}
+    ) < len(itos):
         raise TokenizerError("'itos' holds something that is not one character, or one twice", where, mend)
     return characters
 
