@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,6 +153,18 @@ def trained(trained_runs: "Trained", novel: Path) -> "Trained":
 def drawn_seed() -> int:
     """For what a test draws: fixed by day, another one every night."""
     return int(os.environ.get(SEED, "0"))
+
+
+@pytest.fixture
+def forked_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickles are opened in forked processes, which begin where torch is imported."""
+    from tests.makers.processes import run_like_python, start_server
+    from yanmo.hub import pickled
+
+    start_server()
+    real = pickled.subprocess
+    forked = SimpleNamespace(run=run_like_python, TimeoutExpired=real.TimeoutExpired)
+    monkeypatch.setattr(pickled, "subprocess", forked)
 
 
 # -- the budget of a test ---------------------------------------------------------------------

@@ -436,9 +436,10 @@ def test_saved_samples_are_numbered_on_and_all_listed(tmp_path: Path) -> None:
     assert [entry["sampler"]["top_k"] for entry in listed] == [0, 0, 5]
     assert [entry["precision"] for entry in listed] == ["float32", "float32", "bfloat16"]
     assert Path(listed[2]["model"]) == Path("runs/b/model") and listed[2]["yanmo"]
-    (folder / "samples.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(ConfigError, match="not a list of samples"):
-        save_samples(folder, one, SampleConfig(), Path("m"), lively_model())
+    for torn in ("[]", '{"samples": [{"number": 1e999}]}', '{"samples": [{"number": NaN}]}', "[" * 100_000):
+        (folder / "samples.json").write_text(torn, encoding="utf-8")
+        with pytest.raises(ConfigError, match="not a list of samples"):
+            save_samples(folder, one, SampleConfig(), Path("m"), lively_model())
 
 
 # -- the command line ---------------------------------------------------------------------------

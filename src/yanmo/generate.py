@@ -439,7 +439,7 @@ def listed_samples(folder: Path) -> list[dict[str, Any]]:
     try:
         entries = storage.read_json(path)["samples"]
         return [entry for entry in entries if int(entry["number"])]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise ConfigError(
             "the samples.json there is not a list of samples",
             where=str(path),

@@ -199,6 +199,25 @@ def test_ids_never_wrap(vocab_size: int, dtype: str, tmp_path: Path) -> None:
     assert Tokens(files, dtype, tmp_path / "train.starts.bin").slice(0, 1).tolist() == [vocab_size - 1]
 
 
+@pytest.mark.parametrize("shard_tokens", [7, 100])
+@pytest.mark.parametrize("place", [0, 19])
+def test_a_token_beyond_the_vocabulary_is_refused_where_it_is_read(
+    place: int, shard_tokens: int, tmp_path: Path
+) -> None:
+    with ShardWriter(tmp_path, "train", 300, shard_tokens) as writer:
+        writer.begin_document()
+        writer.write(np.arange(20), 20)
+        files = [tmp_path / name for name in writer.close()["files"]]
+    damaged = files[place // shard_tokens]
+    ids = np.fromfile(damaged, "<u2")
+    ids[place % shard_tokens] = 300
+    ids.tofile(damaged)
+    row = Tokens(files, "<u2", tmp_path / "train.starts.bin", 300)
+    assert row.slice(5, 15).tolist() == list(range(5, 15))
+    with pytest.raises(DataError, match="token 300 is beyond the vocabulary's 300"):
+        row.at(np.array([[place, 3]]))
+
+
 def test_shards_of_another_tokenizer_are_refused(novel: Path, voice: Voice, tmp_path: Path) -> None:
     done = prepared(novel, voice)
     folder = next((tmp_path / "cache" / "shards").glob("*/manifest.json")).parent

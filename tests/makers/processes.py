@@ -16,6 +16,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -94,6 +95,12 @@ class Child:
         """Wait for its end; all it wrote."""
         code = self.wait(timeout)
         return Done(self.arguments, code, self.out(), self.err())
+
+
+def start_server() -> None:
+    """Let the fork server begin now: it has the limits of the process that begins it."""
+    if CONTEXT.get_start_method() == "forkserver":
+        forkserver.ensure_running()
 
 
 def python(*words: str, seconds: float = 120, **variables: str) -> Done:

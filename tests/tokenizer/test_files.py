@@ -285,3 +285,34 @@ def test_a_foreign_decoder_without_bytes_is_run_by_the_library(tmp_path: Path) -
     ours = open_(tmp_path)
     assert not ours.lossless
     assert ours.decode(ours.encode("AB a")) == library.decode(library.encode("AB a").ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("added_tokens.json", {"<\ud800>": 3}),
+        ("added_tokens.json", {"\udfff": 3, "<x>": 4}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"3": {"content": "a\udc00"}}}),
+    ],
+)
+def test_an_added_token_with_half_a_character_is_refused(name: str, content: object, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[SEP]\n江", encoding="utf-8")
+    (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="half a character"):
+        files.read_tokenizer(tmp_path / "vocab.txt", END)
+
+
+@pytest.mark.parametrize("itos", [{0: "a", "1": "b"}, {"0": "a", 1: "b"}, {0: "a", 2: "b"}, {}])
+def test_a_meta_pickle_without_a_character_for_each_id_is_refused(itos: object, tmp_path: Path) -> None:
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": itos}))
+    with pytest.raises(TokenizerError, match="no table 'itos'"):
+        files.read_tokenizer(tmp_path / "meta.pkl", END)
+
+
+@pytest.mark.parametrize("entry", ["\ud800", "\udfff", "ab", ""])
+def test_a_meta_pickle_of_what_is_no_character_is_refused(entry: str, tmp_path: Path) -> None:
+    head = b"\x80\x04}\x8c\x04itos}K\x00\x8c"
+    data = entry.encode("utf-8", "surrogatepass")
+    (tmp_path / "meta.pkl").write_bytes(head + bytes([len(data)]) + data + b"ss.")
+    with pytest.raises(TokenizerError, match="not one character"):
+        files.read_tokenizer(tmp_path / "meta.pkl", END)

@@ -185,7 +185,8 @@ def _open_at(path: Path, size: int) -> BinaryIO:
 class Tokens:
     """The tokens of one split as one long row, mapped from its files."""
 
-    def __init__(self, files: list[Path], dtype: str, starts: Path) -> None:
+    def __init__(self, files: list[Path], dtype: str, starts: Path, vocab_size: int = 1 << 32) -> None:
+        self._files, self._vocab_size = files, vocab_size
         self._maps = [np.memmap(file, dtype=np.dtype(dtype), mode="r") for file in files]
         self._ends = np.cumsum([len(part) for part in self._maps], dtype=np.int64)
         self.starts = np.fromfile(starts, dtype="<u8").astype(np.int64)
@@ -194,16 +195,29 @@ class Tokens:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def at(self, positions: Ids) -> Ids:
-        """The tokens at positions of any shape; same shape."""
+        """The tokens at positions of any shape; same shape.
+
+        Raises:
+            DataError: one is beyond the vocabulary.
+        """
         if len(self._maps) == 1:
-            return self._maps[0][positions].astype(np.int64)
+            return self._known(self._maps[0][positions].astype(np.int64))
         found = np.empty(positions.shape, dtype=np.int64)
         shard = np.searchsorted(self._ends, positions, side="right")
         for number, part in enumerate(self._maps):
             here = shard == number
             first = self._ends[number] - len(part)
             found[here] = part[positions[here] - first]
-        return found
+        return self._known(found)
+
+    def _known(self, ids: Ids) -> Ids:
+        if ids.size and int(ids.max()) >= self._vocab_size:
+            raise DataError(
+                f"token {int(ids.max()):,} is beyond the vocabulary's {self._vocab_size:,}",
+                where=f"{self._files[0].parent}: {', '.join(file.name for file in self._files[:5])}",
+                mend="restore the shards from a copy, or make them again",
+            )
+        return ids
 
     def slice(self, start: int, stop: int) -> Ids:
         """The tokens from ``start`` to ``stop``, shape (stop - start,)."""
@@ -247,7 +261,8 @@ class ShardSet:
                 where=str(folder),
                 mend="delete that folder; the shards are made again",
             )
-        return Tokens(files, dtype_for(self.manifest["vocab_size"]).str, starts)
+        vocab_size = self.manifest["vocab_size"]
+        return Tokens(files, dtype_for(vocab_size).str, starts, vocab_size)
 
 
 def write_manifest(

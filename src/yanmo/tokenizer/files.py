@@ -10,6 +10,7 @@ import base64
 import binascii
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ KINDS = (
     "vocab.txt, tokenizer.json, encoder.json with vocab.bpe, vocab.json with merges.txt, *.tiktoken, "
     "*.model (SentencePiece), meta.pkl, or a folder with one of them"
 )
+HALF = re.compile("[\ud800-\udfff]")
+"""A surrogate without its other half."""
 AGAIN = "take the file from its source again"
 LARGEST = 256 << 20
 """Bytes; no vocabulary is larger."""
@@ -130,6 +133,8 @@ def added_beside(file: Path) -> list[tuple[str, int, bool]]:
         raise TokenizerError(f"its added_tokens_decoder is damaged: {error!r}", str(file), AGAIN) from error
     if strange := [text for text, (n, _) in found.items() if type(n) is not int or n < 0 or not text]:
         raise TokenizerError(f"the token {strange[0]!r} was added with no id", str(file), AGAIN)
+    if halves := [text for text in found if HALF.search(str(text))]:
+        raise TokenizerError(f"the token {halves[0]!r} holds half a character", str(file), AGAIN)
     return [(text, number, is_special) for text, (number, is_special) in found.items()]
 
 

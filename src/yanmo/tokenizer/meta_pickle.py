@@ -30,10 +30,12 @@ def read_meta(data: bytes, where: str) -> list[str]:
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise TokenizerError(f"it is no meta.pkl of nanoGPT: {error}", where, mend) from error
     itos = meta.get("itos") if isinstance(meta, dict) else None
-    if not isinstance(itos, dict) or sorted(itos) != list(range(len(itos))) or not itos:
+    if not isinstance(itos, dict) or set(itos) != {*range(len(itos))} or not itos:
         raise TokenizerError("it has no table 'itos' of characters by id", where, mend)
     characters = [itos[number] for number in range(len(itos))]
-    if any(not isinstance(c, str) or len(c) != 1 for c in characters) or len({*characters}) < len(itos):
+    if any(not isinstance(c, str) or len(c) != 1 or "\ud800" <= c <= "\udfff" for c in characters) or len(
+        {*characters}
+    ) < len(itos):
         raise TokenizerError("'itos' holds something that is not one character, or one twice", where, mend)
     return characters
 

@@ -118,7 +118,7 @@ def test_what_cannot_be_written_is_replaced_and_can_be_read_again(tmp_path, quie
     assert again.documents == 1 and not again.counts.documents_dropped
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"sources": {"a": 1}}', '"x"'])
+@pytest.mark.parametrize("content", ["[]", "{", '{"sources": {"a": 1}}', '"x"', "[" * 100_000])
 def test_a_strangers_manifest_says_nothing(tmp_path, quiet, content):
     path = write_rows(tmp_path / "a.jsonl", STORIES[:1])
     (tmp_path / "a.manifest.json").write_text(content, encoding="utf-8")

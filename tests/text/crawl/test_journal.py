@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from yanmo.text.crawl.frontier import Task
-from yanmo.text.crawl.journal import Journal, pack, unpack
+from yanmo.text.crawl.journal import Journal, Row, pack, unpack
 from yanmo.text.crawl.profile import Profile
-from yanmo.text.crawl.rows import read_row
+from yanmo.text.crawl.rows import known_row
 
 FILE = Path("x.crawl/journal.jsonl")
 
@@ -54,8 +54,33 @@ def test_a_journal_cut_at_any_byte_keeps_every_whole_row_and_goes_on() -> None:
 def test_a_damaged_row_costs_only_itself() -> None:
     write("a", "b", "c")
     lines = FILE.read_bytes().splitlines(keepends=True)
-    FILE.write_bytes(lines[0] + b'{"key": "b", \n' + b"[]\n" + lines[2])
+    FILE.write_bytes(lines[0] + b'{"key": "b", \n' + b"[]\n" + b"[" * 100_000 + b"\n" + lines[2])
     assert keys() == ["a", "c"]
+
+
+PAGE: Row = {"url": "u", "rules": "of old", "type": "text/html", "page": pack("<p>正文".encode())}
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_known"),
+    [
+        ({}, True),
+        ({"page": PAGE["page"][:-8] + "AAAAAAA="}, False),  # another checksum
+        ({"page": PAGE["page"][:9]}, False),
+        ({"page": "夜"}, False),
+        ({"page": 5}, False),
+        ({"type": None}, False),
+        ({"rules": 5}, True),
+    ],
+)
+def test_a_page_that_is_damaged_in_the_journal_is_asked_for_again(changed: Row, is_known: bool) -> None:
+    url = "http://a.example/1"
+    with Journal(FILE) as journal:
+        journal.add({"key": "a", **PAGE, **changed})
+        site = Profile(start=(url,), permission="p")
+        row = known_row(journal, Task(url, "a", "chapter", url), site)
+    assert (row is not None) == is_known
+    assert row is None or row["read"]["text"] == "正文"
 
 
 def test_a_row_is_on_the_disk_before_the_next_page_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +113,3 @@ def test_pages_are_packed_and_unpacked() -> None:
 def test_a_page_that_is_damaged_in_the_journal_is_a_value_error(damaged: str) -> None:
     with pytest.raises(ValueError, match="damaged in the journal"):
         unpack(damaged)
-
-
-def test_a_page_that_is_damaged_is_counted_as_one() -> None:
-    profile = Profile(start=("http://a.example/",), permission="x")
-    task = Task("http://a.example/", "http://a.example/", "chapter", "")
-    for page in ("", "eJw=", pack(b"<p>abc</p>")[:-8]):
-        found = read_row({"page": page, "type": "text/html"}, task, profile)
-        assert "damaged in the journal" in found["undecodable"]

@@ -91,6 +91,6 @@ def unpack(text: str) -> bytes:
 def _row(line: bytes) -> Row | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("key"), str) else None

@@ -179,7 +179,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "the site's profile cannot be read", f"{path}: {error.strerror}", "check its path"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # tomllib's are ValueErrors, and so are long numbers
         raise ConfigError(
             "the site's profile is not valid TOML", f"{path}: {error}", "mend that line"
         ) from error

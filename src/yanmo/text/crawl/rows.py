@@ -7,6 +7,7 @@ A row has ``key``, ``url``, ``fetched``, ``rules`` and one of: ``refused`` or ``
 ``to`` with the address it redirects to, ``undecodable``, or ``read`` with ``hash``, ``page``, ``type``.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -28,8 +29,9 @@ def rules_of(profile: Profile, task: Task) -> str:
 
 def read_row(row: Row, task: Task, profile: Profile) -> Row:
     """What the page in a row yields, as the part of the row that the rules decide."""
+    data = unpack(row["page"])
     try:
-        page = read_page(unpack(row["page"]), row["type"], task.url, profile, task.kind)
+        page = read_page(data, row["type"], task.url, profile, task.kind)
     except (ValueError, RecursionError, etree.LxmlError) as error:  # one page must not end a crawl
         return {"undecodable": str(error)}
     digest = hashlib.sha256(page.text.encode("utf-8")).hexdigest() if page.text else ""
@@ -37,13 +39,15 @@ def read_row(row: Row, task: Task, profile: Profile) -> Row:
 
 
 def known_row(journal: Journal, task: Task, profile: Profile) -> Row | None:
-    """What the journal knows of a page; nothing where it has to be fetched, again if it failed."""
+    """What the journal knows of a page; nothing where it has to be fetched, or failed, or is damaged."""
     row = journal.find(task.key)
     if row is None or "failed" in row:
         return None
-    if row["rules"] == rules_of(profile, task) or "to" in row:
+    if row.get("rules") == rules_of(profile, task) or "to" in row:
         return row
-    return row | read_row(row, task, profile) if "page" in row else None
+    with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError):
+        return row | read_row(row, task, profile)
+    return None
 
 
 def documents(frontier: Frontier, journal: Journal, profile: Profile) -> Iterator[tuple[Row, list[Row]]]:
