@@ -169,15 +169,25 @@ def quantize(path: Path, target: Path) -> None:
     """The same graph with the weights of its products and its embedding in 8 bits: a fourth of the size.
 
     Unsigned ones: sums of products with signed ones overflow 16 bits on processors without VNNI.
+    Experts stay as they are: onnxruntime rounds no stacked matrices by columns.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     is_split = data_of(path).exists()
+    graph = onnx.load(path)
+    del graph.graph.value_info[:]  # torch's shapes of stacked products are not those that onnx infers
+    stacked = {tensor.name for tensor in graph.graph.initializer if len(tensor.dims) > 2}
+    experts = [node.name for node in graph.graph.node if stacked & {*node.input}]
     root, level = logging.getLogger(), logging.getLogger().level
     root.setLevel(logging.ERROR)  # it advises to prepare a graph that needs no preparing
     try:
         quantize_dynamic(
-            path, target, weight_type=QuantType.QUInt8, per_channel=True, use_external_data_format=is_split
+            graph,
+            target,
+            per_channel=True,
+            weight_type=QuantType.QUInt8,
+            nodes_to_exclude=experts,
+            use_external_data_format=is_split,
         )
     finally:
         root.setLevel(level)
