@@ -35,6 +35,7 @@ FLOORS = {
     "hub.recognise": 6, "hub.fetch": 6, "hub.pickled": 6, "hub.pickle_child": 6, "hub.nanogpt": 6, "hub.token_files": 6,
     "hub.foreign": 6, "hub.proof": 6, "hub.importer": 6,
     "hub.card": 6, "hub.gguf_file": 6, "hub.onnx_file": 6, "hub.verify": 6, "hub.llama_child": 6, "hub.exporter": 6,
+    "hub.ollama": 6,
     "assess": 7, "chat": 7,
     "cli": 8, "cli_tokenizer": 8, "cli_hub": 8, "cli_corpus": 8, "cli_crawl": 8, "cli_scale": 8, "cli_words": 8, "__main__": 9,
 }  # fmt: skip
@@ -205,7 +206,7 @@ SIBLINGS = {
         "hub.token_files",
     },
     "hub.verify": {"hub.gguf_file", "hub.onnx_file", "hub.proof"},
-    "hub.exporter": {"hub.card", "hub.foreign", "hub.gguf_file", "hub.onnx_file", "hub.verify"},
+    "hub.exporter": {"hub.card", "hub.foreign", "hub.gguf_file", "hub.ollama", "hub.onnx_file", "hub.verify"},
 }
 WITHOUT_TORCH = (
     {name for name, floor in FLOORS.items() if floor <= 2}

@@ -101,8 +101,15 @@ def write_model(
     chat_template: str | None = None,
 ) -> None:
     """Write what a Hugging Face folder consists of: weights, config, tokenizer."""
-    end_of_text = tokenizer.end_of_text
     save_tensors(folder / ONE_FILE, to_hugging_face(config.family, weights))
+    write_configs(folder, config, tokenizer, chat_template)
+
+
+def write_configs(
+    folder: Path, config: GPTConfig, tokenizer: Tokenizer, chat_template: str | None = None
+) -> None:
+    """What stands beside the weights: config, settings of writing, tokenizer."""
+    end_of_text = tokenizer.end_of_text
     _write_text_json(folder / "config.json", to_config_json(config, end_of_text))
     _write_text_json(
         folder / "generation_config.json",

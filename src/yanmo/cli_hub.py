@@ -56,11 +56,12 @@ def export(
     to: Annotated[
         Literal["hf", "gguf", "onnx"],
         typer.Option(
-            help="hf: a folder for transformers, vLLM; gguf: a file for llama.cpp, Ollama; onnx: a graph."
+            help="hf: a folder for transformers, vLLM; gguf: a file for llama.cpp, Ollama; onnx: a folder for"
+            " transformers.js, onnxruntime."
         ),
     ] = "hf",
     out: Annotated[
-        Path | None, typer.Option(help="The file (gguf, onnx) or folder (hf). [default: in exports/]")
+        Path | None, typer.Option(help="The file (gguf) or folder (hf, onnx). [default: in exports/]")
     ] = None,
     precision: Annotated[
         Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"] | None,
@@ -74,9 +75,7 @@ def export(
             help="Look at the model's checksums, open what was written with its own library, and compare."
         ),
     ] = True,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a file (gguf, onnx) that is there.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file (gguf) that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model for other tools, open it there, and compare what it says."""

@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ def test_import_prints_what_it_found_and_what_comes_next(source: Path) -> None:
     assert "2 layers, 4 heads, 64 wide" in done.stdout
     assert "logits equal transformers" in done.stdout
     assert "yanmo train TEXT model.init=taken" in done.stdout
+    odd = here("import", str(source), "--out", "两 个 'it'")
+    assert f"""yanmo train TEXT {shlex.quote("model.init=两 个 'it'")}\n""" in odd.stdout
     again = here("import", str(source), "--out", "taken")
     assert again.returncode == 2 and "there already" in again.stderr
 
@@ -29,7 +32,7 @@ def test_import_and_export_speak_json(source: Path) -> None:
     assert taken["folder"] == str(Path("models/ours"))
     assert taken["proof"]["difference"] <= 1e-5 * taken["proof"]["largest"]
     gone = json.loads(yanmo("export", "models/ours", "--to", "onnx", "--json").stdout)
-    assert gone["path"] == str(Path("exports/ours.onnx"))
+    assert gone["path"] == str(Path("exports/ours-onnx"))
     assert gone["verified"]["by"].startswith("onnxruntime")
 
 

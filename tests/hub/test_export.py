@@ -1,4 +1,7 @@
+import copy
+import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ from tests.makers.runs import Trained
 from yanmo.errors import CheckpointError, ConfigError
 from yanmo.hub import exporter, verify
 from yanmo.hub.exporter import Exported, export
-from yanmo.hub.gguf_file import modelfile_of
+from yanmo.hub.ollama import modelfile_of
 from yanmo.log import Voice
 from yanmo.storage import read_json
 
@@ -121,8 +124,6 @@ def spoiled_model(write: object) -> object:
     """The writer is given other weights than the model has."""
 
     def spoil(path: Path, model: object, *rest: object) -> object:
-        import copy
-
         other = copy.deepcopy(model).requires_grad_(False)  # type: ignore[attr-defined]
         for block in other.blocks:  # type: ignore[attr-defined]
             block.attention.out.weight.mul_(1.5)
@@ -131,14 +132,21 @@ def spoiled_model(write: object) -> object:
     return spoil
 
 
-def test_onnx_takes_rows_of_any_number_and_length_and_masks_padding(source: Path, voice: Voice) -> None:
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What --to onnx writes of the reader; made once, for it takes seconds."""
+    folder = tmp_path_factory.mktemp("graphs")
+    source = our_folder(folder / "ours", reader(), char_tokenizer())
+    return export(source, "onnx", folder / "ours-onnx", None, False, Voice(stream=io.StringIO())).path
+
+
+def test_onnx_takes_rows_of_any_number_and_length_and_masks_padding(graphs: Path) -> None:
     import onnxruntime
     import torch
 
-    from yanmo.hub.onnx_file import cache_names
+    from yanmo.hub.onnx_file import GRAPH, cache_names
 
-    path = written(source, "onnx", voice).path
-    session = onnxruntime.InferenceSession(str(path))
+    session = onnxruntime.InferenceSession(str(graphs / GRAPH))
     model, config = reader(), reader().config
     names = cache_names(config.n_layer, "past_key_values")
     assert [entry.name for entry in session.get_inputs()] == [
@@ -155,6 +163,105 @@ def test_onnx_takes_rows_of_any_number_and_length_and_masks_padding(source: Path
     logits = session.run(None, {"input_ids": ids, "attention_mask": mask, "position_ids": place, **past})[0]
     alone = model(torch.tensor([[9, 10]])).numpy()
     np.testing.assert_allclose(logits[1, 2:], alone[0], atol=1e-4)
+
+
+def test_onnx_is_the_folder_that_transformers_js_opens(source: Path, graphs: Path) -> None:
+    import onnxruntime
+
+    assert graphs.name == "ours-onnx"
+    assert {file.relative_to(graphs).as_posix() for file in graphs.rglob("*") if file.is_file()} == {
+        "MANIFEST.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "onnx/model.onnx", "onnx/model_quantized.onnx",
+    }  # fmt: skip
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (graphs / name).read_bytes() == (source / name).read_bytes()
+    assert read_json(graphs / "generation_config.json")["do_sample"] is True
+    whole, rounded = (graphs / "onnx" / f"model{suffix}.onnx" for suffix in ("", "_quantized"))
+    assert rounded.stat().st_size < whole.stat().st_size / 2
+    one, other = (onnxruntime.InferenceSession(str(path)) for path in (whole, rounded))
+    assert [e.name for e in one.get_inputs()] == [e.name for e in other.get_inputs()]
+    assert [e.name for e in one.get_outputs()] == [e.name for e in other.get_outputs()]
+
+
+@pytest.fixture
+def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what stands beside the graphs is looked at."""
+    import yanmo.hub.onnx_file
+
+    monkeypatch.setattr(yanmo.hub.onnx_file, "write_onnx", lambda path, model: path.touch())
+    monkeypatch.setattr(yanmo.hub.onnx_file, "quantize", lambda path, target: target.touch())
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_chat_template_stands_where_transformers_js_looks(source: Path, voice: Voice) -> None:
+    template = "{% for m in messages %}“{{ m['content'] }}”\n{% endfor %}"
+    (source / "chat_template.jinja").write_text(template, encoding="utf-8")
+    found = export(source, "onnx", None, None, False, voice)
+    assert read_json(found.path / "tokenizer_config.json")["chat_template"] == template
+    assert (found.path / "chat_template.jinja").read_text(encoding="utf-8") == template
+
+
+def test_what_8_bits_cost_is_measured_and_said(graphs: Path) -> None:
+    found = verify.verify_onnx(graphs, reader(), char_tokenizer())
+    lost = found.numbers["lost_in_8_bits"]
+    assert not found.failed
+    assert 0 < lost < verify.LOST_IN_8_BITS
+    assert f"off by {lost:.4f} nats per token" in "\n".join(found.said)
+
+
+@pytest.mark.parametrize("part", ["tokens.weight_scale", "tokens.weight_quantized", "_quantized"])
+def test_8_bits_of_other_weights_are_noticed(part: str, graphs: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    folder = shutil.copytree(graphs, tmp_path / "spoiled")
+    rounded = onnx.load(folder / "onnx/model_quantized.onnx")
+    spoiled = [tensor for tensor in rounded.graph.initializer if tensor.name.endswith(part)]
+    for tensor in spoiled:
+        values = numpy_helper.to_array(tensor)
+        other = values[..., ::-1].copy() if values.ndim else (values * 3 + 7).astype(values.dtype)
+        tensor.CopyFrom(numpy_helper.from_array(other, tensor.name))
+    onnx.save(rounded, folder / "onnx/model_quantized.onnx")
+    found = verify.verify_onnx(folder, reader(), char_tokenizer())
+    assert spoiled and len(found.failed) == 1
+    assert "in 8 bits its predictions are off by" in found.failed[0]
+
+
+def test_weights_too_large_for_a_graph_lie_beside_it_where_transformers_js_looks(
+    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yanmo.hub.onnx_file
+
+    monkeypatch.setattr(yanmo.hub.onnx_file, "LARGEST_FILE", 0)
+    found = written(source, "onnx", voice)
+    assert found.verdict is not None and not found.verdict.failed
+    assert {file.name for file in (found.path / "onnx").iterdir()} == {
+        "model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data",
+    }  # fmt: skip
+    config = read_json(found.path / "config.json")
+    assert config["transformers.js_config"] == {"use_external_data_format": True}
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_model_that_transformers_js_does_not_know_is_said_to_be_for_onnxruntime(
+    tmp_path: Path, voice: Voice
+) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "experts", drawn(small("moe", tokenizer)), tokenizer)
+    said = export(folder, "onnx", None, None, False, voice).said
+    assert "transformers.js knows no Dots1" in "\n".join(said)
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+@pytest.mark.parametrize("to", ["hf", "onnx"])
+def test_a_folder_that_is_there_is_not_replaced_not_even_by_force(
+    to: str, is_forced: bool, source: Path, voice: Voice
+) -> None:
+    Path("there").mkdir()
+    Path("there/mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="there already"):
+        export(source, to, Path("there"), None, False, voice, is_forced)  # type: ignore[arg-type]
+    assert [file.name for file in Path("there").iterdir()] == ["mine.txt"]
 
 
 def test_a_missing_library_is_said_before_anything_is_written(
@@ -207,10 +314,10 @@ def test_a_file_that_its_library_cannot_open_ends_with_4(
 ) -> None:
     import yanmo.hub.onnx_file
 
-    def torn(path: Path, model: object) -> None:
-        path.write_bytes(b"no graph")
+    def torn(path: Path, target: Path) -> None:
+        target.write_bytes(b"no graph")
 
-    monkeypatch.setattr(yanmo.hub.onnx_file, "write_onnx", torn)
+    monkeypatch.setattr(yanmo.hub.onnx_file, "quantize", torn)
     with pytest.raises(CheckpointError, match="could not be opened again"):
         written(source, "onnx", voice)
 

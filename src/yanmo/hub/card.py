@@ -1,6 +1,7 @@
 """The model card: what a stranger wants to know of a model, from what its run recorded."""
 
 import json
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -40,23 +41,35 @@ class Past:
         return cls(recipe, read_record(run / "corpus.json", Manifest).model_dump(), tuple(read_metrics(run)))
 
 
-def model_card(name: str, model: GPT, tokenizer: Tokenizer, past: Past, sample: str) -> str:
-    """README.md of an exported folder, as the Hugging Face hub shows it."""
-    parts = [_front(past), f"# {name}", _what(model, tokenizer, past), _use(name)]
+def model_card(name: str, folder: Path, model: GPT, tokenizer: Tokenizer, past: Past, sample: str) -> str:
+    """README.md of an exported ``folder``, as the Hugging Face hub shows it."""
+    parts = [_front(past), f"# {in_markdown(name)}", _what(model, tokenizer, past), _use(folder)]
     if past.corpus:
         parts.append(_corpus(past.corpus))
     if any(row["event"] == "eval" for row in past.metrics):
         parts.append(_results(past.metrics, tokenizer.lossless))
     if sample.strip():
-        quoted = "\n".join(f"> {line}" for line in sample.strip().split("\n"))
-        parts.append(f"## What it writes\n\n{quoted}\n\n(one sample, unedited)")
+        parts.append(f"## What it writes\n\n{fenced(sample.strip(), 'text')}\n\n(one sample, unedited)")
     parts.append(
         "## Limits\n\nIt continues texts; it was not taught to answer questions or to follow instructions,"
         " and it may repeat what it was trained on. The licence of its text is for you to state."
     )
     if past.recipe:
-        parts.append(f"## Recipe\n\n```toml\n{_settings(past.recipe)}```")
+        parts.append(f"## Recipe\n\n{fenced(_settings(past.recipe), 'toml')}")
     return "\n\n".join(parts) + "\n"
+
+
+def in_markdown(text: str) -> str:
+    """A text within a line of Markdown: nothing of it is taken for a mark, a tag or another line."""
+    line = " ".join(text.split())
+    return re.sub(r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>&~|#$]", r"\\\g<0>", line)
+
+
+def fenced(text: str, language: str) -> str:
+    """A text as it is, between fences longer than any that it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}"
 
 
 def _front(past: Past) -> str:
@@ -77,12 +90,14 @@ def _what(model: GPT, tokenizer: Tokenizer, past: Past) -> str:
     )
 
 
-def _use(name: str) -> str:
-    return (
-        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
-        f'write = pipeline("text-generation", model="./{name}")\n'
-        'print(write("从前", max_new_tokens=100, do_sample=True, temperature=0.8)[0]["generated_text"])\n```'
+def _use(folder: Path) -> str:
+    place = folder.as_posix() if folder.is_absolute() else f"./{folder.as_posix()}"
+    code = (
+        "from transformers import pipeline\n\n"
+        f'write = pipeline("text-generation", model={place!r})\n'
+        'print(write("从前", max_new_tokens=100, do_sample=True, temperature=0.8)[0]["generated_text"])'
     )
+    return f"## Use\n\n{fenced(code, 'python')}"
 
 
 def _corpus(manifest: dict[str, Any]) -> str:

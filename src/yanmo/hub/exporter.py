@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import json
-import tempfile
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from yanmo.checkpoint import (
     load_model_and_tokenizer,
     recorded_recipe,
     run_of,
+    write_configs,
     write_model,
 )
 from yanmo.config import Recipe, SampleConfig
@@ -22,6 +23,7 @@ from yanmo.errors import CheckpointError, ConfigError, YanmoError
 from yanmo.generate import write_all
 from yanmo.hub.card import Past, model_card
 from yanmo.hub.foreign import chat_template_of
+from yanmo.hub.ollama import create_line, modelfile, modelfile_of, require_sayable, sayable
 from yanmo.hub.verify import Verdict, require_library, require_passed, verify_folder, verify_gguf, verify_onnx
 from yanmo.log import Voice
 from yanmo.model.gpt import GPT
@@ -61,6 +63,11 @@ class Source:
     recipe: Recipe | None
 
     @property
+    def chat(self) -> str | None:
+        """Its chat template."""
+        return chat_template_of(self.folder)
+
+    @property
     def sample(self) -> SampleConfig:
         """How its run let it write."""
         return self.recipe.sample if self.recipe else SampleConfig()
@@ -90,9 +97,7 @@ def export(
         require_library(to)
     folder = find_model_folder(run)
     name = name_of(run, folder)
-    target = (
-        out or Path("exports") / {"hf": name, "gguf": f"{name}-{precision}.gguf", "onnx": f"{name}.onnx"}[to]
-    )
+    target = out or Path("exports") / usual_name(name, to, precision)
     require_target(target, to, folder, force)
     model, tokenizer = load_model_and_tokenizer(folder, is_verified)
     source = Source(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
@@ -124,11 +129,12 @@ def require_target(target: Path, to: Target, model: Path, force: bool) -> None:
     """Nothing that is there is replaced: a file by force, a folder not at all.
 
     Raises:
-        ConfigError: something is there, or it is the model itself.
+        ConfigError: something is there, or it is the model itself, or it could not be named to Ollama.
     """
     inputs = list(model.iterdir())
-    if to != "hf":
-        for file in (target, *beside(target, to)):
+    if to == "gguf":
+        require_sayable(target)
+        for file in (target, modelfile_of(target)):
             require_file(file, "--out", inputs, force=force)
         return
     require_folder(target, "--out", inputs)
@@ -136,11 +142,9 @@ def require_target(target: Path, to: Target, model: Path, force: bool) -> None:
         raise ConfigError("it is there already", f"--out {target}", "name another with --out, or delete it")
 
 
-def beside(target: Path, to: Target) -> tuple[Path, ...]:
-    """What is written beside a file."""
-    if to == "gguf":
-        return (target.with_name(f"{target.stem}.Modelfile"),)
-    return (target.with_name(f"{target.stem}.tokenizer.json"),) if to == "onnx" else ()
+def usual_name(name: str, to: Target, precision: str) -> str:
+    """What is written is called so where nobody says otherwise."""
+    return {"hf": name, "gguf": f"{sayable(name)}-{precision}.gguf", "onnx": f"{name}-onnx"}[to]
 
 
 def verdict_on(path: Path, to: Target, source: Source, precision: str) -> Verdict:
@@ -153,9 +157,9 @@ def verdict_on(path: Path, to: Target, source: Source, precision: str) -> Verdic
 
 
 def name_of(run: Path | None, folder: Path) -> str:
-    """A run is called by its folder, not by that of its model."""
+    """A run is called by its folder, not by that of its model; bytes that are no UTF-8 are replaced."""
     found = run_of(folder)
-    return (found or run or folder).resolve().name
+    return os.fsencode((found or run or folder).resolve().name).decode("utf-8", "replace")
 
 
 def export_folder(source: Source, target: Path) -> Exported:
@@ -165,16 +169,19 @@ def export_folder(source: Source, target: Path) -> Exported:
     past = Past.of(source.folder, source.recipe)
 
     def fill(folder: Path) -> None:
-        weights = source.model.state_dict()
-        write_model(folder, source.model.config, weights, source.tokenizer, chat_template_of(source.folder))
-        generation = storage.read_json(folder / "generation_config.json") | how_it_writes(source)
-        text = json.dumps(generation, indent=2) + "\n"
-        (folder / "generation_config.json").write_text(text, encoding="utf-8", newline="\n")
-        card = model_card(source.name, source.model, source.tokenizer, past, sample)
+        write_model(folder, source.model.config, source.model.state_dict(), source.tokenizer, source.chat)
+        _add_to(folder / "generation_config.json", how_it_writes(source))
+        card = model_card(source.name, target, source.model, source.tokenizer, past, sample)
         (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
     storage.commit_folder(target, fill)
     return Exported(target, ("a Hugging Face folder with a model card",), None)
+
+
+def _add_to(file: Path, values: dict[str, Any]) -> None:
+    """Say more in a JSON file."""
+    text = json.dumps(storage.read_json(file) | values, indent=2) + "\n"
+    file.write_text(text, encoding="utf-8", newline="\n")
 
 
 def how_it_writes(source: Source) -> dict[str, Any]:
@@ -196,7 +203,7 @@ def how_it_writes(source: Source) -> dict[str, Any]:
 def export_gguf(source: Source, target: Path, precision: str) -> Exported:
     """One file for llama.cpp and Ollama, with a Modelfile beside it."""
     _require("gguf", "gguf")
-    from yanmo.hub.gguf_file import PRECISIONS, modelfile, modelfile_of, write_gguf
+    from yanmo.hub.gguf_file import PRECISIONS, write_gguf
 
     if precision not in PRECISIONS:
         raise ConfigError(
@@ -208,7 +215,7 @@ def export_gguf(source: Source, target: Path, precision: str) -> Exported:
         written = write_gguf(file, source.model, source.tokenizer, precision, source.name)
     text = modelfile(target, source.model.config, source.tokenizer, source.sample)
     storage.write_atomic(modelfile_of(target), text)
-    said = [f"GGUF in {precision}; for Ollama: ollama create {source.name} -f {modelfile_of(target)}"]
+    said = [f"GGUF in {precision}; for Ollama: {create_line(source.name, target)}"]
     if written.float16:
         rows = f"{len(written.float16)} tensors with rows of no multiple of 32 stay in f16"
         said.append(f"{rows}: {', '.join(written.float16[:3])}" + (" …" if written.float16[3:] else ""))
@@ -218,18 +225,27 @@ def export_gguf(source: Source, target: Path, precision: str) -> Exported:
 
 
 def export_onnx(source: Source, target: Path) -> Exported:
-    """One graph with a cache, and the tokenizer beside it."""
+    """The folder that transformers.js opens: the graph with a cache, and once more in 8 bits."""
     _require("onnx", "onnxscript")
-    from yanmo.hub.onnx_file import is_large, write_onnx
+    _require("onnx", "onnxruntime")
+    from yanmo.hub.onnx_file import GRAPH, QUANTIZED, data_of, quantize, write_onnx
 
-    with whole(target) if not is_large(source.model) else contextlib.nullcontext(target) as file:
-        write_onnx(file, source.model)
-    (vocabulary,) = beside(target, "onnx")
-    with tempfile.TemporaryDirectory() as folder:
-        source.tokenizer.save(Path(folder), source.model.config.block_size)
-        storage.write_atomic(vocabulary, (Path(folder) / "tokenizer.json").read_bytes())
-    said = f"an ONNX graph with its cache as inputs and outputs; its vocabulary is {vocabulary}"
-    return Exported(target, (said,), None)
+    def fill(folder: Path) -> None:
+        write_configs(folder, source.model.config, source.tokenizer, source.chat)
+        _add_to(folder / "generation_config.json", how_it_writes(source))
+        if source.chat is not None:  # transformers.js does not look into a file of its own
+            _add_to(folder / "tokenizer_config.json", {"chat_template": source.chat})
+        (folder / GRAPH).parent.mkdir()
+        write_onnx(folder / GRAPH, source.model)
+        quantize(folder / GRAPH, folder / QUANTIZED)
+        if data_of(folder / GRAPH).exists():
+            _add_to(folder / "config.json", {"transformers.js_config": {"use_external_data_format": True}})
+
+    storage.commit_folder(target, fill)
+    said = [f"a folder for transformers.js: {GRAPH} with its cache, and the same in 8 bits, {QUANTIZED}"]
+    if source.model.config.family == "moe":
+        said.append("transformers.js knows no Dots1: these graphs are for onnxruntime")
+    return Exported(target, tuple(said), None)
 
 
 @contextlib.contextmanager

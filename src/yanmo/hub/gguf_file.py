@@ -1,4 +1,4 @@
-"""A model as one GGUF file, for llama.cpp, Ollama and LM Studio, and the Modelfile that Ollama wants.
+"""A model as one GGUF file, for llama.cpp, Ollama and LM Studio.
 
 The ``gguf`` package writes the file, names the tensors and rounds the weights; what is ours is to say which
 architecture, which numbers and which vocabulary. llama.cpp cuts text by rules it knows by name, so only
@@ -11,7 +11,6 @@ vocabularies of such rules can leave this way:
     wordpiece    not: llama.cpp cuts words otherwise and writes spaces between Chinese characters
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,7 +19,6 @@ import gguf
 import torch
 from torch import Tensor
 
-from yanmo.config import SampleConfig
 from yanmo.errors import ConfigError
 from yanmo.model.gpt import GPT
 from yanmo.model.layers import RMSNorm
@@ -232,29 +230,3 @@ def _add_byte_bpe(writer: Any, tokenizer: LibraryTokenizer) -> None:
     writer.add_token_list(texts)
     writer.add_token_types(types)
     writer.add_token_merges(merges)
-
-
-# -- Ollama -----------------------------------------------------------------------------------
-
-
-def modelfile_of(path: Path) -> Path:
-    """Where the Modelfile of a .gguf lies."""
-    return path.with_name(f"{path.stem}.Modelfile")
-
-
-def modelfile(path: Path, config: GPTConfig, tokenizer: Tokenizer, sample: SampleConfig) -> str:
-    """What `ollama create NAME -f FILE` reads: the model continues a text, so the template is the text."""
-    end = json.dumps(tokenizer.decode([tokenizer.end_of_text]) or "<|endoftext|>", ensure_ascii=False)
-    lines = [
-        f"FROM ./{path.name}",
-        'TEMPLATE """{{ .Prompt }}"""',
-        f"PARAMETER num_ctx {config.block_size}",
-        f"PARAMETER num_predict {sample.max_new_tokens}",
-        f"PARAMETER temperature {sample.temperature:g}",
-        f"PARAMETER top_k {sample.top_k or config.vocab_size}",
-        f"PARAMETER top_p {sample.top_p:g}",
-        f"PARAMETER min_p {sample.min_p:g}",
-        f"PARAMETER repeat_penalty {sample.repetition_penalty:g}",
-        f"PARAMETER stop {end}",
-    ]
-    return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ Nothing is written that was not proven first; what was changed on the way is sai
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def import_model(source: Source, out: Path, config: TokenizerConfig) -> Imported
         *fitted.notes,
         *proof.lines(),
     )
-    following = (f"generate {out} -p …", f"train TEXT model.init={out}")
+    following = (f"generate {quote(str(out))} -p …", f"train TEXT {quote(f'model.init={out}')}")
     return Imported(foreign.source, out, said, following, proof, {"parameters": size, "notes": fitted.notes})
 
 
@@ -167,7 +168,7 @@ def import_tokens(source: Source, out: Path, config: TokenizerConfig) -> Importe
         said.append(f"{found.differing:,} of {found.documents:,} documents give other tokens, encoded again")
     else:
         said.append(f"encoded again, the text of {found.documents:,} documents gives the same tokens")
-    following = (f"train {out}/corpus.jsonl tokenizer.path={out}/tokenizer",)
+    following = (f"train {quote(f'{out}/corpus.jsonl')} {quote(f'tokenizer.path={out}/tokenizer')}",)
     return Imported(str(source.path), out, tuple(said), following, None, vars(found))
 
 
@@ -196,7 +197,7 @@ def import_config(source: Source, out: Path, config: TokenizerConfig) -> Importe
     said = [f"{len(settings)} settings, nanoGPT's defaults included"]
     if left:
         said.append(f"without a meaning here: {', '.join(left)}")
-    return Imported(str(source.files[0]), out, tuple(said), (f"train {out}/recipe.toml TEXT",))
+    return Imported(str(source.files[0]), out, tuple(said), (f"train {quote(f'{out}/recipe.toml')} TEXT",))
 
 
 def _as_toml(value: Any) -> str:

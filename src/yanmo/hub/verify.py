@@ -33,6 +33,8 @@ AGREEMENT = {"f32": 0.99, "f16": 0.99, "bf16": 0.99, "q8_0": 0.97, "q5_0": 0.85,
 reaches (99% in q8_0, 92% in q4_0), since two tokens may be almost equally likely."""
 ROUNDED = {"f32": 0.0, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "q5_0": 0.1, "q4_0": 0.2}
 """How far a weight may be from what it was, as a share of the largest in its tensor."""
+LOST_IN_8_BITS = 0.1
+"""Nats per token an ONNX graph in 8 bits may be off; a small sound one is by 0.0002 (docs/interop.md)."""
 SECONDS = 1800
 NEEDED = {"hf": ("transformers", "hf"), "onnx": ("onnxruntime", "export"), "gguf": ("gguf", "export")}
 
@@ -211,34 +213,68 @@ def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str)
 # -- onnxruntime ------------------------------------------------------------------------------
 
 
-def verify_onnx(path: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
-    """Logits of a batch, and a greedy text written with the cache, by onnxruntime."""
+def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
+    """Logits of a batch, and a greedy text written with the cache, by onnxruntime; and what 8 bits cost."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    rows = rows_to_compare(model, tokenizer, positions=64)
+    from yanmo.hub.onnx_file import GRAPH, QUANTIZED
+
+    session = open_onnx(folder / GRAPH)
+    rows = rows_to_compare(model, tokenizer, POSITIONS)
     with torch.no_grad():
         ours = model(torch.from_numpy(rows)).numpy()
     found, _ = run_onnx(session, model, rows, None)
     difference, largest = float(np.abs(found - ours).max()), float(np.abs(ours).max())
     prompt = rows[:1, : prompt_of(model)]
     count = min(WRITTEN, model.config.block_size - prompt.shape[1])
+    written = greedy(session, model, prompt, count)
+    ours_written = continuation(model, prompt[0].tolist(), count)
+    failed = _same_text(written, ours_written)
+    if not difference <= 10 * CLOSE * max(1.0, largest):
+        failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
+    lost = divergence(ours, in_two(open_onnx(folder / QUANTIZED), model, rows))
+    in_8_bits = f"in 8 bits its predictions are off by {lost:.4f} nats per token, over {rows.size} positions"
+    if not lost <= LOST_IN_8_BITS:
+        failed.append(f"{in_8_bits}; {LOST_IN_8_BITS} is the most a sound graph loses")
+    said = f"largest difference of logits {difference:.1e}; {count} greedy tokens equal"
+    by = f"onnxruntime {onnxruntime.__version__}"
+    same = _equal_tokens(written, ours_written)
+    numbers = {"difference": difference, "written": same, "lost_in_8_bits": lost}
+    return Verdict(by, (said, in_8_bits), tuple(failed), numbers)
+
+
+def in_two(session: Any, model: GPT, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Logits of rows (B, T), read in two halves with the cache between."""
+    half = -(-rows.shape[1] // 2)
+    first, past = run_onnx(session, model, rows[:, :half], None)
+    second, _ = run_onnx(session, model, rows[:, half:], past)
+    return np.concatenate((first, second), 1)
+
+
+def divergence(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> float:
+    """Kullback-Leibler divergence of predictions from ours, in nats per token: what their text costs more."""
+    p, q = (torch.from_numpy(logits).double().log_softmax(-1) for logits in (ours, theirs))
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def open_onnx(path: Path) -> Any:
+    """A graph in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def greedy(session: Any, model: GPT, prompt: npt.NDArray[np.int64], count: int) -> list[int]:
+    """What a graph writes after a prompt (1, T), with its cache, always the likeliest token."""
     written: list[int] = []
     ids, past = prompt, None
     for _ in range(count):
         logits, past = run_onnx(session, model, ids, past)
         written.append(int(logits[0, -1].argmax()))
         ids = np.array([written[-1:]], dtype=np.int64)
-    ours_written = continuation(model, prompt[0].tolist(), count)
-    failed = _same_text(written, ours_written)
-    if not difference <= 10 * CLOSE * max(1.0, largest):
-        failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
-    said = f"largest difference of logits {difference:.1e}; {count} greedy tokens equal"
-    by = f"onnxruntime {onnxruntime.__version__}"
-    numbers = {"difference": difference, "written": _equal_tokens(written, ours_written)}
-    return Verdict(by, (said,), tuple(failed), numbers)
+    return written
 
 
 def run_onnx(
