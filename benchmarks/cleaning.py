@@ -23,13 +23,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from yanmo.config import CorpusConfig, DedupConfig
-from yanmo.log import Voice
-from yanmo.recipe import load_cleaning
-from yanmo.text.clean.judge import ENOUGH, Dropped, measure, quality
+from yanmo.core.console import Voice
+from yanmo.settings.recipe import load_cleaning
+from yanmo.settings.schema import CorpusConfig, DedupConfig
+from yanmo.text.clean.dedup import SHINGLE, Seen, marks_of
+from yanmo.text.clean.filters import ENOUGH, Dropped, measure, quality
 from yanmo.text.clean.run import run
-from yanmo.text.dedup import SHINGLE, Seen, marks_of
-from yanmo.text.documents import CorpusCounts, read_documents
+from yanmo.text.read.documents import CorpusCounts, read_documents
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ Markdown table, and exits 1 if any character differs.
 import sys
 from pathlib import Path
 
-from yanmo.text.damage import decode_damaged
-from yanmo.text.encodings import PRIVATE
+from yanmo.text.read.damage import decode_damaged
+from yanmo.text.read.encodings import PRIVATE
 
 FOLDERS = ("wild_encodings", "prose/raw_asfound", "plays/zh_raw_gbk")
 BIG5 = ("仙俠五花劍", "濟公全傳")

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from yanmo.checkpoint import find_model_folder, load_model_and_tokenizer
+from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer
+from yanmo.core.console import Voice
 from yanmo.data.batches import IGNORED, validation_batches
 from yanmo.data.prepare import prepare
-from yanmo.log import Voice
-from yanmo.recipe import load_recipe
-from yanmo.text.demo import stories
+from yanmo.settings.recipe import load_recipe
+from yanmo.text.demo.stories import stories
 
 
 @torch.no_grad()

@@ -17,12 +17,12 @@ import torch
 import turns
 from peers import transformers_twin
 
-from yanmo.config import SampleConfig
-from yanmo.generate import generate_batch
+from yanmo.checkpoint.hf_names import to_hugging_face
+from yanmo.generate.engine import generate_batch
+from yanmo.generate.sampling import Rules
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.names import to_hugging_face
-from yanmo.model.shape import GPTConfig
-from yanmo.sampling import Rules
+from yanmo.settings.schema import SampleConfig
 
 CONFIG = GPTConfig(13317, 10, 12, 768, 1024)
 NEVER = CONFIG.vocab_size

@@ -35,18 +35,18 @@ import torch
 import turns
 from peers import transformers_twin
 
-from yanmo.config import Recipe, SampleConfig, TrainConfig
 from yanmo.data.batches import IGNORED, Batches
 from yanmo.data.shards import Tokens
-from yanmo.generate import generate_batch
+from yanmo.generate.engine import generate_batch
+from yanmo.generate.sampling import Rules
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT, count_parameters
-from yanmo.model.shape import GPTConfig
-from yanmo.recipe import decide, load_recipe
-from yanmo.sampling import Rules
-from yanmo.text.demo import stories
+from yanmo.parallel.distributed import World, autocast_for
+from yanmo.parallel.machine import make_ready
+from yanmo.settings.recipe import decide, load_recipe
+from yanmo.settings.schema import Recipe, SampleConfig, TrainConfig
+from yanmo.text.demo.stories import stories
 from yanmo.train.decide import decide_optimizer, usual_rate
-from yanmo.train.distributed import World, autocast_for
-from yanmo.train.machine import make_ready
 from yanmo.train.optim import build_optimizer
 from yanmo.train.probe import micro_batches
 from yanmo.train.step import Loss, StepSettings, training_step

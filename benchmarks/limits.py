@@ -22,10 +22,10 @@ import torch
 import turns
 from training_step import SIZES, Size
 
+from yanmo.model.config import GPTConfig
 from yanmo.model.fused import linear
 from yanmo.model.gpt import GPT
-from yanmo.model.shape import GPTConfig
-from yanmo.train.machine import keep_freed_memory
+from yanmo.parallel.machine import keep_freed_memory
 
 ROUNDS = 5
 SECONDS = 0.2

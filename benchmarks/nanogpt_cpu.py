@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import turns
 
-from yanmo.checkpoint import load_model, newest_first
+from yanmo.checkpoint.folder import load_model, newest_first
+from yanmo.core.console import Voice
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import Tokens
-from yanmo.log import Voice
 from yanmo.model.gpt import GPT
-from yanmo.recipe import load_recipe, recipe_path
+from yanmo.settings.recipe import load_recipe, recipe_path
 from yanmo.train.trainer import train
 
 

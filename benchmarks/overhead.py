@@ -105,9 +105,9 @@ def with_length(settings: list[str]) -> list[str]:
 def train(watch: Stopwatch, arguments: list[str], folder: Path) -> dict[str, Any]:
     """A run with its parts timed; its steps and what was decided."""
     start = time.perf_counter()
-    from yanmo.cli import read_recipe
-    from yanmo.log import Voice
-    from yanmo.recipe import get, load_recipe
+    from yanmo.cli.app import read_recipe
+    from yanmo.core.console import Voice
+    from yanmo.settings.recipe import get, load_recipe
     from yanmo.train import trainer
 
     watch.note("importing", start)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from yanmo.model.config_json import to_config_json
-from yanmo.model.shape import GPTConfig
+from yanmo.checkpoint.hf_config import to_config_json
+from yanmo.model.config import GPTConfig
 
 
 def transformers_twin(config: GPTConfig, **more: Any) -> Any:

@@ -17,12 +17,12 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.utils.logging import logger
 
-from yanmo.cli_scale import plan_settings
+from yanmo.cli.scale import plan_settings
+from yanmo.core.storage import read_json
 from yanmo.scale import steps
 from yanmo.scale.corpus import clean_part
 from yanmo.scale.plan import Plan, Settings, make_plan
 from yanmo.scale.script import stages_of
-from yanmo.storage import read_json
 
 IN_A_PART = 2000
 """Signatures."""

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import turns
 
-from yanmo.checkpoint import write_model
+from yanmo.checkpoint.folder import write_model
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.shape import GPTConfig
 from yanmo.tokenizer import CharTokenizer
 
 VOCABULARY = 13_317

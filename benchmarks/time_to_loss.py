@@ -35,13 +35,13 @@ import torch
 import turns
 from peers import transformers_twin
 
-from yanmo.config import OptimConfig
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.shape import GPTConfig
-from yanmo.recipe import decide, load_recipe
+from yanmo.parallel.distributed import World, autocast_for
+from yanmo.parallel.machine import make_ready
+from yanmo.settings.recipe import decide, load_recipe
+from yanmo.settings.schema import OptimConfig
 from yanmo.train.decide import SHORT_WINDOWS
-from yanmo.train.distributed import World, autocast_for
-from yanmo.train.machine import make_ready
 from yanmo.train.optim import build_optimizer
 from yanmo.train.probe import measure
 from yanmo.train.schedule import height_at

@@ -101,12 +101,12 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
 
     from yanmo.data.batches import Batches
     from yanmo.data.shards import Tokens
+    from yanmo.model.config import GPTConfig
     from yanmo.model.gpt import GPT
-    from yanmo.model.shape import GPTConfig
-    from yanmo.recipe import decide, load_recipe
+    from yanmo.parallel.distributed import World, autocast_for
+    from yanmo.parallel.machine import make_ready
+    from yanmo.settings.recipe import decide, load_recipe
     from yanmo.train.decide import decide_device, decide_optimizer
-    from yanmo.train.distributed import World, autocast_for
-    from yanmo.train.machine import make_ready
     from yanmo.train.optim import build_optimizer
     from yanmo.train.probe import measure
     from yanmo.train.step import Loss, StepSettings, training_step
@@ -156,7 +156,7 @@ def transformers_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     """GPT2LMHeadModel and AdamW as in transformers' examples."""
     from peers import transformers_twin
 
-    from yanmo.model.shape import GPTConfig
+    from yanmo.model.config import GPTConfig
 
     shape = (size.vocab_size, size.n_layer, size.n_head, size.n_embd, size.block_size, size.dropout)
     model = transformers_twin(GPTConfig(*shape)).train()

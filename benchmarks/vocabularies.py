@@ -28,14 +28,14 @@ from pathlib import Path
 
 import turns
 
-from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.core.console import Voice
 from yanmo.data.prepare import prepare
 from yanmo.data.survey import learn_tokenizer
-from yanmo.log import Voice
-from yanmo.text.chapters import split_chapters
-from yanmo.text.documents import read_documents
+from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.text.read.chapters import split_chapters
+from yanmo.text.read.documents import read_documents
 from yanmo.tokenizer import load_tokenizer, read_tokenizer
-from yanmo.tokenizer.learn import learner_for, peak_memory
+from yanmo.tokenizer.train import learner_for, peak_memory
 
 QUIET = Voice(stream=io.StringIO())
 ROUNDS = 7

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from yanmo.config import SECTIONS, Cleaning, Recipe
+from yanmo.settings.schema import SECTIONS, Cleaning, Recipe
 
 HEAD = """# Settings
 
@@ -12,7 +12,7 @@ Every key of a recipe, and at the end those of `yanmo clean`. On the command lin
 into the run's `recipe.toml`. Where that file is the recipe of a new run, what rests on a setting you change
 is decided anew; what you wrote yourself stands.
 
-This page is made from `src/yanmo/config.py` by `make docs`.
+This page is made from `src/yanmo/settings/schema.py` by `make docs`.
 """
 
 

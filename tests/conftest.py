@@ -18,7 +18,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.makers.runs import Trained
-    from yanmo.log import Voice
+    from yanmo.core.console import Voice
 
 ROOT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")
@@ -121,7 +121,7 @@ def real_fsync(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def voice() -> "Voice":
-    from yanmo.log import Voice
+    from yanmo.core.console import Voice
 
     return Voice(stream=io.StringIO())
 
@@ -159,7 +159,7 @@ def drawn_seed() -> int:
 def forked_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pickles are opened in forked processes, which begin where torch is imported."""
     from tests.makers.processes import run_like_python, start_server
-    from yanmo.hub import pickled
+    from yanmo.hub.imports import pickled
 
     start_server()
     real = pickled.subprocess

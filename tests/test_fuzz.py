@@ -11,7 +11,7 @@ import pytest
 
 from tests.makers.parsers import PARSERS, Files
 from tests.makers.spoiled import SPOILERS, spoiled
-from yanmo.errors import YanmoError
+from yanmo.core.errors import YanmoError
 
 CASES, CASES_OF_A_SAMPLE, SLOW_CASES_OF_A_SAMPLE = 4000, 250, 4
 CASE_S = 60

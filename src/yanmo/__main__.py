@@ -1,6 +1,6 @@
 """``python -m yanmo``."""
 
-from yanmo.cli import main
+from yanmo.cli.app import main
 
 if __name__ == "__main__":
     main()

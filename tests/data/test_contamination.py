@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from yanmo.config import CorpusConfig
 from yanmo.data.contamination import contamination
 from yanmo.data.split import Sizes, content_hash, plan_split, smallest
-from yanmo.text import demo
+from yanmo.settings.schema import CorpusConfig
+from yanmo.text.demo import stories
 
-STORIES = [story.text for _, story in zip(range(300), demo.stories(), strict=False)]
+STORIES = [story.text for _, story in zip(range(300), stories.stories(), strict=False)]
 
 
 def share(tmp_path, text):

@@ -13,12 +13,12 @@ import pytest
 
 from tests.makers.processes import children_of, gone, needs_proc
 from tests.makers.texts import lesson, lesson_bpe
-from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.core.console import Voice
+from yanmo.core.errors import DataError
 from yanmo.data import prepare as prepare_module
 from yanmo.data.encode import WORTH_STARTING, encode, encode_all, processes_for
 from yanmo.data.prepare import MARK, Prepared, prepare
-from yanmo.errors import DataError
-from yanmo.log import Voice
+from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.tokenizer import CharTokenizer, Tokenizer, kind_of
 
 BPE = lesson_bpe(500)

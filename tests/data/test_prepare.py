@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.makers.texts import invented_text
-from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.core.console import Voice
+from yanmo.core.errors import DataError
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for
 from yanmo.data.split import cut_document, default_val_fraction, plan_split
-from yanmo.errors import DataError
-from yanmo.log import Voice
+from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.tokenizer import CharTokenizer
 from yanmo.tokenizer.char import count_characters
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from yanmo.hub import pickled
+from yanmo.hub.imports import pickled
 
 
 @pytest.fixture(autouse=True)

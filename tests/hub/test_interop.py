@@ -21,13 +21,13 @@ from tests.makers.models import (
     small,
     vocab_txt,
 )
-from yanmo.checkpoint import load_model_and_tokenizer
-from yanmo.config import TokenizerConfig
-from yanmo.errors import ConfigError
-from yanmo.hub.exporter import export
-from yanmo.hub.importer import import_
-from yanmo.hub.verify import has_llama
-from yanmo.log import Voice
+from yanmo.checkpoint.folder import load_model_and_tokenizer
+from yanmo.core.console import Voice
+from yanmo.core.errors import ConfigError
+from yanmo.hub.exports.exporter import export
+from yanmo.hub.exports.verify import has_llama
+from yanmo.hub.imports.importer import import_
+from yanmo.settings.schema import TokenizerConfig
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ import torch
 
 from tests.makers.models import TOKENIZERS, drawn, our_folder, small
 from tests.makers.texts import invented_text
-from yanmo.checkpoint import write_model
-from yanmo.hub.exporter import export
-from yanmo.log import Voice
-from yanmo.tokenizer.learn import learn_bpe, special_tokens
+from yanmo.checkpoint.folder import write_model
+from yanmo.core.console import Voice
+from yanmo.hub.exports.exporter import export
+from yanmo.tokenizer.train import learn_bpe, special_tokens
 
 pytestmark = pytest.mark.slow
 

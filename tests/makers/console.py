@@ -8,7 +8,7 @@ import sys
 from unittest.mock import patch
 
 from tests.makers.processes import Child, Done, as_yanmo
-from yanmo.cli import main
+from yanmo.cli.app import main
 
 
 def yanmo(*words: str, typed: str | bytes = "", seconds: float = 120, **variables: str) -> Done:

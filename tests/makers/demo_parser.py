@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 
-from yanmo.text.demo import START, Choice, Fork, Mention, Template, grammar
+from yanmo.text.demo.stories import START, Choice, Fork, Mention, Template, grammar
 
 Rest = tuple[Template, int, "Rest"] | None  # what is still to be matched, innermost first
 Bound = dict[str, int]

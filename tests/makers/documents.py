@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from yanmo.config import CorpusConfig
-from yanmo.text.documents import CorpusCounts, Document, corpus_fingerprint, read_documents
+from yanmo.settings.schema import CorpusConfig
+from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, read_documents
 
 
 def read(*paths: Path | str, counts: CorpusCounts | None = None, **how: str | bool) -> list[Document]:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yanmo.checkpoint import write_model
-from yanmo.hub.proof import SENTENCES
-from yanmo.model.config_json import to_config_json
+from yanmo.checkpoint.folder import write_model
+from yanmo.checkpoint.hf_config import to_config_json
+from yanmo.checkpoint.hf_names import to_hugging_face
+from yanmo.core.storage import write_json
+from yanmo.hub.imports.proof import SENTENCES
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import routers_of
-from yanmo.model.names import to_hugging_face
-from yanmo.model.shape import GPTConfig
-from yanmo.storage import write_json
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, WordPieceTokenizer
 from yanmo.tokenizer.base import END_OF_TEXT
 from yanmo.tokenizer.char import count_characters
@@ -133,7 +133,7 @@ def hugging_face_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Path:
     """What transformers saves of the same model: its own names, its own config.json."""
     import transformers
 
-    from yanmo.model.config_json import ARCHITECTURES, to_config_json
+    from yanmo.checkpoint.hf_config import ARCHITECTURES, to_config_json
 
     config = transformers.AutoConfig.for_model(**to_config_json(model.config, tokenizer.end_of_text))
     kind = getattr(transformers, ARCHITECTURES[model.config.family][0])

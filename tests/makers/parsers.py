@@ -36,20 +36,27 @@ from tests.makers.models import (
 )
 from tests.makers.spoiled import zipped
 from tests.makers.texts import lesson
-from yanmo import checkpoint, storage
-from yanmo.chat import Chat, converse
-from yanmo.checkpoint import Progress, load_model_and_tokenizer, read_recipe, read_state, save_checkpoint
-from yanmo.cli import read_prompts
-from yanmo.config import CorpusConfig, DataConfig, Recipe, SampleConfig, TokenizerConfig
+from yanmo.checkpoint.folder import (
+    Progress,
+    folder,
+    load_model_and_tokenizer,
+    read_recipe,
+    read_state,
+    save_checkpoint,
+)
+from yanmo.cli.app import read_prompts
+from yanmo.core import storage
+from yanmo.core.console import Voice
+from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import prepare
-from yanmo.evaluate import reference_lines
-from yanmo.generate import generate, listed_samples
-from yanmo.hub.importer import import_
-from yanmo.hub.pickled import open_pickle
-from yanmo.hub.proof import Proof
-from yanmo.log import Voice
-from yanmo.recipe import load_recipe, to_toml
-from yanmo.records import Manifest, read_record
+from yanmo.eval.loss import reference_lines
+from yanmo.generate.chat import Chat, converse
+from yanmo.generate.engine import generate, listed_samples
+from yanmo.hub.imports.importer import import_
+from yanmo.hub.imports.pickled import open_pickle
+from yanmo.hub.imports.proof import Proof
+from yanmo.settings.recipe import load_recipe, to_toml
+from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, SampleConfig, TokenizerConfig
 from yanmo.text.clean.run import licence_beside
 from yanmo.tokenizer import files, read_tokenizer
 from yanmo.tokenizer.library import byte_letters
@@ -329,7 +336,7 @@ def taken(name: str = "", vocabulary: str = "") -> Callable[[Path], object]:
         out = folder.with_name("taken")
         storage.remove_path(out)
         config = TokenizerConfig(path=str(folder / vocabulary)) if vocabulary else TokenizerConfig()
-        with patch("yanmo.hub.importer.prove", return_value=PROOF):  # it compares, and reads nothing
+        with patch("yanmo.hub.imports.importer.prove", return_value=PROOF):  # it compares, and reads nothing
             return import_(str(folder / name), out, config, VOICE)
 
     return take
@@ -501,8 +508,8 @@ def checkpoint_files() -> Files:
 
 
 def reopen(folder: Path) -> object:
-    checkpoint.verify_model(folder)
-    return read_state(folder), checkpoint.load_training(folder)
+    folder.verify_model(folder)
+    return read_state(folder), folder.load_training(folder)
 
 
 @cache
@@ -557,7 +564,7 @@ RECORDS = {
     "checkpoint": Parser(checkpoint_files, reopen),
     "state.json": Parser(
         lambda: {n: d for n, d in checkpoint_files().items() if n.startswith("training/")},
-        lambda folder: checkpoint.load_training(folder),
+        lambda folder: folder.load_training(folder),
     ),
     "recipe of a run": Parser(lambda: {"recipe.toml": to_toml(Recipe()).encode()}, read_recipe),
     "metrics.jsonl": Parser(one("metrics.jsonl", METRICS), read_metrics),

@@ -7,12 +7,12 @@ import torch._dynamo
 import torch.distributed.launcher.api
 import torch.utils.tensorboard
 
-import yanmo.assess
-import yanmo.chat
-import yanmo.hub.pickle_child
-import yanmo.train.launch
+import yanmo.eval.assess
+import yanmo.generate.chat
+import yanmo.hub.imports.pickle_child
+import yanmo.parallel.launch
 import yanmo.train.trainer
 
 torch.set_num_threads(1)
-yanmo.hub.pickle_child.load_something()
+yanmo.hub.imports.pickle_child.load_something()
 os.fsync = lambda descriptor: None  # type: ignore[assignment]  # nobody pulls the plug

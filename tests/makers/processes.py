@@ -130,7 +130,7 @@ def as_yanmo(words: list[str]) -> None:
     """What ``yanmo words`` does, with ranks that are forked, too."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
-    from yanmo.cli import main
+    from yanmo.cli.app import main
 
     sys.argv = ["yanmo", *words]
     if "fork" in METHODS:
@@ -184,7 +184,7 @@ class _ForkedRank:
 
     def _be_it(self, words: list[str], environment: dict[str, str]) -> None:
         """Never returns."""
-        from yanmo.cli import main
+        from yanmo.cli.app import main
 
         code = 1
         try:

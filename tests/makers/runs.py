@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from yanmo.checkpoint import newest_first
-from yanmo.config import Recipe
-from yanmo.log import Voice
-from yanmo.recipe import load_recipe
-from yanmo.train import memory, trainer
+from yanmo.checkpoint.folder import newest_first
+from yanmo.core.console import Voice
+from yanmo.settings.recipe import load_recipe
+from yanmo.settings.schema import Recipe
+from yanmo.train import oom, trainer
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import Result, train
 
@@ -36,7 +36,7 @@ def tiny_recipe(*paths: Path | str, more: tuple[str, ...] = ()) -> Recipe:
 class Trained:
     """Finished runs of the tiny recipe on ``novel.txt``: each is trained once, and copied from then on."""
 
-    _whole = memory.training_step, trainer.evaluate
+    _whole = oom.training_step, trainer.evaluate
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -46,7 +46,7 @@ class Trained:
         """``folder`` becomes such a run, with the settings ``more``; where it stands."""
         kept = self._store / str([*self._results, more].index(more))
         if more not in self._results:
-            assert (memory.training_step, trainer.evaluate) == self._whole, "nothing may be patched yet"
+            assert (oom.training_step, trainer.evaluate) == self._whole, "nothing may be patched yet"
             found = train(tiny_recipe("novel.txt", more=more), kept, Voice(io.StringIO()))
             self._results[more] = found
         shutil.copytree(kept, folder, symlinks=True)
@@ -73,20 +73,20 @@ class StopAt:
     """Sends a signal while the given step is computed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-        real = memory.training_step
+        real = oom.training_step
 
         def stepping(model, optimizer, batches, at, *rest):  # type: ignore[no-untyped-def]
             if at == step:
-                monkeypatch.setattr(memory, "training_step", real)
+                monkeypatch.setattr(oom, "training_step", real)
                 signal.raise_signal(number)
             return real(model, optimizer, batches, at, *rest)
 
-        monkeypatch.setattr(memory, "training_step", stepping)
+        monkeypatch.setattr(oom, "training_step", stepping)
 
 
 def overflow_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """A float16 gradient that overflows at some steps."""
-    real = memory.training_step
+    real = oom.training_step
 
     def stepping(loss_of, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         if step not in steps:
@@ -97,4 +97,4 @@ def overflow_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
         finally:
             handle.remove()
 
-    monkeypatch.setattr(memory, "training_step", stepping)
+    monkeypatch.setattr(oom, "training_step", stepping)

@@ -7,7 +7,7 @@ from functools import cache
 from hypothesis import strategies as st
 
 from yanmo.tokenizer import LibraryTokenizer
-from yanmo.tokenizer.learn import learn_bpe
+from yanmo.tokenizer.train import learn_bpe
 
 ATOMS = (
     "萧炎", "斗气", "大喝一声", "，", "。", "：“", "”", "……", "——", "龘", "𠮷", "㐀", "👍", "👩‍👩‍👧", "🇨🇳",

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yanmo.config import ModelConfig
 from yanmo.model.cache import Cache
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT, count_parameters
-from yanmo.model.shape import GPTConfig
+from yanmo.settings.schema import ModelConfig
 
 SMALL = GPTConfig(vocab_size=50, n_layer=2, n_head=2, n_embd=16, block_size=12)
 MODERN = replace(SMALL, family="modern", n_head=4, n_kv_head=2, head_dim=6, n_inner=0, rope_theta=100.0)

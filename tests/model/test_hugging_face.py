@@ -8,14 +8,14 @@ import torch
 
 from tests.makers.models import saved_model
 from tests.makers.runs import Trained
-from yanmo.checkpoint import load_model, load_model_and_tokenizer
-from yanmo.config import SampleConfig
-from yanmo.errors import CheckpointError
-from yanmo.generate import generate
-from yanmo.model.config_json import to_config_json
-from yanmo.model.names import to_hugging_face
-from yanmo.model.shape import GPTConfig
-from yanmo.storage import read_json, write_json
+from yanmo.checkpoint.folder import load_model, load_model_and_tokenizer
+from yanmo.checkpoint.hf_config import to_config_json
+from yanmo.checkpoint.hf_names import to_hugging_face
+from yanmo.core.errors import CheckpointError
+from yanmo.core.storage import read_json, write_json
+from yanmo.generate.engine import generate
+from yanmo.model.config import GPTConfig
+from yanmo.settings.schema import SampleConfig
 
 GPT2 = [GPTConfig(50, 1, 1, 8, 8), GPTConfig(321, 2, 4, 32, 16), GPTConfig(1000, 3, 2, 64, 64, n_inner=96)]
 MODERN = [

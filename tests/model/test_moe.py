@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import BIAS_STEP, Experts, MixtureOfExperts, balance, forget_loads, routers_of
-from yanmo.model.shape import GPTConfig
 
 CONFIG = GPTConfig(
     50, 3, 2, 16, 12, family="moe", n_expert=6, n_expert_active=2, n_expert_shared=2, expert_inner=8,

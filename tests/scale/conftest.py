@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.makers.corpora import write_corpus
-from yanmo.config import CorpusConfig, TokenizerConfig
+from yanmo.core.console import Voice
 from yanmo.data.survey import learn_tokenizer
-from yanmo.log import Voice
+from yanmo.settings.schema import CorpusConfig, TokenizerConfig
 
 
 @pytest.fixture

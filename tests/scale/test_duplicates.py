@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.makers.corpora import write_corpus
+from yanmo.core.console import Voice
+from yanmo.core.storage import read_json
 from yanmo.data.shards import ShardSet
 from yanmo.data.split import plan_split
-from yanmo.log import Voice
-from yanmo.recipe import load_cleaning, load_recipe
 from yanmo.scale import tokens
 from yanmo.scale.corpus import unwanted_in
 from yanmo.scale.plan import Plan, deal, make_plan
 from yanmo.scale.script import stages_of
-from yanmo.storage import read_json
+from yanmo.settings.recipe import load_cleaning, load_recipe
 from yanmo.text.clean.run import run
-from yanmo.text.documents import corpus_fingerprint
+from yanmo.text.read.documents import corpus_fingerprint
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("datatrove")

@@ -13,14 +13,14 @@ import pytest
 
 from tests.makers.console import here
 from tests.makers.runs import TINY
-from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.core.console import Voice
+from yanmo.core.errors import DataError
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import ShardSet
-from yanmo.errors import DataError
-from yanmo.log import Voice
-from yanmo.recipe import load_cleaning
+from yanmo.settings.recipe import load_cleaning
+from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.text.clean.run import run
-from yanmo.text.documents import corpus_fingerprint
+from yanmo.text.read.documents import corpus_fingerprint
 
 pytestmark = pytest.mark.slow
 
@@ -147,7 +147,7 @@ def test_mistakes_are_answered(
 
 
 def call_here(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    from yanmo.cli import main
+    from yanmo.cli.app import main
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
         patch.setattr(sys, "argv", ["yanmo", *words])
@@ -174,6 +174,6 @@ def test_the_same_plan_again_keeps_an_edited_script_and_another_plan_is_refused(
 def test_a_missing_datatrove_is_named_with_its_extra(
     texts: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("yanmo.cli_scale.find_spec", lambda name: None)
+    monkeypatch.setattr("yanmo.cli.scale.find_spec", lambda name: None)
     code, said = call_here("scale", "plan", "texts", "tokenizer.path=tok", "--out", "plan", capsys=capsys)
     assert code == 2 and 'pip install "yanmo[scale]"' in said

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.makers.models import ENTRIES, bpe_tokenizer
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 
 OLDER: dict[str, dict[str, Any]] = {

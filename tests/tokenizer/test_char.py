@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.makers.texts import any_text
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer import load_tokenizer
 from yanmo.tokenizer.char import FIRST_CHARACTER, CharTokenizer, count_characters
 

@@ -12,9 +12,9 @@ import pytest
 
 from tests.makers.console import here, yanmo
 from tests.makers.texts import lesson
-from yanmo.outputs import MARK
+from yanmo.core.outputs import MARK
 from yanmo.tokenizer import load_tokenizer
-from yanmo.tokenizer.learn import learn_bpe
+from yanmo.tokenizer.train import learn_bpe
 
 
 @pytest.fixture

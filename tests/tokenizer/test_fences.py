@@ -12,8 +12,8 @@ import pytest
 
 from tests.makers.console import here
 from tests.makers.models import ENTRIES, LETTERS
-from yanmo.config import TokenizerConfig
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
+from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import library, read_tokenizer
 from yanmo.tokenizer.library import LibraryTokenizer
 from yanmo.tokenizer.spec import tokenizer_json

@@ -14,11 +14,11 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from tests.makers.texts import lesson, random_strings
-from yanmo.config import TokenizerConfig
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
+from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import CharTokenizer, Tokenizer, files, find_tokenizer, kind_of, load_tokenizer
-from yanmo.tokenizer.learn import learn_bpe
 from yanmo.tokenizer.library import byte_letters
+from yanmo.tokenizer.train import learn_bpe
 
 LEARNED = learn_bpe([lesson()], 600, ["<|endoftext|>"])
 END = TokenizerConfig()

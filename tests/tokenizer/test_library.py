@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.makers.texts import any_text, lesson, random_strings
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer import LibraryTokenizer, load_tokenizer
 from yanmo.tokenizer import cuts as cuts_module
 from yanmo.tokenizer.base import json_text
 from yanmo.tokenizer.fast import fast_encoder
-from yanmo.tokenizer.learn import learn_bpe, learn_unigram, special_tokens
 from yanmo.tokenizer.library import WORTH_BEING_FAST, byte_letters
 from yanmo.tokenizer.spec import added_token, bpe_model
 from yanmo.tokenizer.splits import CL100K, GPT2, KNOWN, O200K, QWEN2, byte_level, split_step
+from yanmo.tokenizer.train import learn_bpe, learn_unigram, special_tokens
 
 SPECIALS = special_tokens(chat=True, reserved=2)
 LESSON = [lesson()]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yanmo.config import TokenizerConfig
-from yanmo.errors import ConfigError, TokenizerError
+from yanmo.core.errors import ConfigError, TokenizerError
+from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import find_tokenizer, load_tokenizer
-from yanmo.tokenizer.lost import Lost, describe
+from yanmo.tokenizer.roundtrip import Lost, describe
 from yanmo.tokenizer.wordpiece import SPECIALS, UNKNOWN, Roles, WordPieceTokenizer
 
 HAN = "萧炎大喝一声第章二三的了是我不在人们有来他上着个地到说就去子得也和那要下看天时过出"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
-from yanmo import storage
-from yanmo.checkpoint import load_training, newest_first, step_of
-from yanmo.config import Recipe
-from yanmo.errors import CheckpointError, ConfigError, Stopped
-from yanmo.log import Voice
-from yanmo.recipe import load_recipe
+from yanmo.checkpoint.folder import load_training, newest_first, step_of
+from yanmo.core import storage
+from yanmo.core.console import Voice
+from yanmo.core.errors import CheckpointError, ConfigError, Stopped
+from yanmo.settings.recipe import load_recipe
+from yanmo.settings.schema import Recipe
 from yanmo.train import metrics as metrics_module
 from yanmo.train import run as run_module
 from yanmo.train.binding import bound_keys

@@ -8,11 +8,11 @@ import torch
 
 from tests.makers.ranks import run
 from tests.makers.runs import RUN, StopAt, losses, tiny_recipe, weights
-from yanmo.errors import Stopped
-from yanmo.log import Voice
+from yanmo.core.console import Voice
+from yanmo.core.errors import Stopped
+from yanmo.model.config import GPTConfig
 from yanmo.model.fused import causal_attention
-from yanmo.model.shape import GPTConfig
-from yanmo.recipe import load_recipe
+from yanmo.settings.recipe import load_recipe
 from yanmo.train import probe
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train

@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yanmo.config import Recipe
-from yanmo.errors import DeviceError
+from yanmo.core.errors import DeviceError
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT, count_parameters
-from yanmo.model.shape import GPTConfig
-from yanmo.recipe import load_recipe
-from yanmo.train import decide, machine, probe, run
+from yanmo.parallel import machine
+from yanmo.parallel.distributed import World, find_device
+from yanmo.settings.recipe import load_recipe
+from yanmo.settings.schema import Recipe
+from yanmo.train import decide, probe, run
 from yanmo.train.decide import (
     decide_compile,
     decide_dropout,
@@ -22,8 +24,7 @@ from yanmo.train.decide import (
     seconds_of_saving,
     step_limit,
 )
-from yanmo.train.distributed import World, find_device
-from yanmo.train.plan import Text
+from yanmo.train.forecast import Text
 from yanmo.train.probe import Speed, Way, measure, micro_batches, ways
 
 SMALL = GPTConfig(50, 1, 1, 8, 8)

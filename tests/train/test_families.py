@@ -8,17 +8,17 @@ import torch
 
 from tests.makers.ranks import loss_values, run
 from tests.makers.runs import RUN, TINY, StopAt, Trained, tiny_recipe, weights, without_times
-from yanmo.assess import assess
-from yanmo.checkpoint import load_model, load_model_and_tokenizer
-from yanmo.config import SampleConfig
-from yanmo.errors import ConfigError, Stopped
-from yanmo.generate import make_writer, write_all
-from yanmo.log import Voice
+from yanmo.checkpoint.folder import load_model, load_model_and_tokenizer
+from yanmo.core.console import Voice
+from yanmo.core.errors import ConfigError, Stopped
+from yanmo.core.storage import read_json
+from yanmo.eval.assess import assess
+from yanmo.generate.engine import make_writer, write_all
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import count_active, count_parameters
 from yanmo.model.moe import BIAS_STEP, balance, routers_of
-from yanmo.model.shape import GPTConfig
-from yanmo.recipe import load_recipe, recipe_path
-from yanmo.storage import read_json
+from yanmo.settings.recipe import load_recipe, recipe_path
+from yanmo.settings.schema import SampleConfig
 from yanmo.train import step
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train

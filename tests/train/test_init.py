@@ -7,12 +7,12 @@ import pytest
 
 from tests.makers.runs import RUN, Trained, tiny_recipe
 from tests.makers.texts import invented_text
-from yanmo.checkpoint import find_model_folder
-from yanmo.errors import ConfigError, DeviceError
-from yanmo.log import Voice
-from yanmo.recipe import load_recipe
+from yanmo.checkpoint.folder import find_model_folder
+from yanmo.core.console import Voice
+from yanmo.core.errors import ConfigError, DeviceError
+from yanmo.settings.recipe import load_recipe
 from yanmo.tokenizer import load_tokenizer
-from yanmo.train import memory
+from yanmo.train import oom
 from yanmo.train.metrics import read_metrics
 from yanmo.train.trainer import train
 
@@ -89,7 +89,7 @@ def test_weights_that_changed_before_the_first_checkpoint_are_refused(
     trained("first")
     asked = tiny_recipe(novel, more=("model.init=first",))
     with monkeypatch.context() as broken, pytest.raises(RuntimeError):
-        broken.setattr(memory, "training_step", lambda *_: (_ for _ in ()).throw(RuntimeError("died")))
+        broken.setattr(oom, "training_step", lambda *_: (_ for _ in ()).throw(RuntimeError("died")))
         train(asked, RUN, voice)
     train(tiny_recipe(novel, more=("train.max_steps=16",)), Path("first"), voice)
     with pytest.raises(ConfigError, match="weights to begin from have changed"):

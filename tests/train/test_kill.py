@@ -18,9 +18,9 @@ from tests.makers.parsers import shard_files
 from tests.makers.processes import Child, as_yanmo, children_of, needs_proc
 from tests.makers.ranks import run, words
 from tests.makers.runs import losses, overflow_at, tiny_recipe, weights, without_times
-from yanmo import storage
-from yanmo.checkpoint import newest_first
-from yanmo.log import Voice
+from yanmo.checkpoint.folder import newest_first
+from yanmo.core import storage
+from yanmo.core.console import Voice
 from yanmo.train.metrics import METRICS
 from yanmo.train.trainer import train
 

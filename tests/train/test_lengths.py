@@ -7,11 +7,11 @@ import pytest
 
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
 from tests.makers.texts import invented_text
-from yanmo import storage
-from yanmo.checkpoint import find_model_folder, newest_first, step_of
-from yanmo.errors import ConfigError, Stopped
-from yanmo.log import Voice
-from yanmo.recipe import load_recipe
+from yanmo.checkpoint.folder import find_model_folder, newest_first, step_of
+from yanmo.core import storage
+from yanmo.core.console import Voice
+from yanmo.core.errors import ConfigError, Stopped
+from yanmo.settings.recipe import load_recipe
 from yanmo.train.binding import read_plan
 from yanmo.train.metrics import read_metrics
 from yanmo.train.schedule import Plan, learning_rate_at

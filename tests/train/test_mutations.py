@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
-from yanmo.errors import Stopped, YanmoError
-from yanmo.log import Voice
+from yanmo.core.console import Voice
+from yanmo.core.errors import Stopped, YanmoError
 from yanmo.train.metrics import METRICS
 from yanmo.train.trainer import train
 

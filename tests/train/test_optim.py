@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from yanmo.config import OptimConfig
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.shape import GPTConfig
+from yanmo.settings.schema import OptimConfig
 from yanmo.train.optim import build_optimizer, hidden_matrices
 
 OPTIM = OptimConfig(name="adamw", learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95)

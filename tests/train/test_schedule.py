@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yanmo.config import OptimConfig
+from yanmo.settings.schema import OptimConfig
 from yanmo.train.schedule import Plan, PlanRecord, learning_rate_at, parts_of_windows
 
 OPTIM = OptimConfig(learning_rate=1.0, min_lr=0.1, warmup_steps=10)

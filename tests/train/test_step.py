@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from yanmo.config import OptimConfig
 from yanmo.data.batches import Batches
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.shape import GPTConfig
-from yanmo.train.distributed import World
+from yanmo.parallel.distributed import World
+from yanmo.settings.schema import OptimConfig
 from yanmo.train.optim import build_optimizer
 from yanmo.train.step import (
     GROWTH_STEPS,

@@ -11,20 +11,13 @@ import torch
 
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights, without_times
 from tests.makers.texts import invented_text
-from yanmo import storage
-from yanmo.checkpoint import find_model_folder, load_training, newest_first, step_of
+from yanmo.checkpoint.folder import find_model_folder, load_training, newest_first, step_of
+from yanmo.core import storage
+from yanmo.core.console import Voice
+from yanmo.core.errors import BusyError, CheckpointError, ConfigError, DivergedError, Stopped, StorageError
 from yanmo.data.batches import Batches
 from yanmo.data.prepare import prepare
-from yanmo.errors import (
-    BusyError,
-    CheckpointError,
-    ConfigError,
-    DivergedError,
-    Stopped,
-    StorageError,
-)
-from yanmo.log import Voice
-from yanmo.train import memory, trainer
+from yanmo.train import oom, trainer
 from yanmo.train.binding import read_plan
 from yanmo.train.metrics import read_metrics
 from yanmo.train.step import StepResult
@@ -134,7 +127,7 @@ def test_the_same_command_on_a_finished_run_prints_its_result(
     novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = trained(RUN)
-    monkeypatch.setattr(memory, "training_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(oom, "training_step", lambda *_: pytest.fail("trained again"))
     metrics = (RUN / "metrics.jsonl").read_bytes()
     again = train(tiny_recipe(novel), RUN, voice)
     assert again.progress == first.progress
@@ -241,12 +234,12 @@ def test_a_full_disk_ends_the_run_and_earlier_checkpoints_stay_whole(
 def test_a_diverged_run_stops_and_saves_nothing_of_it(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    real = memory.training_step
+    real = oom.training_step
 
     def diverging(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         return StepResult(value, 1.0, False) if step == 6 else real(model, optimizer, batches, step, *rest)
 
-    monkeypatch.setattr(memory, "training_step", diverging)
+    monkeypatch.setattr(oom, "training_step", diverging)
     with pytest.raises(DivergedError) as caught:
         train(tiny_recipe(novel), RUN, voice)
     assert caught.value.exit_code == 5
@@ -258,7 +251,7 @@ def test_a_diverged_run_stops_and_saves_nothing_of_it(
 def test_a_weight_that_is_not_finite_is_never_saved(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = memory.training_step
+    real = oom.training_step
 
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         result = real(model, optimizer, batches, step, *rest)
@@ -267,7 +260,7 @@ def test_a_weight_that_is_not_finite_is_never_saved(
                 model.model.norm.weight[0] = float("nan")
         return StepResult(1.0, 1.0, True) if step > 5 else result
 
-    monkeypatch.setattr(memory, "training_step", poisoning)
+    monkeypatch.setattr(oom, "training_step", poisoning)
     with pytest.raises(DivergedError, match="validation loss nan after step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
@@ -276,14 +269,14 @@ def test_a_weight_that_is_not_finite_is_never_saved(
 def test_an_optimizer_value_that_is_not_finite_is_never_saved(
     novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = memory.training_step
+    real = oom.training_step
 
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
         result = real(model, optimizer, batches, step, *rest)
         optimizer.parts[-1].state[model.model.norm.weight]["exp_avg"][0] = float("inf") if step == 7 else 0.0
         return result
 
-    monkeypatch.setattr(memory, "training_step", poisoning)
+    monkeypatch.setattr(oom, "training_step", poisoning)
     with pytest.raises(DivergedError, match=r"norm\.weight/exp_avg is not finite after step 8"):
         train(tiny_recipe(novel), RUN, voice)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
@@ -352,7 +345,7 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
 
 
 def test_a_resolved_recipe_can_be_run_again(trained: Trained, voice: Voice) -> None:
-    from yanmo.recipe import load_recipe
+    from yanmo.settings.recipe import load_recipe
 
     trained(RUN)
     train(load_recipe(RUN / "recipe.toml"), Path("again"), voice)
@@ -363,7 +356,7 @@ def test_a_resolved_recipe_can_be_run_again(trained: Trained, voice: Voice) -> N
 @pytest.mark.slow
 def test_a_resolved_recipe_with_another_setting_is_decided_anew(trained: Trained, voice: Voice) -> None:
     """In a new run; the same recipe in the old folder makes that one longer, with its decisions."""
-    from yanmo.recipe import load_recipe
+    from yanmo.settings.recipe import load_recipe
 
     trained(RUN)
     made = load_recipe(RUN / "recipe.toml")

@@ -6,10 +6,10 @@ fall on one side anyway; this finds what is copied within documents and between 
 
 from collections.abc import Iterator
 
-from yanmo.config import CorpusConfig
 from yanmo.data.split import Sizes, assign, content_hash, default_val_fraction, plan_split, smallest
-from yanmo.text.dedup import Overlap, overlap
-from yanmo.text.documents import read_documents
+from yanmo.settings.schema import CorpusConfig
+from yanmo.text.clean.dedup import Overlap, overlap
+from yanmo.text.read.documents import read_documents
 
 GAP = 256
 """Characters left out between the two parts of one document, as for a window of so many tokens."""

@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from yanmo.core.workers import cores, in_order, processes
 from yanmo.tokenizer import CharTokenizer, Tokenizer
-from yanmo.tokenizer.lost import Lost
-from yanmo.workers import cores, in_order, processes
+from yanmo.tokenizer.roundtrip import Lost
 
 T = TypeVar("T")
 Ids = npt.NDArray[np.int64]

@@ -19,24 +19,18 @@ from typing import Any
 import numpy as np
 from pydantic import Field, NonNegativeInt
 
-from yanmo import storage
-from yanmo.config import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.core import storage
+from yanmo.core.console import Progress, Voice
+from yanmo.core.errors import DataError
+from yanmo.core.records import Manifest, Record, parse_record, read_record, sealed
 from yanmo.data.encode import Ids, encode_all, processes_for
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, Tally, assigned, default_val_fraction, plan_split
 from yanmo.data.survey import VERSION, read_sizes, survey
-from yanmo.errors import DataError
-from yanmo.log import Progress, Voice
-from yanmo.records import Manifest, Record, parse_record, read_record, sealed
-from yanmo.text.documents import (
-    CorpusCounts,
-    Document,
-    corpus_fingerprint,
-    corpus_size,
-    read_documents,
-)
+from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
-from yanmo.tokenizer.lost import Lost, describe
+from yanmo.tokenizer.roundtrip import Lost, describe
 
 PIECE = 1 << 18
 """Characters encoded at a time: at most 1 MB of UTF-8."""

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import NonNegativeInt
 
-from yanmo.errors import DataError
-from yanmo.records import Manifest, Record, read_record
-from yanmo.storage import not_through_a_link, write_json
+from yanmo.core.errors import DataError
+from yanmo.core.records import Manifest, Record, read_record
+from yanmo.core.storage import not_through_a_link, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 1 << 28

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from yanmo.text.documents import Document
-from yanmo.text.mix import times_of
+from yanmo.text.clean.mix import times_of
+from yanmo.text.read.documents import Document
 
 HELD_OUT_CHARACTERS = 100_000
 HASH_BYTES = 12

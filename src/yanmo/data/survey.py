@@ -7,15 +7,15 @@ import threading
 import time
 from pathlib import Path
 
-from yanmo import storage
-from yanmo.config import CorpusConfig, TokenizerConfig
+from yanmo.core import storage
+from yanmo.core.console import Progress, Voice, span
+from yanmo.core.errors import DataError
 from yanmo.data.split import content_hash
-from yanmo.errors import DataError
-from yanmo.log import Progress, Voice, span
-from yanmo.text.documents import CorpusCounts, corpus_fingerprint, corpus_size, read_documents
-from yanmo.text.notes import Notes
+from yanmo.settings.schema import CorpusConfig, TokenizerConfig
+from yanmo.text.inspect.notes import Notes
+from yanmo.text.read.documents import CorpusCounts, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, load_tokenizer
-from yanmo.tokenizer.learn import Learner, learner_for, peak_memory
+from yanmo.tokenizer.train import Learner, learner_for, peak_memory
 
 VERSION = 3
 """Part of every cache key: raise it when the same text would give another vocabulary or other shards."""

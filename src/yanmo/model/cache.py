@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from yanmo.model.shape import GPTConfig
+from yanmo.model.config import GPTConfig
 
 
 def cache_dtype(weight: Tensor) -> torch.dtype:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yanmo.model.cache import Cache
+from yanmo.model.config import GPTConfig
 from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy, product_dtype, rotate
 from yanmo.model.layers import Embedding, GatedMLP, Linear, RMSNorm
 from yanmo.model.moe import MixtureOfExperts
 from yanmo.model.rotary import Rotation, rotation_at
-from yanmo.model.shape import GPTConfig
 
 
 @dataclass(frozen=True)

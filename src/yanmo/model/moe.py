@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from yanmo.model.config import GPTConfig, rounded
 from yanmo.model.fused import linear, product_dtype
 from yanmo.model.layers import GatedMLP, gated
-from yanmo.model.shape import GPTConfig, rounded
 
 BIAS_STEP = 0.02
 """How far a bias moves at most after a step; scores lie between 0 and 1, at first some 0.1 apart."""

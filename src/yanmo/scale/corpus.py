@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from yanmo import storage
-from yanmo.config import CorpusConfig
+from yanmo.core import storage
 from yanmo.data.split import content_hash
 from yanmo.scale.duplicates import copies_of, repeated_lines_of, unwanted_reason
 from yanmo.scale.plan import Plan, whole
+from yanmo.settings.schema import CorpusConfig
+from yanmo.text.clean.dedup import Marks, Seen
 from yanmo.text.clean.rules import clean, rules_for
 from yanmo.text.clean.run import (
     Result,
@@ -26,8 +27,7 @@ from yanmo.text.clean.run import (
     row_of,
     without_lines,
 )
-from yanmo.text.dedup import Marks, Seen
-from yanmo.text.documents import NAMED, CorpusCounts, read_documents, read_file
+from yanmo.text.read.documents import NAMED, CorpusCounts, read_documents, read_file
 
 COUNTED = ("documents", "characters", "bytes", "sources", "read", "rules", "dropped", "dropped_documents")
 """Of a manifest, what is added up."""

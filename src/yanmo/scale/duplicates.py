@@ -1,4 +1,4 @@
-"""Duplicates among documents that no machine holds together: the decisions of ``text/dedup.py``, by tasks.
+"""Duplicates among documents that no machine holds together: the decisions of ``text/clean/dedup.py``, by tasks.
 
 1. ``Signatures`` writes the marks of a part's texts: ``marks_of``, as on one machine. Between, datatrove's
    MinhashDedupBuckets finds documents that agree in a band (``steps.py``).
@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from yanmo.config import DedupConfig
 from yanmo.scale.plan import Plan, whole
-from yanmo.text.dedup import BANDS, COPY, NEAR_COPY, PERMUTATIONS, marks_of
+from yanmo.settings.schema import DedupConfig
+from yanmo.text.clean.dedup import BANDS, COPY, NEAR_COPY, PERMUTATIONS, marks_of
 
 Numbers = npt.NDArray[Any]
 BAND = PERMUTATIONS // BANDS

@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 from pydantic import PositiveInt
 
-from yanmo import storage
-from yanmo.config import (
+from yanmo.core import storage
+from yanmo.core.errors import ConfigError
+from yanmo.settings.recipe import read_settings, section_toml
+from yanmo.settings.schema import (
     CleanConfig,
     Cleaning,
     CorpusConfig,
@@ -27,10 +29,8 @@ from yanmo.config import (
     Section,
     TokenizerConfig,
 )
-from yanmo.errors import ConfigError
-from yanmo.recipe import read_settings, section_toml
-from yanmo.text.documents import DEMO
-from yanmo.text.sources import find_files
+from yanmo.text.read.documents import DEMO
+from yanmo.text.read.sources import find_files
 from yanmo.tokenizer import Tokenizer, find_tokenizer, load_tokenizer
 
 PLAN, FILES = "plan.toml", "files.jsonl"

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from yanmo import storage
-from yanmo.config import CorpusConfig
+from yanmo.core import storage
+from yanmo.core.errors import DataError
 from yanmo.data.encode import encode
 from yanmo.data.prepare import more_of, pieces_of, write_piece
 from yanmo.data.shards import SHARD_TOKENS, ShardWriter, dtype_for, write_manifest
@@ -31,12 +31,12 @@ from yanmo.data.split import (
     plan_split,
     smallest,
 )
-from yanmo.errors import DataError
 from yanmo.scale.corpus import added, part_of, whole_manifest
 from yanmo.scale.plan import Plan, whole
+from yanmo.settings.schema import CorpusConfig
 from yanmo.text.clean.run import manifest_path
-from yanmo.text.documents import CorpusCounts, content_of, fingerprint_of, read_documents
-from yanmo.tokenizer.lost import Lost
+from yanmo.text.read.documents import CorpusCounts, content_of, fingerprint_of, read_documents
+from yanmo.tokenizer.roundtrip import Lost
 
 SIDES = ("train", "val")
 CHUNK = 16 << 20

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from yanmo.config import TokenizerConfig
-from yanmo.errors import ConfigError
+from yanmo.core.errors import ConfigError
+from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer.base import Tokenizer
 from yanmo.tokenizer.char import CharTokenizer
 from yanmo.tokenizer.files import read_tokenizer

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer.base import END_OF_TEXT, Ids, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.spec import bpe_model, sequence, tokenizer_json
 

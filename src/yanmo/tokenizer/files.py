@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from yanmo.config import TokenizerConfig
-from yanmo.errors import ConfigError, TokenizerError
+from yanmo.core.errors import ConfigError, TokenizerError
+from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer.base import END_OF_TEXT, Tokenizer
 from yanmo.tokenizer.char import CharTokenizer
 from yanmo.tokenizer.library import LibraryTokenizer, byte_letters

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 
 SETS = (
     ("tokenizer.json", "tokenizer_config.json"),

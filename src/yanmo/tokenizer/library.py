@@ -18,8 +18,8 @@ import numpy as np
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
-from yanmo.config import MOST_TOKENS
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
+from yanmo.settings.schema import MOST_TOKENS
 from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.cuts import MAX_RUN, SAFE, pieces
 from yanmo.tokenizer.fast import fast_encoder

@@ -8,7 +8,7 @@ is refused by name.
 import pickletools
 from typing import Any
 
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 
 VALUES = {
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BININT", "BININT1", "BININT2", "INT",

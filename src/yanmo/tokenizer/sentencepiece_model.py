@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer.spec import added_token, bpe_model, replace, sequence, tokenizer_json
 
 SPACE = "▁"

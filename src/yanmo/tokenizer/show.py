@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from yanmo.log import visible
+from yanmo.core.console import visible
 from yanmo.tokenizer.base import Tokenizer
-from yanmo.tokenizer.judge import Verdict, split
-from yanmo.tokenizer.lost import describe
+from yanmo.tokenizer.compare import Verdict, split
+from yanmo.tokenizer.roundtrip import describe
 
 COLOURS = ("on #cfe8ff", "on #ffe3b8", "on #d6f5d0", "on #f6d3e6", "on #e3dcff")
 UNKNOWN = "bold white on #c62828"

@@ -4,7 +4,7 @@ Text is lower-cased and stripped of accents and control characters; each Chinese
 and each punctuation mark stands alone (BERT itself leaves numbers whole, ``Roles.digits_alone``); what is
 left are words, cut greedily into the longest known pieces, with ``##`` before a piece that continues a word
 (Wu et al. 2016; Devlin et al. 2019). What the vocabulary lacks becomes [UNK]: this tokenizer loses
-text, and ``tokenizer/lost.py`` counts what.
+text, and ``tokenizer/roundtrip.py`` counts what.
 
 The ids are those of the file's lines, so weights trained elsewhere keep their meaning. Two things are
 ours: the entry that stands for a line end is renamed to it in tokenizer.json, so that every reader
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from yanmo.errors import TokenizerError
+from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer.base import Ids, fingerprint_of, json_text, write_tokenizer
 from yanmo.tokenizer.spec import added_token, replace, sequence, tokenizer_json
 from yanmo.tokenizer.splits import split_step

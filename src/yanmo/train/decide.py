@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from yanmo.checkpoint import find_model_folder, load_shape
-from yanmo.config import Recipe
+from yanmo.checkpoint.folder import find_model_folder, load_shape
+from yanmo.core.errors import ConfigError, DeviceError
 from yanmo.data.batches import windows_in
-from yanmo.errors import ConfigError, DeviceError
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import count_active, count_parameters
-from yanmo.model.shape import GPTConfig
-from yanmo.recipe import get, given_keys, with_values
-from yanmo.relations import check_relations
-from yanmo.train.distributed import World
+from yanmo.parallel.distributed import World
+from yanmo.settings.constraints import check_relations
+from yanmo.settings.recipe import get, given_keys, with_values
+from yanmo.settings.schema import Recipe
 from yanmo.train.probe import Speed, gain_of_compiling
 
 DEFAULT_MINUTES = 10.0

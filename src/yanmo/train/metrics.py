@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from pydantic import NonNegativeInt, model_validator
 
-from yanmo.records import Record, parse_record
-from yanmo.storage import disk_errors, not_through_a_link, sync_file, write_atomic
+from yanmo.core.records import Record, parse_record
+from yanmo.core.storage import disk_errors, not_through_a_link, sync_file, write_atomic
 
 METRICS = "metrics.jsonl"
 SUPERSEDED = "metrics.superseded.jsonl"

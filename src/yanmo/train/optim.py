@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from yanmo.config import OptimConfig
-from yanmo.errors import CheckpointError
+from yanmo.core.errors import CheckpointError
 from yanmo.model.gpt import GPT
+from yanmo.settings.schema import OptimConfig
 from yanmo.train.muon import Muon, neurons
 
 _STATE = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer", "squares")}

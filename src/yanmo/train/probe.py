@@ -13,18 +13,18 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from yanmo.config import MICRO_BATCH, Recipe
-from yanmo.errors import DeviceError
+from yanmo.core.errors import DeviceError
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT, count_active
-from yanmo.model.shape import GPTConfig
-from yanmo.train.distributed import World, autocast_for
-from yanmo.train.machine import (
+from yanmo.parallel.distributed import World, autocast_for
+from yanmo.parallel.machine import (
     is_out_of_memory,
     onednn_keeps_float32,
     room_for,
     use_deterministic,
     use_matmul,
 )
+from yanmo.settings.schema import MICRO_BATCH, Recipe
 from yanmo.train.optim import build_optimizer
 
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yanmo import storage
-from yanmo.checkpoint import (
+from yanmo.checkpoint.folder import (
     Progress,
     find_model_folder,
     load_model,
@@ -25,17 +24,22 @@ from yanmo.checkpoint import (
     newest_first,
     read_recipe,
 )
-from yanmo.config import LENGTHS, MICRO_BATCH, Recipe
+from yanmo.checkpoint.tensors import weight_files
+from yanmo.core import storage
+from yanmo.core.console import Voice
+from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
+from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import Prepared, prepare
-from yanmo.environment import environment
-from yanmo.errors import CheckpointError, ConfigError, DeviceError
-from yanmo.evaluate import ReferenceLines, reference_lines
-from yanmo.generate import encode_prompt
-from yanmo.log import Voice
+from yanmo.eval.loss import ReferenceLines, reference_lines
+from yanmo.generate.engine import encode_prompt
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.shape import GPTConfig
-from yanmo.places import started_in
-from yanmo.recipe import (
+from yanmo.parallel.distributed import World, autocast_for, find_world
+from yanmo.parallel.environment import environment
+from yanmo.parallel.machine import make_ready, physical_memory, return_freed_memory, room_for
+from yanmo.settings.constraints import check_relations
+from yanmo.settings.places import started_in
+from yanmo.settings.recipe import (
     decide,
     differences,
     get,
@@ -45,8 +49,7 @@ from yanmo.recipe import (
     to_toml,
     with_values,
 )
-from yanmo.records import Manifest, read_record
-from yanmo.relations import check_relations
+from yanmo.settings.schema import LENGTHS, MICRO_BATCH, Recipe
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_horizon
 from yanmo.train.decide import (
@@ -64,15 +67,12 @@ from yanmo.train.decide import (
     seconds_of_saving,
     step_limit,
 )
-from yanmo.train.distributed import World, autocast_for, find_world
-from yanmo.train.machine import make_ready, physical_memory, return_freed_memory, room_for
+from yanmo.train.forecast import Forecast, Text, describe, forecast
 from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
-from yanmo.train.plan import Forecast, Text, describe, forecast
 from yanmo.train.probe import Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import Plan, parts_of_windows
 from yanmo.train.step import StepSettings
-from yanmo.weights import weight_files
 
 FIRST_LOSS_SCALE = 65536.0
 """Where float16 begins; it is too much at first, and soon halved to what fits."""

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from yanmo.config import OptimConfig
-from yanmo.records import Record, sealed
+from yanmo.core.records import Record, sealed
+from yanmo.settings.schema import OptimConfig
 
 DECAY_SHARE = 0.2
 """The last part of a ``wsd`` run, in which the rate falls."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from yanmo.data.batches import Batches
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import balance, forget_loads
-from yanmo.train.distributed import World
-from yanmo.train.machine import room_for
+from yanmo.parallel.distributed import World
+from yanmo.parallel.machine import room_for
 from yanmo.train.optim import Optimizer
 
 GROWTH_STEPS = 2000

@@ -19,21 +19,28 @@ from typing import Any
 
 from torch import nn
 
-from yanmo import storage
-from yanmo.checkpoint import Progress, checkpoint_folder, newest_first, rotate, save_checkpoint, step_of
-from yanmo.config import Recipe
+from yanmo.checkpoint.folder import (
+    Progress,
+    checkpoint_folder,
+    newest_first,
+    rotate,
+    save_checkpoint,
+    step_of,
+)
+from yanmo.core import storage
+from yanmo.core.console import Voice, span
+from yanmo.core.errors import DivergedError, Stopped
+from yanmo.core.signals import StopSignal
 from yanmo.data.batches import Batches
-from yanmo.environment import environment
-from yanmo.errors import DivergedError, Stopped
-from yanmo.evaluate import ReferenceLines, evaluate
-from yanmo.generate import write_all
-from yanmo.log import Voice, span
-from yanmo.signals import StopSignal
+from yanmo.eval.loss import ReferenceLines, evaluate
+from yanmo.generate.engine import write_all
+from yanmo.parallel.distributed import Meeting
+from yanmo.parallel.environment import environment
+from yanmo.parallel.machine import return_freed_memory
+from yanmo.settings.schema import Recipe
 from yanmo.train.binding import bound
-from yanmo.train.distributed import Meeting
-from yanmo.train.machine import return_freed_memory
-from yanmo.train.memory import fit_micro_batch, step_in_memory
 from yanmo.train.metrics import Metrics, read_metrics
+from yanmo.train.oom import fit_micro_batch, step_in_memory
 from yanmo.train.run import (
     OWN_FILES,
     Run,

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from tests.makers.work import assert_linear, calls
-from yanmo.config import CleanConfig, CorpusConfig
+from yanmo.settings.schema import CleanConfig, CorpusConfig
 from yanmo.text.clean.characters import mojibake
 from yanmo.text.clean.rules import clean, rules_for
-from yanmo.text.documents import read_documents
-from yanmo.text.encodings import remove_controls, unify_line_ends
+from yanmo.text.read.documents import read_documents
+from yanmo.text.read.encodings import remove_controls, unify_line_ends
 
 SIMPLIFIED = "第三章 山路\n　　他们在山里走了一天，什么也没有看见。“你还走吗？”她说：“走，天要黑了。”\n好。\n"
 TRADITIONAL = (

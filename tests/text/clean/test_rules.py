@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.work import assert_linear, calls
-from yanmo.config import CleanConfig
-from yanmo.text.clean import ads, characters, judge, lines, privacy
+from yanmo.settings.schema import CleanConfig
+from yanmo.text.clean import ads, characters, filters, lines, privacy
 from yanmo.text.clean.rules import NOTHING_LEFT, clean, rules_for
 
 MODULES = ["ads", "characters", "judge", "lines", "misread", "privacy", "rules", "scanned"]
@@ -436,5 +436,5 @@ def test_what_is_dropped_says_why(text, reason):
 
 def test_a_wrongly_decoded_big5_novel_is_garbled():
     text = ("遊戲人間小謫仙，幾回滄海變桑田，" * 10).encode("big5").decode("gb18030", "ignore")
-    with pytest.raises(judge.Dropped, match="garbled"):
-        judge.quality(text)
+    with pytest.raises(filters.Dropped, match="garbled"):
+        filters.quality(text)

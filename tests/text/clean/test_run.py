@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from yanmo.errors import DataError
-from yanmo.log import Voice
-from yanmo.recipe import load_cleaning
-from yanmo.text import demo
+from yanmo.core.console import Voice
+from yanmo.core.errors import DataError
+from yanmo.settings.recipe import load_cleaning
 from yanmo.text.clean import run as station
 from yanmo.text.clean.explain import explain, hunks
 from yanmo.text.clean.run import manifest_path, run
+from yanmo.text.demo import stories
 
-STORIES = [story.text for _, story in zip(range(12), demo.stories(), strict=False)]
+STORIES = [story.text for _, story in zip(range(12), stories.stories(), strict=False)]
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from tests.makers.work import assert_linear, calls
-from yanmo.config import CleanConfig
-from yanmo.log import Voice
-from yanmo.recipe import load_cleaning
+from yanmo.core.console import Voice
+from yanmo.settings.recipe import load_cleaning
+from yanmo.settings.schema import CleanConfig
 from yanmo.text.clean.rules import clean, rules_for
 from yanmo.text.clean.run import run
 from yanmo.text.clean.scanned import gaps, ordinary, spaces
-from yanmo.text.notes import Notes
-from yanmo.text.report import inspect
+from yanmo.text.inspect.notes import Notes
+from yanmo.text.inspect.report import inspect
 
 PLAIN = "一个人走了很长的路，天黑了才看见山里的灯。小门开着，里面有一张方桌，一只白鸟，两本高高的旧书。"
 FROM_PDF = "⼀个⼈⾛了很⻓的路，天⿊了才看⻅⼭⾥的灯。⼩⻔开着，⾥⾯有⼀张⽅桌，⼀只⽩⻦，两本⾼⾼的旧书。"

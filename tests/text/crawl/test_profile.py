@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from yanmo.errors import ConfigError
+from yanmo.core.errors import ConfigError
 from yanmo.text.crawl.profile import Profile, host_of, load_profile, sites_folder
 
 GOOD = 'start = ["http://a.example/"]\npermission = "a test"\n'

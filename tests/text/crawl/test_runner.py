@@ -14,13 +14,13 @@ from benchmarks.crawl_kill import measure
 
 from tests.makers.processes import Child, as_yanmo
 from tests.makers.site import Answer, Site, html, links, moved, robots, text_page, toml, zipped
-from yanmo.errors import BusyError, ConfigError, DataError
-from yanmo.log import Voice
-from yanmo.storage import FileLock
+from yanmo.core.console import Voice
+from yanmo.core.errors import BusyError, ConfigError, DataError
+from yanmo.core.storage import FileLock
 from yanmo.text.crawl import runner
 from yanmo.text.crawl.profile import load_profile
 from yanmo.text.crawl.runner import Found
-from yanmo.text.documents import find_files
+from yanmo.text.read.documents import find_files
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.makers.site import Answer, Site, html, links, moved, robots, text_page, toml
-from yanmo.log import Voice
+from yanmo.core.console import Voice
 from yanmo.text.crawl import addresses, runner, spider
 from yanmo.text.crawl.profile import load_profile
 from yanmo.text.crawl.spider import retry_after, settings_of

@@ -11,10 +11,10 @@ from functools import cache, partial
 from html.entities import html5
 from typing import Literal
 
-from yanmo.errors import ConfigError
+from yanmo.core.errors import ConfigError
 from yanmo.text.clean.misread import as_chinese, escapes, hz
-from yanmo.text.encodings import READ_AS_LATIN
-from yanmo.text.markup import BLOCKS, SILENT, VERBATIM
+from yanmo.text.read.encodings import READ_AS_LATIN
+from yanmo.text.read.html import BLOCKS, SILENT, VERBATIM
 
 MISREAD = re.compile(f"[\xc0-\xff][{READ_AS_LATIN}]")
 """Bytes read as Latin-1 or Windows-1252: an accented letter, then what follows none."""

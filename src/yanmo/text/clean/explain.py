@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from yanmo.config import Cleaning
+from yanmo.settings.schema import Cleaning
 from yanmo.text.clean.rules import Rule, clean, rules_for
-from yanmo.text.documents import CorpusCounts, Document, read_documents
+from yanmo.text.read.documents import CorpusCounts, Document, read_documents
 
 REACH = 60
 """Lines looked ahead for the place where two texts meet again."""

@@ -8,7 +8,7 @@ them the commonest. What else is written with accented letters, tables of them i
 import re
 from collections import Counter
 
-from yanmo.text.encodings import decode, plausibility
+from yanmo.text.read.encodings import decode, plausibility
 
 WINDOWS = {ord(bytes([n]).decode("cp1252", "replace")): n for n in range(0x80, 0xA0)}
 """What Windows-1252 makes of the bytes 80 to 9F, and which byte it was; five of them stay as they are."""

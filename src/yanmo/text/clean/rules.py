@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from yanmo.config import CleanConfig
-from yanmo.text.clean import ads, characters, judge, lines, privacy, scanned
-from yanmo.text.clean.judge import Dropped
-from yanmo.text.records import EMPTY
+from yanmo.settings.schema import CleanConfig
+from yanmo.text.clean import ads, characters, filters, lines, privacy, scanned
+from yanmo.text.clean.filters import Dropped
+from yanmo.text.read.records import EMPTY
 
 NOTHING_LEFT = "nothing left"
 
@@ -75,9 +75,9 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
         yield "privacy", privacy.privacy
     if config.script != "keep":
         yield "script", partial(characters.script, to=config.script)
-    yield "languages", partial(judge.languages, kept=config.languages)
+    yield "languages", partial(filters.languages, kept=config.languages)
     if config.quality:
-        yield "quality", judge.quality
+        yield "quality", filters.quality
 
 
 def clean(text: str, rules: list[Rule], watch: Watch | None = None) -> Cleaned:

@@ -18,17 +18,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from yanmo import storage
-from yanmo.config import Cleaning, DedupConfig
-from yanmo.errors import DataError
-from yanmo.log import Progress, Voice
+from yanmo.core import storage
+from yanmo.core.console import Progress, Voice
+from yanmo.core.errors import DataError
+from yanmo.core.workers import cores, in_order, processes
+from yanmo.settings.schema import Cleaning, DedupConfig
+from yanmo.text.clean.dedup import ONLY_REPEATED, Marks, Seen, marks_of
+from yanmo.text.clean.mix import REPEAT, passes, repeats
 from yanmo.text.clean.rules import Cleaned, Rule, clean, rules_for
-from yanmo.text.dedup import ONLY_REPEATED, Marks, Seen, marks_of
-from yanmo.text.documents import NAMED, CorpusCounts, Document, corpus_size, read_documents
-from yanmo.text.kinds import MANIFEST_SUFFIX
-from yanmo.text.mix import REPEAT, passes, repeats
-from yanmo.text.sources import legible
-from yanmo.workers import cores, in_order, processes
+from yanmo.text.read.documents import NAMED, CorpusCounts, Document, corpus_size, read_documents
+from yanmo.text.read.kinds import MANIFEST_SUFFIX
+from yanmo.text.read.sources import legible
 
 BATCH = 1 << 18
 """Characters of documents worked on at a time: about 1 MB."""

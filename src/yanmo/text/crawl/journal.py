@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from yanmo.storage import disk_errors, not_through_a_link, sync_folder
+from yanmo.core.storage import disk_errors, not_through_a_link, sync_folder
 
 Row = dict[str, Any]
 

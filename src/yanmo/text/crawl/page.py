@@ -3,7 +3,7 @@
 In: the body of an answer, its Content-Type, its address, the profile. Out: a :class:`Page`. Selectors
 come first; where none is given or none fits, trafilatura looks for the main text, and the page says so.
 
-Decoding, hidden text and lines are those of an .html file (``text/damage.py``, ``text/markup.py``); only
+Decoding, hidden text and lines are those of an .html file (``text/read/damage.py``, ``text/read/html.py``); only
 links are also followed where the page hides them, for long lists of chapters are folded up.
 """
 
@@ -19,9 +19,9 @@ from parsel import Selector
 from w3lib.url import safe_url_string
 
 from yanmo.text.crawl.profile import Profile
-from yanmo.text.damage import decode_page
-from yanmo.text.encodings import remove_controls, unify_line_ends
-from yanmo.text.markup import VERBATIM, Lines, Piece, extracted, scan, seen
+from yanmo.text.read.damage import decode_page
+from yanmo.text.read.encodings import remove_controls, unify_line_ends
+from yanmo.text.read.html import VERBATIM, Lines, Piece, extracted, scan, seen
 
 VERSION = 3
 """Part of what a journal row was read with: raise it when the same bytes would give another page."""

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, field_validator
 
-from yanmo.config import Section
-from yanmo.errors import ConfigError
+from yanmo.core.errors import ConfigError
+from yanmo.settings.schema import Section
 
 MIN_DELAY = 1.0
 """Seconds between two requests to a site of somebody else's, at least."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from lxml import etree
 
-from yanmo.storage import fingerprint
+from yanmo.core.storage import fingerprint
 from yanmo.text.crawl.frontier import Frontier, Task
 from yanmo.text.crawl.journal import Journal, Row, unpack
 from yanmo.text.crawl.page import VERSION, read_page

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yanmo.errors import BusyError, ConfigError, DataError, Stopped
-from yanmo.log import Voice
-from yanmo.storage import FileLock, write_atomic, write_json
+from yanmo.core.console import Voice
+from yanmo.core.errors import BusyError, ConfigError, DataError, Stopped
+from yanmo.core.storage import FileLock, write_atomic, write_json
 from yanmo.text.crawl.addresses import why_refused
 from yanmo.text.crawl.frontier import Frontier, Task, key_of
 from yanmo.text.crawl.journal import Journal
 from yanmo.text.crawl.profile import Profile
 from yanmo.text.crawl.rows import documents, read_row
-from yanmo.text.kinds import MANIFEST_SUFFIX
+from yanmo.text.read.kinds import MANIFEST_SUFFIX
 
 SCHEMA = 1
 JOURNAL = "journal.jsonl"

@@ -31,8 +31,8 @@ from scrapy.http import Response
 from scrapy.utils.reactor import install_reactor
 from w3lib.url import safe_url_string
 
-from yanmo.log import Voice
-from yanmo.signals import StopSignal
+from yanmo.core.console import Voice
+from yanmo.core.signals import StopSignal
 from yanmo.text.crawl.addresses import OFF_SITE, PRIVATE, CheckedResolver, why_refused
 from yanmo.text.crawl.frontier import MAX_REDIRECTS, MEGABYTE, Frontier, Task
 from yanmo.text.crawl.journal import Journal, Row, pack

@@ -1,0 +1,1 @@
+"""A checkpoint is a Hugging Face folder."""

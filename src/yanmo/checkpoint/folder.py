@@ -1,0 +1,336 @@
+"""Checkpoints: folders that transformers opens and that a run resumes from, bit for bit.
+
+A checkpoint is a Hugging Face folder (fp32 master weights, config, tokenizer) with a ``training/``
+folder beside the weights for the optimizer and the counters. It is committed whole or not at all
+(``storage.commit_folder``); numbers that are not finite are never saved.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from yanmo.checkpoint.hf_config import from_config_json, to_config_json
+from yanmo.checkpoint.hf_names import from_hugging_face, to_hugging_face
+from yanmo.checkpoint.tensors import ONE_FILE, load_tensors, load_weights, save_tensors, weight_files
+from yanmo.core import storage
+from yanmo.core.errors import CheckpointError, ConfigError, DivergedError
+from yanmo.core.records import Record, read_record
+from yanmo.model.config import GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.settings.recipe import load_recipe
+from yanmo.settings.schema import Recipe
+from yanmo.tokenizer import Tokenizer, load_tokenizer
+from yanmo.train.schedule import PlanRecord
+
+SCHEMA = 1
+READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
+"""What a model is read from, beside its weights."""
+PREFIX = "step-"
+_NAME = re.compile(r"step-\d{8,}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, beside its tensors."""
+
+    step: int = 0
+    tokens: int = 0
+    elapsed_s: float = 0.0
+    val_loss: float | None = None
+    val_bits_per_char: float | None = None
+    best_step: int | None = None
+    best_val_loss: float | None = None
+    best_val_bits_per_char: float | None = None
+    loss_scale: float = 1.0
+    good_steps: int = 0
+    """Steps since loss_scale changed; both matter in float16 only."""
+
+
+def save_checkpoint(
+    run: Path,
+    progress: Progress,
+    model: GPT,
+    tokenizer: Tokenizer,
+    optimizer_tensors: dict[str, Tensor],
+    environment: dict[str, str],
+    made_by: dict[str, Any],
+) -> Path:
+    """Write ``checkpoints/step-XXXXXXXX``; ``made_by`` are recipe and plan (``train/binding.py``).
+
+    Raises:
+        DivergedError: a weight or optimizer value is not finite; nothing is written.
+        StorageError: the disk is full or refuses; earlier checkpoints are whole.
+    """
+    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    for name, tensor in (*weights.items(), *optimizer_tensors.items()):
+        if not torch.isfinite(tensor).all():
+            raise DivergedError(
+                f"{name} is not finite after step {progress.step}",
+                where=str(run),
+                mend="lower optim.learning_rate, in a new folder (--out); the last checkpoint is sound",
+            )
+
+    def fill(folder: Path) -> None:
+        write_model(folder, model.config, weights, tokenizer)
+        (folder / "training").mkdir()
+        save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
+        _write_text_json(
+            folder / "training" / "state.json",
+            {"schema": SCHEMA, "progress": asdict(progress), "environment": environment, **made_by},
+        )
+
+    target = checkpoint_folder(run, progress.step)
+    if target.exists():  # a damaged one that resume fell back from
+        storage.remove_folder(target)
+    storage.commit_folder(target, fill)
+    return target
+
+
+def write_model(
+    folder: Path,
+    config: GPTConfig,
+    weights: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    chat_template: str | None = None,
+) -> None:
+    """Write what a Hugging Face folder consists of: weights, config, tokenizer."""
+    save_tensors(folder / ONE_FILE, to_hugging_face(config.family, weights))
+    write_configs(folder, config, tokenizer, chat_template)
+
+
+def write_configs(
+    folder: Path, config: GPTConfig, tokenizer: Tokenizer, chat_template: str | None = None
+) -> None:
+    """What stands beside the weights: config, settings of writing, tokenizer."""
+    end_of_text = tokenizer.end_of_text
+    _write_text_json(folder / "config.json", to_config_json(config, end_of_text))
+    _write_text_json(
+        folder / "generation_config.json",
+        {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text},
+    )
+    tokenizer.save(folder, config.block_size, chat_template)
+
+
+class ProgressRecord(Record):
+    """A :class:`Progress` in state.json; what an older version did not know has its usual value."""
+
+    step: NonNegativeInt
+    tokens: NonNegativeInt
+    elapsed_s: float
+    val_loss: float | None = None
+    val_bits_per_char: float | None = None
+    best_step: NonNegativeInt | None = None
+    best_val_loss: float | None = None
+    best_val_bits_per_char: float | None = None
+    loss_scale: float = 1.0
+    good_steps: NonNegativeInt = 0
+
+
+class State(Record):
+    """training/state.json; older ones say neither recipe nor plan."""
+
+    schema_number: int = Field(alias="schema")
+    progress: ProgressRecord
+    environment: dict[str, str]
+    recipe: dict[str, Any] | None = None
+    plan: PlanRecord | None = None
+
+
+def read_state(folder: Path) -> State:
+    """The training state of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another schema.
+    """
+    state = read_record(folder / "training" / "state.json", State)
+    if state.schema_number != SCHEMA:
+        raise CheckpointError(
+            f"its training state has schema {state.schema_number}, this yanmo reads {SCHEMA}",
+            where=str(folder),
+            mend="resume it with the yanmo that made it",
+        )
+    return state
+
+
+def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, str]]:
+    """Progress, optimizer tensors and environment of a checkpoint."""
+    state = read_state(folder)
+    tensors = load_tensors(folder / "training" / "state.safetensors")
+    known = {field.name for field in fields(Progress)}
+    return Progress(**state.progress.model_dump(include=known)), tensors, state.environment
+
+
+def load_shape(folder: Path) -> GPTConfig:
+    """The shape of the model in a Hugging Face folder.
+
+    Raises:
+        CheckpointError: there is no config.json, or it is that of another family.
+    """
+    try:
+        values = storage.read_json(folder / "config.json")
+        if not isinstance(values, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            "there is no readable config.json", where=str(folder), mend="give a model folder"
+        ) from error
+    return from_config_json(values, str(folder))
+
+
+def load_model(folder: Path, verify: bool = True) -> GPT:
+    """The model in a Hugging Face folder, float32 on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or not what its manifest says (unless not ``verify``), or
+            the model is of another family.
+    """
+    if verify:
+        verify_model(folder)
+    return build_model(load_shape(folder), load_weights(folder), str(folder))
+
+
+def verify_model(folder: Path) -> None:
+    """Check what a model is read from against the manifest, where there is one.
+
+    The optimizer's tensors, twice as large, are looked at by resume; cards and settings of writing are free
+    to change.
+
+    Raises:
+        CheckpointError: a file is missing, torn or changed.
+    """
+    if (folder / storage.MANIFEST).exists():
+        read = [file.name for file in weight_files(folder)]
+        read += [name for name in READ if (folder / name).exists()]
+        storage.verify_folder(folder, read)
+
+
+def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GPT:
+    """A model of weights by Hugging Face's names, float32 on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape, or holds what is no finite number.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = from_hugging_face(config.family, tensors, shapes, where)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise CheckpointError(
+                f"{name} is stored as {tensor.dtype}, which is no weight yet",
+                where=where,
+                mend="give the model in float32, float16 or bfloat16, before it was quantised",
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{name} holds numbers that are not finite", where=where, mend="its training had diverged"
+            )
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    model.requires_grad_(True)
+    return model.eval()
+
+
+def load_model_and_tokenizer(folder: Path, verify: bool = True) -> tuple[GPT, Tokenizer]:
+    """Both, checked against the folder's manifest (unless not ``verify``) and against each other.
+
+    Raises:
+        CheckpointError: the vocabulary and the model's embedding differ in size.
+    """
+    model, tokenizer = load_model(folder, verify), load_tokenizer(folder)
+    if tokenizer.vocab_size != model.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}",
+            where=str(folder),
+            mend="tokenizer and weights do not belong together",
+        )
+    return model, tokenizer
+
+
+def newest_first(run: Path) -> Iterator[Path]:
+    """The checkpoints of a run, the newest first, by step."""
+    folders = [f for f in (run / "checkpoints").glob(f"{PREFIX}*") if _NAME.fullmatch(f.name)]
+    yield from sorted(folders, key=step_of, reverse=True)
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"{PREFIX}{step:08d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def rotate(run: Path, step: int, keep_last: int, is_kept: Callable[[Path], bool]) -> None:
+    """Delete checkpoints but the newest ``keep_last`` up to ``step`` and those that ``is_kept``.
+
+    Later ones are damaged ones that the run fell back from: they go too.
+    """
+    whole = [folder for folder in newest_first(run) if step_of(folder) <= step]
+    kept = whole[:keep_last] + [folder for folder in whole if is_kept(folder)]
+    for folder in newest_first(run):
+        if folder not in kept:
+            storage.remove_folder(folder)
+
+
+def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
+    """The folder with config.json that RUN means: a run's best model, a checkpoint, any model folder.
+
+    None: the newest run under ``runs/``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path is None:
+        found = sorted(runs.glob("*/model/config.json"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise ConfigError(
+                "there is no run yet", where=f"{runs}/", mend="train one: yanmo train novel.txt"
+            )
+        return found[-1].parent.resolve()
+    for folder in (path / "model", path):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is no run or model folder"
+    mend = "give a run or a model folder; other people's models enter by yanmo import"
+    raise ConfigError(f"{path} {missing}", where="RUN", mend=mend)
+
+
+def recorded_recipe(model_folder: Path) -> Recipe | None:
+    """The recipe of the run that a model folder belongs to, if it belongs to one."""
+    run = run_of(model_folder)
+    return read_recipe(run) if run else None
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe in a run folder.
+
+    Raises:
+        CheckpointError: somebody made another thing of it than a recipe.
+    """
+    try:
+        return load_recipe(run / "recipe.toml")
+    except ConfigError as error:
+        where = f"{run / 'recipe.toml'} ({error.where})"
+        mend = "put back what was changed by hand, or restore it from a copy"
+        raise CheckpointError(f"the run's recipe.toml is damaged: {error.what}", where, mend) from error
+
+
+def run_of(model_folder: Path) -> Path | None:
+    """The run that a model folder belongs to: a checkpoint's, or that of `model` where it is a copy."""
+    for folder in model_folder.parents[:2]:
+        if (folder / "recipe.toml").is_file() and (folder / "corpus.json").is_file():
+            return folder
+    return None
+
+
+def _write_text_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8", newline="\n")

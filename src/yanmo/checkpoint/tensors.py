@@ -1,0 +1,136 @@
+"""Tensors in safetensors files: looked over before they are opened, in one file or in several.
+
+A safetensors file is a JSON header and then raw numbers, so nothing in it can run; but a header may lie. It
+is checked here before the library sees it: no name twice, no tensor that overlaps another one or is larger
+than the file. So every folder that yanmo opens has been looked over, its own checkpoints too.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from yanmo.core.errors import CheckpointError
+
+ONE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MOST_HEADER = 32 << 20
+MOST_TENSORS = 200_000
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+}  # fmt: skip
+MOST_DIMENSIONS, MOST_NUMBERS = 8, 1 << 48
+AGAIN = "take the file from its source again"
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file; through Python, whose errors say what the disk said."""
+    path.write_bytes(save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {"format": "pt"}))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file, by name.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or its header lies.
+    """
+    try:
+        check_header(path)
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path.name} cannot be read: {error}", where=str(path.parent), mend=AGAIN
+        ) from error
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a Hugging Face folder, by Hugging Face's names.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor is given twice.
+    """
+    found: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        tensors = load_tensors(file)
+        if twice := found.keys() & tensors.keys():
+            raise CheckpointError(f"{min(twice)} is given twice", where=str(file), mend=AGAIN)
+        found |= tensors
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: model.safetensors, or those that its index names.
+
+    Raises:
+        CheckpointError: the index is torn, or names a file elsewhere.
+    """
+    index = folder / INDEX
+    if (folder / ONE_FILE).exists() or not index.exists():
+        return [folder / ONE_FILE]
+    try:
+        names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{INDEX} is torn: {error!r}", where=str(folder), mend=AGAIN) from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{INDEX} names {name!r}, which is no file beside it", where=str(folder), mend=AGAIN
+            )
+    return [folder / name for name in names]
+
+
+def check_header(path: Path) -> None:
+    """Look over a file's header before anything is allocated for what it says.
+
+    Raises:
+        CheckpointError: it is torn, or says what cannot be.
+        OSError: the file cannot be read.
+    """
+
+    def refuse(what: str) -> CheckpointError:
+        return CheckpointError(f"{path.name}: {what}", where=str(path.parent), mend=AGAIN)
+
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MOST_HEADER):
+            raise refuse(f"its header of {length:,} bytes does not fit a file of {size:,}")
+        text = file.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=_without_twins)
+        entries = {name: _extent(entry) for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise refuse(f"its header is damaged: {error}") from error
+    if len(entries) > MOST_TENSORS:
+        raise refuse(f"{len(entries):,} tensors are more than any model has")
+    place = 0
+    for name, (start, end) in sorted(entries.items(), key=lambda entry: entry[1]):
+        if start != place:
+            raise refuse(f"{name} begins at byte {start:,}, what is before it ends at {place:,}")
+        place = end
+    if place != size - 8 - length:
+        raise refuse(f"its tensors take {place:,} bytes, the file has {size - 8 - length:,}")
+
+
+def _extent(entry: dict[str, Any]) -> tuple[int, int]:
+    """From which byte to which a tensor goes; ValueError if that is not what its shape takes."""
+    shape, (start, end) = entry["shape"], entry["data_offsets"]
+    if len(shape) > MOST_DIMENSIONS or any(
+        type(number) is not int or not 0 <= number < MOST_NUMBERS for number in (*shape, start, end)
+    ):
+        raise ValueError(f"a tensor of {str(shape)[:80]} at {str(start)[:20]} to {str(end)[:20]}")
+    if end - start != math.prod(shape) * BITS[entry["dtype"]] // 8:
+        raise ValueError(f"{entry['dtype']} of shape {shape} does not take {end - start:,} bytes")
+    return start, end
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found

@@ -1,0 +1,89 @@
+"""``yanmo import`` and ``yanmo export``: come with what you have, leave with what others open."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from yanmo.core.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def import_(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC [tokenizer.key=value…]",
+            help="A Hugging Face or GPT2-Chinese folder, nanoGPT's ckpt.pt, .bin tokens or config .py,"
+            " llm.c's tokens, or the name of a model on the hub; tokenizer.path=… where the vocabulary is"
+            " elsewhere.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The folder to write. [default: models/NAME]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take over a model, its tokens or its settings, and prove that it computes what it did."""
+    from yanmo.core.console import Voice
+    from yanmo.hub.imports.importer import import_ as take_over
+    from yanmo.settings.recipe import load_recipe, split_arguments
+
+    names, settings = split_arguments(arguments)
+    if len(names) != 1:
+        raise ConfigError(f"{len(names)} sources are named", "yanmo import", "name one")
+    if outside := [setting for setting in settings if not setting.startswith("tokenizer.")]:
+        raise ConfigError(
+            f"{outside[0]} says nothing of a vocabulary", "yanmo import", "set tokenizer.* only"
+        )
+    config = load_recipe(None, settings).tokenizer
+    path = Path(names[0]).resolve()
+    name = path.stem if path.is_file() and path.name != "ckpt.pt" else path.name
+    name = path.parent.name if path.name == "ckpt.pt" else name
+    found = take_over(names[0], out or Path("models") / name, config, Voice())
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+        return
+    print("\n".join([f"{found.folder}", *(f"  {line}" for line in found.said)]))
+    print("Next:", *(f"  yanmo {command}" for command in found.next), sep="\n")
+
+
+def export(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]")
+    ] = None,
+    to: Annotated[
+        Literal["hf", "gguf", "onnx"],
+        typer.Option(
+            help="hf: a folder for transformers, vLLM; gguf: a file for llama.cpp, Ollama; onnx: a folder for"
+            " transformers.js, onnxruntime."
+        ),
+    ] = "hf",
+    out: Annotated[
+        Path | None, typer.Option(help="The file (gguf) or folder (hf, onnx). [default: in exports/]")
+    ] = None,
+    precision: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"] | None,
+        typer.Option(
+            help="Of the weights in a GGUF file; a smaller file writes a little worse. [default: f16]"
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            help="Look at the model's checksums, open what was written with its own library, and compare."
+        ),
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file (gguf) that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model for other tools, open it there, and compare what it says."""
+    from yanmo.core.console import Voice
+    from yanmo.hub.exports.exporter import export as write
+
+    found = write(run, to, out, precision, verify, Voice(), force)
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join([f"{found.path}", *(f"  {line}" for line in found.said)]))

@@ -1,0 +1,114 @@
+"""``yanmo scale plan``: a corpus too large for one machine becomes a pipeline for many."""
+
+import json
+import shlex
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from yanmo.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yanmo.settings.schema import Cleaning, Recipe
+
+app = typer.Typer(
+    name="scale",
+    help="Past one machine: clean and tokenise with many.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+OURS = ("data.val_fraction", "model.block_size")
+"""Of the sections of a recipe, beside [tokenizer]: what the shards depend on."""
+
+
+@app.command()
+def plan(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CORPUS… [section.key=value…]",
+            help="Files, folders, globs; then settings of [corpus], [clean], [dedup] and [tokenizer],"
+            " data.val_fraction and model.block_size. tokenizer.path is needed.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for the plan, and for all that it makes.")],
+    executor: Annotated[
+        Literal["local", "slurm", "ray"], typer.Option(help="Who runs the tasks: datatrove's executors.")
+    ] = "local",
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Parts of the corpus. [default: one for each core]")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="slurm: the partition.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="slurm: the time limit of a job. [default: 24:00:00]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Write a datatrove pipeline that cleans, drops duplicates and tokenises CORPUS with many machines.
+
+    It makes the tokens that `yanmo clean --dedup` and `yanmo prepare` make.
+    """
+    _require_datatrove()
+    from yanmo.core import storage
+    from yanmo.core.outputs import require_folder
+    from yanmo.core.workers import cores
+    from yanmo.scale.estimate import estimate
+    from yanmo.scale.plan import make_plan
+    from yanmo.scale.script import Running, script
+
+    if executor != "slurm" and (partition or time):
+        raise ConfigError("--partition and --time are of SLURM", f"--executor {executor}", "leave them out")
+    if executor == "slurm" and not partition:
+        raise ConfigError(
+            "SLURM needs a partition", "--executor slurm", "--partition NAME (sinfo lists them)"
+        )
+    require_folder(out, "--out")
+    cleaning, recipe = plan_settings(arguments)
+    made, files = make_plan(cleaning, recipe, tasks or cores(), out)
+    workers = cores() if executor == "local" else -1
+    found = estimate(made, files)
+    limit = time or ("24:00:00" if executor == "slurm" else "")
+    running = Running(executor, workers, partition or "", limit, copies_gb=1 + int(found.memory * 1.5e-9))
+    target = out / "pipeline.py"
+    if is_new := not target.exists():
+        storage.write_atomic(target, script(made, running))
+    if as_json:
+        print(json.dumps({"plan": str(out), "script": str(target), **found.as_json()}, ensure_ascii=False))
+        return
+    print("\n".join([f"plan       {out / 'plan.toml'}", *found.lines(workers)]))
+    print(f"script     {target}" + ("" if is_new else " was there already, and is left as it is"))
+    print(f"Next:\n  python {shlex.quote(str(target))}\n  yanmo train {shlex.quote(str(out / 'shards'))}")
+
+
+def _require_datatrove() -> None:
+    if find_spec("datatrove") is None:
+        raise ConfigError("a plan is run by datatrove", "yanmo scale", 'pip install "yanmo[scale]"')
+
+
+def plan_settings(arguments: list[str]) -> "tuple[Cleaning, Recipe]":
+    """What `yanmo clean` is told, and what `yanmo prepare`."""
+    from yanmo.settings.recipe import load_cleaning, load_recipe, split_arguments
+    from yanmo.settings.schema import Cleaning
+
+    paths, settings = split_arguments(arguments)
+    if not paths:
+        raise ConfigError("no corpus is named", "yanmo scale plan", "name files, folders or globs")
+    of_cleaning = [text for text in settings if text.partition(".")[0] in Cleaning.model_fields]
+    others = [text for text in settings if text not in of_cleaning]
+    _check_others(others)
+    return load_cleaning(of_cleaning, paths), load_recipe(None, others)
+
+
+def _check_others(settings: Iterable[str]) -> None:
+    for name in (text.partition("=")[0] for text in settings):
+        if name.startswith(("data.", "model.", "optim.", "train.", "sample.")) and name not in OURS:
+            raise ConfigError(
+                f"{name} changes nothing in a plan", "command line", f"give {name} to `yanmo train`"
+            )

@@ -1,0 +1,102 @@
+"""What the words of a command line mean: the name of a run, and a setting spelt as other commands spell it.
+
+In: arguments. Out: a name every file system takes; a :class:`ConfigError` with the right spelling.
+"""
+
+import glob
+import os
+import re
+import traceback
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
+
+from yanmo.core.errors import ConfigError, StorageError, YanmoError
+from yanmo.core.storage import is_folder, is_there
+
+REFUSED = re.compile(r'[<>:"/\\|?*\[\]\x00-\x1f\x7f\ud800-\udfff]')
+"""What a name has not on Windows, and what a shell takes for a pattern."""
+DEVICES = re.compile("con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+"""Names that are devices on Windows."""
+LONGEST_NAME = 60
+"""Characters: of three bytes each they leave room for the endings of temporary names."""
+
+
+def run_name(text: str) -> str:
+    """What a run on ``text`` is called: the file's stem, of a glob its folder, of `..` that folder's name."""
+    path = Path(text.removeprefix("yanmo:"))
+    if not is_there(path):
+        path = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    if path.name in ("", ".."):
+        path = path.resolve()
+    name = path.name if is_folder(path) else path.stem
+    if not name.isascii() and any("\udc80" <= letter <= "\udcff" for letter in name):
+        name = os.fsencode(name).decode("gb18030", "replace")  # the usual bytes that are no UTF-8
+    name = REFUSED.sub("_", name)[:LONGEST_NAME].strip(" .")
+    return f"{name}_" if DEVICES.fullmatch(name.partition(".")[0]) else name or "run"
+
+
+def unforeseen(error: OSError | ValueError) -> YanmoError:
+    """The last net: what no other place has put in words."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    kind = StorageError if isinstance(error, OSError) else ConfigError
+    return kind(
+        f"{type(error).__name__}: {error}",
+        where=f"{Path(frame.filename).name}, line {frame.lineno}, {frame.name}",
+        mend="check paths, settings and the disk; if they are right, report this as a fault of yanmo",
+    )
+
+
+class Verb(TyperCommand):
+    """A command that knows how others spell what it is given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Words to parameters.
+
+        Raises:
+            ConfigError: a setting spelt as an option, or an option spelt as a setting.
+        """
+        words = list(args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except Exception as error:  # typer brings its own click, or takes the installed one
+            if hasattr(error, "format_message"):
+                self.respell(words, getattr(error, "option_name", None))
+            raise
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name)
+            if (
+                parameter.param_type_name == "argument"
+                and isinstance(value, str | Path)
+                and "=" in str(value)
+            ):
+                self.respell([str(value)], None)
+        return rest
+
+    def respell(self, words: list[str], option: str | None) -> None:
+        """Refuse an unknown option, or the first word that is a setting, where another spelling is meant."""
+        for place, word in enumerate(words):
+            dashed, equals, value = word.partition("=")
+            if dashed != option if option else not equals or word.startswith("-") or is_there(word):
+                continue
+            if not equals:
+                value = next(iter(words[place + 1 :]), "")
+            if mend := self.spelling_of(dashed.lstrip("-"), value):
+                where = f"yanmo {self.name}"
+                raise ConfigError(f"'{dashed}' is no {'option' if option else 'argument'} here", where, mend)
+
+    def spelling_of(self, name: str, value: str) -> str:
+        """How this command wants that setting, or an empty string."""
+        from yanmo.settings.recipe import setting_meant
+        from yanmo.settings.spelling import PEER_HABITS
+
+        options = {spelling for parameter in self.params for spelling in parameter.opts}
+        takes_settings = any(parameter.name == "arguments" for parameter in self.params)
+        meant = setting_meant(name)
+        if meant and takes_settings:
+            return f"settings are written {meant}={value or 'VALUE'}, without dashes"
+        if meant and (option := "--" + meant.partition(".")[2].replace("_", "-")) in options:
+            return f"here it is an option: {option} {value or 'VALUE'}"
+        return PEER_HABITS.get(name.replace("-", "_"), "") if takes_settings else ""

@@ -1,0 +1,1 @@
+"""Floor 0: errors, the console, storage that is whole or nothing, signals, worker processes."""

@@ -1,0 +1,1 @@
+"""What a loss means: bits per character, and the lines beside it."""

@@ -1,0 +1,178 @@
+"""``yanmo evaluate``: a finished model on a text, beside the lines that counting reaches.
+
+In: a run (or any model folder) and texts; without texts, the run's own held-out part. Out: an
+:class:`Assessment`. Each token is predicted from a window that slides over the text, so none stands at
+the beginning of a context but the first.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, recorded_recipe
+from yanmo.core.console import Progress, Voice
+from yanmo.core.errors import ConfigError, DataError
+from yanmo.data.batches import sliding_starts
+from yanmo.data.prepare import Prepared, prepare
+from yanmo.data.shards import Ids
+from yanmo.eval.loss import Evaluation, ReferenceLines, evaluate_sliding, lines_for
+from yanmo.parallel.distributed import find_device
+from yanmo.parallel.machine import keep_freed_memory
+from yanmo.settings.schema import CorpusConfig, Recipe
+from yanmo.text.read.documents import corpus_fingerprint, read_documents
+from yanmo.tokenizer import Tokenizer
+from yanmo.tokenizer.roundtrip import Lost
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A model on a text."""
+
+    model: str
+    text: str
+    tokens: int
+    characters: int
+    window: int
+    stride: int
+    """Tokens between windows."""
+    evaluation: Evaluation
+    reference: ReferenceLines | None
+    """None where the text the model was trained on is not at hand."""
+    lossy: bool
+    """The vocabulary loses characters: bits per character cannot be compared with others."""
+    trained_on_it: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        values = {key: value for key, value in vars(self).items() if key not in ("evaluation", "reference")}
+        return {
+            **values,
+            "loss": self.evaluation.loss,
+            "perplexity": self.evaluation.perplexity,
+            "bits_per_char": self.evaluation.bits_per_char,
+            "reference_bits_per_char": asdict(self.reference) if self.reference else None,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found, lossy = self.evaluation, " (lossy: not to be compared)" if self.lossy else ""
+        said = [
+            f"model  {self.model}",
+            f"text   {self.text}: {self.characters:,} characters, {self.tokens:,} tokens",
+            f"loss   {found.loss:.4f} nats per token, perplexity {found.perplexity:.2f},"
+            f" {found.bits_per_char:.4f} bits per character{lossy}",
+            f"by     windows of {self.window:,} tokens, a new one every {self.stride:,}"
+            f" (--stride 1: each token with all of its context, {self.stride:,} times as long)",
+        ]
+        if self.reference:
+            shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
+            said.append(f"lines  {shown}: {self.reference.standing(found.bits_per_char)}")
+            if expected := self.reference.expectation(found.bits_per_char):
+                said.append(f"expect {expected}")
+        else:
+            said.append("lines  none: the text this model was trained on is not at hand")
+        if self.trained_on_it:
+            said.append("warning: the model was trained on this text; that says nothing about new ones")
+        return said
+
+
+def assess(
+    run: Path | None,
+    corpus: tuple[str, ...],
+    stride: int | None,
+    voice: Voice,
+    device: str | None = None,
+    verify: bool = True,
+) -> Assessment:
+    """Measure the model of ``run`` on ``corpus``, or on the run's held-out text.
+
+    Args:
+        run: run, checkpoint or model folder; None: the newest run.
+        corpus: files and folders.
+        stride: tokens between windows; None: half a window.
+        voice: for progress.
+        device: where to compute; None: a GPU where there is one.
+        verify: look at the checksums of the model first.
+
+    Raises:
+        ConfigError: there is no such model, the stride is larger than its window, or no text.
+    """
+    folder = find_model_folder(run)
+    place = find_device(device, "--device")
+    model, tokenizer = load_model_and_tokenizer(folder, verify)
+    model.to(place)
+    window, end = model.config.block_size, tokenizer.end_of_text
+    stride = stride_within(window, stride)
+    recipe = recorded_recipe(folder)
+    if recipe and recipe.data.document_mask:
+        model.separator = end
+    own = training_text(recipe, tokenizer, voice)
+    config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
+    if not corpus and own is None:
+        sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
+        raise ConfigError(
+            "no text is named, and the run's own is not at hand", f"{folder}: {sought}", "--corpus TEXT"
+        )
+    ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
+    keep_freed_memory()
+    with Progress(voice, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
+        evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
+    return Assessment(
+        model=str(folder),
+        text=", ".join(corpus) or "the held-out part of " + ", ".join(recipe.corpus.path if recipe else ()),
+        tokens=len(ids),
+        characters=characters,
+        window=window,
+        stride=stride,
+        evaluation=evaluation,
+        reference=lines_for(own.shards.train, ids, characters, tokenizer.vocab_size, end) if own else None,
+        lossy=lossy,
+        trained_on_it=bool(corpus and own and own.shards.manifest["corpus"] == corpus_fingerprint(config)),
+    )
+
+
+def stride_within(window: int, stride: int | None) -> int:
+    """Tokens between windows: as asked, else half a window.
+
+    Raises:
+        ConfigError: tokens between two windows would not be counted.
+    """
+    if stride is not None and stride > window:
+        raise ConfigError(
+            f"--stride {stride} is larger than the model's window of {window}",
+            where="--stride",
+            mend=f"choose at most {window}",
+        )
+    return stride or max(window // 2, 1)
+
+
+def held_out(own: Prepared) -> tuple[Ids, int, bool]:
+    """The held-out text of a run: its tokens, its characters, and whether some were lost."""
+    val = own.shards.val
+    return val.slice(0, len(val)), own.shards.manifest["splits"]["val"]["characters"], own.is_lossy
+
+
+def training_text(recipe: Recipe | None, tokenizer: Tokenizer, voice: Voice) -> Prepared | None:
+    """The run's prepared text, from the cache or made again; None where its files are gone or changed."""
+    if recipe is None:
+        return None
+    try:
+        found = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+    except (DataError, ConfigError):
+        return None
+    return found if found.tokenizer.fingerprint == tokenizer.fingerprint else None
+
+
+def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, int, bool]:
+    """A corpus as one row of tokens, each document ended; its characters, and whether some were lost."""
+    parts, lost = [], Lost()
+    for document in read_documents(corpus):
+        ids = tokenizer.encode(document.text)
+        lost.count(document.text, tokenizer.decode(ids))
+        start, end = tokenizer.document_start, [tokenizer.end_of_text]
+        parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
+    if not parts:
+        raise DataError("the corpus holds no text", where=", ".join(corpus.path), mend="name another")
+    return np.concatenate(parts), lost.characters, bool(lost.total)

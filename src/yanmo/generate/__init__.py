@@ -1,0 +1,1 @@
+"""A model's text: one step function, one sampler."""

@@ -1,0 +1,217 @@
+"""A console for writing with a model: type some text, it goes on. It continues text; it does not answer.
+
+``Chat.answer`` turns a line into pieces of text, ``converse`` reads lines and writes the pieces, and
+``line_reader`` knows about terminals.
+"""
+
+import contextlib
+import io
+import select
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from yanmo.core import storage
+from yanmo.core.errors import YanmoError
+from yanmo.generate.engine import write_from
+from yanmo.generate.sampling import encode, typed
+from yanmo.model.gpt import GPT
+from yanmo.settings.recipe import with_values
+from yanmo.settings.schema import Recipe, SampleConfig
+from yanmo.tokenizer import Tokenizer
+
+PROMPT = "> "
+WELCOME = "Type some text and the model goes on. 输入文字，模型续写。/help 帮助, /bye 再见"
+LEAVE = "/bye or Ctrl-D leaves (/bye 或 Ctrl-D 退出)"
+HELP = """\
+text        the model goes on with it (it continues texts, it is no assistant)
+            模型续写这段文字（它只会续写，不会回答）
+/more       go on with the text so far                接着写
+/retry      the same prompt again, with another seed  换一个随机种子重写
+/temp X     below 1 safer, above 1 wilder; 0: always the likeliest  温度：小则稳，大则奇
+/topp X     choose among this much probability; 1: all              核采样，1 为不限
+/topk N     choose among the N likeliest tokens; 0: all             只在前 N 个中选，0 为不限
+/seed N     same seed, same text                      随机种子，相同则结果相同
+/len N      tokens to write                           每次写多少个词元
+/save FILE  put the text at the end of FILE           把文字存到文件末尾
+/help       this page                                 本页
+/bye        leave; Ctrl-D too. Ctrl-C stops the writing              退出；Ctrl-C 停笔
+"""
+SETTINGS = {
+    "/temp": "temperature",
+    "/topp": "top_p",
+    "/topk": "top_k",
+    "/seed": "seed",
+    "/len": "max_new_tokens",
+}
+COMMANDS = (*SETTINGS, "/retry", "/more", "/save", "/help", "/bye")
+HISTORY_LINES = 1000
+PASTE_SECONDS = 0.03
+"""Lines that follow each other so fast were pasted."""
+
+
+@dataclass
+class Chat:
+    """A model, how it writes, and the last text: what was asked for, and what came of it."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    config: SampleConfig
+    prompt: str = ""
+    text: str = ""
+
+    def answer(self, line: str) -> Iterator[str]:
+        """What a line brings, piece by piece.
+
+        Raises:
+            ConfigError: a setting of the wrong kind, or a line that is no text.
+        """
+        command, value = (*line.split(maxsplit=1), "")[:2]
+        value = value.strip()
+        if not command.startswith("/"):
+            text, said = typed(line)
+            if said:
+                yield f"({said})\n"
+            yield from self.go_on(text)
+        elif command in SETTINGS:
+            yield self.set(SETTINGS[command], value)
+        elif command == "/help":
+            yield HELP
+        elif command not in ("/retry", "/more", "/save"):
+            yield f"there is no {command}; there are {', '.join(COMMANDS)}\n"
+        elif not self.text:
+            yield "there is no text yet: type some\n"
+        elif command == "/more":
+            yield from self.go_on(self.text)
+        elif command == "/retry":
+            self.set("seed", str(self.config.seed + 1))
+            yield from self.go_on(self.prompt)
+        else:
+            yield self.save(value)
+
+    def go_on(self, prompt: str) -> Iterator[str]:
+        """Continue ``prompt``; of one that is too long, its end. The text is kept as far as it came."""
+        window = self.model.config.block_size
+        ids = encode(self.tokenizer, prompt, "the text")
+        self.prompt = self.text = prompt
+        if len(ids) > window:
+            yield f"(the model looks back on the last {window} of {len(ids)} tokens)\n"
+        ids = ids[-window:] or [self.tokenizer.end_of_text, *self.tokenizer.document_start]
+        for piece in write_from(self.model, self.tokenizer, ids, self.config):
+            self.text += piece
+            yield piece
+        yield "\n"
+
+    def set(self, name: str, value: str) -> str:
+        """Change a setting of the sampler.
+
+        Raises:
+            ConfigError: it is not of the right kind.
+        """
+        changed = with_values(Recipe(sample=self.config), {f"sample.{name}": value}, "chat")
+        self.config = changed.sample
+        return f"{name} = {getattr(self.config, name)}\n"
+
+    def save(self, name: str) -> str:
+        """Append the last text to a file."""
+        if not name:
+            return "/save needs a file: /save story.txt\n"
+        try:
+            with open(Path(name).expanduser(), "a", encoding="utf-8") as file:
+                file.write(self.text + "\n")
+        except (OSError, ValueError, RuntimeError) as error:
+            return f"{name} cannot be written ({error}); name another file\n"
+        return f"saved to {name}\n"
+
+
+def converse(chat: Chat, read: Callable[[], str], write: Callable[[str], None]) -> None:
+    """Read lines and write what they bring, until /bye or the end. Ctrl-C never leaves."""
+    while True:
+        try:
+            line = read()
+            if line.strip() == "/bye":
+                return
+            if line.strip():
+                respond(chat, line, write)
+        except KeyboardInterrupt:
+            write(f"\n{LEAVE}\n")
+        except EOFError:
+            return
+
+
+def respond(chat: Chat, line: str, write: Callable[[str], None]) -> None:
+    """Write what a line brings. Ctrl-C ends that and nothing else; a mistake is answered in one line."""
+    try:
+        for piece in chat.answer(line):
+            write(piece)
+    except KeyboardInterrupt:
+        write(" …\n")
+    except YanmoError as error:
+        write(f"{error.what}; {error.mend}\n")
+
+
+# -- terminals --------------------------------------------------------------------------------
+
+
+def open_console(chat: Chat) -> None:
+    """Converse on standard input and output."""
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    if isinstance(sys.stdin, io.TextIOWrapper):  # what is no UTF-8 is answered, not a crash
+        sys.stdin.reconfigure(encoding=None if sys.stdin.isatty() else "utf-8", errors="surrogateescape")
+    if not sys.stdin.isatty():
+        converse(chat, lambda: read_piped(sys.stdin), write)
+        return
+    with history() as has_readline:
+        converse(chat, (lambda: input(PROMPT)) if has_readline else read_pasted, write)
+
+
+def read_piped(stream: TextIO) -> str:
+    """The next line of a file or a pipe."""
+    line = stream.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\r\n").removeprefix("\ufeff")
+
+
+def read_pasted() -> str:
+    """A typed line, or all the lines of a paste, where there is no readline to tell them apart."""
+    lines = [input(PROMPT)]
+    with contextlib.suppress(EOFError):
+        while is_waiting(sys.stdin):
+            lines.append(input())
+    return "\n".join(lines)
+
+
+def is_waiting(stream: TextIO) -> bool:
+    """Whether another line is there already; unknown on Windows, where select knows sockets only."""
+    try:
+        return bool(select.select([stream], [], [], PASTE_SECONDS)[0])
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def history() -> Iterator[bool]:
+    """Line editing with the lines of earlier chats; whether there is such a thing here."""
+    try:
+        import readline
+    except ImportError:  # Windows
+        yield False
+        return
+    path = storage.cache_root() / "chat_history"
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(HISTORY_LINES)
+    readline.parse_and_bind("set enable-bracketed-paste on")
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(path)

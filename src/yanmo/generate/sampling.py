@@ -1,0 +1,196 @@
+"""From logits to a token: penalties, bans and cuts, each a pure function, in the order of Hugging Face.
+
+    process(logits, pasts, ...)  repetition penalty, then what may not be written at all
+    sample(logits, config, ...)  temperature → top-k → top-p → min-p → chance; greedy at temperature 0
+
+In: logits (B, V) of B rows, and what each row has written so far. Out: one token per row.
+"""
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from yanmo.core.errors import ConfigError
+from yanmo.settings.schema import SampleConfig
+from yanmo.tokenizer import Tokenizer
+
+MIN_TEMPERATURE = 1e-4
+"""Below this the likeliest token always wins, and smaller divisors overflow."""
+TYPED_LINE_END = re.compile(r"(\\?)\\n(?![A-Za-z])")
+TYPED_WORD = re.compile(r"(?<!\\)\\n[A-Za-z]")
+LARGEST = 1e9
+"""Temperatures and penalties beyond it change nothing more, and would overflow."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What some ids mean for writing: the end, those never written, and banned texts of several tokens."""
+
+    end_of_text: int
+    never: tuple[int, ...] = ()
+    banned: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, config: SampleConfig) -> "Rules":
+        """The rules of a tokenizer and of ``sample.banned``.
+
+        A banned text is barred as the tokenizer writes it; the model may still spell it in other tokens.
+        """
+        banned = [encode(tokenizer, text, "a banned text") for text in config.banned]
+        single = tuple(ids[0] for ids in banned if len(ids) == 1)
+        longer = tuple(tuple(ids) for ids in banned if len(ids) > 1)
+        return cls(tokenizer.end_of_text, (*tokenizer.suppressed, *single), longer)
+
+
+class Past:
+    """The tokens of a row so far, its prompt included, and what followed each n - 1 of them in a row."""
+
+    def __init__(self, ids: Sequence[int], n: int = 0) -> None:
+        self.ids: list[int] = []
+        self._n = n
+        self._followers: dict[tuple[int, ...], set[int]] = {}
+        for token in ids:
+            self.push(token)
+
+    def push(self, token: int) -> None:
+        """One more token; the work does not grow with the past."""
+        if 0 < self._n <= len(self.ids) + 1:
+            self._followers.setdefault(self._last(), set()).add(token)
+        self.ids.append(token)
+
+    def repeats(self) -> Collection[int]:
+        """Tokens that would write n tokens in a row which stand there already (Paulus et al. 2017)."""
+        return self._followers.get(self._last(), ()) if 0 < self._n <= len(self.ids) + 1 else ()
+
+    def completions(self, texts: Sequence[tuple[int, ...]]) -> list[int]:
+        """The last token of each of ``texts`` whose other tokens stand at the end."""
+        return [text[-1] for text in texts if tuple(self.ids[-len(text) + 1 :]) == text[:-1]]
+
+    def _last(self) -> tuple[int, ...]:
+        return tuple(self.ids[len(self.ids) - self._n + 1 :])
+
+
+def typed(text: str) -> tuple[str, str]:
+    r"""A text as somebody typed it where no line end can be typed. Gives (text, what is to be said of it).
+
+    ``\n`` is a line end. It stays two characters where a Latin letter follows (``\nu``, ``C:\new``), and
+    ``\\n`` writes the two characters anywhere else.
+    """
+    said = []
+    read = TYPED_LINE_END.sub(lambda found: "\\n" if found[1] else "\n", text)
+    if read.count("\n") > text.count("\n"):
+        said.append(r"\n is a line end here; \\n writes the two characters")
+    if TYPED_WORD.search(text):
+        said.append(r"\n before a letter is two characters here, no line end")
+    return read, "; ".join(said)
+
+
+def encode(tokenizer: Tokenizer, text: str, what: str, special: bool = False) -> list[int]:
+    """Ids of a text that a person typed.
+
+    Raises:
+        ConfigError: it holds half a character.
+    """
+    try:
+        return [int(token) for token in tokenizer.encode(text, special=special)]
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{what} holds half a character (a lone surrogate)",
+            where=f"character {error.start + 1} of {what}",
+            mend="type it again, or set the terminal to UTF-8",
+        ) from error
+
+
+def process(logits: Tensor, pasts: Sequence[Past], config: SampleConfig, rules: Rules, window: int) -> Tensor:
+    """Logits (B, V) after the rules that look at what stands there already."""
+    if config.repetition_penalty != 1:
+        windows = [past.ids[-window:] for past in pasts]
+        logits = penalise_repeats(logits, windows, config.repetition_penalty)
+    logits = bar(logits, [(*rules.never, *past.completions(rules.banned)) for past in pasts])
+    return bar(logits, [past.repeats() for past in pasts])  # last: it yields first if nothing is left
+
+
+def penalise_repeats(logits: Tensor, windows: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Tokens of each row's window become less likely (CTRL, Keskar et al. 2019), each once.
+
+    A positive logit is divided, a negative one multiplied: dividing both would favour the unlikely.
+    """
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, window in enumerate(windows):
+        seen[row, list(window)] = True
+    penalty = min(penalty, LARGEST)
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def bar(logits: Tensor, barred: Sequence[Collection[int]]) -> Tensor:
+    """The barred ids of each row become -inf; if that leaves nothing, the likeliest token stays."""
+    if not any(barred):
+        return logits
+    mask = torch.zeros_like(logits, dtype=torch.bool)
+    for row, ids in enumerate(barred):
+        mask[row, list(ids)] = True
+    left = logits.masked_fill(mask, -torch.inf)
+    nothing = left.isneginf().all(dim=-1, keepdim=True)  # (B, 1)
+    return torch.where(nothing, keep_top_k(logits, 1), left)
+
+
+def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generator]) -> list[int]:
+    """One token per row of logits (B, V)."""
+    if config.temperature == 0:
+        return logits.argmax(dim=-1).tolist()
+    logits = logits.float() / min(max(config.temperature, MIN_TEMPERATURE), LARGEST)
+    logits = keep_top_k(logits, config.top_k)
+    logits = keep_top_p(logits, config.top_p)
+    logits = keep_min_p(logits, config.min_p)
+    return draw(logits.softmax(dim=-1), generators)
+
+
+def draw(probabilities: Tensor, generators: list[torch.Generator]) -> list[int]:
+    """One index per row of probabilities (B, V), all rows at once; each row has its own random number."""
+    if probabilities.device.type == "mps":  # has no float64
+        probabilities = probabilities.cpu()
+    up_to = probabilities.double().cumsum(dim=-1)  # (B, V)
+    numbers = [torch.rand((), dtype=torch.float64, generator=generator) for generator in generators]
+    below_one = torch.stack(numbers).to(up_to.device) * (1 - 2**-50)  # so that no product is the sum itself
+    # the first index whose sum is greater: one of probability 0 never is
+    return torch.searchsorted(up_to, below_one[:, None] * up_to[:, -1:], right=True).flatten().tolist()
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """All but the k largest of each row become -inf; k = 0 keeps all (Fan et al. 2018)."""
+    if not 0 < k < logits.size(-1):
+        return logits
+    least = logits.topk(k, dim=-1).values[:, -1:]  # (B, 1)
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keeps the likeliest tokens whose probabilities first reach p together (Holtzman et al. 2020)."""
+    if p >= 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # mass of all likelier tokens
+    return logits.masked_fill((before >= p).scatter(-1, order, before >= p), -torch.inf)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Keeps tokens at least p times as likely as the likeliest; p = 0 keeps all (Nguyen et al. 2024)."""
+    if p <= 0:
+        return logits
+    least = logits.amax(dim=-1, keepdim=True) + math.log(p)  # (B, 1)
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def describe_sampler(config: SampleConfig) -> str:
+    """Everything that decides how text is chosen, in one line: nothing acts unseen."""
+    values = config.model_dump(exclude={"prompt"})
+    numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+    shown = [f"{key}={v:g}" if isinstance(v, float) else f"{key}={v}" for key, v in numbers.items()]
+    shown += [f"{key}={list(value)}" for key, value in values.items() if isinstance(value, tuple) and value]
+    greedy = " (always the likeliest token: top_k, top_p, min_p and seed do nothing)"
+    return "sampler: " + " ".join(shown) + (greedy if config.temperature == 0 else "")

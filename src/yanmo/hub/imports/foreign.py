@@ -1,0 +1,237 @@
+"""A model that others made → its config.json values, its tensors by Hugging Face's names, its vocabulary.
+
+Read here, not yet believed: what is in the files is only put into one form; whether it fits together is
+found by ``checkpoint.build_model`` and ``proof.py``.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, cat
+
+from yanmo.checkpoint.tensors import INDEX, ONE_FILE, load_weights
+from yanmo.core.errors import CheckpointError, ConfigError
+from yanmo.core.storage import MANIFEST, read_json, verify_folder
+from yanmo.hub.imports.nanogpt import as_gpt2, bare_names
+from yanmo.hub.imports.pickled import open_pickle
+from yanmo.hub.imports.recognise import Source
+from yanmo.settings.schema import TokenizerConfig
+from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
+from yanmo.tokenizer.base import CHAT
+from yanmo.tokenizer.files import read_vocabulary
+from yanmo.tokenizer.wordpiece import Roles
+
+PICKLES = ("pytorch_model.bin", "model.bin")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "encoder.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+)
+LARGEST_CHAT = 1 << 18
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+"""Masks and tables that old checkpoints keep beside the weights."""
+MOST_PADDING = 1024
+"""Rows beyond the vocabulary that trainers add to an embedding for the sake of speed."""
+GPT2_CHINESE = Roles(newline="[SEP]", start="[MASK]", end="[CLS]")
+BERT = Roles(start="[CLS]", end="[SEP]", digits_alone=False)
+"""What ends and begins a text: in GPT2-Chinese, and in models trained by BERT's rules (uer)."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A model as its maker left it."""
+
+    source: str
+    values: dict[str, Any]
+    """Those of config.json."""
+    tensors: dict[str, Tensor]
+    """By Hugging Face's names, in its layout."""
+    tokenizer: Tokenizer
+    chat_template: str | None = None
+    notes: tuple[str, ...] = field(default=())
+    """What was changed, and what a user should know."""
+
+
+def read_foreign(source: Source, config: TokenizerConfig) -> Foreign:
+    """The model of a source.
+
+    Raises:
+        CheckpointError: a file is damaged, or vocabulary and weights do not belong together.
+        ConfigError: no vocabulary is known.
+    """
+    return (_read_nanogpt if source.kind == "nanoGPT checkpoint" else _read_folder)(source, config)
+
+
+def _read_folder(source: Source, config: TokenizerConfig) -> Foreign:
+    folder = source.path
+    if (folder / MANIFEST).is_file():  # ours: it says whether anything was changed
+        verify_folder(folder)
+    try:
+        values = read_json(folder / "config.json")
+        if not isinstance(values, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"its config.json is not readable: {error}", where=str(folder)) from error
+    values = {"model_type": "gpt2", **values}
+    if values["model_type"] == "gpt2" and "n_ctx" in values:
+        values.setdefault("n_positions", values["n_ctx"])
+    pickle = next((folder / name for name in PICKLES if (folder / name).is_file()), None)
+    if (folder / ONE_FILE).is_file() or (folder / INDEX).is_file() or pickle is None:
+        tensors = load_weights(folder)
+    else:
+        tensors = open_pickle(pickle).tensors
+    tensors = {name: t for name, t in bare_names(tensors).items() if not name.endswith(BUFFERS)}
+    tokenizer, notes = _tokenizer_of(folder, values, config)
+    return Foreign(folder.name, values, tensors, tokenizer, chat_template_of(folder), notes)
+
+
+def _read_nanogpt(source: Source, config: TokenizerConfig) -> Foreign:
+    file = source.files[0]
+    found = open_pickle(file)
+    arguments = found.values.get("model_args")
+    if not isinstance(arguments, dict):
+        raise CheckpointError(
+            "it has no model_args, so its shape is not known",
+            where=str(file),
+            mend="give a ckpt.pt of nanoGPT, or a folder with config.json",
+        )
+    values, tensors = as_gpt2(found.tensors, arguments, str(file))
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(BUFFERS)}
+    notes: tuple[str, ...] = ("GELU by erf, as nanoGPT computes it: `gelu` in config.json",)
+    if arguments.get("bias") is False:
+        notes += ("no biases: they are zeros here, which is the same function",)
+    trained = found.values.get("config")
+    dataset = trained.get("dataset") if isinstance(trained, dict) else None
+    tokenizer = _named(config) or _beside(file, dataset, config)
+    return Foreign(file.name, values, tensors, tokenizer, None, notes)
+
+
+def _beside(file: Path, dataset: Any, config: TokenizerConfig) -> Tokenizer:
+    """The vocabulary where nanoGPT keeps it: data/<dataset>/meta.pkl."""
+    places = [file.parent / "meta.pkl"]
+    if isinstance(dataset, str) and Path(dataset).name == dataset:
+        roots = [file.parent, *list(file.resolve().parents)[1:3]]
+        places += [root / "data" / dataset / "meta.pkl" for root in roots]
+    for place in places:
+        if place.is_file():
+            return read_tokenizer(place, config)
+    raise ConfigError(
+        "a ckpt.pt has no vocabulary in it, and there is no meta.pkl beside it"
+        + (f" or in data/{dataset}" if isinstance(dataset, str) else ""),
+        where=str(file),
+        mend="name it: tokenizer.path=data/NAME/meta.pkl, or a folder with GPT-2's vocab.json and merges.txt",
+    )
+
+
+def _named(config: TokenizerConfig) -> Tokenizer | None:
+    return read_tokenizer(Path(config.path), config) if config.path else None
+
+
+def _tokenizer_of(
+    folder: Path, values: dict[str, Any], config: TokenizerConfig
+) -> tuple[Tokenizer, tuple[str, ...]]:
+    """The vocabulary named, or the one in the folder; vocab.txt with the roles its models give entries."""
+    path = Path(config.path) if config.path else folder
+    if not path.exists():
+        raise ConfigError(f"there is no {path}", "tokenizer.path", "name the vocabulary it was trained with")
+    if not config.path and not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ConfigError(
+            "the folder has no vocabulary",
+            where=str(folder),
+            mend="name the one it was trained with: tokenizer.path=vocab.txt",
+        )
+    is_vocab_txt = path.name == "vocab.txt" or not any((path / name).is_file() for name in VOCABULARIES[:3])
+    given = config.model_fields_set & {"newline_token", "start_token", "end_token"}
+    if not (path.suffix == ".txt" or (is_vocab_txt and (path / "vocab.txt").is_file())) or given:
+        return read_tokenizer(path, config), ()
+    said = _tokenizer_config(path if path.is_dir() else path.parent)
+    for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if said.get(key) is False:
+            raise CheckpointError(
+                f"its vocabulary was used with {key}=false, which yanmo's wordpiece does not do",
+                where=str(path),
+                mend="give a tokenizer.json of it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+            )
+    name = str(said.get("tokenizer_class", values.get("tokenizer_class")))
+    roles = BERT if name.startswith("Bert") else GPT2_CHINESE
+    file = path if path.is_file() else path / "vocab.txt"
+    tokenizer = read_vocabulary(file, roles)
+    note = f"texts begin with {roles.start} and end with {roles.end}"
+    note += f", {roles.newline} is a line end" if roles.newline else ""
+    return tokenizer, (f"{note}: if it was trained otherwise, set tokenizer.start_token and the like",)
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    """What tokenizer_config.json says; nothing where it is missing or torn."""
+    try:
+        said = read_json(folder / "tokenizer_config.json")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def chat_template_of(folder: Path) -> str | None:
+    """The text of a chat template; never run here."""
+    file = folder / CHAT
+    try:
+        if file.is_file() and file.stat().st_size <= LARGEST_CHAT:
+            return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    said = _tokenizer_config(folder).get("chat_template")
+    return said if isinstance(said, str) and len(said) <= LARGEST_CHAT else None
+
+
+def fit_vocabulary(foreign: Foreign) -> Foreign:
+    """As many rows in the embedding as the vocabulary has tokens, as our models have.
+
+    Rows that stand for no token are cut. nanoGPT's vocabularies of characters have no token for other
+    characters and none that ends a text: ours have, so they get rows, the mean of the others.
+
+    Raises:
+        CheckpointError: rows and tokens do not belong together.
+    """
+    table = next((t for name, t in foreign.tensors.items() if _is_by_token(name)), None)
+    if table is None or table.dim() != 2:
+        raise CheckpointError("the weights have no table of tokens", where=foreign.source)
+    rows, tokens = len(table), foreign.tokenizer.vocab_size
+    if rows != foreign.values.get("vocab_size"):
+        raise CheckpointError(
+            f"the weights have {rows:,} tokens, config.json says {foreign.values.get('vocab_size')}",
+            where=foreign.source,
+            mend="weights and config.json do not belong together",
+        )
+    kind = kind_of(foreign.tokenizer)
+    if kind == "char" and foreign.tokenizer.end_of_text == rows < tokens:
+        note = f"{tokens - rows} rows were added, the mean of the others: 256 bytes and the end of a text"
+    elif rows == tokens:
+        return foreign
+    elif kind != "wordpiece" and 0 < rows - tokens <= MOST_PADDING and rows % 8 == 0:
+        note = f"{rows - tokens} rows of the embedding that stand for no token were cut"
+    else:
+        raise CheckpointError(
+            f"the weights know {rows:,} tokens, the vocabulary has {tokens:,}",
+            where=foreign.source,
+            mend="name the vocabulary the model was trained with: tokenizer.path=…",
+        )
+    fitted = {
+        name: _with_rows(tensor, tokens) if _is_by_token(name) and tensor.dim() == 2 else tensor
+        for name, tensor in foreign.tensors.items()
+    }
+    values = {**foreign.values, "vocab_size": tokens}
+    return replace(foreign, values=values, tensors=fitted, notes=(*foreign.notes, note))
+
+
+def _with_rows(table: Tensor, count: int) -> Tensor:
+    """The first rows of a table, or all and the mean of them as often as it takes."""
+    more = table.mean(0, keepdim=True).expand(max(count - len(table), 0), -1)
+    return cat([table[:count], more])
+
+
+def _is_by_token(name: str) -> bool:
+    """Whether a tensor has a row for each token."""
+    return name.endswith(("wte.weight", "embed_tokens.weight", "lm_head.weight"))

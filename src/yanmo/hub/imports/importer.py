@@ -1,0 +1,206 @@
+"""``yanmo import``: what others made → a Hugging Face folder of ours, proven, or a corpus, or a recipe.
+
+    recognise → read → fit the vocabulary → build → prove → write
+
+Nothing is written that was not proven first; what was changed on the way is said.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yanmo.checkpoint.folder import build_model, write_model
+from yanmo.checkpoint.hf_config import from_config_json
+from yanmo.checkpoint.hf_names import to_hugging_face
+from yanmo.core import storage
+from yanmo.core.console import Voice
+from yanmo.core.errors import CheckpointError, ConfigError, DataError
+from yanmo.core.outputs import require_folder
+from yanmo.hub.imports.fetch import fetch_model
+from yanmo.hub.imports.foreign import Foreign, fit_vocabulary, read_foreign
+from yanmo.hub.imports.nanogpt import as_settings, read_config
+from yanmo.hub.imports.proof import Proof, prove
+from yanmo.hub.imports.recognise import Source, recognise
+from yanmo.hub.imports.token_files import restore_text
+from yanmo.model.gpt import GPT, count_parameters
+from yanmo.settings.recipe import load_recipe, to_toml
+from yanmo.settings.schema import Recipe, TokenizerConfig
+from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of an import, and what to do with it."""
+
+    source: str
+    folder: Path
+    said: tuple[str, ...]
+    next: tuple[str, ...]
+    """Commands that lead on, without the program's name."""
+    proof: Proof | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        proof = self.proof.as_json() if self.proof else None
+        return {"source": self.source, "folder": str(self.folder), "proof": proof, **self.values}
+
+
+def import_(name: str, out: Path, config: TokenizerConfig, voice: Voice) -> Imported:
+    """Take over what ``name`` is into folder ``out``.
+
+    Raises:
+        ConfigError: it is nothing that is imported, or ``out`` is there already.
+        CheckpointError: it is damaged, does not fit together, or was not proven equal.
+    """
+    require_folder(out, "--out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.resolve() == Path.cwd()):
+        raise ConfigError("it is there already", where=f"--out {out}", mend="name a new folder")
+    source = recognise(name)
+    if source.kind == "hub":
+        source = Source("model folder", fetch_model(name))
+    voice.say(f"{name}: {source.kind}")
+    kinds: dict[str, Callable[[Source, Path, TokenizerConfig], Imported]] = {
+        "token files": import_tokens,
+        "nanoGPT config": import_config,
+    }
+    return kinds.get(source.kind, import_model)(source, out, config)
+
+
+# -- a model ----------------------------------------------------------------------------------
+
+
+def import_model(source: Source, out: Path, config: TokenizerConfig) -> Imported:
+    """A model → a folder that yanmo and transformers open."""
+    foreign = read_foreign(source, config)
+    where = str(source.path)
+    fitted = fit_vocabulary(foreign)
+    shape = from_config_json(fitted.values, where)
+    model = build_model(shape, fitted.tensors, where)
+    refuse_leftovers(model, fitted, where)
+    proof = prove(model, foreign.values, foreign.tensors, foreign.tokenizer, where)
+    write_imported(out, model, foreign)
+    size = count_parameters(shape)
+    said = (
+        f"{shape.family}: {shape.n_layer} layers, {shape.n_head} heads, {shape.n_embd} wide,"
+        f" window {shape.block_size}, {size:,} parameters; {kind_of(foreign.tokenizer)} vocabulary of"
+        f" {foreign.tokenizer.vocab_size:,}",
+        *fitted.notes,
+        *proof.lines(),
+    )
+    following = (f"generate {quote(str(out))} -p …", f"train TEXT {quote(f'model.init={out}')}")
+    return Imported(foreign.source, out, said, following, proof, {"parameters": size, "notes": fitted.notes})
+
+
+def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
+    """A model with parts that ours does not have would be another one without them.
+
+    Raises:
+        CheckpointError: a tensor was not used, or a head that should be the embedding is not.
+    """
+    config = model.config
+    known = _bare(to_hugging_face(config.family, model.state_dict()))
+    given = _bare(foreign.tensors)
+    left = sorted(given.keys() - known.keys() - {"lm_head.weight"})
+    if left:
+        raise CheckpointError(
+            f"{len(left)} of its tensors have no place in a {config.family} model, such as {left[0]}",
+            where=where,
+            mend="is it a whole model, of one of our families?",
+        )
+    head = given.get("lm_head.weight")
+    if head is not None and config.tied_head and not torch.equal(head.float(), model.tokens.weight):
+        raise CheckpointError(
+            "its head is not its embedding, though config.json ties them",
+            where=where,
+            mend="a GPT-2 with a head of its own is no GPT2LMHeadModel",
+        )
+
+
+def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the name of the part that a head is put on, which a bare model lacks."""
+    return {name.removeprefix("transformer.").removeprefix("model."): t for name, t in tensors.items()}
+
+
+def write_imported(out: Path, model: GPT, foreign: Foreign) -> None:
+    """Write the folder, whole or not at all."""
+    storage.remove_path(out)
+
+    def fill(folder: Path) -> None:
+        write_model(folder, model.config, model.state_dict(), foreign.tokenizer, foreign.chat_template)
+
+    storage.commit_folder(out, fill)
+
+
+# -- tokens and settings ----------------------------------------------------------------------
+
+
+def import_tokens(source: Source, out: Path, config: TokenizerConfig) -> Imported:
+    """Token files → their text and their vocabulary."""
+    tokenizer = _vocabulary_of(source, config)
+    storage.remove_path(out)
+    target = out.with_name(f"{storage.TEMPORARY}{out.name}")
+    storage.remove_path(target)
+    with storage.disk_errors("saving the text", out.parent):
+        target.mkdir(parents=True)
+        try:
+            found = restore_text(source.files, tokenizer, target / "corpus.jsonl")
+            if found.differing > found.documents / 2:
+                raise DataError(
+                    f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
+                    where=str(source.path),
+                    mend="they were made with another vocabulary: name it with tokenizer.path=…",
+                )
+            (target / "tokenizer").mkdir()
+            tokenizer.save(target / "tokenizer", 1 << 30)
+            target.rename(out)
+        finally:
+            storage.remove_path(target)
+    said = [
+        f"{', '.join(f.name for f in source.files)}: {found.tokens:,} tokens, {found.characters:,} characters"
+    ]
+    if found.differing:
+        said.append(f"{found.differing:,} of {found.documents:,} documents give other tokens, encoded again")
+    else:
+        said.append(f"encoded again, the text of {found.documents:,} documents gives the same tokens")
+    following = (f"train {quote(f'{out}/corpus.jsonl')} {quote(f'tokenizer.path={out}/tokenizer')}",)
+    return Imported(str(source.path), out, tuple(said), following, None, vars(found))
+
+
+def _vocabulary_of(source: Source, config: TokenizerConfig) -> Tokenizer:
+    beside = source.path / "meta.pkl"
+    if not config.path and not beside.is_file():
+        raise ConfigError(
+            "token files do not say what their numbers mean",
+            where=str(source.path),
+            mend="name their vocabulary: tokenizer.path=meta.pkl, or a folder with GPT-2's vocab.json"
+            " and merges.txt",
+        )
+    return read_tokenizer(Path(config.path or beside), config)
+
+
+def import_config(source: Source, out: Path, config: TokenizerConfig) -> Imported:
+    """nanoGPT's settings → a recipe."""
+    config_py = read_config(source.files[0])
+    try:
+        settings, left = as_settings(config_py)
+        recipe: Recipe = load_recipe(None, [f"{name}={_as_toml(value)}" for name, value in settings.items()])
+    except ConfigError as error:
+        raise ConfigError(error.what, where=str(source.files[0]), mend=error.mend) from error
+    storage.remove_path(out)
+    storage.write_atomic(out / "recipe.toml", to_toml(recipe))
+    said = [f"{len(settings)} settings, nanoGPT's defaults included"]
+    if left:
+        said.append(f"without a meaning here: {', '.join(left)}")
+    return Imported(str(source.files[0]), out, tuple(said), (f"train {quote(f'{out}/recipe.toml')} TEXT",))
+
+
+def _as_toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)

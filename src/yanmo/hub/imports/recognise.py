@@ -1,0 +1,111 @@
+"""What somebody brings along, told by its content: a model folder, a nanoGPT checkpoint, token files.
+
+Nothing is opened here but the first bytes of a file. A name that is nothing on this disk may be that of a
+repository on a model hub.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from yanmo.core.errors import ConfigError
+
+Kind = Literal["model folder", "nanoGPT checkpoint", "token files", "nanoGPT config", "hub"]
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+ZIP = b"PK\x03\x04"
+OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+FILES = {
+    ".bin",
+    ".npy",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".py",
+    ".safetensors",
+    ".json",
+    ".txt",
+    ".pkl",
+    ".jsonl",
+    ".zip",
+}
+"""Names that end so are those of files; one on the hub may have a dot, too (Qwen3-0.6B)."""
+KNOWN = (
+    "a Hugging Face folder (config.json and weights), nanoGPT's ckpt.pt or the folder with it, its .bin"
+    " tokens, its config .py, llm.c's .bin or .npy tokens, or the name of a model on the hub"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was recognised, and the files it consists of."""
+
+    kind: Kind
+    path: Path
+    files: tuple[Path, ...] = ()
+
+
+def recognise(name: str) -> Source:
+    """What ``name`` is: a path here, or the name of a repository.
+
+    Raises:
+        ConfigError: it is nothing that is imported.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        return _file(path)
+    if HUB_NAME.fullmatch(name) and path.suffix not in FILES:
+        return Source("hub", path)
+    raise ConfigError(f"there is no {name}", where="yanmo import", mend=f"name {KNOWN}")
+
+
+def _folder(path: Path) -> Source:
+    if (path / "config.json").is_file():
+        return Source("model folder", path)
+    if (path / "ckpt.pt").is_file():
+        return Source("nanoGPT checkpoint", path, (path / "ckpt.pt",))
+    files = [file for file in (*path.glob("*.bin"), *path.glob("*.npy")) if file.is_file()]
+    tokens = [file for file in files if not is_pickle(file)]
+    if tokens:
+        return Source("token files", path, tuple(sorted(tokens, key=_validation_last)))
+    raise ConfigError("the folder holds nothing that is imported", where=str(path), mend=f"name {KNOWN}")
+
+
+def _file(path: Path) -> Source:
+    if (
+        path.name == "config.json"
+        or path.suffix == ".safetensors"
+        or (path.suffix == ".bin" and is_pickle(path))
+    ):
+        if (path.parent / "config.json").is_file():
+            return Source("model folder", path.parent)
+        raise ConfigError(
+            f"there is no config.json beside {path.name}, so its shape is not known",
+            where=str(path),
+            mend="give a folder with both",
+        )
+    if path.suffix in (".bin", ".npy"):
+        return Source("token files", path.parent, (path,))
+    if path.suffix in (".pt", ".pth", ".ckpt"):
+        return Source("nanoGPT checkpoint", path.parent, (path,))
+    if path.suffix == ".py":
+        return Source("nanoGPT config", path.parent, (path,))
+    if path.suffix in (".pkl", ".model", ".tiktoken", ".txt", ".json", ".bpe"):
+        raise ConfigError(
+            f"{path.name} is no model; is it a vocabulary?",
+            where="yanmo import",
+            mend=f"yanmo tokenizer import {path}",
+        )
+    raise ConfigError(f"{path.name} is nothing that is imported", where=str(path), mend=f"name {KNOWN}")
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is what torch.save writes: a zip archive, or in its old form a pickled magic number."""
+    with open(path, "rb") as file:
+        return file.read(len(OLD_TORCH)).startswith((ZIP, OLD_TORCH))
+
+
+def _validation_last(path: Path) -> tuple[bool, str]:
+    return "val" in path.name, path.name

@@ -1,0 +1,88 @@
+"""The shape of a model: what [model] and a vocabulary say, with everything left open filled in.
+
+Nothing here computes; ``gpt.py`` builds a model of this shape, ``names.py`` writes it as a config.json.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from yanmo.settings.schema import EXPERT_KEYS, SHAPE_KEYS, USUAL_EXPERTS, ModelConfig
+
+Family = Literal["gpt2", "modern", "moe"]
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """A shape; its names are those of [model]. What is 0 is as usual in the family, and is filled in."""
+
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    dropout: float = 0.0
+    family: Family = "gpt2"
+    n_kv_head: int = 0
+    head_dim: int = 0
+    n_inner: int = 0
+    tied_head: bool = True
+    rope_theta: float = 0.0
+    gelu: Literal["", "tanh", "erf"] = ""
+    n_expert: int = 0
+    n_expert_active: int = 0
+    n_expert_shared: int = 0
+    expert_inner: int = 0
+    expert_scaling: float = 0.0
+    n_dense_layer: int = -1
+
+    def __post_init__(self) -> None:
+        self._fill("n_kv_head", self.n_head)
+        self._fill("head_dim", self.n_embd // self.n_head)
+        self._fill("n_inner", usual_inner(self.family, self.n_embd))
+        if self.family == "gpt2":
+            self._fill("gelu", "tanh")
+        else:
+            self._fill("rope_theta", 10_000.0)
+        if self.family == "moe":
+            for name, usual in USUAL_EXPERTS.items():
+                self._fill(name, usual)
+            self._fill("expert_inner", rounded(self.n_inner / (self.n_expert_active + self.n_expert_shared)))
+        if self.n_dense_layer < 0:
+            object.__setattr__(self, "n_dense_layer", 1 if self.family == "moe" else self.n_layer)
+
+    def _fill(self, name: str, usual: float | str) -> None:
+        object.__setattr__(self, name, getattr(self, name) or usual)
+
+    @classmethod
+    def of(cls, model: ModelConfig, vocab_size: int) -> "GPTConfig":
+        """From the settings of a recipe and the vocabulary of its tokenizer."""
+        given = {name: getattr(model, name) for name in (*SHAPE_KEYS, "dropout")}
+        return cls(vocab_size, **{name: value for name, value in given.items() if value is not None})
+
+    def settings(self) -> dict[str, Any]:
+        """The shape as keys of [model]; None where the family has no such thing."""
+        missing = [] if self.family == "moe" else [*EXPERT_KEYS]
+        missing += ["rope_theta"] if self.family == "gpt2" else ["gelu"]
+        return {name: None if name in missing else getattr(self, name) for name in SHAPE_KEYS}
+
+    @property
+    def cached_values(self) -> int:
+        """Keys and values that are kept of one token, to write."""
+        return 2 * self.n_layer * self.n_kv_head * self.head_dim
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer has experts; the first ones may have one MLP instead."""
+        return self.family == "moe" and layer >= self.n_dense_layer
+
+
+def usual_inner(family: Family, width: int) -> int:
+    """GPT-2's four times the width; of a gated MLP, which has a third matrix, two thirds of that.
+
+    Shazeer 2020, "GLU Variants Improve Transformer".
+    """
+    return 4 * width if family == "gpt2" else rounded(8 * width / 3)
+
+
+def rounded(width: float) -> int:
+    """Up to a multiple of 32, which matrix units like."""
+    return -(-int(width) // 32) * 32

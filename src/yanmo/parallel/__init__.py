@@ -1,0 +1,1 @@
+"""Ranks, devices and how they are launched."""

@@ -1,0 +1,107 @@
+"""The process made ready for a run: threads, deterministic algorithms, and memory, kept or wanting.
+
+None of it changes a result but what stands in the recipe: threads, matmul route, ``deterministic``.
+"""
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
+
+import torch
+
+from yanmo.core.errors import DeviceError
+from yanmo.settings.schema import TrainConfig
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_NEVER = -1
+
+
+def make_ready(train: TrainConfig) -> None:
+    """Set up torch, and this process, as the recipe says."""
+    torch.set_num_threads(train.threads or torch.get_num_threads())
+    # compiled code adds gradients of the embedding in no fixed order otherwise
+    use_deterministic(train.deterministic or bool(train.compile))
+    if train.device in (None, "cpu"):
+        use_matmul(train.matmul or "torch")
+    keep_freed_memory()
+
+
+def use_deterministic(on: bool) -> None:
+    """Whether equal inputs give equal bits; on a GPU this is to be said before its first matrix product.
+
+    New memory is not filled with NaN, as torch would then do by default: nothing here reads it unwritten.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, at its first product
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(on)
+
+
+def use_matmul(route: str) -> None:
+    """Which library multiplies float32 matrices on a CPU: torch's choice, or oneDNN."""
+    torch.set_float32_matmul_precision("medium" if route == "onednn" else "highest")
+
+
+def onednn_keeps_float32() -> bool:
+    """Whether oneDNN's route is float32 here; where a CPU has AMX it rounds to bfloat16."""
+    a = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
+    before = torch.get_float32_matmul_precision()
+    use_matmul("torch")
+    expected = a @ a
+    use_matmul("onednn")
+    found = a @ a
+    torch.set_float32_matmul_precision(before)
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc's malloc keep what is freed; False where there is no such malloc.
+
+    Every step allocates the same tensors again. Given back to the system and fetched anew, their pages
+    cost a CPU 15 to 35% of its training speed (docs/performance.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def return_freed_memory() -> None:
+    """Give back what malloc keeps, once: after work of another kind its pieces fit nothing that follows."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def physical_memory() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+
+
+@contextlib.contextmanager
+def room_for(what: str, where: str) -> Iterator[None]:
+    """A block that allocates what no smaller micro-batch would make smaller.
+
+    Raises:
+        DeviceError: it does not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{what} do not fit into memory",
+            where=where,
+            mend="free some and give the same command again, or choose a smaller model.n_layer or n_embd",
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or this machine, has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(said in str(error) for said in ("can't allocate memory", "out of memory"))

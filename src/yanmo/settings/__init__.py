@@ -1,0 +1,1 @@
+"""Floor 1: every setting, recipes, and the constraints between settings."""

@@ -1,0 +1,296 @@
+"""What a run will be, by arithmetic, before it starts: size, passes, memory, disk, and what looks wrong.
+
+In: a recipe, the model's shape, the amount of text, the number of steps and the speed where they are
+known. Out: a :class:`Forecast` and the lines that say it. Nothing is measured here (``probe.py`` measures)
+and nothing is decided.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from yanmo.core.console import counted, span
+from yanmo.data.batches import windows_in
+from yanmo.data.shards import ShardSet
+from yanmo.model.config import GPTConfig
+from yanmo.model.fused import LOGITS, MANY_LOGITS
+from yanmo.model.gpt import GPT, count_active, count_between, count_parameters
+from yanmo.settings.schema import SECTIONS, Recipe
+from yanmo.train.decide import (
+    MANY_PASSES,
+    passes,
+    seconds_of_evaluation,
+    seconds_of_saving,
+    step_limit,
+    usual_rate,
+)
+from yanmo.train.optim import hidden_matrices
+from yanmo.train.probe import Speed
+
+FINE_TUNING_RATE = 5e-5
+"""Up to here a learning rate is one for weights that know something already."""
+FEW_TOKENS = 1 / 20
+"""Fewer training tokens than this for each parameter: more model than the text can fill."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """How much there is to read."""
+
+    characters: int
+    train_tokens: int
+    val_tokens: int
+
+    @classmethod
+    def of(cls, shards: ShardSet) -> "Text":
+        """From prepared shards."""
+        characters = sum(part["characters"] for part in shards.manifest["splits"].values())
+        return cls(characters, len(shards.train), len(shards.val))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The numbers of a run; what follows from its length is None where only the clock will tell."""
+
+    parameters: int
+    active_parameters: int
+    """Those that a token goes through: fewer than all where it is sent to some of many experts."""
+    parameters_without_embeddings: int
+    """Token and position tables, and a head of its own, not counted (Kaplan et al. 2020; nanoGPT leaves out
+    positions only)."""
+    vocabulary: int
+    text: Text
+    tokens_per_parameter: float
+    steps: int | None
+    epochs: float | None
+    passes: float | None
+    """How often each token is a target: more than epochs where windows overlap."""
+    memory_bytes: int
+    cache_bytes: int
+    """What writing keeps of each token, in float32."""
+    disk_bytes: int
+    seconds: float | None
+    """How long it takes, evaluations included, by the speed that was measured here."""
+    seconds_per_step: float | None
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def forecast(
+    recipe: Recipe,
+    config: GPTConfig,
+    text: Text,
+    steps: int | None = None,
+    free_bytes: int | None = None,
+    speed: Speed | None = None,
+) -> Forecast:
+    """All that arithmetic knows of a run.
+
+    Args:
+        recipe: with device, micro-batch and packing decided.
+        config: the model's shape.
+        text: the prepared text.
+        steps: how many; None: what max_steps and epochs say, if they do.
+        free_bytes: room on the disk of the run folder, to warn.
+        speed: what the probe measured, if it did.
+    """
+    steps = steps or step_limit(recipe, text.train_tokens)
+    parameters = count_parameters(config)
+    windows = windows_in(text.train_tokens, config.block_size, recipe.data.stride)
+    samples = steps * recipe.train.batch_size if steps else None
+    found = Forecast(
+        parameters=parameters,
+        active_parameters=count_active(config),
+        parameters_without_embeddings=count_between(config),
+        vocabulary=config.vocab_size,
+        text=text,
+        tokens_per_parameter=text.train_tokens / parameters,
+        steps=steps,
+        epochs=samples / windows if samples else None,
+        passes=passes(recipe, steps, text.train_tokens) if steps else None,
+        memory_bytes=memory_bytes(recipe, config, parameters),
+        cache_bytes=4 * config.cached_values,
+        disk_bytes=disk_bytes(recipe, config, parameters, samples / windows if samples else 0),
+        seconds=seconds_of(recipe, config, steps, speed, text) if speed and steps else None,
+        seconds_per_step=speed.seconds_per_step if speed else None,
+        warnings=(),
+    )
+    warnings = tuple(warnings_of(recipe, found, free_bytes))
+    return Forecast(**{**vars(found), "warnings": warnings})
+
+
+def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: Text) -> float:
+    """How long so many steps take with their evaluations; never longer than the clock lets them."""
+    evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
+    pause_s = seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)
+    seconds = steps * speed.seconds_per_step + evaluations * pause_s
+    return min(seconds, 60 * (recipe.train.minutes or math.inf))
+
+
+def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
+    """Roughly what training needs at its peak: weights, gradients, optimizer, one micro-batch's activations.
+
+    Activations are those of the layers (:func:`values_of_layer`), and half of the attention matrices where
+    they are not fused away; of the head there are some rows of logits in float32 and in the arithmetic's
+    dtype, and the gradients of input and weights.
+    """
+    rows = recipe.train.micro_batch_size or 1
+    size = 4 if recipe.train.precision in (None, "float32") else 2
+    tokens, C = rows * config.block_size, config.n_embd
+    copies = 0 if size == 4 else size * parameters  # autocast's, of all weights
+    layers = config.n_layer * tokens * values_of_layer(config) * size
+    matrices = 0
+    if recipe.train.attention == "matmul":
+        matrices = config.n_layer * config.n_head * tokens * config.block_size * size // 2
+    logits = min(LOGITS.get(recipe.train.device or "cpu", MANY_LOGITS), tokens * config.vocab_size)
+    head = logits * (4 + 2 * size) + (tokens + config.vocab_size) * C * (4 + size)
+    return 8 * parameters + moment_bytes(recipe, config, parameters) + copies + layers + matrices + head
+
+
+def values_of_layer(config: GPTConfig) -> int:
+    """What a layer keeps of each token for the backward pass, with what lies between; measured.
+
+    Korthikanti et al. 2022 count 17 C for what is kept alone. A gated MLP keeps twice as much of its inner
+    width, and a token that goes to K experts is there K times.
+    """
+    if config.family == "gpt2":
+        return 20 * config.n_embd + 2 * config.n_inner
+    if config.family == "modern":
+        return 24 * config.n_embd + 4 * config.n_inner
+    inner = (config.n_expert_active + config.n_expert_shared) * config.expert_inner
+    return (24 + 4 * config.n_expert_active) * config.n_embd + 4 * inner
+
+
+def moment_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
+    """What the optimizer keeps in float32: two moments of a parameter, one of a matrix under Muon."""
+    with torch.device("meta"):
+        hidden = hidden_matrices(GPT(config)) if recipe.optim.name == "muon" else {}
+    return 4 * (2 * parameters - sum(matrix.numel() for matrix in hidden.values()))
+
+
+def disk_bytes(recipe: Recipe, config: GPTConfig, parameters: int, epochs: float) -> int:
+    """What a run folder grows to: checkpoints kept, the best, one being written, each epoch's if asked."""
+    checkpoints = recipe.train.keep_last + 2 + (int(epochs) if recipe.train.save_every_epoch else 0)
+    return checkpoints * (4 * parameters + moment_bytes(recipe, config, parameters))
+
+
+def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iterator[str]:
+    """What experience says about these numbers, each with the way out."""
+    optim, from_scratch = recipe.optim, recipe.model.init is None
+    usual = usual_rate(optim.name or "adamw", recipe.model.n_embd)
+    if from_scratch and optim.learning_rate and optim.learning_rate <= FINE_TUNING_RATE:
+        yield (
+            f"optim.learning_rate={optim.learning_rate:g} is a rate for fine-tuning: from scratch a model"
+            f" learns little more than how often each token occurs; {usual:g} is usual"
+        )
+    if found.steps and optim.warmup_steps and optim.warmup_steps >= found.steps:
+        yield (
+            f"optim.warmup_steps={optim.warmup_steps} is longer than the run of {found.steps:,} steps:"
+            " the rate never reaches its peak"
+        )
+    if from_scratch and found.tokens_per_parameter < FEW_TOKENS:
+        yield (
+            f"{found.text.train_tokens:,} training tokens are little for {found.parameters:,} parameters"
+            f" ({found.tokens_per_parameter:.3f} each): it will learn by heart; give more text, a smaller"
+            " model, or start from weights with model.init"
+        )
+    if found.passes and found.passes > MANY_PASSES and recipe.model.dropout == 0:
+        yield (
+            f"{found.passes:.0f} passes over the text without dropout: watch the validation loss, or set"
+            " model.dropout=0.1"
+        )
+    if free_bytes is not None and found.disk_bytes > free_bytes:
+        yield f"the run needs about {gigabytes(found.disk_bytes)} of disk, {gigabytes(free_bytes)} are free"
+
+
+def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
+    """A forecast in lines, the recipe first."""
+    text, train = found.text, recipe.train
+    ends = [f"{found.steps:,} steps" if found.steps else "as many steps as fit"]
+    if train.minutes:
+        unasked = ", as no length is named (train.minutes)" if "train.minutes" in recipe.decided else ""
+        ends.append(f"within {train.minutes:g} minutes{unasked}")
+    if found.passes and found.epochs:
+        ends.append(f"{found.epochs:.1f} epochs, {found.passes:.1f} passes over the text")
+    tables = "token and position tables" if config.family == "gpt2" else "token table and head"
+    shared = f" on {config.n_kv_head} of keys and values" if config.n_kv_head < config.n_head else ""
+    active = ""
+    if config.family == "moe":
+        active = (
+            f"; {found.active_parameters:,} active, of {config.n_expert} experts {config.n_expert_active}"
+            f" and {config.n_expert_shared} shared"
+        )
+    lines = [
+        *recipe_lines(recipe),
+        f"text   {text.characters:,} characters, {text.train_tokens:,} training tokens,"
+        f" {text.val_tokens:,} held out",
+        f"model  {recipe.model.family}, {found.parameters:,} parameters"
+        f" ({found.parameters_without_embeddings:,} without {tables}{active}):"
+        f" {config.n_layer} layers, {config.n_head} heads{shared}, {config.n_embd} wide,"
+        f" window {config.block_size}, vocabulary {config.vocab_size:,};"
+        f" {found.tokens_per_parameter:.2f} training tokens per parameter",
+        f"plan   {', '.join(ends)}; batches of {train.batch_size} windows",
+        *takes(recipe, found),
+        f"by     {choices(recipe)}",
+        f"needs  about {gigabytes(found.memory_bytes)} of memory (to write,"
+        f" {found.cache_bytes / 1000:.1f} kB for each token it looks back on),"
+        f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
+    ]
+    return lines + [f"warning: {warning}" for warning in found.warnings]
+
+
+def takes(recipe: Recipe, found: Forecast) -> Iterator[str]:
+    """How long it takes, where that was measured."""
+    if found.seconds is None or found.seconds_per_step is None:
+        return
+    device = "this CPU" if recipe.train.device in (None, "cpu") else f"{recipe.train.device} of this machine"
+    step = found.seconds_per_step
+    each = f"{1000 * step:.0f} ms" if step < 1 else span(step) if step >= 60 else f"{step:.1f} s"
+    yield f"takes  about {span(found.seconds)} on {device}: {each} for each step, timed just now"
+
+
+def recipe_lines(recipe: Recipe) -> Iterator[str]:
+    """What was chosen, decided or changed, a line for each section; all settings are in recipe.toml."""
+    usual = Recipe()
+    for section in SECTIONS:
+        values = {
+            key: value
+            for key, value in getattr(recipe, section)
+            if value != getattr(getattr(usual, section), key)
+        }
+        if values:
+            yield f"[{section}] " + " ".join(f"{key}={_plain(value)}" for key, value in values.items())
+
+
+def choices(recipe: Recipe) -> str:
+    """How it is computed and learned, as far as that is decided: what is measured or follows by rule."""
+    train, optim = recipe.train, recipe.optim
+    said = [
+        train.device,
+        counted(train.threads, "thread") if train.threads and train.device == "cpu" else None,
+        train.precision,
+        f"{train.attention} attention" if train.attention else None,
+        "oneDNN's float32" if train.matmul == "onednn" else None,
+        f"{counted(train.micro_batch_size, 'window')} at a time" if train.micro_batch_size else None,
+        {True: "compiled", False: "not compiled", None: None}[train.compile],
+        f"{optim.name} at {optim.learning_rate:g}" if optim.name and optim.learning_rate else None,
+        f"half windows for the first {train.short_windows:.0%}" if train.short_windows else None,
+    ]
+    return ", ".join(word for word in said if word)
+
+
+def gigabytes(size: int) -> str:
+    """``1.31 GB``, ``45 MB``."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ",".join(map(str, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,108 @@
+"""Out of memory is no end: the micro-batch is halved, that is written down, and the step is done again.
+
+The gradient of a step is the same, up to rounding, however it is cut; so a run goes on as if it had
+begun with the smaller micro-batch.
+"""
+
+import contextlib
+import gc
+
+import torch
+from torch import nn
+
+from yanmo.core import storage
+from yanmo.core.errors import DeviceError
+from yanmo.data.batches import Batches
+from yanmo.parallel.machine import is_out_of_memory, room_for
+from yanmo.settings.recipe import to_toml, with_values
+from yanmo.settings.schema import MICRO_BATCH
+from yanmo.train.metrics import Metrics
+from yanmo.train.probe import largest_divisor, no_room
+from yanmo.train.run import Run
+from yanmo.train.step import StepResult, training_step
+
+
+def step_in_memory(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> StepResult:
+    """The next training step, with as small a micro-batch as it takes.
+
+    Raises:
+        DeviceError: not even one window fits; or, on several ranks, memory ran out in the middle of a
+            run, which then can be resumed with the smaller micro-batch.
+    """
+    while True:
+        step, scale = run.progress.step, run.progress.loss_scale
+        try:
+            return training_step(loss_of, run.optimizer, batches, step, run.settings, run.world, scale)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release(run)
+        halve_micro_batch(run, metrics)
+        if run.world.size > 1:  # the others are in the middle of this step and cannot begin it again
+            raise DeviceError(
+                f"rank {run.world.rank} ran out of memory at step {step:,}",
+                where=str(run.folder),
+                mend=f"the same command resumes with {MICRO_BATCH}={run.recipe.train.micro_batch_size}",
+            )
+
+
+def fit_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> None:
+    """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them.
+
+    Then one whose gradients travel. By the order in which they first come DDP lays them out for good, and
+    where a value lies decides in which order three ranks or more are summed: without this the first step
+    after a restart would be summed in another order than the same step of a run that was not interrupted.
+    """
+    if run.world.size == 1:
+        return
+    while True:
+        failed = False
+        try:
+            with run.world.hold_back(loss_of):
+                try_micro_batch(run, loss_of, batches)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        release(run)
+        if not run.world.largest(failed):
+            break
+        halve_micro_batch(run, metrics)
+    with room_for("weights and gradients", f"rank {run.world.rank}, {run.world.device}"):
+        try_micro_batch(run, loss_of, batches)
+    release(run)
+
+
+def try_micro_batch(run: Run, loss_of: nn.Module, batches: Batches) -> None:
+    """A forward and backward pass that is no part of the run."""
+    batch = batches.at(run.progress.step, range(run.settings.micro_batch_size))
+    inputs = torch.from_numpy(batch.inputs).to(run.world.device)  # (B, T)
+    with run.autocast():
+        loss = loss_of(inputs, inputs)
+    torch.autograd.backward(loss)
+
+
+def release(run: Run) -> None:
+    """Forget half a step."""
+    run.optimizer.zero_grad()
+    gc.collect()
+    with contextlib.suppress(RuntimeError):
+        torch.accelerator.empty_cache()
+
+
+def halve_micro_batch(run: Run, metrics: Metrics) -> None:
+    """Go on with at most half as many rows at a time, and write that down first.
+
+    Raises:
+        DeviceError: it is one row already.
+    """
+    size, step = run.settings.micro_batch_size, run.progress.step
+    if size == 1:
+        raise no_room(run.model.config, f"{run.world.device}, {run.folder}")
+    smaller = largest_divisor(run.recipe.train.batch_size, size // 2)
+    recipe = with_values(run.recipe, {MICRO_BATCH: smaller}, "out of memory")
+    decided = (*(name for name in recipe.decided if name != MICRO_BATCH), MICRO_BATCH)
+    run.recipe = recipe.model_copy(update={"decided": decided})
+    storage.write_atomic(run.folder / "recipe.toml", to_toml(run.recipe))
+    metrics.write("memory", step=step, micro_batch_size=smaller)
+    run.voice.warn(f"out of memory at step {step:,}: from here {smaller} windows at a time, not {size}")

@@ -1,0 +1,633 @@
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.makers.console import here
+from tests.makers.models import TOKENIZER, lively_model
+from yanmo.core.console import visible
+from yanmo.core.errors import ConfigError
+from yanmo.generate import engine as module
+from yanmo.generate.engine import (
+    Piece,
+    Sample,
+    Text,
+    describe,
+    encode_prompt,
+    generate,
+    in_order,
+    make_writer,
+    save_samples,
+    write,
+    write_all,
+    write_from,
+    write_pieces,
+    write_samples,
+)
+from yanmo.generate.sampling import typed
+from yanmo.model.cache import Cache
+from yanmo.model.config import GPTConfig
+from yanmo.model.gpt import GPT
+from yanmo.settings.schema import SampleConfig
+from yanmo.tokenizer import CharTokenizer
+
+
+def test_writing_with_the_cache_equals_writing_without() -> None:
+    model, config = lively_model(), SampleConfig(temperature=0, max_new_tokens=12)
+    ids = [300 - 40, 261, 262]
+    written = [tokens[0] for tokens in generate(model, ids, config, end_of_text=-1)]
+    expected = list(ids)
+    for _ in range(12):
+        with torch.no_grad():
+            expected.append(int(model(torch.tensor([expected]))[0, -1].argmax()))
+    assert written == expected[3:]
+
+
+def test_writing_goes_on_past_the_window() -> None:
+    """When 16 tokens are full, the newest 8 are read again."""
+    model, config = lively_model(), SampleConfig(temperature=0, max_new_tokens=60)
+    written = [tokens[0] for tokens in generate(model, [260], config, end_of_text=-1)]
+    assert len(written) == 60
+    assert len(set(written)) > 10  # a text that depends on what came before
+    history, window = [260, *written], [260]
+    for token in written:
+        if len(window) > 16:
+            window = window[-8:]
+        with torch.no_grad():
+            assert token == int(model(torch.tensor([window]))[0, -1].argmax())
+        window.append(token)  # type: ignore[arg-type]
+    assert history[1:] == written
+
+
+def test_same_seed_same_text_and_samples_do_not_disturb_each_other() -> None:
+    model = lively_model()
+    config = SampleConfig(temperature=1, top_p=1, max_new_tokens=20, seed=5)
+    one = write_all(model, TOKENIZER, "江湖", config)
+    three = write_all(model, TOKENIZER, "江湖", config.model_copy(update={"num_samples": 3}))
+    assert three[0] == one[0]
+    assert len(set(three)) == 3
+    assert write_all(model, TOKENIZER, "江湖", config.model_copy(update={"seed": 6})) != one
+
+
+def test_what_is_streamed_is_the_text() -> None:
+    model = lively_model()
+    config = SampleConfig(temperature=1.5, top_p=1, max_new_tokens=40, num_samples=2)
+    streamed = ["", ""]
+    for number, text in write(model, TOKENIZER, "夜雨", config):
+        streamed[number] += text
+    for sample in write_samples(model, TOKENIZER, ["夜雨"], config):
+        assert streamed[sample.number] == sample.text == TOKENIZER.decode(list(sample.tokens))
+    config = config.model_copy(update={"num_samples": 1})
+    assert "".join(write_from(model, TOKENIZER, TOKENIZER.encode("夜雨").tolist(), config)) == streamed[0]
+
+
+@pytest.mark.parametrize("length", [17, 40, 1000])
+def test_of_a_prompt_longer_than_the_window_the_end_is_continued_and_that_is_said(length: int) -> None:
+    model, config = lively_model(), SampleConfig(max_new_tokens=5)
+    prompt, said = ("江湖夜雨" * 250)[-length:], list[str]()
+    expected = write_all(model, TOKENIZER, prompt[-16:], config, said.append)
+    assert said == []
+    assert write_all(model, TOKENIZER, prompt, config, said.append) == expected
+    (sample,) = write_samples(model, TOKENIZER, [prompt], config, say=said.append)
+    assert (sample.prompt, sample.text, len(sample.tokens)) == (prompt, expected[0], 5)
+    assert said == [f"the prompt has {length:,} tokens; the model looks back on the last 16 of them"] * 2
+    with pytest.warns(UserWarning, match="looks back on the last 16"):
+        assert "".join(text for _, text in write(model, TOKENIZER, prompt, config)) == expected[0]
+
+
+def test_a_prompt_as_long_as_the_window_is_fine() -> None:
+    config = SampleConfig(max_new_tokens=3, temperature=0)
+    assert len(list(generate(lively_model(), [260] * 16, config, end_of_text=-1))) == 3
+
+
+# -- several prompts in one batch ---------------------------------------------------------------
+
+
+PROMPTS = [
+    "江湖夜雨十年灯，桃李春风",
+    "夜雨",
+    "",
+    "一杯酒。桃李春风一",
+    "夜雨",
+    "江湖夜雨十年灯，桃李春风一杯酒。",
+]
+"""Of 12, 2, 1, 9, 2 and 16 tokens: in a window of 16 they are full at different steps."""
+
+
+class Endless(CharTokenizer):
+    """No text of it ends."""
+
+    suppressed = (0,)
+
+
+ENDLESS = Endless(TOKENIZER._characters)
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "matmul"])
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.2, "num_samples": 3}])
+def test_a_rows_text_is_that_of_the_row_written_alone(kind: str, settings: dict[str, float]) -> None:
+    model = lively_model()
+    model.use_attention(kind)  # type: ignore[arg-type]
+    config = SampleConfig(max_new_tokens=60, top_p=1, seed=2, **settings)  # type: ignore[arg-type]
+    together = write_samples(model, ENDLESS, PROMPTS, config)
+    alone = [sample for prompt in PROMPTS for sample in write_samples(model, ENDLESS, [prompt], config)]
+    assert [sample.tokens for sample in together] == [sample.tokens for sample in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert len({sample.tokens for sample in together}) == len(together) - config.num_samples  # 夜雨 twice
+
+
+def test_a_batch_writes_what_whole_windows_predict() -> None:
+    """Against the model without any cache: each row slides by its own length."""
+    model, config = lively_model(), SampleConfig(temperature=0, max_new_tokens=40)
+    for sample in write_samples(model, ENDLESS, PROMPTS, config):
+        window = encode_prompt(TOKENIZER, sample.prompt, 16)
+        for token in sample.tokens:
+            if len(window) > 16:
+                window = window[-8:]
+            with torch.no_grad():
+                assert token == 1 + int(model(torch.tensor([window]))[0, -1, 1:].argmax())
+            window.append(token)
+
+
+def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, sizes = lively_model(), []
+    config = SampleConfig(temperature=1, top_p=1, max_new_tokens=20, num_samples=40)
+
+    class Counting(Cache):
+        def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
+            sizes.append(batch_size)
+            super().__init__(config, batch_size, like)
+
+    monkeypatch.setattr(module, "Cache", Counting)
+    monkeypatch.setattr(module, "CACHE_BYTES", 32 * 2 * 2 * 16 * 16 * 4)  # 32 rows of lively_model
+    forty = write_samples(model, ENDLESS, ["江湖", "夜"], config)
+    assert sizes == [32, 32, 16]
+    assert [(s.prompt, s.number) for s in forty] == [(p, n) for p in ("江湖", "夜") for n in range(40)]
+    assert len({sample.tokens for sample in forty}) == 80
+    monkeypatch.setattr(module, "CACHE_BYTES", 7 * 2 * 2 * 16 * 16 * 4)
+    assert [s.tokens for s in write_samples(model, ENDLESS, ["江湖", "夜"], config)] == [
+        s.tokens for s in forty
+    ]
+
+
+def test_the_memory_of_a_bfloat16_model_counts_the_float32_it_looks_back_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = lively_model()
+    cache = Cache(model.config, 1, like=model.bfloat16().tokens.weight)
+    monkeypatch.setattr(module, "CACHE_BYTES", 5 * (cache.keys.nbytes + cache.values.nbytes))
+    assert module.rows_together(model) == 5
+
+
+def test_large_models_write_in_bfloat16_where_their_run_found_it_faster() -> None:
+    def precision(model: GPT, asked: str | None, trained: str | None) -> torch.dtype:
+        return make_writer(model, torch.device("cpu"), asked, trained).tokens.weight.dtype
+
+    small, large = lively_model(), GPT(GPTConfig(1000, n_layer=1, n_head=2, n_embd=1280, block_size=8))
+    assert precision(small, None, "bfloat16") == torch.float32
+    assert precision(large, None, "float32") == torch.float32
+    assert precision(large, None, None) == torch.float32
+    assert precision(large, None, "bfloat16") == torch.bfloat16
+    assert precision(large, "float32", "bfloat16") == torch.float32
+    assert precision(small, "bfloat16", None) == torch.bfloat16
+    assert "; bfloat16 on cpu" in describe(SampleConfig(), small)
+
+
+def test_what_is_written_in_bfloat16_is_nearly_as_likely() -> None:
+    config = SampleConfig(temperature=0, max_new_tokens=40)
+    (exact,) = write_samples(lively_model(), ENDLESS, ["江湖"], config)
+    rounded = make_writer(lively_model(), torch.device("cpu"), "bfloat16", None)
+    (found,) = write_samples(rounded, ENDLESS, ["江湖"], config)
+    assert found.tokens[:3] == exact.tokens[:3]
+    torch.testing.assert_close(found.logprobs[0], exact.logprobs[0], atol=0.1, rtol=0.05)
+
+
+class Scripted(GPT):
+    """Each token is followed by the one that follows it in one of some texts, the last one by the end."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__(GPTConfig(TOKENIZER.vocab_size, n_layer=1, n_head=1, n_embd=4, block_size=64))
+        self.next: dict[int, int] = {}
+        for text in texts:
+            ids = [*TOKENIZER.encode(text).tolist(), TOKENIZER.end_of_text]
+            self.next |= dict(zip(ids, ids[1:], strict=False))
+
+    def head(self, x: Tensor) -> Tensor:
+        return x
+
+    def stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        assert cache is not None
+        logits = torch.full((*ids.shape, self.config.vocab_size), -20.0)
+        for row, token in enumerate(ids[:, -1].tolist()):
+            logits[row, -1, self.next[token]] = 20.0
+        cache.lengths = [length + ids.size(1) for length in cache.lengths]
+        return logits
+
+
+def test_end_of_text_ends_a_sample_and_is_not_shown() -> None:
+    model = Scripted("江湖夜雨", "十")
+    config = SampleConfig(temperature=0, max_new_tokens=9)
+    found = write_samples(model, TOKENIZER, ["十", "江"], config)
+    assert [sample.text for sample in found] == ["", "湖夜雨"]
+    assert [sample.tokens[-1] for sample in found] == [0, 0]
+    assert [len(sample.logprobs) for sample in found] == [1, 4]
+
+
+def test_a_row_that_has_ended_is_not_computed_further() -> None:
+    model = lively_model()
+    config = SampleConfig(temperature=0, max_new_tokens=12)
+    whole = write_samples(model, ENDLESS, PROMPTS, config)
+    sizes: list[int] = []
+    model.tokens.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].size(0)))
+    stop = whole[1].text[3:5]  # a text that the second row writes, and perhaps others
+    stopped = write_samples(model, ENDLESS, PROMPTS, config.model_copy(update={"stop": (stop,)}))
+    for sample, full in zip(stopped, whole, strict=True):
+        assert sample.text == full.text.partition(stop)[0]
+    assert len(stopped[1].tokens) == 5 < len(stopped[0].tokens)
+    assert sum(sizes) == len(PROMPTS) + sum(len(sample.tokens) - 1 for sample in stopped)
+
+
+def test_log_probabilities_are_the_models_own_whatever_the_sampler_does() -> None:
+    model = lively_model()
+    config = SampleConfig(
+        temperature=0.5, top_k=5, repetition_penalty=1.5, no_repeat_ngram=2, max_new_tokens=10, banned=("江",)
+    )
+    (sample,) = write_samples(model, TOKENIZER, ["夜雨"], config)
+    ids = [*TOKENIZER.encode("夜雨").tolist(), *sample.tokens]
+    with torch.no_grad():
+        expected = (
+            model(torch.tensor([ids])).log_softmax(-1)[0, 1:-1].gather(1, torch.tensor(ids[2:])[:, None])
+        )
+    assert list(sample.logprobs) == pytest.approx(expected.flatten().tolist(), abs=1e-4)
+
+
+class Chinese(CharTokenizer):
+    """Writes neither bytes nor an end."""
+
+    suppressed = tuple(range(257))
+
+
+@pytest.mark.xdist_group("models")  # transformers is loaded there
+@pytest.mark.parametrize("banned", [slice(0), slice(0, 1), slice(0, 2)])
+@pytest.mark.parametrize(
+    "settings", [{}, {"repetition_penalty": 1.7}, {"no_repeat_ngram": 2, "repetition_penalty": 1.1}]
+)
+def test_greedy_writing_with_rules_is_that_of_transformers(
+    settings: dict[str, float], banned: slice, tmp_path: Path
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    from tests.makers.models import saved_model
+
+    torch.manual_seed(0)
+    tokenizer, prompt = Chinese(TOKENIZER._characters), "桃李春风一杯酒"
+    model = saved_model(tmp_path, GPTConfig(TOKENIZER.vocab_size, 2, 2, 16, 64))
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    plain = SampleConfig(temperature=0, max_new_tokens=30)
+    text = write_all(model, tokenizer, prompt, plain)[0]
+    assert len(text) == 30
+    words = [text[banned]] if text[banned] else []
+    config = plain.model_copy(update={**settings, "banned": tuple(words)})
+    ids = torch.tensor([TOKENIZER.encode(prompt).tolist()])
+    expected = theirs.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=30,
+        pad_token_id=0,
+        suppress_tokens=list(range(257)),
+        bad_words_ids=[TOKENIZER.encode(word).tolist() for word in words] or None,
+        repetition_penalty=settings.get("repetition_penalty"),
+        no_repeat_ngram_size=settings.get("no_repeat_ngram"),
+    )[0, ids.size(1) :].tolist()
+    assert list(write_samples(model, tokenizer, [prompt], config)[0].tokens) == expected
+    assert (tokenizer.decode(expected) == text) == (config == plain)
+
+
+# -- text ---------------------------------------------------------------------------------------
+
+
+def pushed(stops: list[str], text: str, tokenizer: CharTokenizer = TOKENIZER) -> list[str]:
+    """What each token of ``text`` makes certain, and what the end does."""
+    stream = Text(tokenizer, [], stops)
+    pieces = []
+    for token in tokenizer.encode(text).tolist():
+        pieces.append(stream.push(token))
+        if stream.ended:
+            break
+    return [*pieces, stream.flush()]
+
+
+def test_what_may_begin_a_stop_text_is_held_back() -> None:
+    assert pushed(["夜雨"], "江夜雨十") == ["江", "", "", ""]
+    assert pushed(["夜雨"], "江夜十") == ["江", "", "夜十", ""]
+    assert pushed(["夜雨"], "江夜") == ["江", "", "夜"]
+    assert pushed(["夜夜雨"], "夜夜夜雨") == ["", "", "夜", "", ""]
+    assert pushed(["雨十", "夜雨十年", ""], "夜雨十年") == ["", "", "夜", ""]
+    assert pushed([], "夜雨") == ["夜", "雨", ""]
+
+
+def test_a_stop_text_may_be_written_in_bytes() -> None:
+    """龘 is no character of this vocabulary: three tokens, the first two of which are half a character."""
+    assert pushed(["龘龘"], "江龘龘夜") == ["江", "", "", "", "", "", "", ""]
+    assert pushed(["龘龘"], "龘龖") == ["", "", "", "", "", "龘龖", ""]
+    stream = Text(TOKENIZER, [], ["龘夜"])
+    half = TOKENIZER.encode("龘").tolist()[:2]
+    assert [stream.push(token) for token in half] == ["", ""]
+    assert stream.flush() == "\ufffd"
+
+
+def test_a_stop_text_ends_a_sample_and_is_not_part_of_it() -> None:
+    model = Scripted("江湖夜雨十年灯", "桃李龘风")
+    config = SampleConfig(temperature=0, max_new_tokens=20, stop=("十年", "龘风"))
+    assert write_all(model, TOKENIZER, "江", config) == ["湖夜雨"]
+    sample = write_samples(model, TOKENIZER, ["江"], config)[0]
+    assert TOKENIZER.decode(list(sample.tokens)) == "湖夜雨十年"
+    assert write_all(model, TOKENIZER, "桃", config) == ["李"]
+
+
+def test_a_stream_knows_the_prompt_it_continues() -> None:
+    class Spacing(CharTokenizer):
+        def stream(self):  # type: ignore[no-untyped-def]
+            class Stream:
+                before = 0
+
+                def push(self, token: int) -> str:
+                    text = (" " if self.before else "") + TOKENIZER.decode([token])
+                    self.before = token
+                    return text
+
+                def flush(self) -> str:
+                    return ""
+
+            return Stream()
+
+    model = Scripted("江湖夜")
+    tokenizer = Spacing(TOKENIZER._characters)
+    assert write_all(model, tokenizer, "江", SampleConfig(temperature=0)) == [" 湖 夜"]
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_document() -> None:
+    class Starting(CharTokenizer):
+        document_start = (5, 6)
+
+    assert encode_prompt(TOKENIZER, "", 16) == [0]
+    assert encode_prompt(Starting("江湖"), "", 16) == [0, 5, 6]
+    assert encode_prompt(Starting("江湖"), "江", 16) == [257]
+    end = encode_prompt(TOKENIZER, "江<|endoftext|>", 16, special=True)
+    assert end == [*TOKENIZER.encode("江").tolist(), 0]
+    assert len(encode_prompt(TOKENIZER, "江<|endoftext|>", 16)) == 14
+
+
+def test_half_a_character_in_a_prompt_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        write_samples(lively_model(), TOKENIZER, ["江", "夜\udc80"], SampleConfig())
+    assert caught.value.what == "the prompt holds half a character (a lone surrogate)"
+    assert caught.value.where == "character 2 of the prompt"
+
+
+def test_samples_are_shown_in_order_the_first_as_it_comes() -> None:
+    whole = Sample("", 0, 0, "", (), ())
+    taken: list[int] = []
+
+    def pieces() -> Iterator[Piece]:
+        for place, (number, text, end) in enumerate(
+            [(0, "a", 0), (1, "x", 0), (0, "b", 0), (1, "y", 1), (0, "c", 1)]
+        ):
+            taken.append(place)
+            yield Piece(0, number, text, whole if end else None)
+        yield Piece(1, 0, "z", whole)
+
+    shown = [(piece.text, len(taken)) for piece in in_order(pieces())]
+    assert shown == [("a", 1), ("b", 3), ("c", 5), ("x", 5), ("y", 5), ("z", 5)]
+    written = list(write_pieces(lively_model(), TOKENIZER, ["江", "夜"], SampleConfig(max_new_tokens=5)))
+    assert sorted(piece.prompt for piece in in_order(written)) == [
+        piece.prompt for piece in in_order(written)
+    ]
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def test_saved_samples_are_numbered_on_and_all_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    one = [Sample("江", n, 3, f"湖{n}", (), ()) for n in range(2)]
+    first = save_samples(folder, one, SampleConfig(seed=3, prompt="江"), Path("runs/a/model"), lively_model())
+    assert [path.name for path in first] == ["001.txt", "002.txt"]
+    assert first[1].read_text(encoding="utf-8") == "江湖1\n"
+    (folder / "009.txt").write_text("mine", encoding="utf-8")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    assert save_samples(folder, one, SampleConfig(seed=3), Path("runs/a/model"), lively_model()) == []
+    other = [Sample("江", 0, 3, "夜", (), ())] * 2
+    more = save_samples(folder, other, SampleConfig(top_k=5), Path("runs/b/model"), lively_model().bfloat16())
+    assert [path.name for path in more] == ["010.txt"]
+    listed = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
+    assert [(e["number"], e["file"], e["prompt"], e["sample"], e["seed"]) for e in listed] == [
+        (1, "001.txt", "江", 0, 3), (2, "002.txt", "江", 1, 3), (10, "010.txt", "江", 0, 3),
+    ]  # fmt: skip
+    assert (folder / "010.txt").read_text(encoding="utf-8") == "江夜\n"
+    assert [entry["sampler"]["top_k"] for entry in listed] == [0, 0, 5]
+    assert [entry["precision"] for entry in listed] == ["float32", "float32", "bfloat16"]
+    assert Path(listed[2]["model"]) == Path("runs/b/model") and listed[2]["yanmo"]
+    for torn in ("[]", '{"samples": [{"number": 1e999}]}', '{"samples": [{"number": NaN}]}', "[" * 100_000):
+        (folder / "samples.json").write_text(torn, encoding="utf-8")
+        with pytest.raises(ConfigError, match="not a list of samples"):
+            save_samples(folder, one, SampleConfig(), Path("m"), lively_model())
+
+
+# -- the command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder, nothing trained."""
+    from tests.makers.models import saved_model
+
+    torch.manual_seed(1)
+    place = tmp_path / "model"
+    place.mkdir()
+    saved_model(place, GPTConfig(TOKENIZER.vocab_size, 2, 2, 16, 16))
+    TOKENIZER.save(place, 16)
+    return place
+
+
+def answer(*words: str) -> tuple[int, str, str]:
+    """What the command line answers: exit code, standard output, standard error."""
+    done = here(*words)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_generate_streams_texts_and_says_how_they_were_chosen(folder: Path) -> None:
+    words = ["generate", str(folder), "-p", "江湖", "--max-new-tokens", "6", "--seed", "4", "--min-p", "0.01"]
+    code, out, err = answer(*words, "--top-k", "9", "--repetition-penalty", "1.2", "--no-repeat-ngram", "3")
+    assert code == 0 and out.startswith("江湖") and out.endswith("\n") and "\n──" not in out
+    for setting in ("top_k=9", "min_p=0.01", "repetition_penalty=1.2", "no_repeat_ngram=3", "seed=4"):
+        assert setting in err
+    assert err.count("\n") == 1 and "sampler" not in out
+    code, out, err = answer(*words, "--num-samples", "3", "--json")
+    found = json.loads(out)
+    assert [sample["number"] for sample in found["samples"]] == [0, 1, 2]
+    assert found["sampler"]["min_p"] == 0.01 and "tokens" not in found["samples"][0]
+    code, out, _ = answer(*words, "--logprobs", "--stop", "夜", "--stop", "雨", "--ban", "江")
+    (sample,) = json.loads(out)["samples"]
+    assert len(sample["tokens"]) == len(sample["logprobs"]) <= 6 and max(sample["logprobs"]) < 0
+    assert TOKENIZER.encode("江").tolist()[0] not in sample["tokens"]
+
+
+def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Path) -> None:
+    Path("prompts.txt").write_bytes("\ufeff江湖\r\n\r\n  \r\n夜雨<|endoftext|>\r\n".encode())
+    words = ["generate", str(folder), "--prompts", "prompts.txt", "--special", "--num-samples", "2"]
+    words += ["--max-new-tokens", "5", "--save", "out", "--seed"]
+    code, out, err = answer(*words, "1")
+    assert code == 0, err
+    shown = [part.partition("\n")[2] for part in out.split("── ")[1:]]
+    shown = [text.removesuffix("\n") for text in shown]
+    files = sorted(Path("out").glob("*.txt"))
+    assert [path.name for path in files] == ["001.txt", "002.txt", "003.txt", "004.txt"]
+    assert "001.txt to 004.txt" in err
+    texts = [path.read_bytes().decode().removesuffix("\n") for path in files]
+    assert [out.count(text) for text in texts] == [1] * 4
+    assert texts[0].startswith("江湖") and texts[3].startswith("夜雨<|endoftext|>")
+    code, again, err = answer(*words, "1")
+    assert (code, again) == (0, out) and "saved: 4 of 4 samples were there already" in err
+    assert answer(*words, "2")[0] == 0
+    listed = json.loads(Path("out/samples.json").read_text(encoding="utf-8"))["samples"]
+    assert [entry["prompt"] for entry in listed] == ["江湖"] * 2 + ["夜雨<|endoftext|>"] * 2 + [
+        "江湖", "江湖", "夜雨<|endoftext|>", "夜雨<|endoftext|>",
+    ]  # fmt: skip
+    assert Path("out/005.txt").read_bytes() != files[0].read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["text", "--json"])
+def test_each_prompt_that_is_given_is_continued_in_its_order(folder: Path, verb: str) -> None:
+    words = ["generate", str(folder), "--max-new-tokens", "3", *(["--json"] if verb == "--json" else [])]
+    code, out, err = answer(*words, "-p", "江湖", "-p", "夜雨", "--prompt", "十年")
+    assert code == 0, err
+    places = [out.index(prompt) for prompt in ("江湖", "夜雨", "十年")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["江湖\n夜雨".encode("gb18030"), "江湖\r\n夜雨\r\n".encode("utf-16"), "\ufeff江湖\n夜雨\n".encode(),
+     "江湖夜雨，十年燈，桃李春風一杯酒\n".encode("big5")],
+)  # fmt: skip
+def test_prompts_from_a_file_and_a_pipe_are_read_in_any_encoding_of_corpora(
+    folder: Path, data: bytes
+) -> None:
+    Path("prompts.txt").write_bytes(data)
+    words = ["generate", str(folder), "--max-new-tokens", "2", "--json"]
+    found = json.loads(answer(*words, "--prompts", "prompts.txt")[1])["samples"]
+    text = data.decode("big5") if b"\xa6\xbf" in data else "江湖\n夜雨"
+    lines = text.strip("\n").split("\n")
+    assert [sample["prompt"] for sample in found] == lines
+    done = here(*words, "-p", "-", "-p", "灯", typed=data)
+    assert [sample["prompt"] for sample in json.loads(done.stdout)["samples"]] == ["\n".join(lines), "灯"]
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "said"),
+    [
+        ("上联：春风\\n下联：", "上联：春风\n下联：", "is a line end"),
+        ("\\n", "\n", "is a line end"),
+        ("一\\n\\n二\\n", "一\n\n二\n", "is a line end"),
+        ("频率\\nu，C:\\new", "频率\\nu，C:\\new", "two characters"),
+        ("写作\\\\n。", "写作\\n。", ""),
+        ("真\n假\\t", "真\n假\\t", ""),
+    ],
+)
+def test_a_typed_backslash_n_is_a_line_end_where_no_backslash_can_be_meant(
+    folder: Path, given: str, read: str, said: str
+) -> None:
+    text, about = typed(given)
+    assert text == read and said in about and bool(said) == bool(about)
+    code, out, err = answer(
+        "generate", str(folder), "-p", given, "--stop", given, "--max-new-tokens", "2", "--json"
+    )
+    assert code == 0 and json.loads(out)["samples"][0]["prompt"] == read
+    assert json.loads(out)["sampler"]["stop"] == [read] and said in err
+
+
+def test_without_a_seed_another_text_is_written_each_time_and_the_seed_is_said(folder: Path) -> None:
+    words = [
+        "generate",
+        str(folder),
+        "-p",
+        "江湖",
+        "--max-new-tokens",
+        "12",
+        "--temperature",
+        "1.5",
+        "--save",
+        "out",
+    ]
+    answers = [answer(*words) for _ in range(3)]
+    assert len({out for _, out, _ in answers}) == 3 == len(list(Path("out").glob("*.txt")))
+    seeds = [re.findall(r"--seed (\d+) writes the same again", err) for _, _, err in answers]
+    for (_, out, err), (seed,) in zip(answers, seeds, strict=True):
+        assert f"seed={seed}" in err
+        assert answer(*words, "--seed", seed)[1] == out
+    assert len(list(Path("out").glob("*.txt"))) == 3
+    assert "drawn" not in answer(*words, "--temperature", "0")[2]  # no seed matters
+
+
+@pytest.mark.parametrize("prompt", ["江\x1b[2J湖", "\x9b31m夜", "\x07\u202e雨\u2066", "十\r年\x7f"])
+def test_what_a_terminal_would_obey_is_shown_there_and_kept_in_a_pipe(folder: Path, prompt: str) -> None:
+    words = ["generate", str(folder), "-p", prompt, "--max-new-tokens", "2", "--seed", "1"]
+    piped, shown = here(*words), here(*words, on_terminal=True)
+    assert piped.stdout.startswith(prompt)
+    assert shown.stdout.startswith(visible(prompt)) and visible(prompt) != prompt
+    assert visible(piped.stdout) == shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prompts", "empty.txt"], "there is no prompt in the file"),
+        (["--prompts", "none.txt"], "the prompts cannot be read"),
+        (["--prompts", "binary.txt"], "the prompts cannot be read"),
+        (["--prompts", "empty.txt", "-p", "江"], "two sources of prompts"),
+        (["--prompts", "latin.txt"], "the prompts cannot be read"),
+        (["--prompts", "."], "the prompts cannot be read"),
+        (["-p", "\udc80"], "half a character"),
+        (["--ban", "\udc80"], "half a character"),
+        (["--temperature", "nan"], "sample.temperature=nan"),
+        (["--temperature", "-1"], "sample.temperature=-1"),
+        (["--temperature", "1e999"], "sample.temperature=inf"),
+        (["--top-p", "nan"], "sample.top_p=nan"),
+        (["--top-p", "0"], "sample.top_p=0"),
+        (["--min-p", "nan"], "sample.min_p=nan"),
+        (["--min-p", "2"], "sample.min_p=2"),
+        (["--top-k", "-5"], "sample.top_k=-5"),
+        (["--repetition-penalty", "nan"], "sample.repetition_penalty=nan"),
+        (["--repetition-penalty", "0.5"], "sample.repetition_penalty=0.5"),
+        (["--no-repeat-ngram", "-1"], "sample.no_repeat_ngram=-1"),
+        (["--seed", "-1"], "sample.seed=-1"),
+        (["--seed", "99999999999999999999"], "sample.seed=99999999999999999999"),
+        (["--max-new-tokens", "0"], "sample.max_new_tokens=0"),
+        (["--num-samples", "0"], "sample.num_samples=0"),
+    ],
+)
+def test_mistakes_in_writing_are_answered_with_exit_2(folder: Path, arguments: list[str], said: str) -> None:
+    Path("empty.txt").write_text("\n \n", encoding="utf-8")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    Path("latin.txt").write_bytes("Voilà, déjà vu: ça été".encode("latin-1"))
+    code, out, err = answer("generate", str(folder), *arguments)
+    assert code == 2, err
+    assert said in err and "mend:" in err and "Traceback" not in err
+    assert out == ""
+
+
+def test_extreme_but_lawful_settings_write(folder: Path) -> None:
+    words = ["generate", str(folder), "-p", "江", "--max-new-tokens", "20", "--num-samples", "40", "--json"]
+    words += ["--temperature", "1e6", "--top-k", "999999999", "--repetition-penalty", "1000"]
+    code, out, err = answer(*words, "--no-repeat-ngram", "1", "--min-p", "1", "--ban", "夜雨", "--stop", "灯")
+    assert code == 0, err
+    assert len(json.loads(out)["samples"]) == 40

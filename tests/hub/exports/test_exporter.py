@@ -1,0 +1,345 @@
+import copy
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.makers.models import char_tokenizer, drawn, our_folder, reader, small
+from tests.makers.runs import Trained
+from yanmo.core.console import Voice
+from yanmo.core.errors import CheckpointError, ConfigError
+from yanmo.core.storage import read_json
+from yanmo.hub.exports import exporter, verify
+from yanmo.hub.exports.exporter import Exported, export
+from yanmo.hub.exports.ollama import modelfile_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return our_folder(tmp_path / "ours", reader(), char_tokenizer())
+
+
+def written(source: Path, to: str, voice: Voice, precision: str = "f32", out: str | None = None) -> Exported:
+    wanted = precision if to == "gguf" else None
+    return export(source, to, Path(out) if out else None, wanted, True, voice)  # type: ignore[arg-type]
+
+
+def test_a_run_leaves_with_a_card_that_says_what_it_is(novel: Path, trained: Trained, voice: Voice) -> None:
+    run = trained("runs/novel", "sample.top_k=7")
+    found = export(run.folder, "hf", None, None, True, voice)
+    assert found.path == Path("exports/novel")
+    names = {file.name for file in found.path.iterdir()}
+    assert names == {
+        "README.md", "MANIFEST.json", "config.json", "generation_config.json", "model.safetensors",
+        "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    card = (found.path / "README.md").read_text(encoding="utf-8")
+    for word in (
+        "library_name: transformers",
+        "Qwen3ForCausalLM",
+        "bits per character",
+        "top_k = 7",
+        "## What it writes",
+    ):
+        assert word in card
+    assert str(Path.cwd()) not in card
+    assert read_json(found.path / "generation_config.json")["top_k"] == 7
+
+
+def test_the_exported_folder_is_imported_again_bit_for_bit(source: Path, voice: Voice) -> None:
+    from yanmo.hub.imports.importer import import_
+    from yanmo.settings.schema import TokenizerConfig
+
+    found = written(source, "hf", voice)
+    import_(str(found.path), Path("again"), TokenizerConfig(), voice)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (Path("again") / name).read_bytes() == (source / name).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"])
+def test_a_gguf_holds_the_weights_as_exactly_as_its_precision(
+    precision: str, source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "has_llama", lambda: False)
+    found = written(source, "gguf", voice, precision)
+    assert found.verdict is not None
+    limit = {"f32": 0, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "q5_0": 0.1, "q4_0": 0.2}[precision]
+    assert found.verdict.numbers["weights"] <= limit
+    said = modelfile_of(found.path).read_text(encoding="utf-8")
+    assert said.startswith(f"FROM ./{found.path.name}\n")
+    assert "PARAMETER num_ctx 64" in said
+
+
+def test_rows_of_no_multiple_of_32_stay_in_float16_and_are_named(
+    tmp_path: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "has_llama", lambda: False)
+    tokenizer = char_tokenizer()
+    config = small("modern", tokenizer, n_embd=64, n_inner=40)
+    found = written(our_folder(tmp_path / "odd", drawn(config), tokenizer), "gguf", voice, "q8_0")
+    assert found.values["float16"] == ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight")
+    assert "2 tensors with rows of no multiple of 32 stay in f16" in "\n".join(found.said)
+
+
+def test_gelu_by_erf_is_marked_as_another_in_gguf(
+    tmp_path: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "has_llama", lambda: False)
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "nano", drawn(small("gpt2", tokenizer, gelu="erf")), tokenizer)
+    assert "llama.cpp computes GELU by tanh" in "\n".join(written(folder, "gguf", voice).said)
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf", "onnx"])
+def test_a_comparison_that_fails_deletes_nothing_and_says_the_numbers(
+    to: str, source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "has_llama", lambda: False)
+    monkeypatch.setattr(exporter, "write_model", spoiled(exporter.write_model))
+    import yanmo.hub.exports.gguf_file
+    import yanmo.hub.exports.onnx_file
+
+    monkeypatch.setattr(
+        yanmo.hub.exports.gguf_file, "write_gguf", spoiled_model(yanmo.hub.exports.gguf_file.write_gguf)
+    )
+    monkeypatch.setattr(
+        yanmo.hub.exports.onnx_file, "write_onnx", spoiled_model(yanmo.hub.exports.onnx_file.write_onnx)
+    )
+    with pytest.raises(CheckpointError, match=r"logits differ by \d|weight is off by \d") as caught:
+        written(source, to, voice, out="there")
+    assert caught.value.exit_code == 4
+    assert Path("there").exists()
+
+
+def spoiled(write: object) -> object:
+    def spoil(folder: Path, config: object, weights: dict[str, object], *rest: object) -> None:
+        weights = {n: t * 1.5 if n.endswith("out.weight") else t for n, t in weights.items()}  # type: ignore[operator]
+        write(folder, config, weights, *rest)  # type: ignore[operator]
+
+    return spoil
+
+
+def spoiled_model(write: object) -> object:
+    """The writer is given other weights than the model has."""
+
+    def spoil(path: Path, model: object, *rest: object) -> object:
+        other = copy.deepcopy(model).requires_grad_(False)  # type: ignore[attr-defined]
+        for block in other.blocks:  # type: ignore[attr-defined]
+            block.attention.out.weight.mul_(1.5)
+        return write(path, other, *rest)  # type: ignore[operator]
+
+    return spoil
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What --to onnx writes of the reader; made once, for it takes seconds."""
+    folder = tmp_path_factory.mktemp("graphs")
+    source = our_folder(folder / "ours", reader(), char_tokenizer())
+    return export(source, "onnx", folder / "ours-onnx", None, False, Voice(stream=io.StringIO())).path
+
+
+def test_onnx_takes_rows_of_any_number_and_length_and_masks_padding(graphs: Path) -> None:
+    import onnxruntime
+    import torch
+
+    from yanmo.hub.exports.onnx_file import GRAPH, cache_names
+
+    session = onnxruntime.InferenceSession(str(graphs / GRAPH))
+    model, config = reader(), reader().config
+    names = cache_names(config.n_layer, "past_key_values")
+    assert [entry.name for entry in session.get_inputs()] == [
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+        *names,
+    ]
+    assert [e.name for e in session.get_outputs()] == ["logits", *cache_names(config.n_layer, "present")]
+    ids = np.array([[5, 6, 7, 8], [0, 0, 9, 10]])
+    mask = np.array([[1, 1, 1, 1], [0, 0, 1, 1]])
+    place = np.maximum(mask.cumsum(1) - 1, 0)
+    past = {n: np.zeros((2, config.n_kv_head, 0, config.head_dim), np.float32) for n in names}
+    logits = session.run(None, {"input_ids": ids, "attention_mask": mask, "position_ids": place, **past})[0]
+    alone = model(torch.tensor([[9, 10]])).numpy()
+    np.testing.assert_allclose(logits[1, 2:], alone[0], atol=1e-4)
+
+
+def test_onnx_is_the_folder_that_transformers_js_opens(source: Path, graphs: Path) -> None:
+    import onnxruntime
+
+    assert graphs.name == "ours-onnx"
+    assert {file.relative_to(graphs).as_posix() for file in graphs.rglob("*") if file.is_file()} == {
+        "MANIFEST.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "onnx/model.onnx", "onnx/model_quantized.onnx",
+    }  # fmt: skip
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (graphs / name).read_bytes() == (source / name).read_bytes()
+    assert read_json(graphs / "generation_config.json")["do_sample"] is True
+    whole, rounded = (graphs / "onnx" / f"model{suffix}.onnx" for suffix in ("", "_quantized"))
+    assert rounded.stat().st_size < whole.stat().st_size / 2
+    one, other = (onnxruntime.InferenceSession(str(path)) for path in (whole, rounded))
+    assert [e.name for e in one.get_inputs()] == [e.name for e in other.get_inputs()]
+    assert [e.name for e in one.get_outputs()] == [e.name for e in other.get_outputs()]
+
+
+@pytest.fixture
+def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what stands beside the graphs is looked at."""
+    import yanmo.hub.exports.onnx_file
+
+    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "write_onnx", lambda path, model: path.touch())
+    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "quantize", lambda path, target: target.touch())
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_chat_template_stands_where_transformers_js_looks(source: Path, voice: Voice) -> None:
+    template = "{% for m in messages %}“{{ m['content'] }}”\n{% endfor %}"
+    (source / "chat_template.jinja").write_text(template, encoding="utf-8")
+    found = export(source, "onnx", None, None, False, voice)
+    assert read_json(found.path / "tokenizer_config.json")["chat_template"] == template
+    assert (found.path / "chat_template.jinja").read_text(encoding="utf-8") == template
+
+
+def test_what_8_bits_cost_is_measured_and_said(graphs: Path) -> None:
+    found = verify.verify_onnx(graphs, reader(), char_tokenizer())
+    lost = found.numbers["lost_in_8_bits"]
+    assert not found.failed
+    assert 0 < lost < verify.LOST_IN_8_BITS
+    assert f"off by {lost:.4f} nats per token" in "\n".join(found.said)
+
+
+@pytest.mark.parametrize("part", ["tokens.weight_scale", "tokens.weight_quantized", "_quantized"])
+def test_8_bits_of_other_weights_are_noticed(part: str, graphs: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    folder = shutil.copytree(graphs, tmp_path / "spoiled")
+    rounded = onnx.load(folder / "onnx/model_quantized.onnx")
+    spoiled = [tensor for tensor in rounded.graph.initializer if tensor.name.endswith(part)]
+    for tensor in spoiled:
+        values = numpy_helper.to_array(tensor)
+        other = values[..., ::-1].copy() if values.ndim else (values * 3 + 7).astype(values.dtype)
+        tensor.CopyFrom(numpy_helper.from_array(other, tensor.name))
+    onnx.save(rounded, folder / "onnx/model_quantized.onnx")
+    found = verify.verify_onnx(folder, reader(), char_tokenizer())
+    assert spoiled and len(found.failed) == 1
+    assert "in 8 bits its predictions are off by" in found.failed[0]
+
+
+def test_weights_too_large_for_a_graph_lie_beside_it_where_transformers_js_looks(
+    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yanmo.hub.exports.onnx_file
+
+    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "LARGEST_FILE", 0)
+    found = written(source, "onnx", voice)
+    assert found.verdict is not None and not found.verdict.failed
+    assert {file.name for file in (found.path / "onnx").iterdir()} == {
+        "model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data",
+    }  # fmt: skip
+    config = read_json(found.path / "config.json")
+    assert config["transformers.js_config"] == {"use_external_data_format": True}
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_model_that_transformers_js_does_not_know_is_said_to_be_for_onnxruntime(
+    tmp_path: Path, voice: Voice
+) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "experts", drawn(small("moe", tokenizer)), tokenizer)
+    said = export(folder, "onnx", None, None, False, voice).said
+    assert "transformers.js knows no Dots1" in "\n".join(said)
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+@pytest.mark.parametrize("to", ["hf", "onnx"])
+def test_a_folder_that_is_there_is_not_replaced_not_even_by_force(
+    to: str, is_forced: bool, source: Path, voice: Voice
+) -> None:
+    Path("there").mkdir()
+    Path("there/mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="there already"):
+        export(source, to, Path("there"), None, False, voice, is_forced)  # type: ignore[arg-type]
+    assert [file.name for file in Path("there").iterdir()] == ["mine.txt"]
+
+
+def test_a_missing_library_is_said_before_anything_is_written(
+    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="transformers is not installed") as caught:
+        written(source, "hf", voice)
+    assert "--no-verify" in caught.value.mend
+    assert not Path("exports").exists()
+
+
+def test_nothing_is_overwritten(source: Path, voice: Voice) -> None:
+    Path("there").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="there already"):
+        written(source, "gguf", voice, out="there")
+
+
+def test_an_unknown_precision_names_llama_quantize(source: Path, voice: Voice) -> None:
+    with pytest.raises(ConfigError, match="no precision 'q4_k_m'") as caught:
+        written(source, "gguf", voice, "q4_k_m")
+    assert "llama-quantize" in caught.value.mend
+
+
+def test_what_was_saved_opens_in_a_clean_process(source: Path, voice: Voice) -> None:
+    found = written(source, "hf", voice)
+    config = json.loads((found.path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 and 5 know it
+
+
+def test_what_a_run_samples_with_does_not_disturb_the_comparison(
+    novel: Path, trained: Trained, voice: Voice
+) -> None:
+    settings = ("sample.repetition_penalty=1.3", "sample.no_repeat_ngram=3", "model.block_size=40")
+    run = trained("runs/novel", *settings)
+    found = export(run.folder, "hf", None, None, True, voice)
+    assert found.verdict is not None and not found.verdict.failed
+    assert read_json(found.path / "generation_config.json")["repetition_penalty"] == 1.3
+
+
+@pytest.mark.parametrize("to", ["hf", "onnx"])
+def test_a_window_of_a_few_tokens_is_enough(to: str, tmp_path: Path, voice: Voice) -> None:
+    tokenizer = char_tokenizer()
+    folder = our_folder(tmp_path / "short", drawn(small("modern", tokenizer, block_size=4)), tokenizer)
+    assert written(folder, to, voice).verdict is not None
+
+
+def test_a_file_that_its_library_cannot_open_ends_with_4(
+    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yanmo.hub.exports.onnx_file
+
+    def torn(path: Path, target: Path) -> None:
+        target.write_bytes(b"no graph")
+
+    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "quantize", torn)
+    with pytest.raises(CheckpointError, match="could not be opened again"):
+        written(source, "onnx", voice)
+
+
+def test_a_modelfile_of_ones_own_is_not_overwritten(source: Path, voice: Voice) -> None:
+    Path("novel.Modelfile").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="there already"):
+        written(source, "gguf", voice, out="novel.gguf")
+    assert Path("novel.Modelfile").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_recipe_that_lies_about_gives_a_model_no_name(source: Path, voice: Voice) -> None:
+    (source.parent / "recipe.toml").write_text("[train]\nseed = 1\n", encoding="utf-8")
+    found = written(source, "hf", voice)
+    assert found.path == Path("exports/ours")
+    assert "trained elsewhere" in (found.path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_precision_is_for_gguf_only(source: Path, voice: Voice) -> None:
+    with pytest.raises(ConfigError, match="--to onnx is written in float32"):
+        export(source, "onnx", None, "q8_0", True, voice)
