@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer
 from yanmo.core.console import Voice
-from yanmo.data.batches import IGNORED, validation_batches
+from yanmo.data.batches import validation_batches
 from yanmo.data.prepare import prepare
+from yanmo.model.config import IGNORED
 from yanmo.settings.recipe import load_recipe
 from yanmo.text.demo.stories import stories
 

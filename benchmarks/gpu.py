@@ -35,11 +35,11 @@ import torch
 import turns
 from peers import transformers_twin
 
-from yanmo.data.batches import IGNORED, Batches
+from yanmo.data.batches import Batches
 from yanmo.data.shards import Tokens
 from yanmo.generate.engine import generate_batch
 from yanmo.generate.sampling import Rules
-from yanmo.model.config import GPTConfig
+from yanmo.model.config import IGNORED, GPTConfig
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.parallel.distributed import World, autocast_for
 from yanmo.parallel.machine import make_ready

@@ -28,7 +28,8 @@ BUDGET_S = 5.0
 NIGHTLY = "nightly"
 TIERS = {"slow", "long", NIGHTLY, "compiler", "interop"}
 GROUPS = {
-    "train": "models", "model": "models", "tokenizer": "models", "hub": "hub", "crawl": "crawl", "scale": "scale",
+    **dict.fromkeys(("train", "model", "tokenizer", "parallel", "checkpoint", "generate", "eval"), "models"),
+    **dict.fromkeys(("hub", "imports", "exports"), "hub"), "crawl": "crawl", "scale": "scale",
 }  # fmt: skip
 """Folder -> the tests that one worker does, for they load the same libraries."""
 SEED = "YANMO_TEST_SEED"

@@ -13,7 +13,9 @@ from tests.makers.parsers import PARSERS, Files
 from tests.makers.spoiled import SPOILERS, spoiled
 from yanmo.core.errors import YanmoError
 
-CASES, CASES_OF_A_SAMPLE, SLOW_CASES_OF_A_SAMPLE = 4000, 250, 4
+CASES, CASES_OF_A_SAMPLE = 4000, 250
+SLOW_CASES, SLOW_CASES_OF_A_SAMPLE = 1000, 4
+"""Of those that open pickles, each in a process of its own."""
 CASE_S = 60
 """A case takes milliseconds; one that takes so long does not end."""
 SPARE_BYTES = 4 << 30
@@ -100,7 +102,7 @@ def test_spoiled_input_is_read_or_refused(name: str, drawn_seed: int) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", PARSERS)
 def test_thousands_of_spoiled_inputs_are_read_or_refused(name: str, drawn_seed: int) -> None:
-    fuzz(name, CASES, drawn_seed + 1)
+    fuzz(name, SLOW_CASES if PARSERS[name].is_slow else CASES, drawn_seed + 1)
 
 
 def test_everything_that_spoils_changes_something() -> None:

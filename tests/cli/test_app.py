@@ -13,7 +13,7 @@ from tests.makers.runs import RUN, TINY, Trained
 from yanmo.checkpoint.folder import Progress
 from yanmo.cli.app import INTERRUPTED, as_command, longer_setting, main, names_a_recipe, short_path
 from yanmo.core.console import visible
-from yanmo.eval.loss import ReferenceLines
+from yanmo.eval.baselines import ReferenceLines
 from yanmo.settings.recipe import load_recipe, split_arguments, to_toml
 from yanmo.train.trainer import Result
 
@@ -22,7 +22,7 @@ HEAVY = ("torch", "numpy", "pydantic", "transformers", "scrapy", "trafilatura", 
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom yanmo.cli import app\n"
+        "import sys\nfrom yanmo.cli.app import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
@@ -38,7 +38,7 @@ def test_writing_does_not_wait_for_torchs_compiler(trained: Trained) -> None:
     """It takes three seconds to import; what draws weights on the meta device imports it."""
     trained("run")
     code = (
-        "import sys\nfrom yanmo.cli import app\n"
+        "import sys\nfrom yanmo.cli.app import app\n"
         "try: app(['generate', 'run', '-p', '江湖', '--max-new-tokens', '2'])\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'torch._dynamo') if name in sys.modules])"
     )

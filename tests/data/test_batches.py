@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yanmo.data.batches import IGNORED, Batches, permute, sliding_batches, validation_batches, windows_in
+from yanmo.data.batches import Batches, permute, sliding_batches, validation_batches, windows_in
+from yanmo.model.config import IGNORED
 
 
 class Row:

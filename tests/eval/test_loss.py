@@ -8,7 +8,8 @@ import torch
 
 from yanmo.core.console import Voice
 from yanmo.data.prepare import prepare
-from yanmo.eval.loss import Evaluation, ReferenceLines, evaluate, reference_lines
+from yanmo.eval.baselines import ReferenceLines, reference_lines
+from yanmo.eval.loss import Evaluation, evaluate
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import World

@@ -21,7 +21,7 @@ from yanmo.checkpoint.hf_names import to_hugging_face
 from yanmo.core.errors import ConfigError
 from yanmo.generate import chat as module
 from yanmo.generate.chat import COMMANDS, HELP, LEAVE, Chat, converse, read_pasted, read_piped
-from yanmo.generate.engine import write_all
+from yanmo.generate.text import write_all
 from yanmo.model.config import GPTConfig
 from yanmo.settings.schema import SampleConfig
 

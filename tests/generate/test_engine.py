@@ -12,15 +12,14 @@ from tests.makers.models import TOKENIZER, lively_model
 from yanmo.core.console import visible
 from yanmo.core.errors import ConfigError
 from yanmo.generate import engine as module
-from yanmo.generate.engine import (
+from yanmo.generate.engine import describe, generate, make_writer
+from yanmo.generate.sampling import typed
+from yanmo.generate.text import (
     Piece,
     Sample,
     Text,
-    describe,
     encode_prompt,
-    generate,
     in_order,
-    make_writer,
     save_samples,
     write,
     write_all,
@@ -28,7 +27,6 @@ from yanmo.generate.engine import (
     write_pieces,
     write_samples,
 )
-from yanmo.generate.sampling import typed
 from yanmo.model.cache import Cache
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT

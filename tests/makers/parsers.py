@@ -38,20 +38,23 @@ from tests.makers.spoiled import zipped
 from tests.makers.texts import lesson
 from yanmo.checkpoint.folder import (
     Progress,
-    folder,
     load_model_and_tokenizer,
+    load_training,
     read_recipe,
     read_state,
     save_checkpoint,
+    verify_model,
 )
+from yanmo.checkpoint.horizon import Plan, PlanRecord
 from yanmo.cli.app import read_prompts
 from yanmo.core import storage
 from yanmo.core.console import Voice
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import prepare
-from yanmo.eval.loss import reference_lines
+from yanmo.eval.baselines import reference_lines
 from yanmo.generate.chat import Chat, converse
-from yanmo.generate.engine import generate, listed_samples
+from yanmo.generate.engine import generate
+from yanmo.generate.text import listed_samples
 from yanmo.hub.imports.importer import import_
 from yanmo.hub.imports.pickled import open_pickle
 from yanmo.hub.imports.proof import Proof
@@ -61,7 +64,6 @@ from yanmo.text.clean.run import licence_beside
 from yanmo.tokenizer import files, read_tokenizer
 from yanmo.tokenizer.library import byte_letters
 from yanmo.train.metrics import read_metrics
-from yanmo.train.schedule import Plan, PlanRecord
 
 Files = dict[str, bytes]
 
@@ -508,8 +510,8 @@ def checkpoint_files() -> Files:
 
 
 def reopen(folder: Path) -> object:
-    folder.verify_model(folder)
-    return read_state(folder), folder.load_training(folder)
+    verify_model(folder)
+    return read_state(folder), load_training(folder)
 
 
 @cache
@@ -564,7 +566,7 @@ RECORDS = {
     "checkpoint": Parser(checkpoint_files, reopen),
     "state.json": Parser(
         lambda: {n: d for n, d in checkpoint_files().items() if n.startswith("training/")},
-        lambda folder: folder.load_training(folder),
+        lambda folder: load_training(folder),
     ),
     "recipe of a run": Parser(lambda: {"recipe.toml": to_toml(Recipe()).encode()}, read_recipe),
     "metrics.jsonl": Parser(one("metrics.jsonl", METRICS), read_metrics),

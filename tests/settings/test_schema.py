@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
+from yanmo.settings.places import shipped
 from yanmo.settings.recipe import (
     decide,
     differences,
@@ -19,7 +20,6 @@ from yanmo.settings.recipe import (
     read_settings,
     recipe_meant,
     recipe_path,
-    recipes_folder,
     resumed,
     settings,
     split_arguments,
@@ -307,7 +307,7 @@ def test_all_our_recipes_load() -> None:
     """Those of other tools are GPT-2s; the rest is what is best here."""
     families = {
         path.stem: get(load_recipe(recipe_path(path.stem)), "model.family")
-        for path in recipes_folder().glob("*.toml")
+        for path in shipped("recipes").glob("*.toml")
     }
     newer = {"demo": "modern", "modern_small": "modern", "mnbvc_230m": "modern", "moe_small": "moe"}
     older = ("doupo", "nanogpt_cpu", "prose", "shakespeare_char", "wiki_gpt2")
@@ -315,7 +315,7 @@ def test_all_our_recipes_load() -> None:
 
 
 def test_docs_settings_lists_every_setting() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
     for name, description in settings():
         section, _, key = name.partition(".")
         assert f"## [{section}]" in page

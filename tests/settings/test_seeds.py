@@ -16,7 +16,7 @@ from yanmo.settings.recipe import load_recipe, recipe_path
 
 pytestmark = pytest.mark.slow
 
-PAGES = Path(__file__).parents[1] / "docs" / "seeds"
+PAGES = Path(__file__).parents[2] / "docs" / "seeds"
 SMALL = (
     *TINY,
     "train.device=cpu",

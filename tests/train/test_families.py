@@ -13,7 +13,8 @@ from yanmo.core.console import Voice
 from yanmo.core.errors import ConfigError, Stopped
 from yanmo.core.storage import read_json
 from yanmo.eval.assess import assess
-from yanmo.generate.engine import make_writer, write_all
+from yanmo.generate.engine import make_writer
+from yanmo.generate.text import write_all
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import count_active, count_parameters
 from yanmo.model.moe import BIAS_STEP, balance, routers_of

@@ -8,13 +8,14 @@ import pytest
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
 from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import find_model_folder, newest_first, step_of
+from yanmo.checkpoint.horizon import Plan
 from yanmo.core import storage
 from yanmo.core.console import Voice
 from yanmo.core.errors import ConfigError, Stopped
 from yanmo.settings.recipe import load_recipe
 from yanmo.train.binding import read_plan
 from yanmo.train.metrics import read_metrics
-from yanmo.train.schedule import Plan, learning_rate_at
+from yanmo.train.schedule import learning_rate_at
 from yanmo.train.trainer import train
 
 

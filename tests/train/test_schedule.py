@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yanmo.checkpoint.horizon import Plan, PlanRecord
 from yanmo.settings.schema import OptimConfig
-from yanmo.train.schedule import Plan, PlanRecord, learning_rate_at, parts_of_windows
+from yanmo.train.schedule import learning_rate_at, parts_of_windows
 
 OPTIM = OptimConfig(learning_rate=1.0, min_lr=0.1, warmup_steps=10)
 

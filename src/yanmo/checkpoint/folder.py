@@ -18,6 +18,7 @@ from torch import Tensor
 
 from yanmo.checkpoint.hf_config import from_config_json, to_config_json
 from yanmo.checkpoint.hf_names import from_hugging_face, to_hugging_face
+from yanmo.checkpoint.horizon import PlanRecord
 from yanmo.checkpoint.tensors import ONE_FILE, load_tensors, load_weights, save_tensors, weight_files
 from yanmo.core import storage
 from yanmo.core.errors import CheckpointError, ConfigError, DivergedError
@@ -27,7 +28,6 @@ from yanmo.model.gpt import GPT
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.tokenizer import Tokenizer, load_tokenizer
-from yanmo.train.schedule import PlanRecord
 
 SCHEMA = 1
 READ = ("config.json", "tokenizer.json", "tokenizer_config.json")

@@ -26,7 +26,7 @@ from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.core.storage import free_bytes, is_file, is_there
 
 if TYPE_CHECKING:
-    from yanmo.generate.engine import Sample
+    from yanmo.generate.text import Sample
     from yanmo.model.gpt import GPT
     from yanmo.settings.schema import Recipe, SampleConfig
     from yanmo.tokenizer import Tokenizer
@@ -337,7 +337,7 @@ def generate(
 ) -> None:
     """Write: continue a prompt with a trained model. Defaults come from the run's [sample]."""
     from yanmo.core.outputs import require_folder
-    from yanmo.generate.engine import listed_samples, save_samples, write_samples
+    from yanmo.generate.text import listed_samples, save_samples, write_samples
 
     if prompt and prompts is not None:
         raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give one of them")
@@ -580,7 +580,7 @@ def stream_to_stdout(
     model: "GPT", tokenizer: "Tokenizer", prompts: list[str], config: "SampleConfig", special: bool = False
 ) -> "list[Sample]":
     """Print each sample behind its prompt: the first as it comes, further ones after it."""
-    from yanmo.generate.engine import in_order, write_pieces
+    from yanmo.generate.text import in_order, write_pieces
 
     samples: list[Sample] = []
     total, begun = len(prompts) * config.num_samples, False

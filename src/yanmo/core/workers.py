@@ -1,8 +1,8 @@
 """Work on all cores, in the order it came, with bounded memory.
 
 Processes start by spawn, as on Windows, leave Ctrl-C to the one who started them, and end with it, however
-it ends; so do the ranks of a run (``parallel/launch.py``). What the processes of a pool do is a function of its
-argument alone, so the result does not depend on their number.
+it ends; so do the ranks of a run (``parallel/launch.py``). What the processes of a pool do is a function of
+its argument alone, so the result does not depend on their number.
 """
 
 import contextlib

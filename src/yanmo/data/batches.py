@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yanmo.data.shards import Ids, Tokens
-
-IGNORED = -1
-"""A target that counts for nothing."""
+from yanmo.model.config import IGNORED
 
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEP = 0x9E3779B97F4A7C15

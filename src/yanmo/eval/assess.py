@@ -17,7 +17,8 @@ from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.batches import sliding_starts
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import Ids
-from yanmo.eval.loss import Evaluation, ReferenceLines, evaluate_sliding, lines_for
+from yanmo.eval.baselines import ReferenceLines, lines_for
+from yanmo.eval.loss import Evaluation, evaluate_sliding
 from yanmo.parallel.distributed import find_device
 from yanmo.parallel.machine import keep_freed_memory
 from yanmo.settings.schema import CorpusConfig, Recipe

@@ -15,8 +15,8 @@ from typing import TextIO
 
 from yanmo.core import storage
 from yanmo.core.errors import YanmoError
-from yanmo.generate.engine import write_from
 from yanmo.generate.sampling import encode, typed
+from yanmo.generate.text import write_from
 from yanmo.model.gpt import GPT
 from yanmo.settings.recipe import with_values
 from yanmo.settings.schema import Recipe, SampleConfig

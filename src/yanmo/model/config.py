@@ -1,6 +1,6 @@
 """The shape of a model: what [model] and a vocabulary say, with everything left open filled in.
 
-Nothing here computes; ``gpt.py`` builds a model of this shape, ``names.py`` writes it as a config.json.
+Nothing here computes; ``gpt.py`` builds a model of this shape, ``checkpoint/hf_config.py`` writes it down.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from typing import Any, Literal
 from yanmo.settings.schema import EXPERT_KEYS, SHAPE_KEYS, USUAL_EXPERTS, ModelConfig
 
 Family = Literal["gpt2", "modern", "moe"]
+IGNORED = -1
+"""A target that counts for nothing."""
 
 
 @dataclass(frozen=True)

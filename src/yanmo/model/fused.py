@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.backends import mkldnn
 from torch.nn import functional as F
 
-from yanmo.data.batches import IGNORED
+from yanmo.model.config import IGNORED
 
 QUERIES = 128
 """Queries that attend together."""

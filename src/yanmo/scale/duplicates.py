@@ -1,4 +1,4 @@
-"""Duplicates among documents that no machine holds together: the decisions of ``text/clean/dedup.py``, by tasks.
+"""Duplicates among documents that no machine holds: the decisions of ``text/clean/dedup.py``, by tasks.
 
 1. ``Signatures`` writes the marks of a part's texts: ``marks_of``, as on one machine. Between, datatrove's
    MinhashDedupBuckets finds documents that agree in a band (``steps.py``).

@@ -15,6 +15,13 @@ PATHS = ("corpus.path", "tokenizer.path", "model.init")
 """Settings that name files."""
 
 
+def shipped(name: str) -> Path:
+    """Where what comes with yanmo lies, `recipes` or `sites`: in the package, or at a clone's root."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / name
+    return installed if installed.is_dir() else package.parents[1] / name
+
+
 def started_in(folder: Path) -> tuple[str, ...]:
     """Where a run is started, as its folder sees it and in full: its paths are found from there."""
     here = Path.cwd()

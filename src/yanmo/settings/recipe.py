@@ -1,6 +1,6 @@
 """Recipes: read, changed on the command line, compared, decided, written.
 
-A recipe is TOML with the sections of ``config.py``; any key is also set as ``section.key=value`` on the
+A recipe is TOML with the sections of ``schema.py``; any key is also set as ``section.key=value`` on the
 command line. In: TOML text and such strings. Out: a frozen :class:`Recipe`, or a :class:`ConfigError` that
 names the key, the value and the mend.
 """
@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from yanmo.core.errors import ConfigError
 from yanmo.core.storage import is_there
 from yanmo.settings.constraints import check_relations, reopened
-from yanmo.settings.places import PATHS, has_moved, located, same_place
+from yanmo.settings.places import PATHS, has_moved, located, same_place, shipped
 from yanmo.settings.schema import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, SECTIONS, Cleaning, Recipe, Section
 from yanmo.settings.spelling import PEER_HABITS, PEER_NAMES, nearest, shortened
 
@@ -108,24 +108,17 @@ def recipe_path(name: str) -> Path | None:
     """The file a recipe's name means: a path ending in .toml, or the bare name of a recipe of ours."""
     if name.endswith(".toml"):
         return Path(name)
-    return recipes_folder() / f"{name}.toml" if name in our_recipes() else None
+    return shipped("recipes") / f"{name}.toml" if name in our_recipes() else None
 
 
 def our_recipes() -> list[str]:
     """Bare names of the recipes that come with yanmo."""
-    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+    return sorted(path.stem for path in shipped("recipes").glob("*.toml"))
 
 
 def recipe_meant(name: str) -> str | None:
     """The recipe of ours that a misspelt name means: `nanogpt-cpu`, `Doupo`, `doupu.toml`."""
     return nearest(name.removesuffix(".toml").lower().replace("-", "_"), our_recipes())
-
-
-def recipes_folder() -> Path:
-    """Where our own recipes lie: in the package, or at the root of a clone."""
-    here = Path(__file__).resolve().parent
-    installed = here / "recipes"
-    return installed if installed.is_dir() else here.parents[1] / "recipes"
 
 
 def _forget(values: dict[str, Any], typed: Collection[str], again: Collection[str]) -> None:

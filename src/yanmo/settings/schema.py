@@ -2,7 +2,7 @@
 
 A key left out keeps the value shown here. ``None`` means "decided when the run folder is made": the
 decision is written into the run's ``recipe.toml`` and not taken again (see ``train/decide.py``), unless
-that file is the recipe of a new run with another setting that the decision rests on (``relations.py``).
+that file is the recipe of a new run with another setting that the decision rests on (``constraints.py``).
 How settings are read and written stands in ``recipe.py``; who uses one is said by its section.
 """
 
@@ -305,7 +305,7 @@ class TrainConfig(Section):
 
 
 class SampleConfig(Section):
-    """How the model writes (``generate.py``): at each evaluation, and as defaults of `yanmo generate`."""
+    """How the model writes (``generate/sampling.py``), at each evaluation, and as `generate` does."""
 
     prompt: str | None = None
     """What the samples continue; of a text longer than the window, its end. Decided: the opening of the

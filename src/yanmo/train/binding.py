@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from yanmo.checkpoint.folder import State, newest_first, read_state
+from yanmo.checkpoint.horizon import Plan, PlanRecord
 from yanmo.core.errors import CheckpointError
 from yanmo.core.records import read_record
 from yanmo.core.storage import verify_folder
 from yanmo.settings.recipe import get, settings
 from yanmo.settings.schema import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, Recipe
-from yanmo.train.schedule import Plan, PlanRecord
 
 BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "model.init")
 STATE = "training/state.json"

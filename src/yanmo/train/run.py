@@ -24,14 +24,15 @@ from yanmo.checkpoint.folder import (
     newest_first,
     read_recipe,
 )
+from yanmo.checkpoint.horizon import Plan
 from yanmo.checkpoint.tensors import weight_files
 from yanmo.core import storage
 from yanmo.core.console import Voice
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import Prepared, prepare
-from yanmo.eval.loss import ReferenceLines, reference_lines
-from yanmo.generate.engine import encode_prompt
+from yanmo.eval.baselines import ReferenceLines, reference_lines
+from yanmo.generate.text import encode_prompt
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import World, autocast_for, find_world
@@ -71,7 +72,7 @@ from yanmo.train.forecast import Forecast, Text, describe, forecast
 from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.probe import Speed, measure, micro_batches, no_room
-from yanmo.train.schedule import Plan, parts_of_windows
+from yanmo.train.schedule import parts_of_windows
 from yanmo.train.step import StepSettings
 
 FIRST_LOSS_SCALE = 65536.0

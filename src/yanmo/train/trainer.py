@@ -32,8 +32,9 @@ from yanmo.core.console import Voice, span
 from yanmo.core.errors import DivergedError, Stopped
 from yanmo.core.signals import StopSignal
 from yanmo.data.batches import Batches
-from yanmo.eval.loss import ReferenceLines, evaluate
-from yanmo.generate.engine import write_all
+from yanmo.eval.baselines import ReferenceLines
+from yanmo.eval.loss import evaluate
+from yanmo.generate.text import write_all
 from yanmo.parallel.distributed import Meeting
 from yanmo.parallel.environment import environment
 from yanmo.parallel.machine import return_freed_memory
@@ -89,7 +90,7 @@ def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
     """Train, resume, or, if the run is finished, say where it stands.
 
     Raises:
-        YanmoError: see ``errors.py``; the run folder is whole after each of them.
+        YanmoError: see ``core/errors.py``; the run folder is whole after each of them.
     """
     with Meeting() as ranks, hold(folder, ranks.rank), voice:
         with ranks.main_first():

@@ -15,7 +15,7 @@ from yanmo.settings.schema import CleanConfig
 from yanmo.text.clean import ads, characters, filters, lines, privacy
 from yanmo.text.clean.rules import NOTHING_LEFT, clean, rules_for
 
-MODULES = ["ads", "characters", "judge", "lines", "misread", "privacy", "rules", "scanned"]
+MODULES = ["ads", "characters", "filters", "lines", "misread", "privacy", "rules", "scanned"]
 STORY = (
     "第一回　施禅机赵宅治病\n\n　　话说南宋自南渡以来，迁都临安。在朝有一位官员，姓李名茂春，娶妻王氏，夫妻好善。\n"
     "　　李大人为人最慈，带兵军令不严，因此罢官回籍，在家中乐善好施，修桥补路，扶危济困，冬施棉衣，夏施汤药。\n"

@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from yanmo.text.crawl.page import Page, read_page
 from yanmo.text.crawl.profile import Profile, Selectors
-from yanmo.text.read import html
 
 URL = "http://a.example/book/1.html"
 
@@ -87,7 +86,7 @@ def test_the_main_text_is_found_where_no_selector_fits() -> None:
 def test_a_page_of_too_many_tags_is_taken_whole_and_says_so(
     unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "MAX_TAGS", 50)
+    monkeypatch.setattr("yanmo.text.read.html.MAX_TAGS", 50)
     monkeypatch.setattr("trafilatura.bare_extraction", lambda *a, **b: pytest.fail("it was called"))
     page = read(f"<body>{unit * 100}<script>x</script></body>")
     assert page.by == "page" and page.text.count("一句话。") == 100 and "x" not in page.text

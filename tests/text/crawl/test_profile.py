@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from yanmo.core.errors import ConfigError
-from yanmo.text.crawl.profile import Profile, host_of, load_profile, sites_folder
+from yanmo.settings.places import shipped
+from yanmo.text.crawl.profile import Profile, host_of, load_profile
 
 GOOD = 'start = ["http://a.example/"]\npermission = "a test"\n'
 
@@ -27,7 +28,7 @@ def test_a_minimal_profile_is_polite() -> None:
     assert profile.allowed_hosts == {"a.example"}
 
 
-@pytest.mark.parametrize("name", ["prose", "prose2", str(sites_folder() / "template.toml")])
+@pytest.mark.parametrize("name", ["prose", "prose2", str(shipped("sites") / "template.toml")])
 def test_our_profiles_load_and_claim_nothing(name: str) -> None:
     profile = load_profile(name)
     assert not profile.verified
@@ -36,7 +37,7 @@ def test_our_profiles_load_and_claim_nothing(name: str) -> None:
 
 
 def test_the_template_shows_every_key() -> None:
-    text = (sites_folder() / "template.toml").read_text(encoding="utf-8")
+    text = (shipped("sites") / "template.toml").read_text(encoding="utf-8")
     sections = [Profile, type(load(GOOD).select), type(load(GOOD).budget)]
     for key in (key for section in sections for key in section.model_fields):
         assert any(line.lstrip("# ").startswith((f"{key} =", f"[{key}]")) for line in text.splitlines()), key

@@ -282,10 +282,10 @@ def test_a_text_too_large_for_one_document_is_cut_and_counted(
     found = read(tmp_path, counts=counts, split_chapters=split)
     assert counts.texts_in_parts == 2
     for name in ("novel.txt", "packed.txt.gz"):
-        parts = [d for d in found if d.id.startswith(name)]
-        assert parts[0].id == f"{name}#1" + "#1" * split
-        assert "".join(d.text for d in parts) == novel
-        assert len({d.id for d in parts}) == len(parts) > (25 if split else 4)
+        pieces = [d for d in found if d.id.startswith(name)]
+        assert pieces[0].id == f"{name}#1" + "#1" * split
+        assert "".join(d.text for d in pieces) == novel
+        assert len({d.id for d in pieces}) == len(pieces) > (25 if split else 4)
 
 
 def test_what_else_a_record_says_is_kept_beside_the_text(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from yanmo.core import storage
 from yanmo.core.console import Voice
 from yanmo.core.errors import CheckpointError, ConfigError, YanmoError
 from yanmo.core.outputs import require_file, require_folder
-from yanmo.generate.engine import write_all
+from yanmo.generate.text import write_all
 from yanmo.hub.exports.card import Past, model_card
 from yanmo.hub.exports.ollama import create_line, modelfile, modelfile_of, require_sayable, sayable
 from yanmo.hub.exports.verify import (

@@ -73,7 +73,7 @@ def languages(text: str, kept: Collection[str]) -> str:
     True
     >>> languages("これは日本語の文章です。中国語ではありません。とても長い。", ("zh",))
     Traceback (most recent call last):
-    yanmo.text.clean.judge.Dropped: in Japanese
+    yanmo.text.clean.filters.Dropped: in Japanese
     """
     if {"zh", "latin"} <= {*kept} and not FOREIGN.search(text):
         return text
@@ -125,13 +125,13 @@ def quality(text: str) -> str:
 
     >>> quality("“" * 300)
     Traceback (most recent call last):
-    yanmo.text.clean.judge.Dropped: mostly symbols
+    yanmo.text.clean.filters.Dropped: mostly symbols
     >>> quality("今天的天气很好，" * 60)
     Traceback (most recent call last):
-    yanmo.text.clean.judge.Dropped: repeats itself
+    yanmo.text.clean.filters.Dropped: repeats itself
     >>> quality("锟斤拷\ufffd\ufffd\ufffd烫烫烫屯屯屯\ufffd\ufffd" * 3)
     Traceback (most recent call last):
-    yanmo.text.clean.judge.Dropped: garbled
+    yanmo.text.clean.filters.Dropped: garbled
     >>> quality("春眠不觉晓，处处闻啼鸟。")
     '春眠不觉晓，处处闻啼鸟。'
     """

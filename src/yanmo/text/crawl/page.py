@@ -3,8 +3,8 @@
 In: the body of an answer, its Content-Type, its address, the profile. Out: a :class:`Page`. Selectors
 come first; where none is given or none fits, trafilatura looks for the main text, and the page says so.
 
-Decoding, hidden text and lines are those of an .html file (``text/read/damage.py``, ``text/read/html.py``); only
-links are also followed where the page hides them, for long lists of chapters are folded up.
+Decoding, hidden text and lines are those of an .html file (``text/read/damage.py``, ``text/read/html.py``);
+only links are also followed where the page hides them, for long lists of chapters are folded up.
 """
 
 import contextlib

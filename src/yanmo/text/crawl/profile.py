@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from yanmo.core.errors import ConfigError
+from yanmo.settings.places import shipped
 from yanmo.settings.schema import Section
 
 MIN_DELAY = 1.0
@@ -155,7 +156,7 @@ def profile_path(name: str) -> Path:
     """The file a name means: a path ending in .toml, or the bare name of a profile of ours."""
     if name.endswith(".toml"):
         return Path(name)
-    ours = {path.stem: path for path in sites_folder().glob("*.toml") if path.stem != TEMPLATE}
+    ours = {path.stem: path for path in shipped("sites").glob("*.toml") if path.stem != TEMPLATE}
     if name in ours:
         return ours[name]
     known = sorted(ours)
@@ -163,13 +164,6 @@ def profile_path(name: str) -> Path:
     near = here or difflib.get_close_matches(name, known, n=1)
     mend = f"did you mean '{near[0]}'?" if near else f"ours are {', '.join(known)}; or give a .toml of yours"
     raise ConfigError(f"there is no site called '{name}'", "yanmo crawl", mend)
-
-
-def sites_folder() -> Path:
-    """Where our own profiles lie: in the package, or at the root of a clone."""
-    here = Path(__file__).resolve().parents[2]
-    installed = here / "sites"
-    return installed if installed.is_dir() else here.parents[1] / "sites"
 
 
 def _read(path: Path) -> dict[str, Any]:

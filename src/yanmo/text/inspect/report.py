@@ -1,7 +1,7 @@
 """The corpus doctor: what a corpus is, what ails it, and what ``clean`` would do about it.
 
 In: a corpus and the rules of ``clean``. Out: :class:`Report`, numbers and samples in plain values, for the
-terminal, JSON or a page (``report_page.py``). One pass, in order; what is compared across documents is kept
+terminal, JSON or a page (``page.py``). One pass, in order; what is compared across documents is kept
 as counts of hashes, so a corpus may be larger than memory.
 """
 

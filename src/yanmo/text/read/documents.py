@@ -7,8 +7,8 @@ chapter; a file of records has one for each record; a .zip is read like a folder
 
 Line ends become ``\\n``, a byte-order mark is taken off and illegal control characters are removed, all
 counted. Cleaning is not done here. ``sources.py`` finds files, ``containers.py`` opens them, and each kind
-has its reader: ``pieces.py``, ``records.py``, ``tables.py``, ``markup.py``, ``epub.py``,
-``word.py``.
+has its reader: ``parts.py``, ``records.py``, ``tables.py``, ``html.py``, ``epub.py``,
+``docx.py``.
 """
 
 import hashlib

@@ -193,8 +193,8 @@ def why_strange(text: str, encoding: str = "") -> str:
     """What speaks against a text: too many private-use or control characters; or nothing.
 
     What is Unicode was not decoded wrongly here: its private-use characters are those of a site's font, and
-    its U+0080 to U+009F may be bytes that were read as Latin-1. ``text/inspect/notes.py`` says the one, ``clean``
-    mends the other.
+    its U+0080 to U+009F may be bytes that were read as Latin-1. ``text/inspect/notes.py`` says the one,
+    ``clean`` mends the other.
     """
     is_unicode = encoding.startswith("utf")
     private = 0 if is_unicode else len(PRIVATE.findall(text))

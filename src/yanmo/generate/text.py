@@ -1,0 +1,258 @@
+"""Prompts go in, whole characters come out, and samples go to a file.
+
+write(...), write_samples(...)  text   the front ends: command line, chat, samples in training
+  generate_batch(...) (``engine.py``)  ids
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yanmo.core import storage
+from yanmo.core.errors import ConfigError
+from yanmo.generate.engine import Row, arithmetic_of, generate_batch
+from yanmo.generate.sampling import Rules, encode
+from yanmo.model.gpt import GPT
+from yanmo.settings.schema import SampleConfig
+from yanmo.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model wrote."""
+
+    prompt: str
+    number: int
+    """Which sample of its prompt, from 0."""
+    seed: int
+    text: str
+    """Without the prompt, up to a stop text."""
+    tokens: tuple[int, ...]
+    """Every token chosen, with those of a stop text and the one that ends a text."""
+    logprobs: tuple[float, ...]
+    """Log probability of each token, as the model said it before any change by the sampler; in nats."""
+
+
+class Piece(NamedTuple):
+    """Some more text of a sample; the last piece brings the whole sample."""
+
+    prompt: int
+    number: int
+    text: str
+    sample: Sample | None
+
+
+Say = Callable[[str], object]
+"""Takes a line for whoever asked; a program that names no other way gets a Python warning."""
+
+
+def write(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SampleConfig,
+    special: bool = False,
+    say: Say = warnings.warn,
+) -> Iterator[tuple[int, str]]:
+    """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
+
+    Of a prompt longer than the model's window its end is continued, and ``say`` is told so.
+
+    Raises:
+        ConfigError: the prompt holds half a character.
+    """
+    for piece in write_pieces(model, tokenizer, [prompt], config, special, say):
+        if piece.text:
+            yield piece.number, piece.text
+
+
+def write_all(
+    model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig, say: Say = warnings.warn
+) -> list[str]:
+    """The samples as whole texts, without the prompt."""
+    return [sample.text for sample in write_samples(model, tokenizer, [prompt], config, say=say)]
+
+
+def write_samples(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SampleConfig,
+    special: bool = False,
+    say: Say = warnings.warn,
+) -> list[Sample]:
+    """Continue each of ``prompts`` ``num_samples`` times; all samples of the first one come first.
+
+    Raises:
+        ConfigError: a prompt holds half a character.
+    """
+    pieces = in_order(write_pieces(model, tokenizer, prompts, config, special, say))
+    return [piece.sample for piece in pieces if piece.sample]
+
+
+def write_pieces(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SampleConfig,
+    special: bool = False,
+    say: Say = warnings.warn,
+) -> Iterator[Piece]:
+    """The samples of all prompts as they come, a piece of whole characters (or of none) for each token."""
+    size = model.config.block_size
+    encoded = [encode_prompt(tokenizer, prompt, size, special, say) for prompt in prompts]
+    texts: dict[Row, list[str]] = {}
+    for row, text in _texts(model, tokenizer, encoded, config):
+        texts.setdefault(row, []).append(text)
+        whole = None
+        if row.ended:
+            written = tuple(row.past.ids[len(encoded[row.prompt]) :])
+            found = "".join(texts.pop(row))
+            whole = Sample(prompts[row.prompt], row.number, config.seed, found, written, tuple(row.logprobs))
+        yield Piece(row.prompt, row.number, text, whole)
+
+
+def write_from(model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleConfig) -> Iterator[str]:
+    """Continue ``ids``, at most a window of them, once; yields whole characters as they come."""
+    once = config.model_copy(update={"num_samples": 1})
+    for _, text in _texts(model, tokenizer, [ids], once):
+        yield text
+
+
+def in_order(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The same pieces, one sample after another: a later one is held back until those before are whole."""
+    waiting: dict[tuple[int, int], list[Piece]] = {}
+    for piece in pieces:
+        waiting.setdefault((piece.prompt, piece.number), []).append(piece)
+        for key in list(waiting):
+            ready, waiting[key] = waiting[key], []
+            yield from ready
+            if not (ready and ready[-1].sample):
+                break
+            del waiting[key]
+
+
+def encode_prompt(
+    tokenizer: Tokenizer, prompt: str, block_size: int, special: bool = False, say: Say = warnings.warn
+) -> list[int]:
+    """Ids of a prompt, of a longer one than the window the last; an empty one is the beginning of a document.
+
+    Raises:
+        ConfigError: it holds half a character.
+    """
+    ids = encode(tokenizer, prompt, "the prompt", special)
+    if len(ids) > block_size:
+        say(f"the prompt has {len(ids):,} tokens; the model looks back on the last {block_size:,} of them")
+    return ids[-block_size:] or [tokenizer.end_of_text, *tokenizer.document_start]
+
+
+class Text:
+    """The text of one sample as it comes: whole characters, up to a stop text.
+
+    The prompt's ids are decoded first: in some vocabularies the space between two tokens depends on both.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int], stops: Sequence[str]) -> None:
+        self._stream = tokenizer.stream()
+        for token in prompt:
+            self._stream.push(token)
+        self._end_of_text = tokenizer.end_of_text
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""  # what may be the beginning of a stop text
+        self.ended = False
+
+    def push(self, token: int) -> str:
+        """The characters that are certain now."""
+        return "" if token == self._end_of_text else self._release(self._stream.push(token))
+
+    def flush(self) -> str:
+        """What is left when nothing more comes; nothing behind a stop text."""
+        if self.ended:
+            return ""
+        text = self._release(self._stream.flush())
+        return text + self._held
+
+    def _release(self, text: str) -> str:
+        text = self._held + text
+        found = [text.index(stop) for stop in self._stops if stop in text]
+        begun = max((_overlap(text, stop) for stop in self._stops), default=0)
+        certain = min(found, default=len(text) - begun)
+        self.ended = bool(found)
+        self._held = "" if found else text[certain:]
+        return text[:certain]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``stop``."""
+    lengths = range(min(len(stop) - 1, len(text)), 0, -1)
+    return next((length for length in lengths if text.endswith(stop[:length])), 0)
+
+
+def _texts(
+    model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig
+) -> Iterator[tuple["Row", str]]:
+    """For each token its row and the characters that it makes certain."""
+    texts: dict[Row, Text] = {}
+    for rows in generate_batch(model, prompts, config, Rules.of(tokenizer, config)):
+        for row in rows:
+            if row not in texts:
+                texts[row] = Text(tokenizer, prompts[row.prompt], config.stop)
+            new = texts[row].push(row.past.ids[-1])
+            row.ended |= texts[row].ended
+            yield row, new + (texts.pop(row).flush() if row.ended else "")
+
+
+def save_samples(
+    folder: Path, samples: list[Sample], config: SampleConfig, model_folder: Path, model: GPT
+) -> list[Path]:
+    """Write each sample as 001.txt, 002.txt, … behind those that are there, and list all in samples.json.
+
+    A sample that is there already, under whatever number, is not written again.
+
+    Raises:
+        ConfigError: the samples.json there is not one of ours.
+    """
+    listed = listed_samples(folder)
+    there = [path for path in folder.glob("*.txt") if path.stem.isdecimal()]
+    number = max([*(int(path.stem) for path in there), *(entry["number"] for entry in listed)], default=0)
+    with storage.disk_errors("reading the samples there", folder):
+        known = {path.read_bytes() for path in there if path.is_file()}
+    settings = config.model_dump(mode="json", exclude={"prompt"})
+    paths = []
+    for found in samples:
+        text = found.prompt + found.text + "\n"
+        if text.encode() in known:
+            continue
+        known.add(text.encode())
+        number += 1
+        paths.append(folder / f"{number:03d}.txt")
+        storage.write_atomic(paths[-1], text)
+        about = {"number": number, "prompt": found.prompt, "sample": found.number, "seed": found.seed}
+        by = {"model": str(model_folder), "yanmo": version("yanmo"), "sampler": settings}
+        by |= arithmetic_of(model)
+        listed.append(about | {"file": paths[-1].name} | by)
+    storage.write_json(folder / "samples.json", {"samples": listed})
+    return paths
+
+
+def listed_samples(folder: Path) -> list[dict[str, Any]]:
+    """The samples that a folder lists already.
+
+    Raises:
+        ConfigError: the samples.json there is not one of ours.
+    """
+    path = folder / "samples.json"
+    if not path.exists():
+        return []
+    try:
+        entries = storage.read_json(path)["samples"]
+        return [entry for entry in entries if int(entry["number"])]
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+        raise ConfigError(
+            "the samples.json there is not a list of samples",
+            where=str(path),
+            mend="choose another folder, or move that file away",
+        ) from error
