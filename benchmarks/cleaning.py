@@ -23,10 +23,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.settings.recipe import load_cleaning
 from yanmo.settings.schema import CorpusConfig, DedupConfig
-from yanmo.text.clean.dedup import SHINGLE, Seen, marks_of
+from yanmo.text.clean.dedup import SHINGLE, DuplicateIndex, marks_of
 from yanmo.text.clean.filters import ENOUGH, Dropped, measure, quality
 from yanmo.text.clean.run import run
 from yanmo.text.read.documents import CorpusCounts, read_documents
@@ -60,7 +60,7 @@ def twin(raw: Path, clean: Path) -> None:
     """Characters of ads that are gone, of text that is lost."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.jsonl"
-        run(load_cleaning([], [str(raw)]), out, Voice())
+        run(load_cleaning([], [str(raw)]), out, Console())
         before, wanted, ours = lines_of(raw), lines_of(clean), lines_of(out)
     ads, text = size(before - wanted), size(wanted)
     left, lost = size(ours - wanted), size(wanted - ours)
@@ -101,7 +101,7 @@ def near(text: Path) -> None:
     pieces = [novel[number * 3000 : (number + 1) * 3000] for number in range(100)]
     print("| characters changed | Jaccard, mean | found of 100 |\n|---|---|---|")
     for rate in (0.005, 0.01, 0.02, 0.03, 0.05):
-        seen, likeness, found = Seen(config), 0.0, 0
+        seen, likeness, found = DuplicateIndex(config), 0.0, 0
         for piece in pieces:
             assert not seen.judge(marks_of(piece, config))
         for piece in pieces:

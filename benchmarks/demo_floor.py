@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.data.batches import validation_batches
 from yanmo.data.prepare import prepare
 from yanmo.model.config import IGNORED
@@ -28,7 +28,7 @@ from yanmo.text.demo.stories import stories
 def token_bits(run: Path) -> tuple[np.ndarray, list[float], list[int]]:
     """Bits of every held-out token; the true bits and the first token of every held-out story."""
     recipe = load_recipe(run / "recipe.toml")
-    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, Voice())
+    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, Console())
     model, tokenizer = load_model_and_tokenizer(find_model_folder(run))
     bits, val = [], prepared.shards.val
     for batch in validation_batches(val, model.config.block_size, 32, tokenizer.end_of_text):

@@ -19,7 +19,7 @@ from peers import transformers_twin
 
 from yanmo.checkpoint.hf_names import to_hugging_face
 from yanmo.generate.engine import generate_batch
-from yanmo.generate.sampling import Rules
+from yanmo.generate.sampling import TokenConstraints
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
@@ -77,7 +77,7 @@ def yanmo_side(batch: int, dtype: torch.dtype) -> Writer:
     def write(tokens: int) -> list[list[int]]:
         config = SampleConfig(temperature=0, max_new_tokens=tokens, num_samples=batch)
         texts: list[list[int]] = [[] for _ in range(batch)]
-        for rows in generate_batch(model, [[1]], config, Rules(NEVER)):
+        for rows in generate_batch(model, [[1]], config, TokenConstraints(NEVER)):
             for row in rows:
                 texts[row.number].append(row.past.ids[-1])
         return texts

@@ -38,11 +38,11 @@ from peers import transformers_twin
 from yanmo.data.batches import Batches
 from yanmo.data.shards import Tokens
 from yanmo.generate.engine import generate_batch
-from yanmo.generate.sampling import Rules
+from yanmo.generate.sampling import TokenConstraints
 from yanmo.model.config import IGNORED, GPTConfig
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.parallel.distributed import World, autocast_for
-from yanmo.parallel.machine import make_ready
+from yanmo.parallel.machine import configure_torch
 from yanmo.settings.recipe import decide, load_recipe
 from yanmo.settings.schema import Recipe, SampleConfig, TrainConfig
 from yanmo.text.demo.stories import stories
@@ -244,7 +244,7 @@ def yanmo_side(
     compiled = f"train.compile={str(bool(backend)).lower()}"
     recipe = recipe_for(config, batch, device, seed, compiled, f"optim.name={name}")
     train, world = recipe.train, World(device)
-    make_ready(train)
+    configure_torch(train)
     model = GPT(config).to(device)
     model.initialise(seed)
     model.use_attention("sdpa")
@@ -274,7 +274,7 @@ def transformers_side(
 ) -> Side:
     """The same with transformers' model and torch's AdamW."""
     train = recipe_for(config, batch, device, seed).train
-    make_ready(train)
+    configure_torch(train)
     torch.manual_seed(seed)
     model = transformers_twin(config).to(device).train()
     rate = usual_rate("adamw", config.n_embd)
@@ -301,7 +301,7 @@ def transformers_side(
 
 def peak_memory(side: Side, device: torch.device) -> int:
     """Bytes a step needs beyond what others hold, after two that warm up."""
-    make_ready(side.train)
+    configure_torch(side.train)
     side.step()
     side.step()
     if device.type != "cuda":
@@ -315,7 +315,7 @@ def peak_memory(side: Side, device: torch.device) -> int:
 
 def tokens_per_second(side: Side, tokens: int, device: torch.device, seconds: float) -> float:
     """Over about so many seconds; a step has so many ``tokens``."""
-    make_ready(side.train)
+    configure_torch(side.train)
     wait(device)
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -366,7 +366,7 @@ def loss_row(side: str, found: list[dict[str, Any]]) -> str:
 
 def until(side: Side, val: torch.Tensor, T: int, plan: Plan) -> dict[str, Any]:
     """Train; every so many steps, outside the clock, the loss on the whole validation part."""
-    make_ready(side.train)
+    configure_torch(side.train)
     spent, steps, loss = 0.0, 0, float("inf")
     while spent < plan.reader_seconds and loss > plan.reader_loss:
         wait(val.device)
@@ -404,7 +404,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 def writing(device: torch.device, plan: Plan, tflops: float) -> dict[str, Any]:
     """Tokens per second of the smallest model, in bfloat16, for several samples at once; in turns."""
     config = next(iter(plan.sizes.values()))
-    make_ready(TrainConfig(device=str(device)))
+    configure_torch(TrainConfig(device=str(device)))
     print("| samples at once | side | tokens/s, median (range) |\n|---|---|---|")
     results: dict[str, dict[str, list[float]]] = {}
     writers = {"yanmo": yanmo_writer(config, device, plan.tokens)}
@@ -434,7 +434,7 @@ def yanmo_writer(config: GPTConfig, device: torch.device, tokens: int) -> Callab
 
     def write(batch: int) -> int:
         settings = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=tokens, num_samples=batch)
-        return sum(len(rows) for rows in generate_batch(model, [[1]], settings, Rules(-1)))
+        return sum(len(rows) for rows in generate_batch(model, [[1]], settings, TokenConstraints(-1)))
 
     return write
 

@@ -16,7 +16,7 @@ import torch
 import turns
 
 from yanmo.checkpoint.folder import load_model, newest_first
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import Tokens
 from yanmo.model.gpt import GPT
@@ -36,10 +36,10 @@ def random_batches(model: GPT, tokens: Tokens, batches: int = 20, batch_size: in
 
 def main(text: str, settings: list[str]) -> None:
     recipe = load_recipe(recipe_path("nanogpt_cpu"), [f"corpus.path={json.dumps([text])}", *settings])
-    folder, voice = Path("runs") / f"nanogpt_cpu-{recipe.train.seed}", Voice()
-    result = train(recipe, folder, voice)
+    folder, console = Path("runs") / f"nanogpt_cpu-{recipe.train.seed}", Console()
+    result = train(recipe, folder, console)
     model = load_model(next(newest_first(folder))).eval()
-    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
     characters = prepared.shards.manifest["splits"]["val"]["characters"]
     per_character = (result.progress.val_loss or 0) * len(prepared.shards.val) / characters
     estimate = random_batches(model, prepared.shards.val)

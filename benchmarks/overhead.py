@@ -106,14 +106,14 @@ def train(watch: Stopwatch, arguments: list[str], folder: Path) -> dict[str, Any
     """A run with its parts timed; its steps and what was decided."""
     start = time.perf_counter()
     from yanmo.cli.app import read_recipe
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.settings.recipe import get, load_recipe
     from yanmo.train import trainer
 
     watch.note("importing", start)
     wrap_parts(watch)
     recipe, _ = read_recipe(arguments)
-    result = trainer.train(recipe, folder, Voice(stream=sys.stderr))
+    result = trainer.train(recipe, folder, Console(stream=sys.stderr))
     made = load_recipe(folder / "recipe.toml")
     return {
         "steps": result.progress.step,

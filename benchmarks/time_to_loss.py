@@ -38,7 +38,7 @@ from peers import transformers_twin
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import World, autocast_for
-from yanmo.parallel.machine import make_ready
+from yanmo.parallel.machine import configure_torch
 from yanmo.settings.recipe import decide, load_recipe
 from yanmo.settings.schema import OptimConfig
 from yanmo.train.decide import SHORT_WINDOWS
@@ -276,9 +276,9 @@ def decisions(setting: Setting, config: GPTConfig) -> dict[str, Any]:
     settings = [f"train.batch_size={setting.batch}", f"model.block_size={setting.block}"]
     settings += [f"model.dropout={setting.dropout}", "optim.name=muon", "train.device=cpu"]
     recipe = load_recipe(None, settings)
-    make_ready(recipe.train)
+    configure_torch(recipe.train)
     found, _ = measure(recipe, config, World(torch.device("cpu")))
-    make_ready(decide(recipe, found).train)
+    configure_torch(decide(recipe, found).train)
     return found
 
 

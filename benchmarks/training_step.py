@@ -104,7 +104,7 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     from yanmo.model.config import GPTConfig
     from yanmo.model.gpt import GPT
     from yanmo.parallel.distributed import World, autocast_for
-    from yanmo.parallel.machine import make_ready
+    from yanmo.parallel.machine import configure_torch
     from yanmo.settings.recipe import decide, load_recipe
     from yanmo.train.decide import decide_device, decide_optimizer
     from yanmo.train.optim import build_optimizer
@@ -119,10 +119,10 @@ def yanmo_side(size: Size) -> tuple[Callable[[], None], dict[str, Any]]:
     world = World(torch.device("cpu"))
     recipe = decide(recipe, decide_device(recipe, world) | decide_optimizer(recipe))
     config = GPTConfig.of(recipe.model, size.vocab_size)
-    make_ready(recipe.train)
+    configure_torch(recipe.train)
     decisions, _ = measure(recipe, config, world)
     recipe = decide(recipe, decisions)
-    make_ready(recipe.train)
+    configure_torch(recipe.train)
     model = GPT(config)
     model.initialise(0)
     model.use_attention(recipe.train.attention or "sdpa")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import turns
 
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.data.prepare import prepare
 from yanmo.data.survey import learn_tokenizer
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
@@ -37,7 +37,7 @@ from yanmo.text.read.documents import read_documents
 from yanmo.tokenizer import load_tokenizer, read_tokenizer
 from yanmo.tokenizer.train import learner_for, peak_memory
 
-QUIET = Voice(stream=io.StringIO())
+QUIET = Console(stream=io.StringIO())
 ROUNDS = 7
 
 

@@ -18,7 +18,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.makers.runs import Trained
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
 
 ROOT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")
@@ -121,10 +121,10 @@ def real_fsync(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def voice() -> "Voice":
-    from yanmo.core.console import Voice
+def console() -> "Console":
+    from yanmo.core.console import Console
 
-    return Voice(stream=io.StringIO())
+    return Console(stream=io.StringIO())
 
 
 @pytest.fixture

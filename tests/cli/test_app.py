@@ -13,7 +13,7 @@ from tests.makers.runs import RUN, TINY, Trained
 from yanmo.checkpoint.folder import Progress
 from yanmo.cli.app import INTERRUPTED, as_command, longer_setting, main, names_a_recipe, short_path
 from yanmo.core.console import visible
-from yanmo.eval.baselines import ReferenceLines
+from yanmo.eval.baselines import NGramBaselines
 from yanmo.settings.recipe import load_recipe, split_arguments, to_toml
 from yanmo.train.trainer import Result
 
@@ -108,7 +108,7 @@ def test_mistakes_are_answered_without_a_traceback(
     done = here(*arguments)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert "where:" in done.stderr and "mend:" in done.stderr
+    assert "where:" in done.stderr and "hint:" in done.stderr
     for words in said:
         assert words in done.stderr
     assert done.stdout == ""
@@ -275,7 +275,7 @@ def test_a_longer_run_is_longer_in_what_ended_it(
 ) -> None:
     (tmp_path / "recipe.toml").write_text(to_toml(load_recipe(None, settings)), encoding="utf-8")
     progress = Progress(step=100, elapsed_s=elapsed_s)
-    assert longer_setting(Result(tmp_path, progress, 100, ReferenceLines(9, 8, 7), ())) == longer
+    assert longer_setting(Result(tmp_path, progress, 100, NGramBaselines(9, 8, 7), ())) == longer
 
 
 def test_next_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_inspect_writes_a_page_and_names_what_a_vocabulary_lacks(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "what", "mend"),
+    ("arguments", "what", "hint"),
     [
         (["--out", "b.txt"], "b.txt is no .jsonl", "b.jsonl"),
         (["--out", "a.jsonl"], "would be replaced by what is made of it", "another name"),
@@ -79,10 +79,10 @@ def test_inspect_writes_a_page_and_names_what_a_vocabulary_lacks(
         (["train.minutes=3"], "train.minutes", "yanmo train"),
     ],
 )
-def test_mistakes_are_answered_with_a_mend(corpus: Path, arguments: list[str], what: str, mend: str) -> None:
+def test_mistakes_are_answered_with_a_mend(corpus: Path, arguments: list[str], what: str, hint: str) -> None:
     with pytest.raises(ConfigError) as error:
         call("clean", "a.jsonl", *arguments)
-    assert what in str(error.value) and mend in str(error.value)
+    assert what in str(error.value) and hint in str(error.value)
     assert [path.name for path in corpus.parent.iterdir()] == ["a.jsonl"]
 
 

@@ -11,7 +11,7 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         check_extra()
-    assert caught.value.mend == 'pip install "yanmo[crawl]"'
+    assert caught.value.hint == 'pip install "yanmo[crawl]"'
 
 
 def test_a_page_is_described_in_lines() -> None:

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from tests.makers.console import stream, written
-from yanmo.core.console import PLAIN_SECONDS, Progress, Voice, counted, guarded, span, visible
+from yanmo.core.console import PLAIN_SECONDS, Console, Progress, counted, guarded, span, visible
 
 
 class Terminal(io.StringIO):
@@ -14,10 +14,10 @@ class Terminal(io.StringIO):
 
 def test_without_a_terminal_live_lines_come_now_and_then() -> None:
     stream, now = io.StringIO(), [0.0]
-    voice = Voice(stream, clock=lambda: now[0])
+    console = Console(stream, clock=lambda: now[0])
     for second in range(12):
         now[0] = float(second)
-        voice.live(f"step {second}")
+        console.status(f"step {second}")
     lines = stream.getvalue().splitlines()
     assert lines == [f"step {s}" for s in range(0, 12, int(PLAIN_SECONDS))]
 
@@ -26,11 +26,11 @@ def test_on_a_terminal_there_is_one_live_line_and_said_lines_stay(monkeypatch: p
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     stream = Terminal()
-    voice = Voice(stream)
-    voice.live("step 1")
-    voice.live("step 2")
-    voice.say("an evaluation")
-    voice.settle()
+    console = Console(stream)
+    console.status("step 1")
+    console.status("step 2")
+    console.print("an evaluation")
+    console.clear_status()
     shown = stream.getvalue()
     assert "step 1" in shown and "step 2" in shown
     assert "an evaluation\n" in shown.replace("\r", "")
@@ -41,29 +41,29 @@ def test_on_a_terminal_there_is_one_live_line_and_said_lines_stay(monkeypatch: p
 
 def test_long_lines_are_not_broken_and_markup_is_text() -> None:
     stream = io.StringIO()
-    Voice(stream).say("[bold]字" * 100)
+    Console(stream).print("[bold]字" * 100)
     assert stream.getvalue() == "[bold]字" * 100 + "\n"
 
 
 def test_other_ranks_are_silent() -> None:
     stream = io.StringIO()
-    voice = Voice(stream, is_main=False)
-    voice.say("a")
-    voice.live("b")
-    voice.warn("c")
+    console = Console(stream, is_main=False)
+    console.print("a")
+    console.status("b")
+    console.warn("c")
     assert stream.getvalue() == ""
 
 
 def test_progress_says_how_far_and_how_long_still() -> None:
     stream = io.StringIO()
-    with Progress(Voice(stream), "reading", total=200) as progress:
+    with Progress(Console(stream), "reading", total=200) as progress:
         progress.advance(50)
     assert stream.getvalue().startswith("reading   25%  0 s left")
 
 
 def test_progress_says_no_time_before_it_can_know_one() -> None:
     stream = io.StringIO()
-    with Progress(Voice(stream), "cleaning", total=50_000_000) as progress:
+    with Progress(Console(stream), "cleaning", total=50_000_000) as progress:
         progress.advance(30)  # a small document, and the processes have only just started
     assert "cleaning    0%" in stream.getvalue()
     assert "left" not in stream.getvalue()
@@ -116,10 +116,10 @@ def test_the_voice_obeys_nobody_but_itself(text: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     screen = stream(on_terminal=True)
-    with Voice(guarded(screen)) as voice:
-        voice.say(text)
-        voice.warn(text)
-        voice.live(text)
+    with Console(guarded(screen)) as console:
+        console.print(text)
+        console.warn(text)
+        console.status(text)
     shown = written(screen)
     assert shown.count(OBEYED[text]) >= 3 and text not in shown
     assert "\x1b[33m" in shown and "\x1b[2K" in shown  # its own colour, its own wiping

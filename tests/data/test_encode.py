@@ -13,7 +13,7 @@ import pytest
 
 from tests.makers.processes import children_of, gone, needs_proc
 from tests.makers.texts import lesson, lesson_bpe
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import DataError
 from yanmo.data import prepare as prepare_module
 from yanmo.data.encode import WORTH_STARTING, encode, encode_all, processes_for
@@ -46,8 +46,8 @@ def prepared(corpus: Path, kind: str, workers: int = 1) -> Prepared:
     elif kind == "wordpiece":
         tokenizer = TokenizerConfig(path=str(corpus.parent / "vocab.txt"))
     with open(os.devnull, "w", encoding="utf-8") as quiet:
-        voice = Voice(stream=quiet)
-        return prepare(CorpusConfig(path=(str(corpus),)), tokenizer, DataConfig(workers=workers), 16, voice)
+        console = Console(stream=quiet)
+        return prepare(CorpusConfig(path=(str(corpus),)), tokenizer, DataConfig(workers=workers), 16, console)
 
 
 def content(found: Prepared) -> dict[str, bytes]:
@@ -123,7 +123,7 @@ def test_a_large_text_gets_a_vocabulary_of_pieces(corpus: Path, monkeypatch: pyt
         monkeypatch.setattr("yanmo.data.survey.BPE_FROM", threshold)
         with open(os.devnull, "w", encoding="utf-8") as quiet:
             found = prepare(
-                CorpusConfig(path=(str(corpus),)), TokenizerConfig(), DataConfig(), 16, Voice(stream=quiet)
+                CorpusConfig(path=(str(corpus),)), TokenizerConfig(), DataConfig(), 16, Console(stream=quiet)
             )
         assert kind_of(found.tokenizer) == kind
 
@@ -165,7 +165,7 @@ class Dying(CharTokenizer):
 def test_a_process_ended_from_outside_is_a_clear_error() -> None:
     with pytest.raises(DataError, match="ended from outside") as caught:
         list(encode_all(["江湖"] * 9, lambda text: [text], Dying("江湖"), 2))
-    assert "goes on where it stopped" in caught.value.mend
+    assert "goes on where it stopped" in caught.value.hint
 
 
 PARENT = """

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.makers.texts import invented_text
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import DataError
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for
@@ -18,17 +18,19 @@ from yanmo.tokenizer import CharTokenizer
 from yanmo.tokenizer.char import count_characters
 
 
-def prepared(path: Path, voice: Voice, block_size: int = 16, val_fraction: float | None = None) -> Prepared:
+def prepared(
+    path: Path, console: Console, block_size: int = 16, val_fraction: float | None = None
+) -> Prepared:
     corpus, data = CorpusConfig(path=(str(path),)), DataConfig(val_fraction=val_fraction)
-    return prepare(corpus, TokenizerConfig(), data, block_size, voice)
+    return prepare(corpus, TokenizerConfig(), data, block_size, console)
 
 
 def text_of(part: Tokens, tokenizer: CharTokenizer) -> str:
     return tokenizer.decode(part.slice(0, len(part)))
 
 
-def test_a_novel_is_split_near_its_end_at_a_paragraph_a_window_apart(novel: Path, voice: Voice) -> None:
-    done = prepared(novel, voice, val_fraction=0.1)
+def test_a_novel_is_split_near_its_end_at_a_paragraph_a_window_apart(novel: Path, console: Console) -> None:
+    done = prepared(novel, console, val_fraction=0.1)
     text = novel.read_text(encoding="utf-8")
     train, val = (
         text_of(done.shards.train, done.tokenizer),
@@ -41,8 +43,8 @@ def test_a_novel_is_split_near_its_end_at_a_paragraph_a_window_apart(novel: Path
     assert 0.05 < len(val) / len(text) <= 0.1
 
 
-def test_the_manifest_adds_up(novel: Path, voice: Voice) -> None:
-    shards = prepared(novel, voice).shards
+def test_the_manifest_adds_up(novel: Path, console: Console) -> None:
+    shards = prepared(novel, console).shards
     manifest = shards.manifest
     splits = manifest["splits"]
     total = splits["train"]["characters"] + splits["val"]["characters"]
@@ -52,12 +54,12 @@ def test_the_manifest_adds_up(novel: Path, voice: Voice) -> None:
     assert manifest["dtype"] == "<u2"
 
 
-def test_many_documents_are_held_out_whole_and_duplicates_together(tmp_path: Path, voice: Voice) -> None:
+def test_many_documents_are_held_out_whole_and_duplicates_together(tmp_path: Path, console: Console) -> None:
     folder = tmp_path / "poems"
     folder.mkdir()
     for number in range(200):
         (folder / f"{number:03}.txt").write_text(f"第{number % 150}首\n" + "山水" * 20, encoding="utf-8")
-    done = prepared(folder, voice, val_fraction=0.1)
+    done = prepared(folder, console, val_fraction=0.1)
     sides = []
     for part in (done.shards.train, done.shards.val):
         ids = part.slice(0, len(part))
@@ -71,13 +73,13 @@ def test_many_documents_are_held_out_whole_and_duplicates_together(tmp_path: Pat
     assert 0.08 < val.total() / 200 < 0.16
 
 
-def test_equal_documents_that_are_cut_are_cut_alike(tmp_path: Path, voice: Voice) -> None:
+def test_equal_documents_that_are_cut_are_cut_alike(tmp_path: Path, console: Console) -> None:
     folder = tmp_path / "twice"
     folder.mkdir()
     text = invented_text(4000)
     for name in ("a", "b"):
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    done = prepared(folder, voice, val_fraction=0.1)
+    done = prepared(folder, console, val_fraction=0.1)
     train = text_of(done.shards.train, done.tokenizer)
     val = text_of(done.shards.val, done.tokenizer)
     ending = val[: len(val) // 2]
@@ -122,11 +124,11 @@ def test_the_default_share(characters: int, share: float) -> None:
     assert default_val_fraction(characters) == pytest.approx(share)
 
 
-def test_a_text_shorter_than_a_window_is_a_clear_error(tmp_path: Path, voice: Voice) -> None:
+def test_a_text_shorter_than_a_window_is_a_clear_error(tmp_path: Path, console: Console) -> None:
     path = tmp_path / "short.txt"
     path.write_text("太短了。", encoding="utf-8")
     with pytest.raises(DataError, match=r"shorter than one window: \d+ training tokens .*block_size=16"):
-        prepared(path, voice)
+        prepared(path, console)
 
 
 @given(st.text(max_size=300), st.integers(1, 50))
@@ -139,8 +141,8 @@ def test_tokens_of_pieces_are_tokens_of_the_whole(text: str, size: int) -> None:
     assert "".join(pieces) == text
 
 
-def test_openings_are_words_of_the_held_out_text_that_fit_the_window(novel: Path, voice: Voice) -> None:
-    done = prepared(novel, voice, val_fraction=0.2)
+def test_openings_are_words_of_the_held_out_text_that_fit_the_window(novel: Path, console: Console) -> None:
+    done = prepared(novel, console, val_fraction=0.2)
     held_out = text_of(done.shards.val, done.tokenizer)
     openings = done.openings(3, max_tokens=16)
     assert len(openings) == 3 and all(openings)
@@ -148,22 +150,22 @@ def test_openings_are_words_of_the_held_out_text_that_fit_the_window(novel: Path
     assert all(len(opening) <= 4 for opening in done.openings(3, max_tokens=4))
 
 
-def test_a_folder_of_nothing_usable_says_why(tmp_path: Path, voice: Voice) -> None:
+def test_a_folder_of_nothing_usable_says_why(tmp_path: Path, console: Console) -> None:
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "a.txt").write_bytes(b"\x00\x00")
     with pytest.raises(DataError, match="none of 1 documents could be used") as caught:
-        prepared(folder, voice)
-    assert "a.txt: not readable text: binary" in caught.value.mend
+        prepared(folder, console)
+    assert "a.txt: not readable text: binary" in caught.value.hint
 
 
 def test_a_second_time_nothing_is_made_again(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = prepared(novel, voice)
+    first = prepared(novel, console)
     for reader in ("prepare", "survey"):
         monkeypatch.setattr(f"yanmo.data.{reader}.read_documents", lambda *a, **k: pytest.fail("read again"))
-    again = prepared(novel, voice)
+    again = prepared(novel, console)
     assert again.shards.manifest == first.shards.manifest
 
 
@@ -218,15 +220,15 @@ def test_a_token_beyond_the_vocabulary_is_refused_where_it_is_read(
         row.at(np.array([[place, 3]]))
 
 
-def test_shards_of_another_tokenizer_are_refused(novel: Path, voice: Voice, tmp_path: Path) -> None:
-    done = prepared(novel, voice)
+def test_shards_of_another_tokenizer_are_refused(novel: Path, console: Console, tmp_path: Path) -> None:
+    done = prepared(novel, console)
     folder = next((tmp_path / "cache" / "shards").glob("*/manifest.json")).parent
     with pytest.raises(DataError, match="belong to tokenizer"):
         ShardSet(folder, done.shards.manifest["corpus"], "another")
 
 
 def test_with_a_vocabulary_documents_have_their_start_and_end_and_losses_are_counted(
-    tmp_path: Path, voice: Voice
+    tmp_path: Path, console: Console
 ) -> None:
     vocabulary = tmp_path / "vocab.txt"
     entries = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(invented_text(2000)) - set("\n山"))]
@@ -239,7 +241,7 @@ def test_with_a_vocabulary_documents_have_their_start_and_end_and_losses_are_cou
         path=str(vocabulary), newline_token="[SEP]", start_token="[MASK]", end_token="[CLS]"
     )
     corpus = CorpusConfig(path=(str(tmp_path / "texts"),))
-    done = prepare(corpus, wordpiece, DataConfig(val_fraction=0.3), 16, voice)
+    done = prepare(corpus, wordpiece, DataConfig(val_fraction=0.3), 16, console)
     for part in (done.shards.train, done.shards.val):
         ids = part.slice(0, len(part))
         assert {int(ids[start]) for start in part.starts} == {3}
@@ -252,15 +254,15 @@ def test_with_a_vocabulary_documents_have_their_start_and_end_and_losses_are_cou
     assert characters == 8 * 300
 
 
-def test_a_vocabulary_that_loses_nothing_of_a_text_is_not_lossy(tmp_path: Path, voice: Voice) -> None:
+def test_a_vocabulary_that_loses_nothing_of_a_text_is_not_lossy(tmp_path: Path, console: Console) -> None:
     text = invented_text(2000).replace("\n", "")
     (tmp_path / "x.txt").write_text(text, encoding="utf-8")
     (tmp_path / "vocab.txt").write_text("\n".join(["[UNK]", "[SEP]", *sorted(set(text))]), encoding="utf-8")
     corpus, vocabulary = CorpusConfig(path=(str(tmp_path / "x.txt"),)), TokenizerConfig(path="vocab.txt")
-    assert not prepare(corpus, vocabulary, DataConfig(), 16, voice).is_lossy
+    assert not prepare(corpus, vocabulary, DataConfig(), 16, console).is_lossy
 
 
-def test_a_mix_is_read_as_often_as_its_rows_say(tmp_path: Path, voice: Voice) -> None:
+def test_a_mix_is_read_as_often_as_its_rows_say(tmp_path: Path, console: Console) -> None:
     stories = [f"第{n}篇：" + invented_text(60 + n, seed=n) for n in range(40)]
     rows = [
         json.dumps({"text": text, "yanmo_repeat": 1 + n % 3}, ensure_ascii=False)
@@ -268,7 +270,7 @@ def test_a_mix_is_read_as_often_as_its_rows_say(tmp_path: Path, voice: Voice) ->
     ]
     path = tmp_path / "mix.jsonl"
     path.write_text("\n".join(rows), encoding="utf-8")
-    done = prepared(path, voice, val_fraction=0.1)
+    done = prepared(path, console, val_fraction=0.1)
     train, val = text_of(done.shards.train, done.tokenizer), text_of(done.shards.val, done.tokenizer)
     held_out = [text for text in stories if text in val]
     assert held_out and all(val.count(text) == 1 for text in held_out)

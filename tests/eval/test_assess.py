@@ -14,7 +14,7 @@ from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import Progress as Progressed
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer
 from yanmo.cli.app import summary
-from yanmo.core.console import Progress, Voice
+from yanmo.core.console import Console, Progress
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.eval.assess import assess
 from yanmo.eval.loss import TOKENS_AT_ONCE
@@ -30,9 +30,9 @@ def run(trained: Trained) -> Path:
 
 
 @torch.no_grad()
-def test_with_stride_one_every_token_has_a_full_window(run: Path, voice: Voice) -> None:
+def test_with_stride_one_every_token_has_a_full_window(run: Path, console: Console) -> None:
     Path("other.txt").write_text(invented_text(80, seed=5), encoding="utf-8")
-    found = assess(run, ("other.txt",), 1, voice)
+    found = assess(run, ("other.txt",), 1, console)
     model, tokenizer = load_model_and_tokenizer(find_model_folder(run))
     model.eval()
     ids = [
@@ -50,38 +50,40 @@ def test_with_stride_one_every_token_has_a_full_window(run: Path, voice: Voice) 
     assert not found.lossy
 
 
-def test_more_context_does_not_hurt_a_trained_model_and_lines_stand_beside(run: Path, voice: Voice) -> None:
-    held_out = assess(run, (), None, voice)
+def test_more_context_does_not_hurt_a_trained_model_and_lines_stand_beside(
+    run: Path, console: Console
+) -> None:
+    held_out = assess(run, (), None, console)
     assert held_out.stride == 8
     assert held_out.reference is not None
     assert held_out.reference.uniform > held_out.reference.unigram > held_out.reference.bigram
     assert "the held-out part of" in held_out.text
     assert any("bigram" in line for line in held_out.lines())
-    last = assess(None, (), 16, voice)  # the newest run
+    last = assess(None, (), 16, console)  # the newest run
     assert last.evaluation.loss == pytest.approx(held_out.evaluation.loss, abs=0.1)
     assert last.as_json()["bits_per_char"] == last.evaluation.bits_per_char
 
 
-def test_its_own_training_text_is_named_as_such(run: Path, novel: Path, voice: Voice) -> None:
-    found = assess(run, (str(novel),), None, voice)
+def test_its_own_training_text_is_named_as_such(run: Path, novel: Path, console: Console) -> None:
+    found = assess(run, (str(novel),), None, console)
     assert found.trained_on_it
     assert "was trained on this text" in found.lines()[-1]
 
 
-def test_a_folder_that_is_no_run_needs_a_text_and_has_no_lines(run: Path, voice: Voice) -> None:
+def test_a_folder_that_is_no_run_needs_a_text_and_has_no_lines(run: Path, console: Console) -> None:
     shutil.copytree(find_model_folder(run), "plain")
     with pytest.raises(ConfigError, match="no text is named"):
-        assess(Path("plain"), (), None, voice)
+        assess(Path("plain"), (), None, console)
     Path("other.txt").write_text(invented_text(200, seed=5), encoding="utf-8")
-    found = assess(Path("plain"), ("other.txt",), None, voice)
+    found = assess(Path("plain"), ("other.txt",), None, console)
     assert found.reference is None
     assert "not at hand" in found.lines()[4]
 
 
-def test_a_run_whose_text_is_gone_measures_others(run: Path, novel: Path, voice: Voice) -> None:
+def test_a_run_whose_text_is_gone_measures_others(run: Path, novel: Path, console: Console) -> None:
     Path("other.txt").write_text(invented_text(200, seed=5), encoding="utf-8")
     novel.unlink()
-    assert assess(run, ("other.txt",), None, voice).reference is None
+    assert assess(run, ("other.txt",), None, console).reference is None
 
 
 @pytest.mark.parametrize(("stride", "windows"), [(None, 20), (5, 30), (16, 11), (1, 146)])
@@ -97,7 +99,7 @@ def test_progress_counts_every_window_and_the_stride_is_said(
 
     monkeypatch.setattr(Progress, "advance", advance)
     monkeypatch.setattr("yanmo.eval.assess.prepare", raises_no_text)
-    found = assess(run, ("other.txt",), stride, Voice(shown))
+    found = assess(run, ("other.txt",), stride, Console(shown))
     assert sum(seen) == windows and len(seen) == -(-windows // (TOKENS_AT_ONCE["cpu"] // 16))
     assert "measuring" in shown.getvalue() and "left" in shown.getvalue()
     assert f"windows of 16 tokens, a new one every {stride or 8}" in found.lines()[3]
@@ -108,20 +110,20 @@ def raises_no_text(*_: object) -> None:
 
 
 def test_how_many_windows_are_measured_together_does_not_matter(
-    run: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    run: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("other.txt").write_text(invented_text(500, seed=5), encoding="utf-8")
-    found = [assess(run, ("other.txt",), None, voice)]
+    found = [assess(run, ("other.txt",), None, console)]
     for tokens in (1, 48, 1 << 20):
         monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", tokens)
-        found.append(assess(run, ("other.txt",), None, voice))
+        found.append(assess(run, ("other.txt",), None, console))
     assert [one.evaluation.loss for one in found] == pytest.approx([found[0].evaluation.loss] * 4, rel=1e-6)
 
 
 def test_a_model_that_counting_beats_is_told_apart_in_evaluate_and_after_training(
-    run: Path, voice: Voice
+    run: Path, console: Console
 ) -> None:
-    found = assess(run, (), None, voice)
+    found = assess(run, (), None, console)
     assert found.reference is not None
     beaten = replace(found, evaluation=replace(found.evaluation, bits_per_char=found.reference.bigram + 0.1))
     better = replace(found, evaluation=replace(found.evaluation, bits_per_char=found.reference.bigram - 0.1))
@@ -132,10 +134,10 @@ def test_a_model_that_counting_beats_is_told_apart_in_evaluate_and_after_trainin
         assert ("expect counting" in summary(Result(run, progress, 9, found.reference, ()))) == is_said
 
 
-def test_mistakes_are_said(run: Path, voice: Voice) -> None:
+def test_mistakes_are_said(run: Path, console: Console) -> None:
     with pytest.raises(ConfigError, match="--stride 17 is larger than the model's window of 16"):
-        assess(run, (), 17, voice)
+        assess(run, (), 17, console)
     with pytest.raises(DataError, match="no such file"):
-        assess(run, ("nowhere.txt",), None, voice)
+        assess(run, ("nowhere.txt",), None, console)
     with pytest.raises(ConfigError, match="no run or model folder"):
-        assess(Path("nowhere"), (), None, voice)
+        assess(Path("nowhere"), (), None, console)

@@ -27,7 +27,7 @@ from yanmo.generate.text import (
     write_pieces,
     write_samples,
 )
-from yanmo.model.cache import Cache
+from yanmo.model.cache import KVCache
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
@@ -158,12 +158,12 @@ def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged(
     model, sizes = lively_model(), []
     config = SampleConfig(temperature=1, top_p=1, max_new_tokens=20, num_samples=40)
 
-    class Counting(Cache):
+    class Counting(KVCache):
         def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
             sizes.append(batch_size)
             super().__init__(config, batch_size, like)
 
-    monkeypatch.setattr(module, "Cache", Counting)
+    monkeypatch.setattr(module, "KVCache", Counting)
     monkeypatch.setattr(module, "CACHE_BYTES", 32 * 2 * 2 * 16 * 16 * 4)  # 32 rows of lively_model
     forty = write_samples(model, ENDLESS, ["江湖", "夜"], config)
     assert sizes == [32, 32, 16]
@@ -179,7 +179,7 @@ def test_the_memory_of_a_bfloat16_model_counts_the_float32_it_looks_back_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = lively_model()
-    cache = Cache(model.config, 1, like=model.bfloat16().tokens.weight)
+    cache = KVCache(model.config, 1, like=model.bfloat16().tokens.weight)
     monkeypatch.setattr(module, "CACHE_BYTES", 5 * (cache.keys.nbytes + cache.values.nbytes))
     assert module.rows_together(model) == 5
 
@@ -220,7 +220,7 @@ class Scripted(GPT):
     def head(self, x: Tensor) -> Tensor:
         return x
 
-    def stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def stream(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         assert cache is not None
         logits = torch.full((*ids.shape, self.config.vocab_size), -20.0)
         for row, token in enumerate(ids[:, -1].tolist()):
@@ -619,7 +619,7 @@ def test_mistakes_in_writing_are_answered_with_exit_2(folder: Path, arguments: l
     Path("latin.txt").write_bytes("Voilà, déjà vu: ça été".encode("latin-1"))
     code, out, err = answer("generate", str(folder), *arguments)
     assert code == 2, err
-    assert said in err and "mend:" in err and "Traceback" not in err
+    assert said in err and "hint:" in err and "Traceback" not in err
     assert out == ""
 
 

@@ -4,15 +4,15 @@ from torch import Tensor
 
 from yanmo.core.errors import ConfigError
 from yanmo.generate.sampling import (
-    Past,
-    Rules,
-    bar,
+    TokenConstraints,
+    TokenHistory,
+    apply_logits_processors,
     describe_sampler,
     keep_min_p,
     keep_top_k,
     keep_top_p,
+    mask_tokens,
     penalise_repeats,
-    process,
     sample,
 )
 from yanmo.settings.schema import SampleConfig
@@ -38,8 +38,12 @@ def histories(rows: int, length: int, vocabulary: int, seed: int) -> Tensor:
     return torch.randint(vocabulary, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def with_rules(logits: Tensor, ids: Tensor, config: SampleConfig, rules: Rules, window: int = 99) -> Tensor:
-    return process(logits, [Past(row, config.no_repeat_ngram) for row in ids.tolist()], config, rules, window)
+def with_rules(
+    logits: Tensor, ids: Tensor, config: SampleConfig, rules: TokenConstraints, window: int = 99
+) -> Tensor:
+    return apply_logits_processors(
+        logits, [TokenHistory(row, config.no_repeat_ngram) for row in ids.tolist()], config, rules, window
+    )
 
 
 # -- the same as transformers -------------------------------------------------------------------
@@ -53,7 +57,7 @@ def test_the_repetition_penalty_is_that_of_transformers(penalty: float) -> None:
     expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
     assert torch.equal(penalise_repeats(logits, ids.tolist(), penalty), expected)
     config = PLAIN.model_copy(update={"repetition_penalty": penalty})
-    assert torch.equal(with_rules(logits, ids, config, Rules(0)), expected)
+    assert torch.equal(with_rules(logits, ids, config, TokenConstraints(0)), expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -64,7 +68,7 @@ def test_no_repeat_ngram_is_that_of_transformers(n: int) -> None:
     for length in (1, 2, 4, 40):
         logits, ids = random_logits(8, 6), histories(8, length, 3, seed=length)
         expected = NoRepeatNGramLogitsProcessor(n)(ids, logits)
-        assert torch.equal(with_rules(logits, ids, config, Rules(0)), expected)
+        assert torch.equal(with_rules(logits, ids, config, TokenConstraints(0)), expected)
         barred += int(expected.isneginf().sum())
     assert barred > 0
 
@@ -73,7 +77,7 @@ def test_banned_texts_are_those_of_transformers() -> None:
     from transformers import NoBadWordsLogitsProcessor
 
     words = [[3], [1, 2], [0, 1], [2, 2, 0], [1, 1, 1, 1, 1]]
-    rules = Rules(0, never=(3,), banned=tuple(tuple(word) for word in words[1:]))
+    rules = TokenConstraints(0, never=(3,), banned=tuple(tuple(word) for word in words[1:]))
     for length in (1, 2, 9):
         logits, ids = random_logits(20, 5), histories(20, length, 3, seed=length)
         expected = NoBadWordsLogitsProcessor(words)(ids, logits)
@@ -144,21 +148,23 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
 
 def test_the_penalty_looks_back_one_window_and_no_further() -> None:
     logits, ids = random_logits(1), torch.tensor([[5, 6, 7, 7]])
-    changed = with_rules(logits, ids, SampleConfig(repetition_penalty=2), Rules(0), window=3) != logits
+    changed = (
+        with_rules(logits, ids, SampleConfig(repetition_penalty=2), TokenConstraints(0), window=3) != logits
+    )
     assert changed.nonzero()[:, 1].tolist() == [6, 7]
 
 
 def test_where_everything_is_barred_the_likeliest_stays() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 2.0, 3.0]])
-    kept = bar(logits, [{0, 1, 2}, {2}])
+    kept = mask_tokens(logits, [{0, 1, 2}, {2}])
     assert kept.isfinite().tolist() == [[False, True, False], [True, True, False]]
     config = PLAIN.model_copy(update={"no_repeat_ngram": 1})
-    left = with_rules(logits[:1], torch.tensor([[0, 1, 2]]), config, Rules(0, never=(1,)))
+    left = with_rules(logits[:1], torch.tensor([[0, 1, 2]]), config, TokenConstraints(0, never=(1,)))
     assert left.isfinite().tolist() == [[False, False, True]]  # what may never be written, still is not
 
 
 def test_the_past_counts_as_it_grows() -> None:
-    past = Past([1, 2, 3], n=2)
+    past = TokenHistory([1, 2, 3], n=2)
     assert past.repeats() == ()
     past.push(1)
     assert past.repeats() == {2}
@@ -171,7 +177,7 @@ def test_the_past_counts_as_it_grows() -> None:
 def test_extreme_settings_still_choose_a_token(temperature: float) -> None:
     logits = torch.tensor([[5.0, -5.0, 0.0, 5.5]])
     config = SampleConfig(temperature=temperature, repetition_penalty=1000, no_repeat_ngram=10**9)
-    rules = Rules(0, never=(0,))
+    rules = TokenConstraints(0, never=(0,))
     token = sample(with_rules(logits, torch.tensor([[1, 2]]), config, rules), config, generators(1))[0]
     assert token == 3 if temperature < 1 else token in (1, 2, 3)
 
@@ -182,12 +188,12 @@ def test_rules_come_from_the_tokenizer_and_the_banned_texts() -> None:
 
     characters = "江湖夜雨"
     tokenizer = Suppressing(characters)
-    rules = Rules.of(tokenizer, SampleConfig(banned=("江", "夜雨", "灯")))
+    rules = TokenConstraints.of(tokenizer, SampleConfig(banned=("江", "夜雨", "灯")))
     lamp = tokenizer.encode("灯").tolist()
     assert len(lamp) == 3  # bytes
-    assert rules == Rules(0, never=(7, 8, 257), banned=((259, 260), tuple(lamp)))
+    assert rules == TokenConstraints(0, never=(7, 8, 257), banned=((259, 260), tuple(lamp)))
     with pytest.raises(ConfigError, match="a banned text holds half a character"):
-        Rules.of(tokenizer, SampleConfig(banned=("\udc80",)))
+        TokenConstraints.of(tokenizer, SampleConfig(banned=("\udc80",)))
 
 
 def test_the_sampler_is_described_with_everything_that_acts() -> None:

@@ -22,7 +22,7 @@ from tests.makers.models import (
     vocab_txt,
 )
 from yanmo.checkpoint.folder import load_model_and_tokenizer
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError
 from yanmo.hub.exports.exporter import export
 from yanmo.hub.exports.verify import has_llama
@@ -49,7 +49,7 @@ GOES = [(target, *shape) for target in TARGETS for shape in SHAPES if target != 
 
 @pytest.mark.parametrize(("source", "family", "vocabulary"), CAME)
 def test_each_source_is_taken_over(
-    source: str, family: str, vocabulary: str, tmp_path: Path, voice: Voice
+    source: str, family: str, vocabulary: str, tmp_path: Path, console: Console
 ) -> None:
     tokenizer = TOKENIZERS[vocabulary]()
     config = TokenizerConfig()
@@ -68,7 +68,7 @@ def test_each_source_is_taken_over(
             path.mkdir()
             tokenizer.save(path, 48)
         config = TokenizerConfig(path=str(path))
-    found = import_(str(place), Path("taken"), config, voice)
+    found = import_(str(place), Path("taken"), config, console)
     assert found.proof is not None and found.proof.against.startswith("transformers")
     ours, again = load_model_and_tokenizer(Path("taken"))
     text = "他说：我们走"
@@ -78,12 +78,12 @@ def test_each_source_is_taken_over(
         torch.testing.assert_close(ours.eval()(ids), model(ids), atol=1e-6, rtol=0)
 
 
-def test_what_is_taken_over_is_what_a_run_writes(tmp_path: Path, voice: Voice) -> None:
+def test_what_is_taken_over_is_what_a_run_writes(tmp_path: Path, console: Console) -> None:
     """So whatever leaves from a run leaves from an import as well: sources times targets."""
     tokenizer = TOKENIZERS["char"]()
     model = drawn(small("modern", tokenizer))
     source = our_folder(tmp_path / "ours", model, tokenizer)
-    import_(str(source), Path("taken"), TokenizerConfig(), voice)
+    import_(str(source), Path("taken"), TokenizerConfig(), console)
     for file in sorted(source.iterdir()):
         assert file.read_bytes() == (Path("taken") / file.name).read_bytes(), file.name
     assert {f.name for f in Path("taken").iterdir()} == {f.name for f in source.iterdir()} | {"MANIFEST.json"}
@@ -91,32 +91,32 @@ def test_what_is_taken_over_is_what_a_run_writes(tmp_path: Path, voice: Voice) -
 
 @pytest.mark.parametrize(("target", "family", "vocabulary"), GOES)
 def test_each_target_opens_it(
-    target: str, family: str, vocabulary: str, tmp_path: Path, voice: Voice
+    target: str, family: str, vocabulary: str, tmp_path: Path, console: Console
 ) -> None:
     tokenizer = TOKENIZERS[vocabulary]()
     size = 72 if target == "onnx" else 48
     source = our_folder(tmp_path / "ours", drawn(small(family, tokenizer, block_size=size)), tokenizer)
     reason, precision = not_to(target, family, vocabulary), "f32" if target == "gguf" else None
     if reason is None:
-        found = export(source, target, None, precision, True, voice)  # type: ignore[arg-type]
+        found = export(source, target, None, precision, True, console)  # type: ignore[arg-type]
         assert found.verdict is not None and not found.verdict.failed
         assert target != "onnx" or found.verdict.numbers["written"] == 64
     else:
         with pytest.raises(ConfigError, match=reason):
-            export(source, target, None, precision, True, voice)  # type: ignore[arg-type]
+            export(source, target, None, precision, True, console)  # type: ignore[arg-type]
 
 
 @pytest.mark.interop
 @pytest.mark.parametrize("vocabulary", [v for v in VOCABULARIES if not_to("gguf", "gpt2", v) is None])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_llama_cpp_reads_and_writes_the_same(
-    family: str, vocabulary: str, tmp_path: Path, voice: Voice
+    family: str, vocabulary: str, tmp_path: Path, console: Console
 ) -> None:
     assert has_llama(), "make test-interop builds it"
     tokenizer = TOKENIZERS[vocabulary]()
     config = small(family, tokenizer, block_size=256, n_embd=64)
     source = our_folder(tmp_path / "ours", drawn(config), tokenizer)
-    found = export(source, "gguf", None, "f32", True, voice)
+    found = export(source, "gguf", None, "f32", True, console)
     assert found.verdict is not None and found.verdict.by.startswith("llama.cpp")
     assert found.verdict.numbers["written"] == 200
     assert found.verdict.numbers["agreement"] == 1.0

@@ -9,7 +9,7 @@ import torch
 from tests.makers.models import TOKENIZERS, drawn, our_folder, small
 from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import write_model
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.hub.exports.exporter import export
 from yanmo.tokenizer.train import learn_bpe, special_tokens
 
@@ -60,13 +60,13 @@ def test_what_pads_is_no_token_of_any_text_and_does_not_end_one(kind: str, tmp_p
 
 @pytest.mark.parametrize("template", [None, CHATML], ids=["set later", "in the folder"])
 def test_the_markup_of_a_dialogue_is_read_as_tokens(
-    template: str | None, tmp_path: Path, voice: Voice
+    template: str | None, tmp_path: Path, console: Console
 ) -> None:
     tokenizer = learn_bpe([invented_text(4000)], 600, special_tokens(chat=True, reserved=1))
     model = drawn(small("modern", tokenizer))
     (tmp_path / "m").mkdir()
     write_model(tmp_path / "m", model.config, model.state_dict(), tokenizer, template)
-    out = export(tmp_path / "m", "hf", tmp_path / "out", None, True, voice).path
+    out = export(tmp_path / "m", "hf", tmp_path / "out", None, True, console).path
     for folder in (tmp_path / "m", out):
         _, cutter = opened(folder)
         cutter.chat_template = cutter.chat_template or CHATML

@@ -48,10 +48,10 @@ from yanmo.checkpoint.folder import (
 from yanmo.checkpoint.horizon import Plan, PlanRecord
 from yanmo.cli.app import read_prompts
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import prepare
-from yanmo.eval.baselines import reference_lines
+from yanmo.eval.baselines import baselines_of
 from yanmo.generate.chat import Chat, converse
 from yanmo.generate.engine import generate
 from yanmo.generate.text import listed_samples
@@ -82,7 +82,7 @@ TEXT = (
     "第一章 夜雨\n江湖夜雨十年灯，桃李春风一杯酒。\r\n他说：“走罢。”the inn, 42 li.\n\n第二章 春风\n不见。\n"
     * 3
 )
-VOICE = Voice(io.StringIO())
+VOICE = Console(io.StringIO())
 
 
 def one(name: str, data: bytes | str) -> Callable[[], Files]:
@@ -532,7 +532,7 @@ def shard_files() -> Files:
 
 def open_shards(folder: Path) -> object:
     done = prepare(CorpusConfig(path=(str(folder),)), TokenizerConfig(), DataConfig(), WINDOW, VOICE)
-    return reference_lines(done.shards, done.tokenizer.vocab_size, done.tokenizer.end_of_text)
+    return baselines_of(done.shards, done.tokenizer.vocab_size, done.tokenizer.end_of_text)
 
 
 METRICS = "".join(

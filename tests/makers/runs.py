@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from yanmo.checkpoint.folder import newest_first
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.train import oom, trainer
@@ -47,7 +47,7 @@ class Trained:
         kept = self._store / str([*self._results, more].index(more))
         if more not in self._results:
             assert (oom.training_step, trainer.evaluate) == self._whole, "nothing may be patched yet"
-            found = train(tiny_recipe("novel.txt", more=more), kept, Voice(io.StringIO()))
+            found = train(tiny_recipe("novel.txt", more=more), kept, Console(io.StringIO()))
             self._results[more] = found
         shutil.copytree(kept, folder, symlinks=True)
         return replace(self._results[more], folder=Path(folder))

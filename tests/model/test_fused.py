@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from yanmo.model import fused
 from yanmo.model.fused import (
+    apply_rope,
     causal_attention,
     dropout,
     linear,
     linear_cross_entropy,
     rms_norm,
-    rotate,
 )
 
 
@@ -74,7 +74,7 @@ def test_attention_drops_weights_and_the_gradient_knows_which(dtype: torch.dtype
     noise = [fused.random_shorts(torch.Size((4, e - s, e))) >= fused._limit(p) for s, e in fused._blocks(T)]
     keep = torch.zeros(4, T, T)
     for (start, end), block in zip(fused._blocks(T), noise, strict=True):
-        keep[:, start:end, :end] = block * fused._growth(p)
+        keep[:, start:end, :end] = block * fused._dropout_scale(p)
 
     def ours(*qkv: Tensor) -> Tensor:
         torch.manual_seed(7)
@@ -281,7 +281,7 @@ def test_a_rotation_turns_pairs_and_its_gradient_turns_back() -> None:
         a, b = x.chunk(2, -1)
         return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
-    found = gradient_of(lambda x: rotate(x, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), x)
+    found = gradient_of(lambda x: apply_rope(x, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), x)
     torch.testing.assert_close(found, gradient_of(formula, x))
     torch.testing.assert_close(found[0].norm(dim=-1), x.norm(dim=-1))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yanmo.model.cache import Cache
+from yanmo.model.cache import KVCache
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.settings.schema import ModelConfig
@@ -79,7 +79,7 @@ def test_future_tokens_cannot_change_past_logits(kind: str, config: GPTConfig) -
 @pytest.mark.parametrize("cuts", [[12], [1] * 12, [5, 7], [3, 1, 4, 4]])
 def test_cached_equals_uncached(kind: str, cuts: list[int], config: GPTConfig) -> None:
     model, ids = small_model(kind, config), torch.randint(50, (3, 12))
-    cache, parts = Cache(config, 3, like=model.tokens.weight), []
+    cache, parts = KVCache(config, 3, like=model.tokens.weight), []
     with torch.no_grad():
         for piece in ids.split(cuts, dim=1):
             parts.append(model(piece, cache))
@@ -94,10 +94,10 @@ def test_rows_of_different_lengths_are_those_rows_alone(
     kind: str, steps: list[int], config: GPTConfig
 ) -> None:
     model, ids, starts = small_model(kind, config), torch.randint(50, (3, 12)), [4, 1, 6]
-    cache, rows = Cache(config, 3, like=model.tokens.weight), torch.arange(3)[:, None]
+    cache, rows = KVCache(config, 3, like=model.tokens.weight), torch.arange(3)[:, None]
     with torch.no_grad():
         for row, start in enumerate(starts):
-            part = cache.part(row, row + 1)
+            part = cache.rows(row, row + 1)
             model(ids[row : row + 1, :start], part)
             cache.lengths[row : row + 1] = part.lengths
         whole, places = model(ids), torch.tensor(starts)[:, None]
@@ -116,11 +116,11 @@ def test_bfloat16_looks_back_in_float32_on_a_cpu(config: GPTConfig) -> None:
     model = small_model("sdpa", config)
     model.load_state_dict(exact.state_dict())
     model.bfloat16()
-    cache, rows = Cache(config, 2, like=model.tokens.weight), torch.arange(2)[:, None]
+    cache, rows = KVCache(config, 2, like=model.tokens.weight), torch.arange(2)[:, None]
     assert cache.keys.dtype == cache.values.dtype == torch.float32
     with torch.no_grad():
         for row, start in enumerate(starts):
-            part = cache.part(row, row + 1)
+            part = cache.rows(row, row + 1)
             model(ids[row : row + 1, :start], part)
             cache.lengths[row : row + 1] = part.lengths
         at = torch.tensor(starts)[:, None]
@@ -131,11 +131,11 @@ def test_bfloat16_looks_back_in_float32_on_a_cpu(config: GPTConfig) -> None:
 
 def test_a_cache_gives_rows_to_others_and_drops_some() -> None:
     model, ids = small_model(), torch.randint(50, (4, 5))
-    cache = Cache(SMALL, 4, like=model.tokens.weight)
+    cache = KVCache(SMALL, 4, like=model.tokens.weight)
     with torch.no_grad():
         whole = model(ids)
         model(ids[:, :4], cache)
-        cache.keep([1, 3])
+        cache.select_rows([1, 3])
         cache.copy_row(1, 0)
         again = model(ids[[3, 3], 4:], cache)
     assert cache.keys.size(1) == len(cache.lengths) == 2
@@ -151,7 +151,7 @@ def test_rows_of_one_length_need_no_mask(monkeypatch: pytest.MonkeyPatch) -> Non
         return fused(q, k, v, mask, *rest, **more)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
-    model, cache = small_model(), Cache(SMALL, 2, like=torch.zeros(1))
+    model, cache = small_model(), KVCache(SMALL, 2, like=torch.zeros(1))
     with torch.no_grad():
         for ids in torch.randint(50, (2, 5)).split([3, 1, 1], dim=1):
             model(ids, cache)
@@ -164,13 +164,13 @@ def test_rows_of_one_length_need_no_mask(monkeypatch: pytest.MonkeyPatch) -> Non
 @FAMILIES
 @pytest.mark.parametrize("separator", [None, 7])
 def test_both_kinds_of_attention_agree_and_so_do_their_gradients(
-    config: GPTConfig, separator: int | None
+    config: GPTConfig, document_separator: int | None
 ) -> None:
     ids, gradients, losses = torch.randint(50, (2, 12)), [], []
     ids[:, 5] = 7
     for kind in KINDS:
         model = small_model(kind, config)
-        model.separator = separator
+        model.document_separator = document_separator
         loss = model.loss(ids, ids)
         loss.backward()
         losses.append(loss.detach())
@@ -187,7 +187,7 @@ def test_with_a_separator_a_document_does_not_see_the_one_before(kind: str, conf
     changed = ids.clone()
     changed[0, :4] = changed[0, :4] % 49 + 1
     assert not torch.allclose(model(ids)[0, 5:], model(changed)[0, 5:], atol=1e-4)
-    model.separator = 0
+    model.document_separator = 0
     torch.testing.assert_close(model(ids)[0, 5:], model(changed)[0, 5:])
     assert not torch.allclose(model(ids)[0, 4], model(changed)[0, 4], atol=1e-4)  # its end belongs to it
 

@@ -9,7 +9,14 @@ from torch.nn import functional as F
 
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.moe import BIAS_STEP, Experts, MixtureOfExperts, balance, forget_loads, routers_of
+from yanmo.model.moe import (
+    BIAS_STEP,
+    Experts,
+    MixtureOfExperts,
+    reset_expert_load,
+    routers_of,
+    update_router_bias,
+)
 
 CONFIG = GPTConfig(
     50, 3, 2, 16, 12, family="moe", n_expert=6, n_expert_active=2, n_expert_shared=2, expert_inner=8,
@@ -100,7 +107,7 @@ def test_the_busy_become_less_likely_and_the_idle_more() -> None:
     assert len(routers_of(model)) == 2
     for tensor, load in zip(routers_of(model), ([6, 0, 3, 3, 3, 3], [3.0] * 6), strict=True):
         tensor.load.copy_(torch.tensor(load))
-    loads = balance(model, lambda loads: loads)
+    loads = update_router_bias(model, lambda loads: loads)
     assert loads is not None
     assert loads.tolist() == [[6, 0, 3, 3, 3, 3], [3] * 6]
     assert torch.equal(router.bias, BIAS_STEP * torch.tensor([-1.0, 1, 0, 0, 0, 0]))
@@ -113,12 +120,15 @@ def test_loads_are_counted_in_training_only_and_forgotten_before_a_step() -> Non
     for training, expected in ((False, 0), (True, 48), (True, 96)):
         model.train(training)(ids)
         assert [float(router.load.sum()) for router in routers_of(model)] == [expected] * 2
-    forget_loads(model)
+    reset_expert_load(model)
     assert float(routers_of(model)[0].load.sum()) == 0
 
 
 def test_a_model_without_experts_has_nothing_to_balance() -> None:
-    assert balance(GPT(replace(CONFIG, family="modern", n_dense_layer=3)), lambda loads: loads) is None
+    assert (
+        update_router_bias(GPT(replace(CONFIG, family="modern", n_dense_layer=3)), lambda loads: loads)
+        is None
+    )
 
 
 def test_the_count_of_tokens_is_not_part_of_the_model() -> None:

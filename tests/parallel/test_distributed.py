@@ -21,7 +21,7 @@ from tests.makers.ranks import FOREVER, last_step, loss_values, run, start, star
 from tests.makers.runs import TINY
 from yanmo.core.errors import ConfigError, DeviceError, LostError
 from yanmo.core.workers import LAUNCHER, follow_launcher
-from yanmo.parallel.distributed import Meeting, find_world, split_devices
+from yanmo.parallel.distributed import Rendezvous, find_world, split_devices
 from yanmo.parallel.launch import first_cause
 from yanmo.train.metrics import read_metrics
 
@@ -233,10 +233,10 @@ def test_the_peers_of_a_rank_that_is_killed_say_one_sentence(novel: Path) -> Non
 def test_what_torch_says_of_a_lost_connection_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer\nframe #1: …"
     for error in (RuntimeError(closed), torch.distributed.DistNetworkError("x\nframe #0: …")):
-        with pytest.raises(LostError) as caught, Meeting():
+        with pytest.raises(LostError) as caught, Rendezvous():
             raise error
         assert str(caught.value).count("\n") == 2
-    with pytest.raises(RuntimeError, match="of another kind"), Meeting():
+    with pytest.raises(RuntimeError, match="of another kind"), Rendezvous():
         raise RuntimeError("of another kind")
 
 

@@ -50,12 +50,12 @@ def test_the_recipe_sets_threads_route_and_determinism(monkeypatch: pytest.Monke
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     try:
-        machine.make_ready(TrainConfig(threads=1, matmul="onednn", compile=True))
+        machine.configure_torch(TrainConfig(threads=1, matmul="onednn", compile=True))
         assert torch.get_num_threads() == 1
         assert torch.get_float32_matmul_precision() == "medium"
         assert torch.are_deterministic_algorithms_enabled()
     finally:
-        machine.make_ready(TrainConfig(threads=threads))
+        machine.configure_torch(TrainConfig(threads=threads))
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -67,15 +67,15 @@ def test_a_gpu_can_be_deterministic_and_new_memory_is_not_filled(
     """cuBLAS refuses to be deterministic without the variable; torch would write NaN into every ``empty``."""
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: True)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    machine.make_ready(TrainConfig(device="cuda", **how))  # type: ignore[arg-type]
+    machine.configure_torch(TrainConfig(device="cuda", **how))  # type: ignore[arg-type]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert torch.are_deterministic_algorithms_enabled() == bool(how)
     torch.ones(1000)
     assert not torch.empty(1000).isnan().all()
-    machine.make_ready(TrainConfig(device="cuda"))
+    machine.configure_torch(TrainConfig(device="cuda"))
 
 
 def test_a_gpus_float32_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: True)
     monkeypatch.setattr(machine, "use_matmul", pytest.fail)
-    machine.make_ready(TrainConfig(device="cuda"))
+    machine.configure_torch(TrainConfig(device="cuda"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.corpora import write_corpus
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.data.survey import learn_tokenizer
 from yanmo.settings.schema import CorpusConfig, TokenizerConfig
 
@@ -16,9 +16,9 @@ def texts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def vocabulary(texts: Path, voice: Voice) -> Path:
+def vocabulary(texts: Path, console: Console) -> Path:
     learned = learn_tokenizer(
-        CorpusConfig(path=(str(texts),)), TokenizerConfig(kind="bpe", vocab_size=600), voice
+        CorpusConfig(path=(str(texts),)), TokenizerConfig(kind="bpe", vocab_size=600), console
     )
     Path("tok").mkdir()
     learned.save(Path("tok"), 1 << 30)

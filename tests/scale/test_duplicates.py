@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.makers.corpora import write_corpus
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.storage import read_json
 from yanmo.data.shards import ShardSet
 from yanmo.data.split import plan_split
@@ -58,12 +58,12 @@ def planned(texts: Path, vocabulary: Path, tasks: int, *asked: str) -> Plan:
     ids=" ".join,
 )
 def test_the_corpus_is_that_of_one_machine_whatever_is_asked(
-    texts: Path, vocabulary: Path, voice: Voice, asked: tuple[str, ...]
+    texts: Path, vocabulary: Path, console: Console, asked: tuple[str, ...]
 ) -> None:
     Path("passage.txt").write_text(passage_of(texts), encoding="utf-8")
     plan = planned(texts, vocabulary, 3, *asked)
     run_here(plan)
-    alone = run(load_cleaning(asked, [str(texts)]), Path("one.jsonl"), voice, dedup=True, workers=1)
+    alone = run(load_cleaning(asked, [str(texts)]), Path("one.jsonl"), console, dedup=True, workers=1)
     parts = sorted(plan.corpus.glob("*.jsonl"))
     assert b"".join(part.read_bytes() for part in parts) == Path("one.jsonl").read_bytes()
     together = read_json(Path("plan/corpus.manifest.json"))
@@ -98,18 +98,18 @@ def test_texts_that_must_stay_out_are_found_from_any_folder(
 
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_the_first_of_near_copies_stays_in_any_corpus(
-    tmp_path: Path, vocabulary: Path, voice: Voice, seed: int
+    tmp_path: Path, vocabulary: Path, console: Console, seed: int
 ) -> None:
     folder = write_corpus(tmp_path / f"texts{seed}", seed, count=200)
     plan = planned(folder, vocabulary, 2 + seed)
     run_here(plan)
-    run(load_cleaning((), [str(folder)]), Path("one.jsonl"), voice, dedup=True, workers=1)
+    run(load_cleaning((), [str(folder)]), Path("one.jsonl"), console, dedup=True, workers=1)
     together = b"".join(part.read_bytes() for part in sorted(plan.corpus.glob("*.jsonl")))
     assert together == Path("one.jsonl").read_bytes()
 
 
 def test_shards_are_those_of_one_machine_however_the_files_are_cut(
-    texts: Path, vocabulary: Path, voice: Voice
+    texts: Path, vocabulary: Path, console: Console
 ) -> None:
     plan = planned(texts, vocabulary, 4)
     run_here(plan)

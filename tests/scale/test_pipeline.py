@@ -13,7 +13,7 @@ import pytest
 
 from tests.makers.console import here
 from tests.makers.runs import TINY
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import DataError
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import ShardSet
@@ -46,11 +46,11 @@ def kill_when(process: subprocess.Popen[bytes], there: Path) -> None:
     process.wait()
 
 
-def same_as_alone(corpus: Path, voice: Voice) -> None:
+def same_as_alone(corpus: Path, console: Console) -> None:
     """The shards of plan/ are those that clean --dedup and prepare make of the corpus."""
-    run(load_cleaning((), [str(corpus)]), Path("one.jsonl"), voice, dedup=True, workers=1)
+    run(load_cleaning((), [str(corpus)]), Path("one.jsonl"), console, dedup=True, workers=1)
     one, tokenizer = CorpusConfig(path=("one.jsonl",)), TokenizerConfig(path="tok")
-    alone = prepare(one, tokenizer, DataConfig(val_fraction=0.1), 16, voice).shards
+    alone = prepare(one, tokenizer, DataConfig(val_fraction=0.1), 16, console).shards
     for side in ("train", "val"):
         for name in (f"{side}-00000.bin", f"{side}.starts.bin"):
             assert (alone.folder / name).read_bytes() == Path("plan/shards", name).read_bytes(), name
@@ -66,23 +66,23 @@ ASKED = ("texts", "tokenizer.path=tok", "data.val_fraction=0.1", "model.block_si
 
 
 def test_the_script_leaves_the_shards_of_one_machine(
-    texts: Path, vocabulary: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
+    texts: Path, vocabulary: Path, console: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call_here("scale", "plan", *ASKED, "--tasks", "2", "--out", "plan", capsys=capsys)[0] == 0
     assert start("plan/pipeline.py").wait() == 0, Path("log.txt").read_text(encoding="utf-8")
-    same_as_alone(texts, voice)
+    same_as_alone(texts, console)
     shutil.rmtree("plan/work")
-    opened = prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), DataConfig(), 16, voice)
+    opened = prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), DataConfig(), 16, console)
     assert opened.shards.folder == Path("plan/shards") and opened.val_fraction == 0.1
     with pytest.raises(DataError, match="hold out 0.1"):
         other = DataConfig(val_fraction=0.2)
-        prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), other, 16, voice)
+        prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), other, 16, console)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes are killed as a group")
 def test_a_script_killed_twice_and_run_again_leaves_the_same_and_train_reads_it(
-    texts: Path, vocabulary: Path, voice: Voice
+    texts: Path, vocabulary: Path, console: Console
 ) -> None:
     done("scale", "plan", *ASKED, "--tasks", "2", "--out", "plan")
     kill_when(start("plan/pipeline.py"), Path("plan/logs/1-clean/completions"))
@@ -90,7 +90,7 @@ def test_a_script_killed_twice_and_run_again_leaves_the_same_and_train_reads_it(
     first = Path("plan/logs/1-clean/completions/00000").stat().st_mtime_ns
     assert start("plan/pipeline.py").wait() == 0, Path("log.txt").read_text(encoding="utf-8")
     assert Path("plan/logs/1-clean/completions/00000").stat().st_mtime_ns == first  # not done again
-    same_as_alone(texts, voice)
+    same_as_alone(texts, console)
     done("train", "plan/shards", *TINY, "train.max_steps=4", "--out", "run")
     assert Path("run/model/model.safetensors").is_file()
 

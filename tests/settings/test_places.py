@@ -13,7 +13,7 @@ from yanmo.checkpoint.folder import find_model_folder, recorded_recipe
 from yanmo.cli.app import read_recipe
 from yanmo.cli.words import run_name
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DataError
 from yanmo.settings.recipe import load_recipe, split_arguments
 from yanmo.train import run, trainer
@@ -70,23 +70,23 @@ def test_a_recipe_of_a_run_is_a_run_on_the_same_text(trained: Trained) -> None:
 
 @pytest.mark.parametrize("place", ["prepare", "measure", "write_records", "GPT"])
 def test_a_run_that_fails_before_its_first_step_leaves_nothing(
-    place: str, novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    place: str, novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*given: object) -> None:
         raise DataError("no")
 
     monkeypatch.setattr(run, place, fail)
     with pytest.raises(DataError):
-        train(tiny_recipe(novel), Path("some/where/run"), voice)
+        train(tiny_recipe(novel), Path("some/where/run"), console)
     assert list(Path().iterdir()) == [novel]
     Path("mine").mkdir()
     with pytest.raises(DataError):
-        train(tiny_recipe(novel), Path("mine"), voice)
+        train(tiny_recipe(novel), Path("mine"), console)
     assert not list(Path("mine").iterdir())
 
 
 def test_a_run_that_fails_later_keeps_what_it_has(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(RUN)
     before = sorted(RUN.rglob("*"))
@@ -96,17 +96,17 @@ def test_a_run_that_fails_later_keeps_what_it_has(
 
     with monkeypatch.context() as patched, pytest.raises(DataError):
         patched.setattr(run, "prepare", fail)
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     assert sorted(RUN.rglob("*")) == before
-    monkeypatch.setattr(trainer, "step_in_memory", fail)
+    monkeypatch.setattr(trainer, "train_step_with_oom_retry", fail)
     with pytest.raises(DataError):
-        train(tiny_recipe(novel), Path("begun"), voice)
+        train(tiny_recipe(novel), Path("begun"), console)
     assert (Path("begun") / "recipe.toml").is_file()
 
 
 @pytest.mark.parametrize("name", ["recipe.toml", "plan.json", "corpus.json"])
 def test_a_record_that_is_not_read_as_it_was_written_ends_the_run_before_it_begins(
-    name: str, novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    name: str, novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = storage.write_atomic
 
@@ -118,7 +118,7 @@ def test_a_record_that_is_not_read_as_it_was_written_ends_the_run_before_it_begi
 
     monkeypatch.setattr(storage, "write_atomic", garble)
     with pytest.raises((ConfigError, CheckpointError)):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     assert not Path("runs").exists()
 
 
@@ -164,9 +164,9 @@ def test_a_setting_left_out_is_that_of_the_run(novel: Path, trained: Trained) ->
 
 
 def test_a_run_works_from_any_folder_and_after_it_was_moved(
-    novel: Path, own_cache: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    novel: Path, own_cache: Path, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+    train(tiny_recipe(novel), RUN, console)
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     Path("novel.txt").write_text("another text of this name", encoding="utf-8")
@@ -193,9 +193,9 @@ def test_a_run_works_from_any_folder_and_after_it_was_moved(
 
 
 def test_paths_are_those_of_the_recipe_and_never_of_what_is_typed(
-    novel: Path, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny_recipe(novel), RUN, voice)
+    train(tiny_recipe(novel), RUN, console)
     recorded = (RUN / "recipe.toml").resolve()
     Path("other").mkdir()
     monkeypatch.chdir("other")
@@ -245,7 +245,7 @@ def test_the_last_net_is_no_traceback(error: Exception, novel: Path, monkeypatch
     monkeypatch.setattr("yanmo.data.prepare.prepare", fail)
     done = here("prepare", "novel.txt")
     assert done.returncode == (74 if isinstance(error, OSError) else 2)
-    assert str(error) in done.stderr and "line" in done.stderr and "mend:" in done.stderr
+    assert str(error) in done.stderr and "line" in done.stderr and "hint:" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "prepare", "clean", "inspect", "generate", "evaluate", "plan"])
@@ -253,5 +253,5 @@ def test_no_word_of_a_command_line_ends_in_a_traceback(command: str, novel: Path
     for word in ("山" * 86, "a" * 4000, "a\0b", "\ud800", "novel.txt/x", "/nowhere" * 300, "[", "~x", "a=\0"):
         done = here(command, word)
         assert done.returncode in (2, 3, 74), (word, done.stderr)
-        assert "mend:" in done.stderr or "Error:" in done.stderr
+        assert "hint:" in done.stderr or "Error:" in done.stderr
     assert split_arguments(["a=\0"]) == ([], ["a=\0"])

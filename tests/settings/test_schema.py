@@ -52,7 +52,7 @@ def test_only_open_settings_are_decided() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "what", "mend"),
+    ("override", "what", "hint"),
     [
         (
             "train.max_step=200",
@@ -72,21 +72,21 @@ def test_only_open_settings_are_decided() -> None:
         ("train.batch_size=many", "train.batch_size='many'", "Sequences per optimizer step"),
     ],
 )
-def test_a_wrong_setting_is_answered_with_the_right_one(override: str, what: str, mend: str) -> None:
+def test_a_wrong_setting_is_answered_with_the_right_one(override: str, what: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_recipe(None, [override])
     assert what in caught.value.what
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_a_command_names_its_own_settings_only() -> None:
-    for override, mend in (
+    for override, hint in (
         ("clean.ad=1", "did you mean 'clean.ads'"),
         ("clean.lr=1", "corpus, clean, dedup;"),
     ):
         with pytest.raises(ConfigError) as caught:
             load_cleaning([override])
-        assert mend in caught.value.mend
+        assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_names_of_other_tools_are_answered_in_one_line(names: str) -> None:
                 continue
             with pytest.raises(ConfigError, match="unknown setting") as caught:
                 load_recipe(None, [f"{typed}=1"])
-            mend = caught.value.mend
+            hint = caught.value.hint
             wanted = PEER_NAMES.get(name) or PEER_HABITS.get(name) or f"did you mean 'train.{name}'?"
-            assert mend.endswith(wanted) and "sections are" not in mend, typed
+            assert hint.endswith(wanted) and "sections are" not in hint, typed
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_names_of_other_tools_are_answered_in_one_line(names: str) -> None:
 def test_nothing_is_proposed_for_a_name_that_is_near_to_none(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_recipe(None, [f"{name}=1"])
-    assert "did you mean" not in caught.value.mend
+    assert "did you mean" not in caught.value.hint
     assert len(caught.value.what) < 100
 
 

@@ -41,7 +41,7 @@ def test_a_damaged_table_of_characters_is_an_error_or_harmless(size: int, value:
             found = read_tokenizer(path, TokenizerConfig(end_token="<unk>"))
             found.encode("Ａ龘，他说：é")
         except TokenizerError as error:
-            assert error.where and error.mend
+            assert error.where and error.hint
 
 
 def test_a_panic_while_a_text_is_encoded_or_decoded_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_a_model_of_other_content_is_refused_by_name(name: str, tmp_path: Path) 
     path.write_bytes(PIECES_MODELS[name])
     with pytest.raises(TokenizerError) as caught:
         read_tokenizer(path, TokenizerConfig())
-    assert caught.value.where == str(path) and caught.value.mend
+    assert caught.value.where == str(path) and caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["a.model", "meta.pkl", "vocab.txt"])
@@ -135,7 +135,7 @@ def test_a_damaged_vocabulary_is_an_error_or_harmless(name: str, tmp_path: Path)
             found = read_tokenizer(path, TokenizerConfig())
             found.decode(found.encode("他说"))
         except TokenizerError as error:
-            assert path.name in error.where and error.mend
+            assert path.name in error.where and error.hint
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])

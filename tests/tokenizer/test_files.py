@@ -237,7 +237,7 @@ def test_a_damaged_file_is_a_clear_error(name: str, tmp_path: Path, monkeypatch:
         except TokenizerError as error:
             refused += 1
             assert str(tmp_path) in error.where
-            assert error.mend
+            assert error.hint
     assert refused >= 4
 
 

@@ -249,4 +249,4 @@ def test_ids_with_gaps_are_known_and_never_written() -> None:
 def test_a_missing_end_is_said_with_the_special_tokens_there_are() -> None:
     with pytest.raises(TokenizerError, match=r"no <eos>") as caught:
         LibraryTokenizer(LEARNED["bpe"].spec, "<eos>")
-    assert "<|im_end|>" in caught.value.mend
+    assert "<|im_end|>" in caught.value.hint

@@ -111,7 +111,7 @@ def test_literal_byte_pieces_in_the_text_are_no_bytes() -> None:
 def test_no_room_for_bytes_is_a_clear_error(kind: str) -> None:
     with pytest.raises(TokenizerError, match="vocab_size=256 has no room") as caught:
         learned(kind, "江湖", vocab_size=256)
-    assert "257" in caught.value.mend
+    assert "257" in caught.value.hint
 
 
 @kinds

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from yanmo.core.errors import ConfigError, TokenizerError
 from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import find_tokenizer, load_tokenizer
-from yanmo.tokenizer.roundtrip import Lost, describe
+from yanmo.tokenizer.roundtrip import RoundTripLoss, describe
 from yanmo.tokenizer.wordpiece import SPECIALS, UNKNOWN, Roles, WordPieceTokenizer
 
 HAN = "萧炎大喝一声第章二三的了是我不在人们有来他上着个地到说就去子得也和那要下看天时过出"
@@ -213,7 +213,7 @@ def test_a_missing_special_entry_is_a_clear_error(tmp_path: Path, missing: str) 
         WordPieceTokenizer.from_vocabulary(path, DOUPO)
     assert missing in caught.value.what
     assert str(path) == caught.value.where
-    assert "its special entries are: [PAD]" in caught.value.mend
+    assert "its special entries are: [PAD]" in caught.value.hint
 
 
 def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
@@ -236,13 +236,13 @@ def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
 
 def test_what_is_lost_is_counted() -> None:
     made, text = tokenizer(), "萧炎 Hello——一World一é…\n龘"
-    lost = Lost()
+    lost = RoundTripLoss()
     lost.count(text, made.decode(made.encode(text)))
     assert lost.spaces == 1
     assert lost.case == 3
     assert dict(lost.unknown) == {"—": 2, "…": 1, "龘": 1}
     assert lost.total == 8
     assert "4 characters it does not know (— ×2, … ×1, 龘 ×1)" in describe(lost.as_json())
-    nothing = Lost()
+    nothing = RoundTripLoss()
     nothing.count("萧炎\n", made.decode(made.encode("萧炎\n")))
     assert nothing.total == 0

@@ -11,7 +11,7 @@ import pytest
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
 from yanmo.checkpoint.folder import load_training, newest_first, step_of
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, Stopped
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
@@ -25,7 +25,7 @@ from yanmo.train.trainer import train
 def stopped(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
     StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
-        train(tiny_recipe("novel.txt", more=more), RUN, Voice(io.StringIO()))
+        train(tiny_recipe("novel.txt", more=more), RUN, Console(io.StringIO()))
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +71,11 @@ def again() -> Recipe:
     ],
 )
 def test_a_changed_digit_of_the_recipe_is_named(
-    voice: Voice, stopped_run: None, key: str, value: str
+    console: Console, stopped_run: None, key: str, value: str
 ) -> None:
     edit("recipe.toml", rf"^{key} = [^ ]+", f"{key} = {value}")
     with pytest.raises(CheckpointError, match=rf"\.{key}={value}.*step-00000010") as caught:
-        train(again(), RUN, voice)
+        train(again(), RUN, console)
     assert "recipe.toml" in caught.value.where
 
 
@@ -95,17 +95,17 @@ def test_a_changed_digit_of_the_recipe_is_named(
     ],
 )
 def test_a_record_that_somebody_changed_is_an_error_that_names_it(
-    voice: Voice, stopped_run: None, name: str, pattern: str, by: str
+    console: Console, stopped_run: None, name: str, pattern: str, by: str
 ) -> None:
     asked = again()
     edit(name, pattern, by)
     with pytest.raises((CheckpointError, ConfigError)) as caught:
-        train(asked, RUN, voice)
+        train(asked, RUN, console)
     assert name in str(caught.value)
 
 
 def test_a_plan_without_a_seal_is_bound_by_the_checkpoint_and_the_limit(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(monkeypatch, "train.minutes=90")
     plan = storage.read_json(RUN / "plan.json")
@@ -113,14 +113,14 @@ def test_a_plan_without_a_seal_is_bound_by_the_checkpoint_and_the_limit(
     plan["aims"][0]["progress"] = 0.25
     storage.write_json(RUN / "plan.json", plan)
     with pytest.raises(CheckpointError, match="other aims up to step 10"):
-        train(again(), RUN, voice)
+        train(again(), RUN, console)
     storage.write_json(RUN / "plan.json", {"aims": [{"from_step": 0, "progress": 0.0, "horizon": 13}]})
     with pytest.raises(CheckpointError, match="ends at step 13, and recipe.toml allows 12"):
-        train(again(), RUN, voice)
+        train(again(), RUN, console)
 
 
 def test_states_and_plans_of_before_are_read(
-    novel: Path, trained: Trained, voice: Voice, stopped_run: None
+    novel: Path, trained: Trained, console: Console, stopped_run: None
 ) -> None:
     trained("whole")
     for folder in newest_first(RUN):
@@ -133,21 +133,21 @@ def test_states_and_plans_of_before_are_read(
         storage.write_json(folder / storage.MANIFEST, manifest)
         assert load_training(folder)[0].step == step_of(folder)
     storage.write_json(RUN / "plan.json", {"aims": storage.read_json(RUN / "plan.json")["aims"]})
-    train(again(), RUN, voice)
+    train(again(), RUN, console)
     assert (losses(RUN), weights(RUN)) == (losses(Path("whole")), weights(Path("whole")))
 
 
 def test_another_shape_is_named_where_the_state_does_not_say(
-    voice: Voice, stopped_run: None, monkeypatch: pytest.MonkeyPatch
+    console: Console, stopped_run: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "require_bound", lambda *_: None)
     edit("recipe.toml", "^n_embd = 16", "n_embd = 32")
     with pytest.raises(CheckpointError, match="another shape"):
-        train(again(), RUN, voice)
+        train(again(), RUN, console)
 
 
 def test_a_run_that_was_cut_off_while_it_was_made_longer_is_as_long_as_its_plan(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(RUN)
     before = again()
@@ -157,9 +157,9 @@ def test_a_run_that_was_cut_off_while_it_was_made_longer_is_as_long_as_its_plan(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run_module, "to_toml", killed)
-        train(tiny_recipe("novel.txt", more=("train.max_steps=16",)), RUN, voice)
+        train(tiny_recipe("novel.txt", more=("train.max_steps=16",)), RUN, console)
     assert again() == before
-    assert train(before, RUN, voice).progress.step == 16
+    assert train(before, RUN, console).progress.step == 16
     assert again().train.max_steps == 16
 
 
@@ -176,20 +176,20 @@ def test_what_is_free_is_not_bound() -> None:
     "row", ["[]", "3", "null", '{"step": 2}', '{"event": "train", "step": "2"}', '{"event": "eval", "step": 4}',
             '{"event": "train", "step": NaN}', "[" * 100_000, '{"event": 3}']
 )  # fmt: skip
-def test_a_damaged_row_moves_aside(novel: Path, trained: Trained, voice: Voice, row: str) -> None:
+def test_a_damaged_row_moves_aside(novel: Path, trained: Trained, console: Console, row: str) -> None:
     trained(RUN)
     path = RUN / METRICS
     before = path.read_bytes()
     first, rest = before.split(b"\n", 1)
     path.write_bytes(b"\n".join([first, row.encode(), rest]))
     assert len(read_metrics(RUN)) == before.count(b"\n")
-    train(again(), RUN, voice)
+    train(again(), RUN, console)
     assert path.read_bytes() == before
     assert (RUN / SUPERSEDED).read_bytes() == row.encode() + b"\n"
 
 
 def test_a_kill_behind_the_last_save_leaves_no_checkpoint_too_many(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ("train.keep_last=1",)
     trained("whole", *more)
@@ -201,8 +201,8 @@ def test_a_kill_behind_the_last_save_leaves_no_checkpoint_too_many(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("yanmo.train.trainer.point_to_best", killed)
-        train(tiny_recipe(novel, more=more), RUN, voice)
-    train(tiny_recipe(novel, more=more), RUN, voice)
+        train(tiny_recipe(novel, more=more), RUN, console)
+    train(tiny_recipe(novel, more=more), RUN, console)
     kept = [step_of(folder) for folder in newest_first(RUN)]
     assert kept == [step_of(folder) for folder in newest_first(Path("whole"))]
 
@@ -226,7 +226,7 @@ def test_tensorboard_warns_once_and_training_goes_on(
 
     monkeypatch.setattr(torch.utils.tensorboard, "SummaryWriter", Writer)
     monkeypatch.setattr(metrics_module.importlib.util, "find_spec", lambda name: True)
-    result = train(tiny_recipe(novel), RUN, Voice(heard))
+    result = train(tiny_recipe(novel), RUN, Console(heard))
     assert heard.getvalue().count("TensorBoard's files cannot be written") == 1
     assert result.progress.step == 12 and losses(RUN) == losses(Path("whole"))
     assert [json.loads(line)["event"] for line in (RUN / METRICS).read_text().splitlines()][-1] == "end"

@@ -8,7 +8,7 @@ import torch
 
 from tests.makers.ranks import run
 from tests.makers.runs import RUN, StopAt, losses, tiny_recipe, weights
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import Stopped
 from yanmo.model.config import GPTConfig
 from yanmo.model.fused import causal_attention
@@ -25,13 +25,13 @@ COMPILED = ("train.compile=true", "model.dropout=0.1", "train.short_windows=0.6"
 
 
 def test_a_compiled_run_that_is_stopped_equals_one_that_is_not(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny_recipe(novel, more=COMPILED), Path("whole"), voice)
+    train(tiny_recipe(novel, more=COMPILED), Path("whole"), console)
     with monkeypatch.context() as stopped, pytest.raises(Stopped):
         StopAt(stopped, 6)
-        train(tiny_recipe(novel, more=COMPILED), RUN, voice)
-    train(tiny_recipe(novel, more=COMPILED), RUN, voice)
+        train(tiny_recipe(novel, more=COMPILED), RUN, console)
+    train(tiny_recipe(novel, more=COMPILED), RUN, console)
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))
 

@@ -411,7 +411,7 @@ def test_a_device_that_is_not_there_is_a_clear_error(name: str) -> None:
     with pytest.raises(DeviceError) as caught:
         find_device(name)
     assert name in caught.value.what
-    assert "there are: cpu" in caught.value.mend
+    assert "there are: cpu" in caught.value.hint
 
 
 def test_ranks_share_a_batch_without_gaps() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from benchmarks.demo_floor import excess_over_floor
 
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.settings.recipe import load_recipe
 from yanmo.train.trainer import train
 
@@ -20,8 +20,8 @@ SETTINGS = (
 
 
 @pytest.mark.long
-def test_the_loss_approaches_the_floor_and_stays_above_it(voice: Voice) -> None:
-    result = train(load_recipe(None, SETTINGS), Path("runs/demo"), voice)
+def test_the_loss_approaches_the_floor_and_stays_above_it(console: Console) -> None:
+    result = train(load_recipe(None, SETTINGS), Path("runs/demo"), console)
     floor, excess, error = excess_over_floor(result.folder)
     assert result.lines.floor == pytest.approx(floor, rel=1e-6)
     assert excess > -3 * error

@@ -9,7 +9,7 @@ import torch
 from tests.makers.ranks import loss_values, run
 from tests.makers.runs import RUN, TINY, StopAt, Trained, tiny_recipe, weights, without_times
 from yanmo.checkpoint.folder import load_model, load_model_and_tokenizer
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, Stopped
 from yanmo.core.storage import read_json
 from yanmo.eval.assess import assess
@@ -17,7 +17,7 @@ from yanmo.generate.engine import make_writer
 from yanmo.generate.text import write_all
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import count_active, count_parameters
-from yanmo.model.moe import BIAS_STEP, balance, routers_of
+from yanmo.model.moe import BIAS_STEP, routers_of, update_router_bias
 from yanmo.settings.recipe import load_recipe, recipe_path
 from yanmo.settings.schema import SampleConfig
 from yanmo.train import step
@@ -41,14 +41,14 @@ FAMILIES = pytest.mark.parametrize("family", [MODERN, UNTIED, MOE], ids=["modern
     ids=["modern", "untied", "moe", "moe, bfloat16"],
 )
 def test_a_stopped_run_equals_one_that_was_not(
-    family: tuple[str, ...], precision: str, novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    family: tuple[str, ...], precision: str, novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_recipe(novel, more=(*family, f"train.precision={precision}"))
-    train(recipe, Path("whole"), voice)
+    train(recipe, Path("whole"), console)
     with monkeypatch.context() as stopped, pytest.raises(Stopped):
         StopAt(stopped, 6)
-        train(recipe, RUN, voice)
-    train(recipe, RUN, voice)
+        train(recipe, RUN, console)
+    train(recipe, RUN, console)
     assert weights(RUN) == weights(Path("whole"))
     resumed, whole = (
         [row for row in without_times(folder) if row["event"] in ("train", "eval")]
@@ -73,13 +73,13 @@ def test_transformers_opens_a_run(family: tuple[str, ...], trained: Trained) -> 
     [("modern_small", 23_209_472, 23_209_472), ("moe_small", 72_812_032, 23_610_880)],
 )
 def test_the_small_recipes_run_in_miniature(
-    name: str, between: int, active: int, novel: Path, voice: Voice
+    name: str, between: int, active: int, novel: Path, console: Console
 ) -> None:
     whole = GPTConfig.of(load_recipe(recipe_path(name)).model, 8000)
     tables = 8000 * 512
     assert (count_parameters(whole) - tables, count_active(whole) - tables) == (between, active)
     recipe = load_recipe(recipe_path(name), [f"corpus.path=['{novel}']", *TINY, "model.n_kv_head=1"])
-    train(recipe, RUN, voice)
+    train(recipe, RUN, console)
     assert load_model(RUN / "model").config.family == name.removesuffix("_small")
 
 
@@ -116,13 +116,13 @@ def test_experts_are_balanced_by_what_is_logged(trained: Trained) -> None:
     )
 
 
-def test_a_modern_model_is_taught_a_longer_window(novel: Path, trained: Trained, voice: Voice) -> None:
+def test_a_modern_model_is_taught_a_longer_window(novel: Path, trained: Trained, console: Console) -> None:
     """It has no table of positions that would end."""
     trained("first", *MODERN)
     without_shape = [setting for setting in TINY if not setting.startswith("model.")]
     settings = [f"corpus.path=['{novel}']", *without_shape, "model.init=first"]
     longer = load_recipe(None, [*settings, "model.block_size=32", "model.rope_theta=40000"])
-    train(longer, Path("second"), voice)
+    train(longer, Path("second"), console)
     config = load_model(Path("second/model")).config
     assert (config.block_size, config.rope_theta, config.n_kv_head) == (32, 40_000, 1)
     assert "model.n_layer" in load_recipe(Path("second/recipe.toml")).decided
@@ -130,14 +130,14 @@ def test_a_modern_model_is_taught_a_longer_window(novel: Path, trained: Trained,
     assert again.model.block_size == 32  # asked for, so no decision
     other = load_recipe(None, [*settings, "model.n_embd=32"])
     with pytest.raises(ConfigError, match="model.n_embd=32, but the weights have 16"):
-        train(other, Path("third"), voice)
+        train(other, Path("third"), console)
 
 
-def test_weights_of_a_moe_bring_their_biases(novel: Path, trained: Trained, voice: Voice) -> None:
+def test_weights_of_a_moe_bring_their_biases(novel: Path, trained: Trained, console: Console) -> None:
     trained("first", *MOE)
     settings = [setting for setting in TINY if not setting.startswith("model.")]
     more = ("model.init=first", "optim.learning_rate=0", "optim.name=adamw", "train.max_steps=1")
-    train(load_recipe(None, [f"corpus.path=['{novel}']", *settings, *more]), RUN, voice)
+    train(load_recipe(None, [f"corpus.path=['{novel}']", *settings, *more]), RUN, console)
     first, second = (
         routers_of(load_model(folder))[0].bias for folder in (Path("first/model"), RUN / "model")
     )
@@ -146,7 +146,7 @@ def test_weights_of_a_moe_bring_their_biases(novel: Path, trained: Trained, voic
 
 
 @pytest.mark.slow
-def test_attention_may_stay_within_documents(novel: Path, voice: Voice) -> None:
+def test_attention_may_stay_within_documents(novel: Path, console: Console) -> None:
     texts = Path("texts.jsonl")
     lines = novel.read_text(encoding="utf-8").splitlines()
     texts.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines if line), encoding="utf-8")
@@ -154,11 +154,11 @@ def test_attention_may_stay_within_documents(novel: Path, voice: Voice) -> None:
     for mask in ("false", "true"):
         for attention in ("matmul", "sdpa"):
             more = (f"data.document_mask={mask}", f"train.attention={attention}", "model.family=modern")
-            found[mask, attention] = train(tiny_recipe(texts, more=more), Path(mask + attention), voice)
+            found[mask, attention] = train(tiny_recipe(texts, more=more), Path(mask + attention), console)
     losses = {key: result.progress.val_loss for key, result in found.items()}
     assert losses["true", "sdpa"] == pytest.approx(losses["true", "matmul"], abs=1e-3)
     assert abs(losses["true", "sdpa"] - losses["false", "sdpa"]) > 1e-3  # type: ignore[operator]
-    own = assess(Path("truematmul"), (), 16, voice).evaluation.loss
+    own = assess(Path("truematmul"), (), 16, console).evaluation.loss
     assert own == pytest.approx(losses["true", "matmul"], abs=0.05)
 
 
@@ -174,7 +174,7 @@ def test_a_model_writes_in_bfloat16(family: tuple[str, ...], trained: Trained) -
 
 
 @pytest.mark.long
-def test_without_the_bias_experts_go_idle(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_bias_experts_go_idle(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     """200 steps on the embedded corpus: the busiest expert of the last steps, in shares of the mean."""
     settings = (
         "corpus.path=['yanmo:demo']", "model.family=moe", "model.n_layer=3", "model.n_embd=64",
@@ -183,8 +183,10 @@ def test_without_the_bias_experts_go_idle(voice: Voice, monkeypatch: pytest.Monk
     )  # fmt: skip
     busiest = {}
     for name in ("balanced", "alone"):
-        train(load_recipe(None, settings), Path(name), voice)
+        train(load_recipe(None, settings), Path(name), console)
         rows = [row for row in read_metrics(Path(name)) if row["event"] == "train"]
         busiest[name] = max(row["busiest_expert"] for row in rows[-3:])
-        monkeypatch.setattr(step, "balance", lambda model, total: balance(model, total, step=0.0))
+        monkeypatch.setattr(
+            step, "update_router_bias", lambda model, total: update_router_bias(model, total, step=0.0)
+        )
     assert busiest["balanced"] < 1.5 < busiest["alone"], busiest

@@ -20,7 +20,7 @@ from tests.makers.ranks import run, words
 from tests.makers.runs import losses, overflow_at, tiny_recipe, weights, without_times
 from yanmo.checkpoint.folder import newest_first
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.train.metrics import METRICS
 from yanmo.train.trainer import train
 
@@ -65,7 +65,7 @@ def child(folder: str, die_at: int | None, kind: str, steps: int) -> None:
     if kind == "float16":
         overflow_at(cast("pytest.MonkeyPatch", SimpleNamespace(setattr=setattr)), OVERFLOWS)
     more = (f"train.max_steps={steps}", "train.eval_interval=8", "model.dropout=0.1", *KINDS[kind])
-    train(tiny_recipe("novel.txt", more=more), Path(folder), Voice(io.StringIO()))
+    train(tiny_recipe("novel.txt", more=more), Path(folder), Console(io.StringIO()))
 
 
 def put_inputs() -> None:

@@ -10,7 +10,7 @@ from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import find_model_folder, newest_first, step_of
 from yanmo.checkpoint.horizon import Plan
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, Stopped
 from yanmo.settings.recipe import load_recipe
 from yanmo.train.binding import read_plan
@@ -38,11 +38,11 @@ def len_of_train(folder: Path) -> int:
     return int(manifest["splits"]["train"]["tokens"])
 
 
-def test_every_epoch_is_kept_and_the_last_is_final(tmp_path: Path, voice: Voice) -> None:
+def test_every_epoch_is_kept_and_the_last_is_final(tmp_path: Path, console: Console) -> None:
     path = tmp_path / "short.txt"
     path.write_text(invented_text(700), encoding="utf-8")
     more = ("train.max_steps=1000", "train.epochs=4", "train.save_every_epoch=true", "train.keep_last=1")
-    train(tiny_recipe(path, more=more), RUN, voice)
+    train(tiny_recipe(path, more=more), RUN, console)
     epochs = [step_of((RUN / "epochs" / str(n)).resolve()) for n in (1, 2, 3, 4)]
     windows = -(-len_of_train(RUN) // 16)
     assert epochs == [-(-windows * n // 8) for n in (1, 2, 3, 4)]
@@ -56,15 +56,15 @@ def test_every_epoch_is_kept_and_the_last_is_final(tmp_path: Path, voice: Voice)
 
 
 def test_epochs_that_are_no_longer_kept_do_not_take_back_those_that_were(
-    tmp_path: Path, voice: Voice
+    tmp_path: Path, console: Console
 ) -> None:
     path = tmp_path / "short.txt"
     path.write_text(invented_text(700), encoding="utf-8")
     keep_one = ("train.max_steps=1000", "train.keep_last=1")
-    train(tiny_recipe(path, more=(*keep_one, "train.epochs=2", "train.save_every_epoch=true")), RUN, voice)
+    train(tiny_recipe(path, more=(*keep_one, "train.epochs=2", "train.save_every_epoch=true")), RUN, console)
     kept = {link: link.resolve() for link in (RUN / "final", RUN / "epochs" / "1", RUN / "epochs" / "2")}
     result = train(
-        tiny_recipe(path, more=(*keep_one, "train.epochs=4", "train.save_every_epoch=false")), RUN, voice
+        tiny_recipe(path, more=(*keep_one, "train.epochs=4", "train.save_every_epoch=false")), RUN, console
     )
     assert result.progress.step > step_of(kept[RUN / "final"])
     assert {link: link.resolve() for link in kept} == kept
@@ -75,13 +75,13 @@ def test_epochs_that_are_no_longer_kept_do_not_take_back_those_that_were(
 
 @pytest.mark.parametrize("setting", ["train.max_steps=24", "train.epochs=0.6"])
 def test_a_finished_run_goes_on_when_its_length_is_raised(
-    novel: Path, trained: Trained, voice: Voice, setting: str
+    novel: Path, trained: Trained, console: Console, setting: str
 ) -> None:
     first = "train.max_steps=12" if "steps" in setting else "train.epochs=0.3"
     unlimited = ("train.max_steps=1000",) if "epochs" in setting else ()
     trained(RUN, *unlimited, first)
     before, end = losses(RUN), plan_of(RUN).horizon
-    result = train(tiny_recipe(novel, more=(*unlimited, setting)), RUN, voice)
+    result = train(tiny_recipe(novel, more=(*unlimited, setting)), RUN, console)
     horizon = plan_of(RUN).horizon
     assert result.progress.step == horizon == pytest.approx(2 * end, abs=1)
     assert {step: losses(RUN)[step] for step in before} == before
@@ -96,27 +96,27 @@ def test_a_finished_run_goes_on_when_its_length_is_raised(
 
 
 def test_a_longer_run_that_is_stopped_in_between_is_the_same_run(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = tiny_recipe(novel, more=("train.max_steps=24",))
     for folder in (Path("whole"), RUN):
         trained(folder)
-    train(longer, Path("whole"), voice)
+    train(longer, Path("whole"), console)
     StopAt(monkeypatch, 17)
     with pytest.raises(Stopped):
-        train(longer, RUN, voice)
-    train(longer, RUN, voice)
+        train(longer, RUN, console)
+    train(longer, RUN, console)
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))
 
 
 def test_a_crash_between_plan_and_recipe_of_a_longer_run_is_survived(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = tiny_recipe(novel, more=("train.max_steps=24",))
     for folder in (Path("whole"), RUN):
         trained(folder)
-    train(longer, Path("whole"), voice)
+    train(longer, Path("whole"), console)
 
     def refuse(path: Path, data: bytes | str) -> None:
         raise KeyboardInterrupt
@@ -126,15 +126,15 @@ def test_a_crash_between_plan_and_recipe_of_a_longer_run_is_survived(
         broken.setattr(
             storage, "write_json", lambda *a: (real(*a), broken.setattr(storage, "write_atomic", refuse))
         )
-        train(longer, RUN, voice)
+        train(longer, RUN, console)
     assert plan_of(RUN).horizon == 24
     assert load_recipe(RUN / "recipe.toml").train.max_steps == 12
-    train(longer, RUN, voice)
+    train(longer, RUN, console)
     assert plan_of(RUN) == plan_of(Path("whole"))
     assert losses(RUN) == losses(Path("whole"))
 
 
-def test_a_shorter_run_is_refused(novel: Path, trained: Trained, voice: Voice) -> None:
+def test_a_shorter_run_is_refused(novel: Path, trained: Trained, console: Console) -> None:
     trained(RUN)
     with pytest.raises(ConfigError, match="max_steps: 12 in the run, 8 asked"):
-        train(tiny_recipe(novel, more=("train.max_steps=8",)), RUN, voice)
+        train(tiny_recipe(novel, more=("train.max_steps=8",)), RUN, console)

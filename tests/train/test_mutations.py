@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import Stopped, YanmoError
 from yanmo.train.metrics import METRICS
 from yanmo.train.trainer import train
@@ -114,7 +114,7 @@ def is_free(before: bytes, after: bytes) -> bool:
 def outcome(folder: Path) -> object:
     """What the same command gives: losses and weights, or what is said."""
     try:
-        train(tiny_recipe("novel.txt", more=MORE), folder, Voice(io.StringIO()))
+        train(tiny_recipe("novel.txt", more=MORE), folder, Console(io.StringIO()))
     except YanmoError as error:
         return str(error)
     return losses(folder), weights(folder)
@@ -151,7 +151,7 @@ def kept(novel: Path, trained: Trained, own_cache: Path, monkeypatch: pytest.Mon
     outcome(runs["finished"])
     StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel, more=MORE), runs["stopped"], Voice(io.StringIO()))
+        train(tiny_recipe(novel, more=MORE), runs["stopped"], Console(io.StringIO()))
     shutil.copytree(own_cache, "kept-cache")
     return runs
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.makers.processes import python
 from tests.makers.runs import RUN, StopAt, Trained, losses, overflow_at, tiny_recipe, weights
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import DeviceError, DivergedError, Stopped
 from yanmo.parallel import machine
 from yanmo.settings.recipe import load_recipe
@@ -48,27 +48,27 @@ def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, at: int, rows: int) -> No
 
 @pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_the_step_is_done_again(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained("small", "train.micro_batch_size=2")
     run_out_of_memory(monkeypatch, at=0, rows=2)
-    train(tiny_recipe(novel, more=("train.micro_batch_size=8",)), RUN, voice)
+    train(tiny_recipe(novel, more=("train.micro_batch_size=8",)), RUN, console)
     assert losses(RUN) == losses(Path("small"))
     assert weights(RUN) == weights(Path("small"))
     sizes = [r["micro_batch_size"] for r in read_metrics(RUN) if "micro_batch_size" in r]
     assert sizes == [4, 2]
     assert load_recipe(RUN / "recipe.toml").train.micro_batch_size == 2
     train(
-        tiny_recipe(novel, more=("train.micro_batch_size=8", "train.max_steps=16")), RUN, voice
+        tiny_recipe(novel, more=("train.micro_batch_size=8", "train.max_steps=16")), RUN, console
     )  # not refused
 
 
 def test_a_step_that_runs_out_of_memory_in_its_update_is_not_done_twice(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Muon has changed its matrices by then: the run ends, and goes on from the last checkpoint."""
     asked = tiny_recipe(novel, more=("optim.name=muon", "train.checkpoint_interval=2"))
-    train(asked, Path("whole"), voice)
+    train(asked, Path("whole"), console)
     real, calls = torch.optim.AdamW.step, []
 
     def step(*arguments: object) -> object:
@@ -79,37 +79,37 @@ def test_a_step_that_runs_out_of_memory_in_its_update_is_not_done_twice(
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     with pytest.raises(DeviceError, match="weights, gradients and optimizer do not fit"):
-        train(asked, RUN, voice)
+        train(asked, RUN, console)
     assert len(calls) == 6
-    train(asked, RUN, voice)
+    train(asked, RUN, console)
     assert weights(RUN) == weights(Path("whole"))
     assert losses(RUN) == losses(Path("whole"))
 
 
-def test_not_even_one_window_fits(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_even_one_window_fits(novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     run_out_of_memory(monkeypatch, at=3, rows=0)
     with pytest.raises(DeviceError, match="not even one window of 16 tokens fits into memory"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
 
 
 def test_other_errors_are_not_taken_for_memory(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("shape mismatch")
 
     monkeypatch.setattr(oom, "training_step", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     said = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
     assert machine.is_out_of_memory(RuntimeError(said))
 
 
 def test_a_float16_overflow_skips_the_step_and_is_recorded(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overflow_at(monkeypatch, {2, 3, 9})
-    result = train(tiny_recipe(novel, more=("train.precision=float16",)), RUN, voice)
+    result = train(tiny_recipe(novel, more=("train.precision=float16",)), RUN, console)
     health = [(r["step"], r["loss_scale"]) for r in read_metrics(RUN) if r["event"] == "health"]
     assert health == [(3, 32768.0), (4, 16384.0), (10, 8192.0)]
     assert result.progress.loss_scale == 8192.0
@@ -123,25 +123,25 @@ def test_a_float16_overflow_skips_the_step_and_is_recorded(
     [((2, 3, 9), 6), ((0, 1), 1)],  # the second before the first update: there is no optimizer state
 )
 def test_the_loss_scale_is_restored(
-    overflows: tuple[int, ...], stop: int, novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    overflows: tuple[int, ...], stop: int, novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = tiny_recipe(novel, more=("train.precision=float16", "model.dropout=0.1"))
     overflow_at(monkeypatch, set(overflows))
-    train(asked, Path("whole"), voice)
+    train(asked, Path("whole"), console)
     with monkeypatch.context() as stopped, pytest.raises(Stopped):
         StopAt(stopped, stop)
-        train(asked, RUN, voice)
-    train(asked, RUN, voice)
+        train(asked, RUN, console)
+    train(asked, RUN, console)
     assert weights(RUN) == weights(Path("whole"))
     assert losses(RUN) == losses(Path("whole"))
 
 
 def test_a_float16_run_that_only_overflows_diverges(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overflow_at(monkeypatch, set(range(100)))
     with pytest.raises(DivergedError, match="gradient norm"):
-        train(tiny_recipe(novel, more=("train.precision=float16", "train.max_steps=40")), RUN, voice)
+        train(tiny_recipe(novel, more=("train.precision=float16", "train.max_steps=40")), RUN, console)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")

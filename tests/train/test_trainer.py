@@ -13,7 +13,7 @@ from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
 from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import find_model_folder, load_training, newest_first, step_of
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import BusyError, CheckpointError, ConfigError, DivergedError, Stopped, StorageError
 from yanmo.data.batches import Batches
 from yanmo.data.prepare import prepare
@@ -88,7 +88,7 @@ def test_the_loss_falls(trained: Trained) -> None:
 def test_resume_equals_never_stopped(
     novel: Path,
     trained: Trained,
-    voice: Voice,
+    console: Console,
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
     attention: str,
@@ -100,10 +100,10 @@ def test_resume_equals_never_stopped(
     for step in (0, 5, 8):
         StopAt(monkeypatch, step)
         with pytest.raises(Stopped) as caught:
-            train(tiny_recipe(novel, more=more), Path("stopped"), voice)
+            train(tiny_recipe(novel, more=more), Path("stopped"), console)
         assert caught.value.exit_code == 143
         assert step_of(next(newest_first(Path("stopped")))) == step + 1
-    train(tiny_recipe(novel, more=more), Path("stopped"), voice)
+    train(tiny_recipe(novel, more=more), Path("stopped"), console)
     assert losses(Path("stopped")) == losses(Path("whole"))
     assert weights(Path("stopped")) == weights(Path("whole"))
     evaluations = [
@@ -113,65 +113,69 @@ def test_resume_equals_never_stopped(
     assert evaluations[0] == evaluations[1]
 
 
-def test_ctrl_c_is_answered_with_130(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_answered_with_130(novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     StopAt(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(Stopped) as caught:
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     assert caught.value.exit_code == 130
-    assert "the same command goes on" in caught.value.mend
+    assert "the same command goes on" in caught.value.hint
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_same_command_on_a_finished_run_prints_its_result(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = trained(RUN)
     monkeypatch.setattr(oom, "training_step", lambda *_: pytest.fail("trained again"))
     metrics = (RUN / "metrics.jsonl").read_bytes()
-    again = train(tiny_recipe(novel), RUN, voice)
+    again = train(tiny_recipe(novel), RUN, console)
     assert again.progress == first.progress
     assert (RUN / "metrics.jsonl").read_bytes() == metrics
 
 
 def test_what_a_crash_after_the_last_save_left_undone_is_done(
-    novel: Path, trained: Trained, voice: Voice
+    novel: Path, trained: Trained, console: Console
 ) -> None:
     trained(RUN)
     metrics, model = (RUN / "metrics.jsonl").read_bytes(), (RUN / "model").resolve()
     (RUN / "model").unlink()
     (RUN / "metrics.jsonl").write_bytes(b"".join(metrics.splitlines(keepends=True)[:-1]))
-    train(tiny_recipe(novel), RUN, voice)
+    train(tiny_recipe(novel), RUN, console)
     assert (RUN / "metrics.jsonl").read_bytes() == metrics
     assert (RUN / "model").resolve() == model
 
 
-def test_another_recipe_is_refused_with_its_changed_keys(novel: Path, trained: Trained, voice: Voice) -> None:
+def test_another_recipe_is_refused_with_its_changed_keys(
+    novel: Path, trained: Trained, console: Console
+) -> None:
     trained(RUN, "optim.learning_rate=0.001")
     with pytest.raises(ConfigError) as caught:
-        train(tiny_recipe(novel, more=("model.n_layer=1", "optim.learning_rate=0.5")), RUN, voice)
+        train(tiny_recipe(novel, more=("model.n_layer=1", "optim.learning_rate=0.5")), RUN, console)
     assert "model.n_layer: 2 in the run, 1 asked" in caught.value.what
     assert "optim.learning_rate: 0.001 in the run, 0.5 asked" in caught.value.what
-    assert "--out" in caught.value.mend
+    assert "--out" in caught.value.hint
 
 
-def test_a_corpus_that_changed_is_refused(novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_that_changed_is_refused(
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     StopAt(monkeypatch, 4)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     novel.write_text(invented_text(6000, seed=1), encoding="utf-8")
     with pytest.raises(ConfigError, match="the corpus is not the one this run was made with"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
 
 
-def test_a_folder_in_use_is_refused(novel: Path, voice: Voice) -> None:
+def test_a_folder_in_use_is_refused(novel: Path, console: Console) -> None:
     with storage.FileLock(RUN / "run.lock"), pytest.raises(BusyError, match="in use by process"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
 
 
-def test_a_folder_that_is_no_run_is_refused(novel: Path, voice: Voice, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_refused(novel: Path, console: Console, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the folder is not a run: it holds"):
-        train(tiny_recipe(novel), tmp_path, voice)
+        train(tiny_recipe(novel), tmp_path, console)
 
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "training/state.safetensors", "MANIFEST.json"])
@@ -182,11 +186,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over_loudly(
     trained("whole")
     StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, Voice(io.StringIO()))
+        train(tiny_recipe(novel), RUN, Console(io.StringIO()))
     newest = next(newest_first(RUN))
     path = newest / damaged
     path.write_bytes(path.read_bytes()[:-7])
-    train(tiny_recipe(novel), RUN, Voice(heard))
+    train(tiny_recipe(novel), RUN, Console(heard))
     assert f"{newest.name} is passed over: " in heard.getvalue()
     assert Path(damaged).name in heard.getvalue()
     assert losses(RUN) == losses(Path("whole"))
@@ -194,19 +198,19 @@ def test_a_damaged_newest_checkpoint_is_passed_over_loudly(
 
 
 def test_when_no_checkpoint_is_whole_the_run_says_so(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     StopAt(monkeypatch, 5)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     for folder in newest_first(RUN):
         (folder / "MANIFEST.json").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
 
 
 def test_a_full_disk_ends_the_run_and_earlier_checkpoints_stay_whole(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained("whole")
     real, saves = storage.sync_file, 0
@@ -221,18 +225,18 @@ def test_a_full_disk_ends_the_run_and_earlier_checkpoints_stay_whole(
     with monkeypatch.context() as patch:
         patch.setattr(storage, "sync_file", failing)
         with pytest.raises(StorageError, match="saving step-00000008 failed: No space left") as caught:
-            train(tiny_recipe(novel), RUN, voice)
+            train(tiny_recipe(novel), RUN, console)
     assert caught.value.exit_code == 74
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
     storage.verify_folder(next(newest_first(RUN)))
-    train(tiny_recipe(novel), RUN, voice)
+    train(tiny_recipe(novel), RUN, console)
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_diverged_run_stops_and_saves_nothing_of_it(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch, value: float
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     real = oom.training_step
 
@@ -241,7 +245,7 @@ def test_a_diverged_run_stops_and_saves_nothing_of_it(
 
     monkeypatch.setattr(oom, "training_step", diverging)
     with pytest.raises(DivergedError) as caught:
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     assert caught.value.exit_code == 5
     assert caught.value.what == f"loss {value}, gradient norm 1.0 after step 6"
     assert "step-00000004" in caught.value.where
@@ -249,7 +253,7 @@ def test_a_diverged_run_stops_and_saves_nothing_of_it(
 
 
 def test_a_weight_that_is_not_finite_is_never_saved(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = oom.training_step
 
@@ -262,12 +266,12 @@ def test_a_weight_that_is_not_finite_is_never_saved(
 
     monkeypatch.setattr(oom, "training_step", poisoning)
     with pytest.raises(DivergedError, match="validation loss nan after step 8"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
 
 def test_an_optimizer_value_that_is_not_finite_is_never_saved(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = oom.training_step
 
@@ -278,12 +282,12 @@ def test_an_optimizer_value_that_is_not_finite_is_never_saved(
 
     monkeypatch.setattr(oom, "training_step", poisoning)
     with pytest.raises(DivergedError, match=r"norm\.weight/exp_avg is not finite after step 8"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
 
 def test_old_checkpoints_go_and_the_best_stays(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([5.0, 3.0, 4.0, 4.5, 4.6, 4.7])
     real = trainer.evaluate
@@ -294,24 +298,24 @@ def test_old_checkpoints_go_and_the_best_stays(
         "train.checkpoint_interval=2",
         "train.keep_last=2",
     )
-    result = train(tiny_recipe(novel, more=more), RUN, voice)
+    result = train(tiny_recipe(novel, more=more), RUN, console)
     assert [step_of(folder) for folder in newest_first(RUN)] == [12, 10, 4]
     assert result.progress.best_step == 4
     assert (RUN / "model").resolve().name == "step-00000004"
 
 
 def test_free_settings_may_change_on_resume(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     StopAt(monkeypatch, 5)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, voice)
-    train(tiny_recipe(novel, more=("train.eval_interval=3", "train.log_interval=2")), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
+    train(tiny_recipe(novel, more=("train.eval_interval=3", "train.log_interval=2")), RUN, console)
     assert [row["step"] for row in read_metrics(RUN) if row["event"] == "eval"] == [4, 9, 12]
 
 
 def test_a_run_of_minutes_follows_its_recorded_plan(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a restart the aims recorded before it are kept, so the same steps have the same rates."""
     more = (
@@ -321,22 +325,22 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
         "train.eval_interval=5",
         "train.checkpoint_interval=20",
     )
-    real = trainer.aim_anew
+    real = trainer.replan_total_steps
 
     def short(run, metrics):  # type: ignore[no-untyped-def]
         run.clock_start -= 2  # each evaluation seems to take two seconds
         real(run, metrics)
 
-    monkeypatch.setattr(trainer, "aim_anew", short)
-    train(tiny_recipe(novel, more=more), RUN, voice)
+    monkeypatch.setattr(trainer, "replan_total_steps", short)
+    train(tiny_recipe(novel, more=more), RUN, console)
     plan = read_plan(RUN)
     assert len(plan.aims) > 1
     before = losses(RUN), weights(RUN)
     rows = without_times(RUN)
     for folder in list(newest_first(RUN)):  # as if killed before the first checkpoint
         storage.remove_folder(folder)
-    monkeypatch.setattr(trainer, "aim_anew", real)
-    train(tiny_recipe(novel, more=more), RUN, voice)
+    monkeypatch.setattr(trainer, "replan_total_steps", real)
+    train(tiny_recipe(novel, more=more), RUN, console)
     assert (losses(RUN), weights(RUN)) == before
     assert without_times(RUN) == rows
     assert read_plan(RUN) == plan
@@ -344,39 +348,41 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
     assert rates[-1] == pytest.approx(1e-4, rel=0.2)
 
 
-def test_a_resolved_recipe_can_be_run_again(trained: Trained, voice: Voice) -> None:
+def test_a_resolved_recipe_can_be_run_again(trained: Trained, console: Console) -> None:
     from yanmo.settings.recipe import load_recipe
 
     trained(RUN)
-    train(load_recipe(RUN / "recipe.toml"), Path("again"), voice)
+    train(load_recipe(RUN / "recipe.toml"), Path("again"), console)
     assert losses(Path("again")) == losses(RUN)
     assert weights(Path("again")) == weights(RUN)
 
 
 @pytest.mark.slow
-def test_a_resolved_recipe_with_another_setting_is_decided_anew(trained: Trained, voice: Voice) -> None:
+def test_a_resolved_recipe_with_another_setting_is_decided_anew(trained: Trained, console: Console) -> None:
     """In a new run; the same recipe in the old folder makes that one longer, with its decisions."""
     from yanmo.settings.recipe import load_recipe
 
     trained(RUN)
     made = load_recipe(RUN / "recipe.toml")
     assert (made.optim.learning_rate, made.optim.warmup_steps) == (0.024, 0)
-    train(load_recipe(RUN / "recipe.toml", ["optim.name=adamw", "train.max_steps=40"]), Path("other"), voice)
+    train(
+        load_recipe(RUN / "recipe.toml", ["optim.name=adamw", "train.max_steps=40"]), Path("other"), console
+    )
     other = load_recipe(Path("other/recipe.toml"))
     assert (other.optim.learning_rate, other.optim.min_lr) == (0.004, 0.0004)
     assert (other.optim.warmup_steps, other.train.eval_interval) == (2, 4)
     assert set(made.decided) - set(other.decided) == {"optim.name"}
-    train(load_recipe(RUN / "recipe.toml", ["train.max_steps=40"]), RUN, voice)
+    train(load_recipe(RUN / "recipe.toml", ["train.max_steps=40"]), RUN, console)
     longer = load_recipe(RUN / "recipe.toml")
     assert longer == made.model_copy(update={"train": made.train.model_copy(update={"max_steps": 40})})
 
 
-def test_progress_survives_its_checkpoint(novel: Path, voice: Voice) -> None:
+def test_progress_survives_its_checkpoint(novel: Path, console: Console) -> None:
     recipe = tiny_recipe(novel)
-    result = train(recipe, RUN, voice)
+    result = train(recipe, RUN, console)
     progress, tensors, environment = load_training(next(newest_first(RUN)))
     assert progress == result.progress
-    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, 16, voice)
+    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, 16, console)
     batches = Batches(prepared.shards.train, 16, 8, recipe.train.seed)
     assert progress.tokens == sum(batches.targets_in(step) for step in range(12))
     assert tensors and environment["torch"] == torch.__version__
@@ -394,50 +400,50 @@ def test_of_a_prompt_longer_than_the_window_the_samples_continue_the_end_and_tha
     novel: Path, trained: Trained
 ) -> None:
     shown = io.StringIO()
-    train(tiny_recipe(novel, more=(f"sample.prompt={'江湖' * 10}",)), RUN, Voice(shown))
+    train(tiny_recipe(novel, more=(f"sample.prompt={'江湖' * 10}",)), RUN, Console(shown))
     assert shown.getvalue().count("the prompt has 20 tokens; the model looks back on the last 16") == 1
     samples = [path.read_text(encoding="utf-8") for path in (RUN / "samples").iterdir()]
     assert samples and all(sample.startswith("江湖" * 10) for sample in samples)
     trained("narrow", "model.block_size=4")
 
 
-def test_a_prompt_that_is_no_text_leaves_nothing_behind(novel: Path, voice: Voice) -> None:
+def test_a_prompt_that_is_no_text_leaves_nothing_behind(novel: Path, console: Console) -> None:
     broken = tiny_recipe(novel, more=("sample.prompt=江湖\udc80",))
     for _ in range(2):  # with no run, and with one
         with pytest.raises(ConfigError, match="half a character"):
-            train(broken, RUN, voice)
-        train(tiny_recipe(novel), RUN, voice)
+            train(broken, RUN, console)
+        train(tiny_recipe(novel), RUN, console)
     assert "江湖\\u" not in (RUN / "recipe.toml").read_text(encoding="utf-8")
 
 
-def test_a_warm_up_longer_than_a_run_of_minutes_is_refused(novel: Path, voice: Voice) -> None:
+def test_a_warm_up_longer_than_a_run_of_minutes_is_refused(novel: Path, console: Console) -> None:
     with pytest.raises(ConfigError, match="warmup_steps=10000000 leaves nothing of about"):
         more = ("train.minutes=0.01", "optim.warmup_steps=10000000", "train.max_steps=20000000")
-        train(tiny_recipe(novel, more=more), RUN, voice)
+        train(tiny_recipe(novel, more=more), RUN, console)
 
 
 @pytest.mark.parametrize("name", ["plan.json", "corpus.json"])
 def test_a_run_without_its_records_says_so(
-    novel: Path, trained: Trained, voice: Voice, monkeypatch: pytest.MonkeyPatch, name: str
+    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     trained(RUN)
     (RUN / name).write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=f"{name} is missing or damaged"):
-        train(tiny_recipe(novel), RUN, voice)
+        train(tiny_recipe(novel), RUN, console)
 
 
 def test_checkpoints_passed_over_do_not_push_whole_ones_out(
-    novel: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, voice)
+        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, console)
     newest = next(newest_first(RUN))
     (newest / "model.safetensors").write_bytes(b"")
     (RUN / "checkpoints" / "step-00000004 copy").mkdir()  # somebody's own
     StopAt(monkeypatch, 8)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, voice)
+        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, console)
     assert step_of(next(newest_first(RUN))) == 9
     for folder in newest_first(RUN):
         storage.verify_folder(folder)

@@ -74,7 +74,7 @@ def save_checkpoint(
             raise DivergedError(
                 f"{name} is not finite after step {progress.step}",
                 where=str(run),
-                mend="lower optim.learning_rate, in a new folder (--out); the last checkpoint is sound",
+                hint="lower optim.learning_rate, in a new folder (--out); the last checkpoint is sound",
             )
 
     def fill(folder: Path) -> None:
@@ -154,7 +154,7 @@ def read_state(folder: Path) -> State:
         raise CheckpointError(
             f"its training state has schema {state.schema_number}, this yanmo reads {SCHEMA}",
             where=str(folder),
-            mend="resume it with the yanmo that made it",
+            hint="resume it with the yanmo that made it",
         )
     return state
 
@@ -179,7 +179,7 @@ def load_shape(folder: Path) -> GPTConfig:
             raise ValueError("it is no object")
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            "there is no readable config.json", where=str(folder), mend="give a model folder"
+            "there is no readable config.json", where=str(folder), hint="give a model folder"
         ) from error
     return from_config_json(values, str(folder))
 
@@ -226,11 +226,11 @@ def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GP
             raise CheckpointError(
                 f"{name} is stored as {tensor.dtype}, which is no weight yet",
                 where=where,
-                mend="give the model in float32, float16 or bfloat16, before it was quantised",
+                hint="give the model in float32, float16 or bfloat16, before it was quantised",
             )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(
-                f"{name} holds numbers that are not finite", where=where, mend="its training had diverged"
+                f"{name} holds numbers that are not finite", where=where, hint="its training had diverged"
             )
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     model.requires_grad_(True)
@@ -248,7 +248,7 @@ def load_model_and_tokenizer(folder: Path, verify: bool = True) -> tuple[GPT, To
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}",
             where=str(folder),
-            mend="tokenizer and weights do not belong together",
+            hint="tokenizer and weights do not belong together",
         )
     return model, tokenizer
 
@@ -293,15 +293,15 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
         found = sorted(runs.glob("*/model/config.json"), key=lambda file: file.stat().st_mtime)
         if not found:
             raise ConfigError(
-                "there is no run yet", where=f"{runs}/", mend="train one: yanmo train novel.txt"
+                "there is no run yet", where=f"{runs}/", hint="train one: yanmo train novel.txt"
             )
         return found[-1].parent.resolve()
     for folder in (path / "model", path):
         if (folder / "config.json").is_file():
             return folder.resolve()
     missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is no run or model folder"
-    mend = "give a run or a model folder; other people's models enter by yanmo import"
-    raise ConfigError(f"{path} {missing}", where="RUN", mend=mend)
+    hint = "give a run or a model folder; other people's models enter by yanmo import"
+    raise ConfigError(f"{path} {missing}", where="RUN", hint=hint)
 
 
 def recorded_recipe(model_folder: Path) -> Recipe | None:
@@ -320,8 +320,8 @@ def read_recipe(run: Path) -> Recipe:
         return load_recipe(run / "recipe.toml")
     except ConfigError as error:
         where = f"{run / 'recipe.toml'} ({error.where})"
-        mend = "put back what was changed by hand, or restore it from a copy"
-        raise CheckpointError(f"the run's recipe.toml is damaged: {error.what}", where, mend) from error
+        hint = "put back what was changed by hand, or restore it from a copy"
+        raise CheckpointError(f"the run's recipe.toml is damaged: {error.what}", where, hint) from error
 
 
 def run_of(model_folder: Path) -> Path | None:

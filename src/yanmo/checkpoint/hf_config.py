@@ -161,15 +161,15 @@ def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
         raise CheckpointError(
             f"config.json has model_type={values['model_type']!r}; yanmo knows {', '.join(families)}",
             where=where,
-            mend="give a folder of one of these",
+            hint="give a folder of one of these",
         )
     if values.get("quantization_config"):
         raise CheckpointError(
             "config.json has a quantization_config: its weights are rounded in a way yanmo does not read",
             where=where,
-            mend="give the model as it was before it was quantised",
+            hint="give the model as it was before it was quantised",
         )
-    refuse_nonsense(family, values, where)
+    check_sizes(family, values, where)
     refuse_differences(family, values, where)
     try:
         return from_gpt2(values) if family == "gpt2" else from_modern(family, values)
@@ -177,7 +177,7 @@ def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
         raise CheckpointError(f"config.json lacks {error}", where=where) from error
 
 
-def refuse_nonsense(family: Family, values: dict[str, Any], where: str) -> None:
+def check_sizes(family: Family, values: dict[str, Any], where: str) -> None:
     """Sizes are whole numbers that a model can have, shares and scales are numbers.
 
     Raises:
@@ -204,14 +204,14 @@ def refuse_nonsense(family: Family, values: dict[str, Any], where: str) -> None:
         raise CheckpointError(
             f"config.json has {wrong[0]}={value!r}, which no model has",
             where=where,
-            mend="take the folder from its source again",
+            hint="take the folder from its source again",
         )
     if (values.get("num_experts_per_tok") or 1) > (values.get("n_routed_experts") or 1 << 20):
         raise CheckpointError(
             f"config.json has num_experts_per_tok={values['num_experts_per_tok']} of"
             f" n_routed_experts={values['n_routed_experts']}",
             where=where,
-            mend="take the folder from its source again",
+            hint="take the folder from its source again",
         )
     heads = "n_head" if family == "gpt2" else "num_attention_heads"
     width = "n_embd" if family == "gpt2" else "hidden_size"
@@ -221,7 +221,7 @@ def refuse_nonsense(family: Family, values: dict[str, Any], where: str) -> None:
             f"config.json has {heads}={whole}, which does not divide {width}={values.get(width)} or is not"
             f" shared out evenly among num_key_value_heads={shared}",
             where=where,
-            mend="take the folder from its source again",
+            hint="take the folder from its source again",
         )
 
 
@@ -245,7 +245,7 @@ def refuse_differences(family: Family, values: dict[str, Any], where: str) -> No
             raise CheckpointError(
                 f"config.json has {key}={value!r}; yanmo's {family} has {allowed[0]!r}",
                 where=where,
-                mend="give a folder without that",
+                hint="give a folder without that",
             )
 
 

@@ -109,7 +109,7 @@ def from_hugging_face(
         bare = re.sub(r"^(transformer|model)\.", "", theirs)  # a model saved without its head has no prefix
         tensor = tensors.get(theirs, tensors.get(bare))
         if tensor is None:
-            raise CheckpointError(f"the weights lack {theirs}", where=where, mend=f"is it a {family} model?")
+            raise CheckpointError(f"the weights lack {theirs}", where=where, hint=f"is it a {family} model?")
         return tensor
 
     found = {}
@@ -127,7 +127,7 @@ def from_hugging_face(
             raise CheckpointError(
                 f"{name} has shape {tuple(tensor.shape)}, config.json says {tuple(shape)}",
                 where=where,
-                mend="weights and config.json do not belong together",
+                hint="weights and config.json do not belong together",
             )
         found[name] = tensor
     return found

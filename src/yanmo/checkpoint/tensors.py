@@ -44,7 +44,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path.name} cannot be read: {error}", where=str(path.parent), mend=AGAIN
+            f"{path.name} cannot be read: {error}", where=str(path.parent), hint=AGAIN
         ) from error
 
 
@@ -58,7 +58,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     for file in weight_files(folder):
         tensors = load_tensors(file)
         if twice := found.keys() & tensors.keys():
-            raise CheckpointError(f"{min(twice)} is given twice", where=str(file), mend=AGAIN)
+            raise CheckpointError(f"{min(twice)} is given twice", where=str(file), hint=AGAIN)
         found |= tensors
     return found
 
@@ -75,11 +75,11 @@ def weight_files(folder: Path) -> list[Path]:
     try:
         names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{INDEX} is torn: {error!r}", where=str(folder), mend=AGAIN) from error
+        raise CheckpointError(f"{INDEX} is torn: {error!r}", where=str(folder), hint=AGAIN) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(
-                f"{INDEX} names {name!r}, which is no file beside it", where=str(folder), mend=AGAIN
+                f"{INDEX} names {name!r}, which is no file beside it", where=str(folder), hint=AGAIN
             )
     return [folder / name for name in names]
 
@@ -93,7 +93,7 @@ def check_header(path: Path) -> None:
     """
 
     def refuse(what: str) -> CheckpointError:
-        return CheckpointError(f"{path.name}: {what}", where=str(path.parent), mend=AGAIN)
+        return CheckpointError(f"{path.name}: {what}", where=str(path.parent), hint=AGAIN)
 
     size = path.stat().st_size
     with open(path, "rb") as file:

@@ -169,7 +169,7 @@ def begin(
 @app.command()
 def quickstart(arguments: Settings = None) -> None:
     """Train for three minutes on the embedded demo corpus, or on TEXT, and show what the model writes."""
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.settings.recipe import load_recipe, recipe_path, split_arguments
     from yanmo.train.trainer import train as train_run
 
@@ -177,14 +177,14 @@ def quickstart(arguments: Settings = None) -> None:
     if texts:
         settings = [f"corpus.path={json.dumps(texts, ensure_ascii=False)}", *settings]
     recipe = load_recipe(recipe_path("demo"), settings)
-    voice = Voice()
-    result = train_run(recipe, Path("runs") / run_name(texts[0] if texts else "demo"), voice)
-    voice.say(summary(result))
+    console = Console()
+    result = train_run(recipe, Path("runs") / run_name(texts[0] if texts else "demo"), console)
+    console.print(summary(result))
     prompts = demo_prompts() if not texts else [p for p in result.openings if p] or [""]
     for number, prompt in enumerate(prompts, start=1):
         print("\n" + heading(number, len(prompts)), end="")
         write_to_stdout(result.folder, {"prompt": prompt, "max_new_tokens": QUICKSTART_TOKENS})
-    voice.say("\n" + next_commands(result, prompts[0]))
+    console.print("\n" + next_commands(result, prompts[0]))
 
 
 @app.command()
@@ -193,12 +193,12 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Turn TEXT into a tokenizer and token shards, as `train` does first; cut off, it goes on."""
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.data.prepare import prepare as prepare_text
 
     recipe, _ = read_recipe(arguments or [])
-    voice = Voice()
-    found = prepare_text(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+    console = Console()
+    found = prepare_text(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
@@ -222,7 +222,7 @@ def train(
 ) -> None:
     """Train a model on TEXT, or as a RECIPE says. The same command again resumes, and so does the run
     folder alone; a greater train.max_steps, epochs or minutes goes on for longer."""
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.core.outputs import require_folder
     from yanmo.settings.recipe import to_toml
 
@@ -240,14 +240,14 @@ def train(
         return
     from yanmo.train.trainer import train as train_run
 
-    voice = Voice(is_main=os.environ.get("RANK", "0") == "0")
-    result = train_run(recipe, folder, voice)
-    if not voice.is_main:
+    console = Console(is_main=os.environ.get("RANK", "0") == "0")
+    result = train_run(recipe, folder, console)
+    if not console.is_main:
         return
     if as_json:
         print(json.dumps(result.as_json(), ensure_ascii=False))
-    voice.say(summary(result))
-    voice.say("\n" + next_commands(result, None))
+    console.print(summary(result))
+    console.print("\n" + next_commands(result, None))
 
 
 @app.command()
@@ -259,13 +259,13 @@ def plan(
 
     Some steps are timed; the run is not begun.
     """
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.train.forecast import describe
     from yanmo.train.run import plan_run
 
     recipe, _ = read_recipe(arguments or [])
-    with Voice() as voice:
-        recipe, config, found = plan_run(recipe, voice, free_bytes(Path()))
+    with Console() as console:
+        recipe, config, found = plan_run(recipe, console, free_bytes(Path()))
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
@@ -291,10 +291,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model: loss, perplexity, bits per character, beside the reference lines."""
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.eval.assess import assess
 
-    found = assess(run, tuple(corpus or ()), stride, Voice(), device, verify)
+    found = assess(run, tuple(corpus or ()), stride, Console(), device, verify)
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
@@ -430,7 +430,7 @@ def read_recipe(arguments: list[str], out: Path | None = None) -> tuple["Recipe"
     names = [*texts, *recipe.corpus.path] if not source or source.stem != "recipe" else recipe.corpus.path
     folder = out or Path("runs") / run_name(next(iter(names), ""))
     if not (recipe.corpus.path or (out and is_file(out / "recipe.toml"))):
-        raise ConfigError("no text is named", where="yanmo train", mend="yanmo train novel.txt")
+        raise ConfigError("no text is named", where="yanmo train", hint="yanmo train novel.txt")
     if not is_file(folder / "recipe.toml"):
         check_relations(recipe)
     return recipe, folder
@@ -443,8 +443,8 @@ def require_text_or_recipe(name: str) -> None:
     meant = recipe_meant(name)
     if is_there(name) or not (meant or name.isidentifier()):
         return  # a path: reading it says what is wrong with it
-    mend = f"did you mean '{meant}'?" if meant else f"the recipes are: {', '.join(our_recipes())}"
-    raise ConfigError(f"'{name}' is no file, no folder and no recipe", "command line", mend)
+    hint = f"did you mean '{meant}'?" if meant else f"the recipes are: {', '.join(our_recipes())}"
+    raise ConfigError(f"'{name}' is no file, no folder and no recipe", "command line", hint)
 
 
 def stdin_file() -> Path:
@@ -546,8 +546,8 @@ def read_prompts(path: Path) -> list[str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        mend = "give a text file, one prompt a line"
-        raise ConfigError(f"the prompts cannot be read: {error.strerror}", str(path), mend) from error
+        hint = "give a text file, one prompt a line"
+        raise ConfigError(f"the prompts cannot be read: {error.strerror}", str(path), hint) from error
     prompts = [line for line in decoded(data, str(path)).split("\n") if line.strip()]
     if not prompts:
         raise ConfigError("there is no prompt in the file", str(path), "write one prompt on each line")
@@ -561,8 +561,8 @@ def decoded(data: bytes, where: str) -> str:
     try:
         text, removed = remove_controls(unify_line_ends(decode(data)[0])[0])
     except ValueError as error:
-        mend = "give a text, in UTF-8 if in doubt"
-        raise ConfigError(f"the prompts cannot be read: {error}", where, mend) from error
+        hint = "give a text, in UTF-8 if in doubt"
+        raise ConfigError(f"the prompts cannot be read: {error}", where, hint) from error
     if removed:
         note(f"{removed:,} control characters removed from {where}")
     return text

@@ -56,24 +56,24 @@ def inspect(
 ) -> None:
     """Say what a corpus is, what ails it, and what `yanmo clean` would do about it."""
     from yanmo.core import storage
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.core.outputs import is_marked, require_file
     from yanmo.data.contamination import contamination
     from yanmo.text.inspect.page import page
     from yanmo.text.inspect.report import inspect as look
 
-    config, voice = _cleaning(arguments, "inspect"), Voice()
+    config, console = _cleaning(arguments, "inspect"), Console()
     if html is not None:
         require_file(html, "--html", input_paths(config.corpus.path), is_marked, force)
     if importlib.util.find_spec("rensa") is None:
-        voice.say('near copies are not looked for: pip install "yanmo[clean]"')
+        console.print('near copies are not looked for: pip install "yanmo[clean]"')
         config = config.model_copy(update={"dedup": config.dedup.model_copy(update={"near": 0.0})})
-    report = look(config, nproc, voice)
+    report = look(config, nproc, console)
     if report.documents:
-        voice.live(LOOKING)
+        console.status(LOOKING)
         readable = tuple(file.location for file in report.files if not file.unreadable)
         report.overlap = contamination(config.corpus.model_copy(update={"path": readable})).share
-        voice.settle()
+        console.clear_status()
     if vocab is not None:
         report.lacking = lacking(vocab, report.characters_seen)
     if html is not None:
@@ -174,7 +174,7 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Clean corpora: one .jsonl and a manifest that says where every document went."""
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.core.outputs import require_file
     from yanmo.data.contamination import contamination
     from yanmo.settings.schema import CorpusConfig
@@ -192,13 +192,13 @@ def clean(
     for file in (target, manifest_path(target)):
         require_file(file, "--out", input_paths(config.corpus.path), lambda _: is_cleaned(target), force)
     shares = _weights(weights, len(config.corpus.path))
-    voice = Voice()
-    result = run(config, target, voice, shares, dedup, nproc)
+    console = Console()
+    result = run(config, target, console, shares, dedup, nproc)
     if dedup:
-        voice.live(LOOKING)
+        console.status(LOOKING)
         result.overlap = contamination(CorpusConfig(path=(str(target),))).share
         write_manifest(result)
-        voice.settle()
+        console.clear_status()
     if as_json:
         print(json.dumps(result.as_json(), ensure_ascii=False))
         return

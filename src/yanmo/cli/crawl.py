@@ -38,20 +38,20 @@ def crawl(
 ) -> None:
     """Crawl a site that allows it into a file of texts. The same command again goes on."""
     check_extra()
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.core.outputs import require_file
     from yanmo.text.crawl import runner
     from yanmo.text.crawl.profile import load_profile
 
     profile = load_profile(site)
     if dry_run is not None:
-        page = runner.dry_run(profile, dry_run, Voice())
+        page = runner.dry_run(profile, dry_run, Console())
         print(json.dumps(page, ensure_ascii=False) if as_json else "\n".join(describe(page)))
         return
     target = out or Path(f"{Path(site).stem}.jsonl")
     for file in runner.written(target):
         require_file(file, "--out", [Path(site)], lambda _: runner.is_crawled(target), force)
-    found = runner.crawl(profile, target, Voice())
+    found = runner.crawl(profile, target, Console())
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 

@@ -26,7 +26,7 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Take over a model, its tokens or its settings, and prove that it computes what it did."""
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.hub.imports.importer import import_ as take_over
     from yanmo.settings.recipe import load_recipe, split_arguments
 
@@ -41,7 +41,7 @@ def import_(
     path = Path(names[0]).resolve()
     name = path.stem if path.is_file() and path.name != "ckpt.pt" else path.name
     name = path.parent.name if path.name == "ckpt.pt" else name
-    found = take_over(names[0], out or Path("models") / name, config, Voice())
+    found = take_over(names[0], out or Path("models") / name, config, Console())
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
         return
@@ -79,10 +79,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model for other tools, open it there, and compare what it says."""
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.hub.exports.exporter import export as write
 
-    found = write(run, to, out, precision, verify, Voice(), force)
+    found = write(run, to, out, precision, verify, Console(), force)
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:

@@ -60,7 +60,7 @@ def train(
 ) -> None:
     """Learn a vocabulary from texts. The same texts and settings give the same file, bit for bit."""
     from yanmo.cli.corpus import input_paths
-    from yanmo.core.console import Voice
+    from yanmo.core.console import Console
     from yanmo.core.outputs import require_folder
     from yanmo.data.survey import learn_tokenizer
     from yanmo.settings.recipe import load_recipe, split_arguments
@@ -75,7 +75,7 @@ def train(
     recipe = load_recipe(None, asked)
     folder = out or Path("tokenizers") / f"{Path(texts[0].rpartition(':')[2]).stem}-{kind}"
     require_folder(folder, "--out", input_paths(texts))
-    learned = learn_tokenizer(recipe.corpus, recipe.tokenizer, Voice())
+    learned = learn_tokenizer(recipe.corpus, recipe.tokenizer, Console())
     save(learned, folder, force)
     if (asked_for := recipe.tokenizer.vocab_size) > learned.vocab_size:
         why = "it has no more characters" if kind == "char" else "nothing more in it occurs often enough"

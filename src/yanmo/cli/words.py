@@ -45,7 +45,7 @@ def unforeseen(error: OSError | ValueError) -> YanmoError:
     return kind(
         f"{type(error).__name__}: {error}",
         where=f"{Path(frame.filename).name}, line {frame.lineno}, {frame.name}",
-        mend="check paths, settings and the disk; if they are right, report this as a fault of yanmo",
+        hint="check paths, settings and the disk; if they are right, report this as a fault of yanmo",
     )
 
 
@@ -83,9 +83,9 @@ class Verb(TyperCommand):
                 continue
             if not equals:
                 value = next(iter(words[place + 1 :]), "")
-            if mend := self.spelling_of(dashed.lstrip("-"), value):
+            if hint := self.spelling_of(dashed.lstrip("-"), value):
                 where = f"yanmo {self.name}"
-                raise ConfigError(f"'{dashed}' is no {'option' if option else 'argument'} here", where, mend)
+                raise ConfigError(f"'{dashed}' is no {'option' if option else 'argument'} here", where, hint)
 
     def spelling_of(self, name: str, value: str) -> str:
         """How this command wants that setting, or an empty string."""

@@ -51,7 +51,7 @@ def unguarded(stream: TextIO) -> TextIO:
     return stream.stream if isinstance(stream, Terminal) else stream
 
 
-class Voice:
+class Console:
     """Says lines that stay, and one live line that is replaced by the next.
 
     ``is_main`` is False on every rank but 0: then nothing is said.
@@ -63,9 +63,9 @@ class Voice:
         is_main: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from rich.console import Console
+        from rich.console import Console as RichConsole
 
-        self._console = Console(
+        self._rich = RichConsole(
             file=unguarded(stream or sys.stderr), highlight=False, markup=False, soft_wrap=True, emoji=False
         )
         self.is_main = is_main
@@ -73,37 +73,37 @@ class Voice:
         self._last_plain = float("-inf")
         self._live: Live | None = None  # while a live line stands
 
-    def say(self, text: str = "", style: str | None = None) -> None:
+    def print(self, text: str = "", style: str | None = None) -> None:
         """Print a line that stays."""
         if self.is_main:
-            on_terminal = self._console.is_terminal
-            self._console.print(visible(text) if on_terminal else text, style=style if on_terminal else None)
+            on_terminal = self._rich.is_terminal
+            self._rich.print(visible(text) if on_terminal else text, style=style if on_terminal else None)
 
     def warn(self, text: str) -> None:
         """Print a line that stays and that somebody should read."""
-        self.say(f"warning: {text}", style="yellow")
+        self.print(f"warning: {text}", style="yellow")
 
-    def live(self, text: str) -> None:
+    def status(self, text: str) -> None:
         """Replace the live line; without a terminal print it now and then."""
         if not self.is_main:
             return
-        if self._console.is_terminal:
+        if self._rich.is_terminal:
             self._show(text)
         elif self._clock() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = self._clock()
-            self._console.print(text)
+            self._rich.print(text)
 
-    def settle(self) -> None:
+    def clear_status(self) -> None:
         """Take the live line away."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def __enter__(self) -> "Voice":
+    def __enter__(self) -> "Console":
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.settle()
+        self.clear_status()
 
     def _show(self, text: str) -> None:
         from rich.live import Live
@@ -112,7 +112,7 @@ class Voice:
         line = Text(visible(text), no_wrap=True, overflow="ellipsis")
         if self._live is None:
             self._live = Live(
-                console=self._console,
+                console=self._rich,
                 auto_refresh=False,
                 transient=True,
                 redirect_stdout=False,
@@ -130,8 +130,8 @@ MIN_SHARE = 0.01
 class Progress:
     """A live line for work whose size is known, mostly in bytes: how far, how fast, how long still."""
 
-    def __init__(self, voice: Voice, what: str, total: float) -> None:
-        self._voice = voice
+    def __init__(self, console: Console, what: str, total: float) -> None:
+        self._console = console
         self._what = what
         self._total = max(total, 1)
         self._done = 0.0
@@ -145,7 +145,7 @@ class Progress:
         rate = max(self._done - self._skipped, 1e-9) / max(time.monotonic() - self._start, 1e-9)
         speed = f"  {rate / MEGABYTE:.1f} MB/s" if self._total > MEGABYTE else ""
         left = f"{speed}  {span((1 - share) * self._total / rate)} left" if share >= MIN_SHARE else ""
-        self._voice.live(f"{self._what}  {share:4.0%}{left}")
+        self._console.status(f"{self._what}  {share:4.0%}{left}")
 
     def skip(self, amount: float) -> None:
         """Count what was done before, which says nothing about the speed."""
@@ -157,7 +157,7 @@ class Progress:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._voice.settle()
+        self._console.clear_status()
 
 
 def span(seconds: float) -> str:

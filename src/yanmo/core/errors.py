@@ -1,6 +1,6 @@
-"""What can go wrong, said so that a person can mend it.
+"""What can go wrong, said so that a person can fix it.
 
-Every mistake a user can make ends in a :class:`YanmoError`: what happened, where, and how to mend it,
+Every mistake a user can make ends in a :class:`YanmoError`: what happened, where, and how to fix it,
 with the values. The command line prints it without a traceback and exits with its code.
 
     YanmoError
@@ -18,24 +18,24 @@ with the values. The command line prints it without a traceback and exits with i
 
 
 class YanmoError(Exception):
-    """Base of all errors a user can meet: ``what`` happened, ``where``, and the ``mend``."""
+    """Base of all errors a user can meet: ``what`` happened, ``where``, and the ``hint``."""
 
     exit_code = 1
     is_shared = False
     """Whether all ranks of a run meet it together, so that one of them says it."""
 
-    def __init__(self, what: str, where: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
         lines = [f"{type(self).__name__}: {self.what}"]
         if self.where:
             lines.append(f"  where: {self.where}")
-        if self.mend:
-            lines.append(f"  mend:  {self.mend}")
+        if self.hint:
+            lines.append(f"  hint:  {self.hint}")
         return "\n".join(lines)
 
 
@@ -93,6 +93,6 @@ class Stopped(YanmoError):
 
     is_shared = True
 
-    def __init__(self, signal_number: int, what: str, where: str = "", mend: str = "") -> None:
-        super().__init__(what, where, mend)
+    def __init__(self, signal_number: int, what: str, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where, hint)
         self.exit_code = 128 + signal_number

@@ -65,7 +65,7 @@ class Manifest(Record):
     init: str | None = None
 
 
-def read_record(path: Path, kind: type[R], error: type[YanmoError] = CheckpointError, mend: str = "") -> R:
+def read_record(path: Path, kind: type[R], error: type[YanmoError] = CheckpointError, hint: str = "") -> R:
     """The record in a file.
 
     Raises:
@@ -77,7 +77,7 @@ def read_record(path: Path, kind: type[R], error: type[YanmoError] = CheckpointE
         raise error(
             f"{path.name} is missing or damaged: {_why(reason)}",
             where=str(path),
-            mend=mend or "restore it from a copy, or delete its folder to begin again",
+            hint=hint or "restore it from a copy, or delete its folder to begin again",
         ) from reason
 
 

@@ -65,7 +65,7 @@ def disk_errors(doing: str, where: Path) -> Iterator[None]:
         raise StorageError(
             f"{doing} failed: {error.strerror or error}",
             where=f"{where}" + ("" if free is None else f" ({free >> 20} MB free)"),
-            mend="check free space and permissions, or choose another folder (--out, or YANMO_CACHE"
+            hint="check free space and permissions, or choose another folder (--out, or YANMO_CACHE"
             " for the cache); what was saved before is whole",
         ) from error
 
@@ -103,7 +103,7 @@ def not_through_a_link(path: str, flags: int) -> int:
         raise StorageError(
             f"{Path(path).name} is a link, and what it leads to would be written to",
             where=path,
-            mend="delete the link, or put the file that it leads to in its place",
+            hint="delete the link, or put the file that it leads to in its place",
         )
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
@@ -189,34 +189,34 @@ def verify_folder(folder: Path, names: Collection[str] | None = None) -> None:
     Raises:
         CheckpointError: naming the first file that is missing, torn or changed.
     """
-    mend = "restore the file from a copy, or delete the folder"
+    hint = "restore the file from a copy, or delete the folder"
     if names is not None:
-        mend = f"restore the file from a copy; changed on purpose: delete {MANIFEST}, or --no-verify"
-    expected = _manifest_of(folder, mend)
+        hint = f"restore the file from a copy; changed on purpose: delete {MANIFEST}, or --no-verify"
+    expected = _manifest_of(folder, hint)
     for name in expected if names is None else names:
         if name not in expected:
-            raise CheckpointError(f"{name} is not in its {MANIFEST}", str(folder), mend)
-        _verify_file(folder, name, *expected[name], mend)
+            raise CheckpointError(f"{name} is not in its {MANIFEST}", str(folder), hint)
+        _verify_file(folder, name, *expected[name], hint)
 
 
-def _verify_file(folder: Path, name: str, size: int, digest: str, mend: str) -> None:
+def _verify_file(folder: Path, name: str, size: int, digest: str, hint: str) -> None:
     path = folder / name
     if not path.is_file():
-        raise CheckpointError(f"{name} is missing", str(folder), mend)
+        raise CheckpointError(f"{name} is missing", str(folder), hint)
     if path.stat().st_size != size:
-        raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), mend)
+        raise CheckpointError(f"{name} has {path.stat().st_size} bytes, not {size}", str(folder), hint)
     if sha256_of(path) != digest:
-        raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), mend)
+        raise CheckpointError(f"{name} is damaged (sha256 differs)", str(folder), hint)
 
 
-def _manifest_of(folder: Path, mend: str) -> dict[str, tuple[int, str]]:
+def _manifest_of(folder: Path, hint: str) -> dict[str, tuple[int, str]]:
     try:
         files = read_json(folder / MANIFEST)["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
         if not expected:
             raise ValueError("it lists nothing")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), mend) from error
+        raise CheckpointError(f"its {MANIFEST} is missing or torn", str(folder), hint) from error
     return expected
 
 
@@ -354,7 +354,7 @@ class FileLock:
         return BusyError(
             f"the folder is in use by {owner}",
             where=str(self._path.parent),
-            mend="wait for it, stop it, or train into another folder with --out",
+            hint="wait for it, stop it, or train into another folder with --out",
         )
 
 

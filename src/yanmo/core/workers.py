@@ -49,12 +49,12 @@ def in_order(batches: Iterable[T], submit: Callable[[T], Future[R]], workers: in
 
 @contextlib.contextmanager
 def processes(
-    number: int, begin: Callable[..., None], arguments: tuple[Any, ...], doing: str, mend: str
+    number: int, begin: Callable[..., None], arguments: tuple[Any, ...], doing: str, hint: str
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of processes, each of which calls ``begin(*arguments)`` first.
 
     Raises:
-        DataError: the system ended one of them; ``doing`` and ``mend`` say what it did and what to do.
+        DataError: the system ended one of them; ``doing`` and ``hint`` say what it did and what to do.
     """
     pool = ProcessPoolExecutor(
         number, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(begin, arguments)
@@ -65,7 +65,7 @@ def processes(
         raise DataError(
             f"a process that {doing} was ended from outside",
             where=f"one of {number}; often there was no memory left",
-            mend=mend,
+            hint=hint,
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from yanmo.core.workers import cores, in_order, processes
 from yanmo.tokenizer import CharTokenizer, Tokenizer
-from yanmo.tokenizer.roundtrip import Lost
+from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 T = TypeVar("T")
 Ids = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ class Encoded:
     """The ids of some texts, and what was lost of them."""
 
     ids: list[Ids]
-    lost: Lost | None = None
+    lost: RoundTripLoss | None = None
 
 
 def processes_for(tokenizer: Tokenizer, size: int) -> int:
@@ -45,7 +45,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
     found = [tokenizer.encode(text) for text in texts]
     if tokenizer.lossless:
         return Encoded(found)
-    lost = Lost()
+    lost = RoundTripLoss()
     for text, ids in zip(texts, found, strict=True):
         lost.count(text, tokenizer.decode(ids))
     return Encoded(found, lost)
@@ -72,8 +72,8 @@ def _workers(
         with ThreadPoolExecutor(cores()) as threads:
             yield (lambda texts: threads.submit(encode, tokenizer, texts)), cores()
         return
-    mend = "the same command goes on where it stopped; data.workers=1 needs the least memory"
-    with processes(number, _begin, (tokenizer,), "tokenises", mend) as pool:
+    hint = "the same command goes on where it stopped; data.workers=1 needs the least memory"
+    with processes(number, _begin, (tokenizer,), "tokenises", hint) as pool:
         yield (lambda texts: pool.submit(_encode_here, texts)), number
 
 

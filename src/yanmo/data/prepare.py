@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from yanmo.core import storage
-from yanmo.core.console import Progress, Voice
+from yanmo.core.console import Console, Progress
 from yanmo.core.errors import DataError
 from yanmo.core.records import Manifest, Record, parse_record, read_record, sealed
 from yanmo.data.encode import Ids, encode_all, processes_for
@@ -30,7 +30,7 @@ from yanmo.data.survey import VERSION, read_sizes, survey
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
-from yanmo.tokenizer.roundtrip import Lost, describe
+from yanmo.tokenizer.roundtrip import RoundTripLoss, describe
 
 PIECE = 1 << 18
 """Characters encoded at a time: at most 1 MB of UTF-8."""
@@ -101,7 +101,7 @@ def prepare(
     tokenizer: TokenizerConfig,
     data: DataConfig,
     block_size: int,
-    voice: Voice,
+    console: Console,
 ) -> Prepared:
     """Tokenizer and shards of a corpus, made where they are missing.
 
@@ -109,12 +109,12 @@ def prepare(
         DataError: a path is missing or unreadable, or the text is shorter than one window.
     """
     if not corpus.path:
-        raise DataError("no corpus is named", where="corpus.path", mend="yanmo train novel.txt")
+        raise DataError("no corpus is named", where="corpus.path", hint="yanmo train novel.txt")
     if (shards_folder := _shards_in(corpus)) is not None:
         return _open_shards(shards_folder, tokenizer, data, block_size)
     content = corpus_fingerprint(corpus)
     found = find_tokenizer(tokenizer)
-    surveyed = survey(corpus, tokenizer if found is None else None, content, voice)
+    surveyed = survey(corpus, tokenizer if found is None else None, content, console)
     trained = found or load_tokenizer(surveyed)
     sizes = read_sizes(surveyed)
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
@@ -123,7 +123,7 @@ def prepare(
     def fill(folder: Path) -> None:
         split = plan_split(sizes, val_fraction)
         names = [name for name, _ in sizes]
-        manifest = _write_shards(folder, corpus, trained, names, split, block_size, data.workers, voice)
+        manifest = _write_shards(folder, corpus, trained, names, split, block_size, data.workers, console)
         write_manifest(folder, content, trained.fingerprint, trained.vocab_size, **manifest)
 
     folder = storage.cached("shards", key, fill, goes_on=True)
@@ -131,7 +131,7 @@ def prepare(
     _check_long_enough(shards, block_size)
     prepared = Prepared(trained, shards, val_fraction)
     if prepared.is_lossy:
-        voice.warn(f"{describe(shards.manifest['lost'])}; bits per character are lossy")
+        console.warn(f"{describe(shards.manifest['lost'])}; bits per character are lossy")
     return prepared
 
 
@@ -159,28 +159,28 @@ class OpenManifest(Manifest):
 def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_size: int) -> Prepared:
     """Shards as they are; what is asked of them must be what they were made with."""
     tokenizer = load_tokenizer(folder)
-    mend = "restore it from a copy, or make the shards again"
-    manifest = read_record(folder / "manifest.json", OpenManifest, DataError, mend).model_dump()
+    hint = "restore it from a copy, or make the shards again"
+    manifest = read_record(folder / "manifest.json", OpenManifest, DataError, hint).model_dump()
     split = manifest["split"]
     other = find_tokenizer(asked) if asked.path is not None else tokenizer
     if other is not None and other.fingerprint != tokenizer.fingerprint:
         raise DataError(
             f"the shards were made with another tokenizer than tokenizer.path={asked.path}",
             where=str(folder),
-            mend="leave tokenizer.path out",
+            hint="leave tokenizer.path out",
         )
     if data.val_fraction not in (None, split["val_fraction"]):
         raise DataError(
             f"the shards hold out {split['val_fraction']}, not data.val_fraction={data.val_fraction}",
             where=str(folder),
-            mend="leave data.val_fraction out",
+            hint="leave data.val_fraction out",
         )
     if split["cut_documents"] and block_size > split["block_size"]:
         raise DataError(
             f"the shards were cut for windows of {split['block_size']} tokens, not"
             f" model.block_size={block_size}",
             where=str(folder),
-            mend="a smaller model.block_size, or shards made with this one",
+            hint="a smaller model.block_size, or shards made with this one",
         )
     shards = ShardSet(folder, manifest["corpus"], tokenizer.fingerprint)
     _check_long_enough(shards, block_size)
@@ -209,18 +209,18 @@ def _write_shards(
     split: Split,
     gap: int,
     workers: int | None,
-    voice: Voice,
+    console: Console,
 ) -> dict[str, Any]:
     """Second pass: every document (``names`` are their hashes) to its side, in order; goes on where
     ``folder`` was left. Gives the manifest's parts."""
     counts, tally, size = CorpusCounts(), Tally(), corpus_size(corpus.path)
     done = _read_mark(folder, tokenizer.vocab_size)
-    lost = Lost.of(done.lost)
+    lost = RoundTripLoss.of(done.lost)
     documents = assigned(zip(read_documents(corpus, counts), names, strict=True), split, gap, tally)
     batches = _batches(piece for side, part in documents for piece in pieces_of(side, part, tokenizer))
     processes = workers or processes_for(tokenizer, size)
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(voice, "tokenising", size))
+        progress = stack.enter_context(Progress(console, "tokenising", size))
         writers = {
             side: stack.enter_context(
                 ShardWriter(folder, side, tokenizer.vocab_size, mark=done.writers.get(side))
@@ -241,16 +241,16 @@ def _write_shards(
         splits = {side: writer.close() for side, writer in writers.items()}
     (folder / MARK).unlink(missing_ok=True)
     if tally.left_out:
-        voice.say(f"{tally.left_out:,} characters between training and held-out text are left out")
+        console.print(f"{tally.left_out:,} characters between training and held-out text are left out")
     if tally.read_again:
-        voice.say(
+        console.print(
             f"{tally.read_again:,} documents are in the training part several times, as the mix has them"
         )
     more = more_of(counts.as_json(), split, tally, None if tokenizer.lossless else lost)
     return {"splits": splits, "more": more}
 
 
-def more_of(counts: dict[str, Any], split: Split, tally: Tally, lost: Lost | None) -> dict[str, Any]:
+def more_of(counts: dict[str, Any], split: Split, tally: Tally, lost: RoundTripLoss | None) -> dict[str, Any]:
     """What a manifest says beside its splits; ``lost`` is None where nothing can be."""
     more: dict[str, Any] = {
         "counts": counts,
@@ -310,7 +310,7 @@ class Mark(Record):
     lost: dict[str, int | dict[str, int]] = Field(default_factory=dict)
 
 
-def _write_mark(folder: Path, batches: int, writers: Mapping[str, ShardWriter], lost: Lost) -> None:
+def _write_mark(folder: Path, batches: int, writers: Mapping[str, ShardWriter], lost: RoundTripLoss) -> None:
     """Note how far the shards are on the disk; their names are there before the mark is."""
     marks = {side: writer.mark().model_dump() for side, writer in writers.items()}
     storage.sync_folder(folder)
@@ -340,5 +340,5 @@ def _check_long_enough(shards: ShardSet, block_size: int) -> None:
             f"the text is shorter than one window: {len(shards.train)} training tokens and"
             f" {len(shards.val)} validation tokens for model.block_size={block_size}",
             where="the corpus",
-            mend="give more text, or a smaller model.block_size",
+            hint="give more text, or a smaller model.block_size",
         )

@@ -107,7 +107,7 @@ class ShardWriter:
             raise DataError(
                 f"token id {int(ids.max())} does not fit a vocabulary of {self._vocab_size}",
                 where=str(self._folder),
-                mend="tokenizer and shards do not belong together; delete .yanmo and try again",
+                hint="tokenizer and shards do not belong together; delete .yanmo and try again",
             )
         self.characters += characters
         while len(ids):
@@ -215,7 +215,7 @@ class Tokens:
             raise DataError(
                 f"token {int(ids.max()):,} is beyond the vocabulary's {self._vocab_size:,}",
                 where=f"{self._files[0].parent}: {', '.join(file.name for file in self._files[:5])}",
-                mend="restore the shards from a copy, or make them again",
+                hint="restore the shards from a copy, or make them again",
             )
         return ids
 
@@ -243,7 +243,7 @@ class ShardSet:
                 raise DataError(
                     f"the shards belong to {name} {self.manifest[name]}, not {expected}",
                     where=str(folder),
-                    mend="delete that folder; the shards are made again",
+                    hint="delete that folder; the shards are made again",
                 )
         self.train = self._open(folder, "train")
         self.val = self._open(folder, "val")
@@ -259,7 +259,7 @@ class ShardSet:
                 f"the files of {split} hold {sizes[0]:,} bytes of tokens and {sizes[1]:,} of starts, and"
                 f" manifest.json says {part['tokens']:,} tokens and {part['documents']:,} documents",
                 where=str(folder),
-                mend="delete that folder; the shards are made again",
+                hint="delete that folder; the shards are made again",
             )
         vocab_size = self.manifest["vocab_size"]
         return Tokens(files, dtype_for(vocab_size).str, starts, vocab_size)

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 from yanmo.core import storage
-from yanmo.core.console import Progress, Voice, span
+from yanmo.core.console import Console, Progress, span
 from yanmo.core.errors import DataError
 from yanmo.data.split import content_hash
 from yanmo.settings.schema import CorpusConfig, TokenizerConfig
 from yanmo.text.inspect.notes import Notes
 from yanmo.text.read.documents import CorpusCounts, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, load_tokenizer
-from yanmo.tokenizer.train import Learner, learner_for, peak_memory
+from yanmo.tokenizer.train import TokenizerTrainer, learner_for, peak_memory
 
 VERSION = 3
 """Part of every cache key: raise it when the same text would give another vocabulary or other shards."""
@@ -24,17 +24,17 @@ BPE_FROM = 20_000_000
 SHOWN = 5
 
 
-def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, voice: Voice) -> Tokenizer:
+def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, console: Console) -> Tokenizer:
     """The tokenizer that a corpus gives; a pure function of both.
 
     Raises:
         DataError: a path is missing or unreadable.
         TokenizerError: the vocabulary has no room for what it must hold.
     """
-    return load_tokenizer(survey(corpus, config, corpus_fingerprint(corpus), voice))
+    return load_tokenizer(survey(corpus, config, corpus_fingerprint(corpus), console))
 
 
-def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, voice: Voice) -> Path:
+def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, console: Console) -> Path:
     """A folder with every document's hash and size, and the tokenizer if one is to be learned.
 
     What a reader should know of the text is said.
@@ -47,22 +47,22 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, v
     def fill(folder: Path) -> None:
         learner = learner_for(config, kind) if config is not None and kind is not None else None
         sizes, counts, notes = [], CorpusCounts(), Notes()
-        with Progress(voice, "reading", size) as progress:
+        with Progress(console, "reading", size) as progress:
             for document in read_documents(corpus, counts):
                 progress.advance(document.meta.get("size", 0))
                 if learner is not None:
                     learner.add(document.text)
                 notes.add(document.text)
                 sizes.append([content_hash(document.text), len(document.text)])
-        _say_counts(counts, voice)
+        _say_counts(counts, console)
         if not sizes:
             raise DataError(
                 f"none of {counts.documents_read} documents could be used",
                 where=", ".join(corpus.path),
-                mend=f"the first: {counts.dropped[0]}",
+                hint=f"the first: {counts.dropped[0]}",
             )
         if learner is not None:
-            _learn(learner, voice).save(folder, 1 << 30)
+            _learn(learner, console).save(folder, 1 << 30)
         storage.write_json(folder / "notes.json", notes.as_json())
         storage.write_json(folder / "documents.json", sizes)
 
@@ -73,25 +73,25 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, v
     )
     folder = storage.cached("tokenizers", storage.fingerprint([VERSION, content, settings]), fill)
     for note in Notes(**storage.read_json(folder / "notes.json")).said():
-        voice.warn(note)
+        console.warn(note)
     return folder
 
 
-def _say_counts(counts: CorpusCounts, voice: Voice) -> None:
+def _say_counts(counts: CorpusCounts, console: Console) -> None:
     for dropped in counts.dropped[:SHOWN]:
-        voice.warn(f"dropped {dropped}")
+        console.warn(f"dropped {dropped}")
     dropped_in_all = counts.documents_dropped.total()
     if dropped_in_all > SHOWN:
-        voice.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
+        console.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
     if counts.control_characters_removed:
-        voice.say(f"{counts.control_characters_removed:,} control characters removed")
+        console.print(f"{counts.control_characters_removed:,} control characters removed")
     if counts.undecodable_bytes:
-        voice.warn(f"{counts.undecodable_bytes:,} bytes are broken; U+FFFD stands for them")
+        console.warn(f"{counts.undecodable_bytes:,} bytes are broken; U+FFFD stands for them")
     if counts.texts_in_parts:
-        voice.say(f"{counts.texts_in_parts:,} texts are too large for one document and cut into parts")
+        console.print(f"{counts.texts_in_parts:,} texts are too large for one document and cut into parts")
 
 
-def _learn(learner: Learner, voice: Voice) -> Tokenizer:
+def _learn(learner: TokenizerTrainer, console: Console) -> Tokenizer:
     """Learn, with a clock on the console, for the library does not say how far it is."""
     what, start = learner.said(), time.monotonic()
     if not what:
@@ -107,15 +107,15 @@ def _learn(learner: Learner, voice: Voice) -> Tokenizer:
     thread = threading.Thread(target=work, daemon=True)  # so that Ctrl-C does not wait for it
     thread.start()
     while thread.is_alive():
-        voice.live(f"{what}, {span(time.monotonic() - start)}, {peak_memory() >> 20:,} MB of memory")
+        console.status(f"{what}, {span(time.monotonic() - start)}, {peak_memory() >> 20:,} MB of memory")
         thread.join(0.2)
-    voice.settle()
+    console.clear_status()
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     learned, took = outcome[0], span(time.monotonic() - start)
-    voice.say(f"{what}: {took}, {peak_memory() >> 20:,} MB of memory at most")
+    console.print(f"{what}: {took}, {peak_memory() >> 20:,} MB of memory at most")
     if learned.vocab_size < learner.wanted:
-        voice.warn(f"the text has {learned.vocab_size:,} tokens to learn, not {learner.wanted:,}")
+        console.warn(f"the text has {learned.vocab_size:,} tokens to learn, not {learner.wanted:,}")
     return learned
 
 
@@ -130,5 +130,5 @@ def read_sizes(folder: Path) -> list[tuple[str, int]]:
         return [(str(name), int(length)) for name, length in storage.read_json(path)]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
-            "the list of documents is damaged", where=str(path), mend="delete its folder; it is made again"
+            "the list of documents is damaged", where=str(path), hint="delete its folder; it is made again"
         ) from error

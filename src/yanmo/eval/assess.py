@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, recorded_recipe
-from yanmo.core.console import Progress, Voice
+from yanmo.core.console import Console, Progress
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.batches import sliding_starts
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import Ids
-from yanmo.eval.baselines import ReferenceLines, lines_for
+from yanmo.eval.baselines import NGramBaselines, fit_baselines
 from yanmo.eval.loss import Evaluation, evaluate_sliding
 from yanmo.parallel.distributed import find_device
 from yanmo.parallel.machine import keep_freed_memory
 from yanmo.settings.schema import CorpusConfig, Recipe
 from yanmo.text.read.documents import corpus_fingerprint, read_documents
 from yanmo.tokenizer import Tokenizer
-from yanmo.tokenizer.roundtrip import Lost
+from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Assessment:
     stride: int
     """Tokens between windows."""
     evaluation: Evaluation
-    reference: ReferenceLines | None
+    reference: NGramBaselines | None
     """None where the text the model was trained on is not at hand."""
     lossy: bool
     """The vocabulary loses characters: bits per character cannot be compared with others."""
@@ -69,7 +69,7 @@ class Assessment:
         ]
         if self.reference:
             shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
-            said.append(f"lines  {shown}: {self.reference.standing(found.bits_per_char)}")
+            said.append(f"lines  {shown}: {self.reference.describe_rank(found.bits_per_char)}")
             if expected := self.reference.expectation(found.bits_per_char):
                 said.append(f"expect {expected}")
         else:
@@ -83,7 +83,7 @@ def assess(
     run: Path | None,
     corpus: tuple[str, ...],
     stride: int | None,
-    voice: Voice,
+    console: Console,
     device: str | None = None,
     verify: bool = True,
 ) -> Assessment:
@@ -108,8 +108,8 @@ def assess(
     stride = stride_within(window, stride)
     recipe = recorded_recipe(folder)
     if recipe and recipe.data.document_mask:
-        model.separator = end
-    own = training_text(recipe, tokenizer, voice)
+        model.document_separator = end
+    own = training_text(recipe, tokenizer, console)
     config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
     if not corpus and own is None:
         sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
@@ -118,7 +118,7 @@ def assess(
         )
     ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
     keep_freed_memory()
-    with Progress(voice, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
+    with Progress(console, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
         evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
     return Assessment(
         model=str(folder),
@@ -128,7 +128,9 @@ def assess(
         window=window,
         stride=stride,
         evaluation=evaluation,
-        reference=lines_for(own.shards.train, ids, characters, tokenizer.vocab_size, end) if own else None,
+        reference=fit_baselines(own.shards.train, ids, characters, tokenizer.vocab_size, end)
+        if own
+        else None,
         lossy=lossy,
         trained_on_it=bool(corpus and own and own.shards.manifest["corpus"] == corpus_fingerprint(config)),
     )
@@ -144,7 +146,7 @@ def stride_within(window: int, stride: int | None) -> int:
         raise ConfigError(
             f"--stride {stride} is larger than the model's window of {window}",
             where="--stride",
-            mend=f"choose at most {window}",
+            hint=f"choose at most {window}",
         )
     return stride or max(window // 2, 1)
 
@@ -155,12 +157,12 @@ def held_out(own: Prepared) -> tuple[Ids, int, bool]:
     return val.slice(0, len(val)), own.shards.manifest["splits"]["val"]["characters"], own.is_lossy
 
 
-def training_text(recipe: Recipe | None, tokenizer: Tokenizer, voice: Voice) -> Prepared | None:
+def training_text(recipe: Recipe | None, tokenizer: Tokenizer, console: Console) -> Prepared | None:
     """The run's prepared text, from the cache or made again; None where its files are gone or changed."""
     if recipe is None:
         return None
     try:
-        found = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+        found = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
     except (DataError, ConfigError):
         return None
     return found if found.tokenizer.fingerprint == tokenizer.fingerprint else None
@@ -168,12 +170,12 @@ def training_text(recipe: Recipe | None, tokenizer: Tokenizer, voice: Voice) -> 
 
 def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, int, bool]:
     """A corpus as one row of tokens, each document ended; its characters, and whether some were lost."""
-    parts, lost = [], Lost()
+    parts, lost = [], RoundTripLoss()
     for document in read_documents(corpus):
         ids = tokenizer.encode(document.text)
         lost.count(document.text, tokenizer.decode(ids))
         start, end = tokenizer.document_start, [tokenizer.end_of_text]
         parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
     if not parts:
-        raise DataError("the corpus holds no text", where=", ".join(corpus.path), mend="name another")
+        raise DataError("the corpus holds no text", where=", ".join(corpus.path), hint="name another")
     return np.concatenate(parts), lost.characters, bool(lost.total)

@@ -19,7 +19,7 @@ Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ReferenceLines:
+class NGramBaselines:
     """Bits per character of models that only count; ``floor`` where the text's true code length is known."""
 
     uniform: float
@@ -27,7 +27,7 @@ class ReferenceLines:
     bigram: float
     floor: float | None = None
 
-    def standing(self, bits: float) -> str:
+    def describe_rank(self, bits: float) -> str:
         """Where a model of so many bits per character stands among the lines, in words."""
         if self.floor is not None and bits < self.bigram:
             return f"{bits - self.floor:.2f} above the floor of {self.floor:.2f}"
@@ -52,21 +52,23 @@ class ReferenceLines:
         )
 
 
-def reference_lines(shards: ShardSet, vocab_size: int, end_of_text: int) -> ReferenceLines:
+def baselines_of(shards: ShardSet, vocab_size: int, end_of_text: int) -> NGramBaselines:
     """The lines of a run: counted on its training tokens, measured on its held-out ones."""
     val = shards.val.slice(0, len(shards.val))
     characters = max(shards.manifest["splits"]["val"]["characters"], 1)
-    lines = lines_for(shards.train, val, characters, vocab_size, end_of_text)
+    lines = fit_baselines(shards.train, val, characters, vocab_size, end_of_text)
     floor_bits = shards.manifest.get("val_floor_bits")
     return replace(lines, floor=floor_bits / characters) if floor_bits is not None else lines
 
 
-def lines_for(train: Tokens, text: Ids, characters: int, vocab_size: int, end_of_text: int) -> ReferenceLines:
+def fit_baselines(
+    train: Tokens, text: Ids, characters: int, vocab_size: int, end_of_text: int
+) -> NGramBaselines:
     """Uniform, unigram and bigram lines (interpolated Witten-Bell: Bell, Witten & Cleary 1990)."""
     counted = train.slice(0, COUNTED_TOKENS)
     unigram = _unigram(counted, vocab_size)  # (V,)
     bigram = _bigram(counted, text, unigram, end_of_text)  # (number of tokens of the text,)
-    return ReferenceLines(
+    return NGramBaselines(
         uniform=math.log2(vocab_size) * len(text) / characters,
         unigram=float(-np.log2(unigram[text]).sum()) / characters,
         bigram=float(-np.log2(bigram).sum()) / characters,

@@ -149,7 +149,7 @@ def respond(chat: Chat, line: str, write: Callable[[str], None]) -> None:
     except KeyboardInterrupt:
         write(" …\n")
     except YanmoError as error:
-        write(f"{error.what}; {error.mend}\n")
+        write(f"{error.what}; {error.hint}\n")
 
 
 # -- terminals --------------------------------------------------------------------------------

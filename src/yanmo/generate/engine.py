@@ -18,8 +18,14 @@ import torch
 from torch import Tensor
 
 from yanmo.core.errors import CheckpointError
-from yanmo.generate.sampling import Past, Rules, describe_sampler, process, sample
-from yanmo.model.cache import Cache, cache_dtype
+from yanmo.generate.sampling import (
+    TokenConstraints,
+    TokenHistory,
+    apply_logits_processors,
+    describe_sampler,
+    sample,
+)
+from yanmo.model.cache import KVCache, cache_dtype
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.moe import routers_of
 from yanmo.settings.schema import SampleConfig
@@ -76,7 +82,7 @@ class Row:
     """The place of its prompt among all prompts."""
     number: int
     """Which sample of that prompt it is."""
-    past: Past
+    past: TokenHistory
     generator: torch.Generator
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
@@ -85,17 +91,17 @@ class Row:
 
 def generate(model: GPT, prompt: list[int], config: SampleConfig, end_of_text: int) -> Iterator[list[int]]:
     """Continue one prompt of ids by the model and ``config`` alone; each step's tokens of those not ended."""
-    for rows in generate_batch(model, [prompt], config, Rules(end_of_text)):
+    for rows in generate_batch(model, [prompt], config, TokenConstraints(end_of_text)):
         yield [row.past.ids[-1] for row in rows]
 
 
 @torch.no_grad()
 def generate_batch(
-    model: GPT, prompts: Sequence[list[int]], config: SampleConfig, rules: Rules
+    model: GPT, prompts: Sequence[list[int]], config: SampleConfig, rules: TokenConstraints
 ) -> Iterator[list[Row]]:
     """Continue each of ``prompts`` ``num_samples`` times; yields, step by step, the rows with a new token."""
     rows = (
-        Row(index, number, Past(prompt, config.no_repeat_ngram), _generator(config.seed, number))
+        Row(index, number, TokenHistory(prompt, config.no_repeat_ngram), _generator(config.seed, number))
         for index, prompt in enumerate(prompts)
         for number in range(config.num_samples)
     )
@@ -112,12 +118,14 @@ def rows_together(model: GPT) -> int:
     return max(CACHE_BYTES // row, 1)
 
 
-def _write_together(model: GPT, rows: list[Row], config: SampleConfig, rules: Rules) -> Iterator[list[Row]]:
-    cache = Cache(model.config, len(rows), like=model.tokens.weight)
-    logits = read_prompts(model, cache, rows)  # (B, V)
+def _write_together(
+    model: GPT, rows: list[Row], config: SampleConfig, rules: TokenConstraints
+) -> Iterator[list[Row]]:
+    cache = KVCache(model.config, len(rows), like=model.tokens.weight)
+    logits = prefill(model, cache, rows)  # (B, V)
     for left in reversed(range(config.max_new_tokens)):
         for row, token in zip(
-            rows, choose(logits, rows, config, rules, model.config.block_size), strict=True
+            rows, sample_next(logits, rows, config, rules, model.config.block_size), strict=True
         ):
             row.past.push(token)
             row.ended = token == rules.end_of_text or left == 0
@@ -126,24 +134,24 @@ def _write_together(model: GPT, rows: list[Row], config: SampleConfig, rules: Ru
         if not going:
             return
         if len(going) < len(rows):
-            cache.keep(going)
+            cache.select_rows(going)
             rows = [rows[place] for place in going]
-        logits = read_last(model, cache, rows)  # (B, V)
+        logits = decode_step(model, cache, rows)  # (B, V)
 
 
-def read_prompts(model: GPT, cache: Cache, rows: list[Row]) -> Tensor:
+def prefill(model: GPT, cache: KVCache, rows: list[Row]) -> Tensor:
     """Logits (B, V) of the first new token of each row; a prompt is read once for all its rows."""
     logits = []
     for _, group in groupby(range(len(rows)), key=lambda place: rows[place].prompt):
         first, *others = group
-        said = read(model, cache, [first], [rows[first].past.ids])  # (1, V)
+        said = forward_rows(model, cache, [first], [rows[first].past.ids])  # (1, V)
         for other in others:
             cache.copy_row(first, other)
         logits.append(said.expand(1 + len(others), -1))
     return torch.cat(logits)
 
 
-def read_last(model: GPT, cache: Cache, rows: list[Row]) -> Tensor:
+def decode_step(model: GPT, cache: KVCache, rows: list[Row]) -> Tensor:
     """Logits (B, V) after the last token of each row.
 
     A row whose window is full reads the newer half of it again, and so has room to go on.
@@ -154,20 +162,22 @@ def read_last(model: GPT, cache: Cache, rows: list[Row]) -> Tensor:
         count = 1
         for place in places if full else ():
             count, cache.lengths[place] = max(window // 2, 1), 0
-        logits.append(read(model, cache, places, [rows[place].past.ids[-count:] for place in places]))
+        logits.append(forward_rows(model, cache, places, [rows[place].past.ids[-count:] for place in places]))
     return torch.cat(logits)
 
 
-def read(model: GPT, cache: Cache, places: list[int], ids: list[list[int]]) -> Tensor:
+def forward_rows(model: GPT, cache: KVCache, places: list[int], ids: list[list[int]]) -> Tensor:
     """Logits (R, V) after ``ids`` (R, T), which continue R neighbouring rows of the cache."""
     start, stop = places[0], places[-1] + 1
-    part = cache.part(start, stop)
+    part = cache.rows(start, stop)
     logits = step(model, part, torch.tensor(ids, device=model.tokens.weight.device))
     cache.lengths[start:stop] = part.lengths
     return logits
 
 
-def choose(logits: Tensor, rows: list[Row], config: SampleConfig, rules: Rules, window: int) -> list[int]:
+def sample_next(
+    logits: Tensor, rows: list[Row], config: SampleConfig, rules: TokenConstraints, window: int
+) -> list[int]:
     """The next token of each row, its log probability noted.
 
     Raises:
@@ -178,9 +188,9 @@ def choose(logits: Tensor, rows: list[Row], config: SampleConfig, rules: Rules, 
         raise CheckpointError(
             f"{int((~torch.isfinite(logits)).sum()):,} of {logits.numel():,} logits are no finite numbers",
             where=f"the token after {len(rows[0].past.ids):,} others",
-            mend="its weights are too large or damaged: try --precision float32, or take it anew",
+            hint="its weights are too large or damaged: try --precision float32, or take it anew",
         )
-    processed = process(logits, [row.past for row in rows], config, rules, window)
+    processed = apply_logits_processors(logits, [row.past for row in rows], config, rules, window)
     tokens = sample(processed, config, [row.generator for row in rows])
     ids = torch.tensor(tokens, device=logits.device)[:, None]  # (B, 1)
     chosen = logits.log_softmax(dim=-1).gather(1, ids).flatten()  # (B,)
@@ -189,9 +199,9 @@ def choose(logits: Tensor, rows: list[Row], config: SampleConfig, rules: Rules, 
     return tokens
 
 
-def step(model: GPT, cache: Cache, ids: Tensor) -> Tensor:
+def step(model: GPT, cache: KVCache, ids: Tensor) -> Tensor:
     """Logits (B, V) of the token that follows ``ids`` (B, T), which continue the cache."""
-    return model.head(model.stream(ids, cache)[:, -1])
+    return model.head(model.hidden_states(ids, cache)[:, -1])
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

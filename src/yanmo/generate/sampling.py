@@ -27,7 +27,7 @@ LARGEST = 1e9
 
 
 @dataclass(frozen=True)
-class Rules:
+class TokenConstraints:
     """What some ids mean for writing: the end, those never written, and banned texts of several tokens."""
 
     end_of_text: int
@@ -35,7 +35,7 @@ class Rules:
     banned: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, config: SampleConfig) -> "Rules":
+    def of(cls, tokenizer: Tokenizer, config: SampleConfig) -> "TokenConstraints":
         """The rules of a tokenizer and of ``sample.banned``.
 
         A banned text is barred as the tokenizer writes it; the model may still spell it in other tokens.
@@ -46,7 +46,7 @@ class Rules:
         return cls(tokenizer.end_of_text, (*tokenizer.suppressed, *single), longer)
 
 
-class Past:
+class TokenHistory:
     """The tokens of a row so far, its prompt included, and what followed each n - 1 of them in a row."""
 
     def __init__(self, ids: Sequence[int], n: int = 0) -> None:
@@ -101,17 +101,19 @@ def encode(tokenizer: Tokenizer, text: str, what: str, special: bool = False) ->
         raise ConfigError(
             f"{what} holds half a character (a lone surrogate)",
             where=f"character {error.start + 1} of {what}",
-            mend="type it again, or set the terminal to UTF-8",
+            hint="type it again, or set the terminal to UTF-8",
         ) from error
 
 
-def process(logits: Tensor, pasts: Sequence[Past], config: SampleConfig, rules: Rules, window: int) -> Tensor:
+def apply_logits_processors(
+    logits: Tensor, pasts: Sequence[TokenHistory], config: SampleConfig, rules: TokenConstraints, window: int
+) -> Tensor:
     """Logits (B, V) after the rules that look at what stands there already."""
     if config.repetition_penalty != 1:
         windows = [past.ids[-window:] for past in pasts]
         logits = penalise_repeats(logits, windows, config.repetition_penalty)
-    logits = bar(logits, [(*rules.never, *past.completions(rules.banned)) for past in pasts])
-    return bar(logits, [past.repeats() for past in pasts])  # last: it yields first if nothing is left
+    logits = mask_tokens(logits, [(*rules.never, *past.completions(rules.banned)) for past in pasts])
+    return mask_tokens(logits, [past.repeats() for past in pasts])  # last: it yields first if nothing is left
 
 
 def penalise_repeats(logits: Tensor, windows: Sequence[Sequence[int]], penalty: float) -> Tensor:
@@ -126,7 +128,7 @@ def penalise_repeats(logits: Tensor, windows: Sequence[Sequence[int]], penalty: 
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def bar(logits: Tensor, barred: Sequence[Collection[int]]) -> Tensor:
+def mask_tokens(logits: Tensor, barred: Sequence[Collection[int]]) -> Tensor:
     """The barred ids of each row become -inf; if that leaves nothing, the likeliest token stays."""
     if not any(barred):
         return logits

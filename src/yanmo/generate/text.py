@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
 from yanmo.generate.engine import Row, arithmetic_of, generate_batch
-from yanmo.generate.sampling import Rules, encode
+from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ def write(
 ) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
 
-    Of a prompt longer than the model's window its end is continued, and ``say`` is told so.
+    Of a prompt longer than the model's window its end is continued, and ``print`` is told so.
 
     Raises:
         ConfigError: the prompt holds half a character.
@@ -196,7 +196,7 @@ def _texts(
 ) -> Iterator[tuple["Row", str]]:
     """For each token its row and the characters that it makes certain."""
     texts: dict[Row, Text] = {}
-    for rows in generate_batch(model, prompts, config, Rules.of(tokenizer, config)):
+    for rows in generate_batch(model, prompts, config, TokenConstraints.of(tokenizer, config)):
         for row in rows:
             if row not in texts:
                 texts[row] = Text(tokenizer, prompts[row.prompt], config.stop)
@@ -254,5 +254,5 @@ def listed_samples(folder: Path) -> list[dict[str, Any]]:
         raise ConfigError(
             "the samples.json there is not a list of samples",
             where=str(path),
-            mend="choose another folder, or move that file away",
+            hint="choose another folder, or move that file away",
         ) from error

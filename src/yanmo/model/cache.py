@@ -16,7 +16,7 @@ def cache_dtype(weight: Tensor) -> torch.dtype:
     return torch.promote_types(weight.dtype, torch.float32) if weight.device.type == "cpu" else weight.dtype
 
 
-class Cache:
+class KVCache:
     """Keys and values of the tokens a model has already seen, for generation; each row has its length."""
 
     def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
@@ -31,7 +31,7 @@ class Cache:
         """Tokens in the longest row."""
         return max(self.lengths)
 
-    def place(self, T: int) -> Tensor:
+    def advance(self, T: int) -> Tensor:
         """Where the next T tokens of each row stand: (T,), or (B, T) where lengths differ."""
         device, past = self.keys.device, self.length
         self._end, self._mask = past + T, None
@@ -42,7 +42,7 @@ class Cache:
             self._mask = torch.arange(self._end, device=device) <= self._places[:, None, :, None]
         return self._places
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Put k, v (B, n_kv_head, T, head_dim) of one layer in their places; gives all S so far.
 
         Where lengths differ also a mask (B, 1, T, S) of what each token may look at.
@@ -58,12 +58,12 @@ class Cache:
             self.values[layer][rows, :, self._places] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end], self._mask
 
-    def part(self, start: int, stop: int) -> "Cache":
+    def rows(self, start: int, stop: int) -> "KVCache":
         """Some rows as a cache of their own, in the same memory, with lengths of its own."""
-        part = copy.copy(self)
-        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
-        part.lengths = self.lengths[start:stop]
-        return part
+        rows = copy.copy(self)
+        rows.keys, rows.values = self.keys[:, start:stop], self.values[:, start:stop]
+        rows.lengths = self.lengths[start:stop]
+        return rows
 
     def copy_row(self, source: int, to: int) -> None:
         """Give row ``to`` what row ``source`` holds."""
@@ -72,10 +72,10 @@ class Cache:
             tensor[:, to, :, :length] = tensor[:, source, :, :length]
         self.lengths[to] = length
 
-    def keep(self, rows: list[int]) -> None:
+    def select_rows(self, rows: list[int]) -> None:
         """Drop all but ``rows``, which ascend and move together."""
         for to, row in enumerate(rows):
             if to != row:
                 self.copy_row(row, to)
-        kept = self.part(0, len(rows))
+        kept = self.rows(0, len(rows))
         self.keys, self.values, self.lengths = kept.keys, kept.values, kept.lengths

@@ -58,7 +58,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
     kept = random_shorts(x.shape).ge_(_limit(p)).to(x.dtype)  # 1 or 0
-    return x * kept.mul_(_growth(p))
+    return x * kept.mul_(_dropout_scale(p))
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -118,13 +118,13 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return y
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn channel i and channel i + D/2 of x (..., D) by an angle: ``cos`` (..., D), ``sin`` (..., D).
 
     All of one dtype; in the first half of ``sin`` are the negative sines.
     """
     if not torch.is_grad_enabled():
-        return _turned(x, cos, sin)
+        return _apply_rope(x, cos, sin)
     y: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return y
 
@@ -150,7 +150,7 @@ class _RMSNorm(torch.autograd.Function):
 
 def _normalised(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What the norm gives, and what it multiplied x by, (..., 1)."""
-    x = x.to(_exact(x))  # one copy is less than what torch does to tensors of mixed dtypes
+    x = x.to(_accumulation_dtype(x))  # one copy is less than what torch does to tensors of mixed dtypes
     squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
     scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_()
     return (x * scale).mul_(weight).to(dtype), scale
@@ -160,20 +160,20 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin)
+        return _apply_rope(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(grad, cos, -sin), None, None
+        return _apply_rope(grad, cos, -sin), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos).addcmul_(x.roll(x.size(-1) // 2, -1), sin)
 
 
-def _exact(x: Tensor) -> torch.dtype:
+def _accumulation_dtype(x: Tensor) -> torch.dtype:
     """In which sums are kept."""
     return torch.promote_types(x.dtype, torch.float32)
 
@@ -200,7 +200,7 @@ class _CausalAttention(torch.autograd.Function):
                 y[:, :, start:end] = torch.unflatten(part, 1, (-1, end - start))
                 kept.append(weights)
         if p:
-            y.mul_(_growth(p))
+            y.mul_(_dropout_scale(p))
         ctx.save_for_backward(q, k, v, y, *kept)
         ctx.kv_heads, ctx.p = kv_heads, p
         return _from_rows(y, kv_heads)
@@ -213,7 +213,7 @@ class _CausalAttention(torch.autograd.Function):
         dy = _to_rows(grad, ctx.kv_heads)  # (N, G, T, D)
         shared = (dy * y).sum(-1, keepdim=True)  # (N, G, T, 1), what the softmax takes from each score
         if p:
-            dy = dy * _growth(p)
+            dy = dy * _dropout_scale(p)
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for (start, end), weights in zip(_blocks(T), kept, strict=True):
             here = slice(start, end)
@@ -244,7 +244,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for rows, wanted in _parts(x, targets, weight):
             counted = (wanted != IGNORED).unsqueeze(1)  # (R, 1)
             wanted = torch.where(counted, wanted.unsqueeze(1), 0)
-            p = F.linear(rows, weight).softmax(-1, dtype=_exact(x))  # (R, V)
+            p = F.linear(rows, weight).softmax(-1, dtype=_accumulation_dtype(x))  # (R, V)
             right = p.gather(1, wanted)
             nats -= (right.clamp_min(SMALLEST).log() * counted).sum()
             dlogits = p.scatter_(1, wanted, right - 1).to(x.dtype)
@@ -274,7 +274,7 @@ def _limit(p: float) -> int:
     return round(p * 65536) - 32768
 
 
-def _growth(p: float) -> float:
+def _dropout_scale(p: float) -> float:
     return 65536 / (65536 - round(p * 65536))
 
 

@@ -21,19 +21,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yanmo.model.cache import Cache
+from yanmo.model.cache import KVCache
 from yanmo.model.config import GPTConfig
-from yanmo.model.fused import causal_attention, dropout, linear, linear_cross_entropy, product_dtype, rotate
+from yanmo.model.fused import (
+    apply_rope,
+    causal_attention,
+    dropout,
+    linear,
+    linear_cross_entropy,
+    product_dtype,
+)
 from yanmo.model.layers import Embedding, GatedMLP, Linear, RMSNorm
 from yanmo.model.moe import MixtureOfExperts
 from yanmo.model.rotary import Rotation, rotation_at
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardContext:
     """What all layers share in one forward pass."""
 
-    cache: Cache | None = None
+    cache: KVCache | None = None
     rotation: Rotation | None = None
     documents: Tensor | None = None
     """The number of the document that each token belongs to, (B, T); None: all may look at all before."""
@@ -59,7 +66,7 @@ class Attention(nn.Module):
         q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.heads, self.head_dim)).unbind(2)
         return q, k, v
 
-    def forward(self, x: Tensor, shared: Pass) -> Tensor:
+    def forward(self, x: Tensor, shared: ForwardContext) -> Tensor:
         p = self.dropout if self.training else 0.0
         q, k, v = self.project(x, shared.rotation)
         if self.kind == "matmul" and shared.cache is None:
@@ -88,15 +95,15 @@ class ModernAttention(Attention):
         """Queries (B, T, n_head, D), keys and values (B, T, n_kv_head, D) of x (B, T, C)."""
         assert rotation is not None
         q, k, v = (torch.unflatten(y, -1, (-1, self.head_dim)) for y in (self.q(x), self.k(x), self.v(x)))
-        return rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation), v
+        return apply_rope(self.q_norm(q), *rotation), apply_rope(self.k_norm(k), *rotation), v
 
 
-def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared: Pass) -> Tensor:
+def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared: ForwardContext) -> Tensor:
     """torch's own attention, with a cache on all that came before as well; gives (B, T, n_head, D)."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
     mask, dtype = None, q.dtype
     if shared.cache is not None:
-        k, v, mask = shared.cache.extend(layer, k, v)  # (B, n_kv_head, S, D)
+        k, v, mask = shared.cache.update(layer, k, v)  # (B, n_kv_head, S, D)
         q = q.to(k.dtype)
     T, S = q.size(2), k.size(2)
     if mask is None and 1 < T < S:
@@ -161,7 +168,7 @@ class Block(nn.Module):
         self.norm_2 = norm_of(config)
         self.mlp = mlp_of(config, layer)
 
-    def forward(self, x: Tensor, shared: Pass) -> Tensor:
+    def forward(self, x: Tensor, shared: ForwardContext) -> Tensor:
         x = x + self.attention(self.norm_1(x), shared)
         return x + dropout(self.mlp(self.norm_2(x)), self.dropout, self.training)  # (B, T, C)
 
@@ -172,7 +179,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.separator: int | None = None
+        self.document_separator: int | None = None
         """The token that ends a document, where attention is to stay within one."""
         self.tokens = Embedding(config.vocab_size, config.n_embd)
         if config.family == "gpt2":
@@ -182,11 +189,11 @@ class GPT(nn.Module):
         if not config.tied_head:
             self.logits = Linear(config.n_embd, config.vocab_size, bias=False)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it."""
-        return self.head(self.stream(ids, cache))  # (B, T, V)
+        return self.head(self.hidden_states(ids, cache))  # (B, T, V)
 
-    def stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """What the head reads: the normalised residual stream (B, T, C) behind the last block.
 
         Raises:
@@ -195,7 +202,7 @@ class GPT(nn.Module):
         config, past, T = self.config, cache.length if cache is not None else 0, ids.size(1)
         if past + T > config.block_size:
             raise ValueError(f"{past + T} tokens do not fit a window of {config.block_size}")
-        position = torch.arange(T, device=ids.device) if cache is None else cache.place(T)  # (T,) or (B, T)
+        position = torch.arange(T, device=ids.device) if cache is None else cache.advance(T)  # (T,) or (B, T)
         x = self.tokens(ids)  # (B, T, C)
         rotation = None
         if config.family == "gpt2":
@@ -203,7 +210,7 @@ class GPT(nn.Module):
         else:
             rotation = rotation_at(position, config.head_dim, config.rope_theta, product_dtype(x))
         x = dropout(x, config.dropout, self.training)
-        shared = Pass(cache, rotation, None if cache is not None else self.documents(ids))
+        shared = ForwardContext(cache, rotation, None if cache is not None else self.documents(ids))
         for block in self.blocks:
             x = block(x, shared)
         if cache is not None:
@@ -213,9 +220,9 @@ class GPT(nn.Module):
 
     def documents(self, ids: Tensor) -> Tensor | None:
         """The number of the document that each of ``ids`` (B, T) belongs to, where that matters: (B, T)."""
-        if self.separator is None:
+        if self.document_separator is None:
             return None
-        ends = ids == self.separator
+        ends = ids == self.document_separator
         return ends.cumsum(1) - ends.long()  # what ends a document belongs to it
 
     @property
@@ -229,7 +236,7 @@ class GPT(nn.Module):
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Sum over all targets (B, T) of the negative log likelihood, in nats."""
-        x = self.stream(ids).flatten(0, 1)  # (B * T, C)
+        x = self.hidden_states(ids).flatten(0, 1)  # (B * T, C)
         return linear_cross_entropy(x, self.head_weight, targets.flatten())
 
     def use_attention(self, kind: Literal["sdpa", "matmul"]) -> None:

@@ -135,17 +135,17 @@ def routers_of(model: nn.Module) -> list[Router]:
 
 
 @torch.no_grad()
-def forget_loads(model: nn.Module) -> None:
+def reset_expert_load(model: nn.Module) -> None:
     """Count the experts' tokens from nothing."""
     for router in routers_of(model):
         router.load.zero_()
 
 
 @torch.no_grad()
-def balance(
+def update_router_bias(
     model: nn.Module, sum_over_ranks: Callable[[Tensor], Tensor], step: float = BIAS_STEP
 ) -> Tensor | None:
-    """Make experts with too many tokens since :func:`forget_loads` less likely, and the others more.
+    """Make experts with too many tokens since :func:`reset_expert_load` less likely, and the others more.
 
     Gives the tokens of every expert (layers, E); None for a model without experts.
     """

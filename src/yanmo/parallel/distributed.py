@@ -49,7 +49,7 @@ class World:
             torch.distributed.all_reduce(value)
         return value
 
-    def largest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest ``value`` of any rank: what all of them go by."""
         if self.size == 1:
             return value
@@ -57,7 +57,7 @@ class World:
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
         return int(shared)
 
-    def share_gradients(self, module: nn.Module) -> nn.Module:
+    def wrap_ddp(self, module: nn.Module) -> nn.Module:
         """``module``, whose gradients become the mean over all ranks (Li et al. 2020, torch's DDP)."""
         if self.size == 1:
             return module
@@ -65,7 +65,7 @@ class World:
         shared.broadcast_buffers = False  # experts' loads differ by rank; the argument is going from torch
         return shared
 
-    def hold_back(self, module: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
         """A context in which gradients stay on their rank and add up."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
@@ -82,7 +82,7 @@ def find_world(device: str | None, batch_size: int) -> World:
         raise ConfigError(
             f"{size} processes cannot share train.batch_size={batch_size}",
             where="--nproc",
-            mend=f"use at most {batch_size} processes, or a larger batch",
+            hint=f"use at most {batch_size} processes, or a larger batch",
         )
     local = int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0
     return World(device_for(device, local, size), rank, size)
@@ -101,7 +101,7 @@ def device_for(name: str | None, local_rank: int, size: int) -> torch.device:
         raise DeviceError(
             f"process {local_rank + 1} has no device in {name}",
             where="train.device",
-            mend="name one for each",
+            hint="name one for each",
         )
     return find_device(named[local_rank])
 
@@ -114,7 +114,7 @@ def split_devices(name: str | None) -> list[str | None]:
     return [f"{kind}:{number.strip()}" for number in numbers.split(",")] if numbers else [kind]
 
 
-class Meeting:
+class Rendezvous:
     """Where the ranks of a run find each other; alone, everything here is at once done.
 
     The first rank prepares while the others wait, without a connection that could time out; then all
@@ -126,7 +126,7 @@ class Meeting:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self._store: Any = None
 
-    def __enter__(self) -> "Meeting":
+    def __enter__(self) -> "Rendezvous":
         if self.size > 1:
             try:
                 self._store, _, _ = next(rendezvous("env://", timeout=SET_UP))
@@ -174,7 +174,7 @@ def lost(rank: int) -> LostError:
     return LostError(
         "the other processes of this run cannot be reached any more",
         where=f"rank {rank}",
-        mend="one of them, or the one that started them, was ended; the same command goes on",
+        hint="one of them, or the one that started them, was ended; the same command goes on",
     )
 
 
@@ -187,13 +187,13 @@ def find_device(name: str | None, where: str = "train.device") -> torch.device:
     if name is None:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found or torch.device("cpu")
-    mend = f"there are: {', '.join(device_names())}"
+    hint = f"there are: {', '.join(device_names())}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"'{name}' is no device", where, mend) from error
+        raise DeviceError(f"'{name}' is no device", where, hint) from error
     if str(device) not in device_names():
-        raise DeviceError(f"device '{name}' is not there", where, mend)
+        raise DeviceError(f"device '{name}' is not there", where, hint)
     return device
 
 

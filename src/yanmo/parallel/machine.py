@@ -17,7 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _NEVER = -1
 
 
-def make_ready(train: TrainConfig) -> None:
+def configure_torch(train: TrainConfig) -> None:
     """Set up torch, and this process, as the recipe says."""
     torch.set_num_threads(train.threads or torch.get_num_threads())
     # compiled code adds gradients of the embedding in no fixed order otherwise
@@ -82,7 +82,7 @@ def physical_memory() -> int | None:
 
 
 @contextlib.contextmanager
-def room_for(what: str, where: str) -> Iterator[None]:
+def oom_as_error(what: str, where: str) -> Iterator[None]:
     """A block that allocates what no smaller micro-batch would make smaller.
 
     Raises:
@@ -96,7 +96,7 @@ def room_for(what: str, where: str) -> Iterator[None]:
         raise DeviceError(
             f"{what} do not fit into memory",
             where=where,
-            mend="free some and give the same command again, or choose a smaller model.n_layer or n_embd",
+            hint="free some and give the same command again, or choose a smaller model.n_layer or n_embd",
         ) from error
 
 

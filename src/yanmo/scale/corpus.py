@@ -17,7 +17,7 @@ from yanmo.data.split import content_hash
 from yanmo.scale.duplicates import copies_of, repeated_lines_of, unwanted_reason
 from yanmo.scale.plan import Plan, whole
 from yanmo.settings.schema import CorpusConfig
-from yanmo.text.clean.dedup import Marks, Seen
+from yanmo.text.clean.dedup import DuplicateIndex, Marks
 from yanmo.text.clean.rules import clean, rules_for
 from yanmo.text.clean.run import (
     Result,
@@ -38,7 +38,7 @@ def clean_part(plan: Plan, part: int) -> Iterator[str]:
     settings, result = plan.settings, _nothing(plan)
     rules = rules_for(settings.clean)
     licences = {} if plan.is_against(part) else _licences(settings.corpus.path)
-    unwanted = Seen(settings.dedup) if plan.is_against(part) else unwanted_in(plan)
+    unwanted = DuplicateIndex(settings.dedup) if plan.is_against(part) else unwanted_in(plan)
     with whole(_rows(plan, part)) as rows:
         for file in plan.files_of(part):
             place = Path(file.path), file.name, file.is_searched
@@ -58,16 +58,16 @@ def clean_part(plan: Plan, part: int) -> Iterator[str]:
     _write_counts(plan, part, "clean", result)
 
 
-def unwanted_in(plan: Plan) -> Seen:
+def unwanted_in(plan: Plan) -> DuplicateIndex:
     """The texts of dedup.against, whose passages keep a document out; whole copies are found later."""
-    seen, settings = Seen(plan.settings.dedup), plan.settings
+    seen, settings = DuplicateIndex(plan.settings.dedup), plan.settings
     rules = rules_for(settings.clean)
     for file in plan.files_of(0) if settings.scale.against else ():
         place = Path(file.path), file.name, file.is_searched
         for document in read_file(*place, settings.corpus, CorpusCounts()):
             cleaned = clean(document.text, rules)
             if not cleaned.dropped:
-                seen.unwanted(cleaned.text, Marks(), unwanted_reason(settings.dedup))
+                seen.block(cleaned.text, Marks(), unwanted_reason(settings.dedup))
     return seen
 
 

@@ -154,7 +154,7 @@ def make_plan(cleaning: Cleaning, recipe: Recipe, tasks: int, folder: Path) -> t
         raise ConfigError(
             "a plan needs a tokenizer that is ready: no machine sees the whole corpus to learn one",
             where="tokenizer.path",
-            mend="yanmo tokenizer train SAMPLE --out tok, then tokenizer.path=tok",
+            hint="yanmo tokenizer train SAMPLE --out tok, then tokenizer.path=tok",
         )
     files, has_against = share_out(cleaning, tasks)
     settings = Settings(

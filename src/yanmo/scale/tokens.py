@@ -36,7 +36,7 @@ from yanmo.scale.plan import Plan, whole
 from yanmo.settings.schema import CorpusConfig
 from yanmo.text.clean.run import manifest_path
 from yanmo.text.read.documents import CorpusCounts, content_of, fingerprint_of, read_documents
-from yanmo.tokenizer.roundtrip import Lost
+from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 SIDES = ("train", "val")
 CHUNK = 16 << 20
@@ -121,7 +121,7 @@ def tokenise_part(plan: Plan, part: int) -> int:
     folder = plan.work("pieces", f"{part:05d}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    corpus, counts, tally, lost = part_of(plan, part), CorpusCounts(), Tally(), Lost()
+    corpus, counts, tally, lost = part_of(plan, part), CorpusCounts(), Tally(), RoundTripLoss()
     documents = read_documents(corpus, counts) if corpus is not None else ()
     named = ((document, content_hash(document.text)) for document in documents)
     writers = {side: ShardWriter(folder, side, tokenizer.vocab_size, ONE_FILE) for side in SIDES}
@@ -184,10 +184,10 @@ def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
     tokenizer, (split, val_fraction) = plan.tokenizer(), read_split(plan)
     pieces = [_piece(plan, part) for part in _parts(plan)]
     splits = {side: _finish_side(plan, side, pieces, shard_tokens) for side in SIDES}
-    counts, lost = CorpusCounts().as_json(), Lost()
+    counts, lost = CorpusCounts().as_json(), RoundTripLoss()
     for piece in pieces:
         counts = added(counts, piece["counts"])
-        lost.add(Lost.of(piece["lost"]))
+        lost.add(RoundTripLoss.of(piece["lost"]))
     tally = Tally(left_out=sum(piece["left_out"] for piece in pieces), floor_bits=math.nan)
     more = more_of(counts, split, tally, None if tokenizer.lossless else lost)
     more["split"] |= {"val_fraction": val_fraction, "block_size": plan.settings.scale.block_size}

@@ -31,7 +31,7 @@ def check_relations(recipe: Recipe) -> None:
         raise ConfigError(
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
             where="[model]",
-            mend=f"choose n_embd as a multiple of {model.n_head}, or another n_head",
+            hint=f"choose n_embd as a multiple of {model.n_head}, or another n_head",
         )
     if model.init is None:  # else the shape comes with the weights
         _check_family(model)
@@ -39,33 +39,33 @@ def check_relations(recipe: Recipe) -> None:
         raise ConfigError(
             "model.zero_projections=true would do away with the weights to begin from",
             where=f"model.init={model.init}",
-            mend="leave one of them out",
+            hint="leave one of them out",
         )
     _check_step(train, model)
     if optim.warmup_steps and train.max_steps and optim.warmup_steps >= train.max_steps:
         raise ConfigError(
             f"optim.warmup_steps={optim.warmup_steps} leaves nothing of train.max_steps={train.max_steps}",
             where="[optim]",
-            mend="choose fewer warm-up steps, or leave them out",
+            hint="choose fewer warm-up steps, or leave them out",
         )
     if data.stride and data.packing == "offset":
         raise ConfigError(
             f"data.stride={data.stride} means nothing with data.packing=offset",
             where="[data]",
-            mend="leave packing out, or stride",
+            hint="leave packing out, or stride",
         )
     if data.stride and data.stride > model.block_size:
         raise ConfigError(
             f"data.stride={data.stride} is larger than model.block_size={model.block_size}:"
             " the text between two windows would never be read",
             where="[data]",
-            mend=f"choose at most {model.block_size}",
+            hint=f"choose at most {model.block_size}",
         )
     if optim.min_lr is not None and optim.learning_rate is not None and optim.min_lr > optim.learning_rate:
         raise ConfigError(
             f"optim.min_lr={optim.min_lr} is above optim.learning_rate={optim.learning_rate}",
             where="[optim]",
-            mend="lower min_lr, or leave it out",
+            hint="lower min_lr, or leave it out",
         )
 
 
@@ -75,20 +75,20 @@ def _check_step(train: TrainConfig, model: ModelConfig) -> None:
         raise ConfigError(
             f"train.matmul=onednn is a way of a CPU, and train.device={train.device}",
             where="[train]",
-            mend="leave matmul out",
+            hint="leave matmul out",
         )
     if train.short_windows and model.block_size % 2:
         raise ConfigError(
             f"train.short_windows={train.short_windows} halves model.block_size={model.block_size}",
             where="[train]",
-            mend="choose an even block_size, or short_windows=0",
+            hint="choose an even block_size, or short_windows=0",
         )
     if train.micro_batch_size and train.batch_size % train.micro_batch_size:
         raise ConfigError(
             f"train.micro_batch_size={train.micro_batch_size} does not divide"
             f" train.batch_size={train.batch_size}",
             where="[train]",
-            mend="choose a divisor, or leave micro_batch_size out",
+            hint="choose a divisor, or leave micro_batch_size out",
         )
 
 
@@ -105,21 +105,21 @@ def _check_family(model: ModelConfig) -> None:
             raise ConfigError(
                 f"model.{key}={value} means nothing in a {model.family} model",
                 where="[model]",
-                mend=f"leave {key} out, or choose model.family={family}",
+                hint=f"leave {key} out, or choose model.family={family}",
             )
     if model.n_head % (model.n_kv_head or 1):
         raise ConfigError(
             f"model.n_head={model.n_head} queries cannot be shared out among"
             f" model.n_kv_head={model.n_kv_head}",
             where="[model]",
-            mend="choose a divisor of n_head",
+            hint="choose a divisor of n_head",
         )
     head_dim = model.head_dim or fixed["head_dim"]
     if model.family != "gpt2" and head_dim % 2:
         raise ConfigError(
             f"a head of {head_dim} channels cannot be turned in pairs",
             where="[model]",
-            mend="choose an even model.head_dim",
+            hint="choose an even model.head_dim",
         )
     active = model.n_expert_active or USUAL_EXPERTS["n_expert_active"]
     count = model.n_expert or USUAL_EXPERTS["n_expert"]
@@ -127,7 +127,7 @@ def _check_family(model: ModelConfig) -> None:
         raise ConfigError(
             f"model.n_expert_active={active} is more than model.n_expert={count}",
             where="[model]",
-            mend="choose fewer active experts, or more",
+            hint="choose fewer active experts, or more",
         )
 
 

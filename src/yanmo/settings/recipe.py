@@ -138,16 +138,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "the recipe cannot be read",
             where=f"{path}: {getattr(error, 'strerror', None) or error}",
-            mend=f"did you mean '{meant}', a recipe of ours?" if meant else "check its path",
+            hint=f"did you mean '{meant}', a recipe of ours?" if meant else "check its path",
         ) from error
     if len(raw) > LARGEST_BYTES:
-        mend = "a recipe holds settings; a text is named as it is: yanmo train TEXT"
-        raise ConfigError(f"the file is larger than {LARGEST_BYTES >> 20} MB", str(path), mend)
+        hint = "a recipe holds settings; a text is named as it is: yanmo train TEXT"
+        raise ConfigError(f"the file is larger than {LARGEST_BYTES >> 20} MB", str(path), hint)
     try:
         found: dict[str, Any] = _unmarked(_parse_toml(raw.decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            "the recipe is not valid TOML", where=f"{path}: {error}", mend="mend that line"
+            "the recipe is not valid TOML", where=f"{path}: {error}", hint="fix that line"
         ) from error
     return found
 
@@ -192,7 +192,7 @@ def _parse_override(text: str, kind: type[Section]) -> tuple[str, str, Any]:
         raise ConfigError(
             f"unknown setting '{shortened(name)}'",
             where="command line",
-            mend=_elsewhere(section, kind)
+            hint=_elsewhere(section, kind)
             or _suggest(name, kind)
             or f"settings are written section.key=value; {_sections(kind)}",
         )
@@ -233,13 +233,13 @@ def _validate(kind: type[T], values: dict[str, Any], where: str, typed: Collecti
             raise ConfigError(
                 f"unknown setting '{shortened(name)}'",
                 where=where,
-                mend=_suggest(name, kind) or _sections(kind),
+                hint=_suggest(name, kind) or _sections(kind),
             ) from error
         value, why = shortened(repr(problem["input"])), problem["msg"][:1].lower() + problem["msg"][1:]
         raise ConfigError(
             f"{shortened(name)}={value}: {why}",
             where=where,
-            mend=_describe(name, kind) or _sections(kind),
+            hint=_describe(name, kind) or _sections(kind),
         ) from error
 
 

@@ -43,7 +43,7 @@ def find_tokenizer(config: TokenizerConfig) -> Tokenizer | None:
             raise ConfigError(
                 "tokenizer.kind=wordpiece needs a vocabulary",
                 where="tokenizer.path",
-                mend="name a BERT vocab.txt: tokenizer.path=vocab.txt",
+                hint="name a BERT vocab.txt: tokenizer.path=vocab.txt",
             )
         return None
     found = read_tokenizer(Path(config.path), config)
@@ -52,7 +52,7 @@ def find_tokenizer(config: TokenizerConfig) -> Tokenizer | None:
         raise ConfigError(
             f"{config.path} is a {kind} tokenizer, not tokenizer.kind={config.kind}",
             where="[tokenizer]",
-            mend="leave tokenizer.kind out, or name another file",
+            hint="leave tokenizer.kind out, or name another file",
         )
     return found
 

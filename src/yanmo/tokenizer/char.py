@@ -55,7 +55,7 @@ class CharTokenizer:
                 raise TokenizerError(
                     f"tokenizer.vocab_size={vocab_size} has no room for the 256 bytes and end-of-text",
                     where="[tokenizer]",
-                    mend=f"choose at least {FIRST_CHARACTER}, or 0 for no limit",
+                    hint=f"choose at least {FIRST_CHARACTER}, or 0 for no limit",
                 )
             by_frequency = by_frequency[: vocab_size - FIRST_CHARACTER]
         return cls(chr(code) for code in by_frequency.tolist())
@@ -74,7 +74,7 @@ class CharTokenizer:
             raise TokenizerError(
                 "this tokenizer.json is not a character vocabulary made by yanmo",
                 where=str(where),
-                mend="use a model folder written by yanmo",
+                hint="use a model folder written by yanmo",
             )
         return tokenizer
 

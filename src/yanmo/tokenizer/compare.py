@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from yanmo.tokenizer.base import Tokenizer
-from yanmo.tokenizer.roundtrip import Lost
+from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 WORDS = ("萧炎", "斗气", "龘", "𠮷")
 """Names, and rare and astral characters, where no text is given to take such from."""
@@ -77,7 +77,7 @@ class Verdict:
 
 def judge(name: str, kind: str, tokenizer: Tokenizer, texts: Sequence[str]) -> Verdict:
     """What ``tokenizer`` makes of ``texts``."""
-    counts, lost, broken = np.zeros(tokenizer.vocab_size, dtype=np.int64), Lost(), 0
+    counts, lost, broken = np.zeros(tokenizer.vocab_size, dtype=np.int64), RoundTripLoss(), 0
     for text in texts:
         ids = tokenizer.encode(text)
         counts += np.bincount(ids, minlength=tokenizer.vocab_size)

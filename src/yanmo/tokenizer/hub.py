@@ -44,7 +44,7 @@ def fetch(name: str) -> Path:
         raise TokenizerError(
             f"'{name}' is no file here, and could not be fetched from the hub: {error}",
             where=name,
-            mend="check the name and the connection; a mirror is named in HF_ENDPOINT; or give a local file",
+            hint="check the name and the connection; a mirror is named in HF_ENDPOINT; or give a local file",
         ) from error
     raise TokenizerError(
         "the repository holds no vocabulary yanmo reads",

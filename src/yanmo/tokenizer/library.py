@@ -204,7 +204,7 @@ def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
     Raises:
         TokenizerError: ids are missing, too large or given twice.
     """
-    mend = "the file is damaged, or not a tokenizer; take it from its source again"
+    hint = "the file is damaged, or not a tokenizer; take it from its source again"
     try:
         vocabulary = spec["model"]["vocab"]
         pairs = (
@@ -214,22 +214,22 @@ def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
         )
         added = [(token["content"], token["id"]) for token in spec.get("added_tokens", [])]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise TokenizerError(f"it has no vocabulary: {error!r}", where, mend) from error
+        raise TokenizerError(f"it has no vocabulary: {error!r}", where, hint) from error
     ids = [number for _, number in (*pairs, *added)]
     if not ids or any(type(number) is not int or number < 0 for number in ids):
-        raise TokenizerError("a token's id is no whole number from 0 up", where, mend)
+        raise TokenizerError("a token's id is no whole number from 0 up", where, hint)
     size = max(ids) + 1
     if size > MOST_TOKENS or size > 2 * len(ids) + 1024:
         raise TokenizerError(
             f"its largest id is {size - 1:,} with {len(ids):,} entries; at most {MOST_TOKENS:,} ids,"
             " half of them used, make sense in a model",
             where,
-            mend,
+            hint,
         )
     texts: list[str | None] = [None] * size
     for text, number in (*pairs, *added):
         if texts[number] not in (None, text):
-            raise TokenizerError(f"id {number} is given to {texts[number]!r} and to {text!r}", where, mend)
+            raise TokenizerError(f"id {number} is given to {texts[number]!r} and to {text!r}", where, hint)
         texts[number] = text
     return texts
 
@@ -252,7 +252,7 @@ def fence(where: str) -> Iterator[None]:
         raise TokenizerError(
             f"the tokenizers library cannot read it or use it: {' '.join(str(error).split())[:300]}",
             where=where,
-            mend="a tokenizer.json of the library's own form is needed; was the file cut short?",
+            hint="a tokenizer.json of the library's own form is needed; was the file cut short?",
         ) from error
 
 
@@ -262,7 +262,7 @@ def _find_end(texts: list[str | None], end: str, specials: dict[int, str], where
     raise TokenizerError(
         f"the vocabulary has no {end or 'end-of-text token'}",
         where=where,
-        mend=f"name the token that ends a document, tokenizer.end_token=…; its special tokens are:"
+        hint=f"name the token that ends a document, tokenizer.end_token=…; its special tokens are:"
         f" {', '.join(list(specials.values())[:8]) or 'none'}",
     )
 

@@ -24,19 +24,19 @@ def read_meta(data: bytes, where: str) -> list[str]:
     Raises:
         TokenizerError: it is damaged, or holds anything but plain dictionaries.
     """
-    mend = "nanoGPT's prepare.py writes it; write your own vocabulary as a text file if this is another one"
+    hint = "nanoGPT's prepare.py writes it; write your own vocabulary as a text file if this is another one"
     try:
         meta = _follow(data)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise TokenizerError(f"it is no meta.pkl of nanoGPT: {error}", where, mend) from error
+        raise TokenizerError(f"it is no meta.pkl of nanoGPT: {error}", where, hint) from error
     itos = meta.get("itos") if isinstance(meta, dict) else None
     if not isinstance(itos, dict) or set(itos) != {*range(len(itos))} or not itos:
-        raise TokenizerError("it has no table 'itos' of characters by id", where, mend)
+        raise TokenizerError("it has no table 'itos' of characters by id", where, hint)
     characters = [itos[number] for number in range(len(itos))]
     if any(not isinstance(c, str) or len(c) != 1 or "\ud800" <= c <= "\udfff" for c in characters) or len(
         {*characters}
     ) < len(itos):
-        raise TokenizerError("'itos' holds something that is not one character, or one twice", where, mend)
+        raise TokenizerError("'itos' holds something that is not one character, or one twice", where, hint)
     return characters
 
 

@@ -12,7 +12,7 @@ from typing import Any
 SHOWN = 12
 
 
-class Lost:
+class RoundTripLoss:
     """Counts what is missing from ``decode(encode(text))``, piece by piece."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Lost:
                 self.unknown[character] += times
 
     @classmethod
-    def of(cls, counts: Mapping[str, Any]) -> "Lost":
+    def of(cls, counts: Mapping[str, Any]) -> "RoundTripLoss":
         """The counts that :meth:`as_counts` gave."""
         lost = cls()
         vars(lost).update({**counts, "unknown": Counter(counts.get("unknown", {}))})
@@ -44,7 +44,7 @@ class Lost:
         """Everything, to go on counting from."""
         return {**vars(self), "unknown": dict(self.unknown)}
 
-    def add(self, other: "Lost") -> None:
+    def add(self, other: "RoundTripLoss") -> None:
         """Add the counts of another part of the text."""
         self.characters += other.characters
         self.spaces += other.spaces

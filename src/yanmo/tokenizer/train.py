@@ -54,7 +54,7 @@ SEED = 1337
 BYTES_PER_CHARACTER = 3
 
 
-class Learner(Protocol):
+class TokenizerTrainer(Protocol):
     """Takes a corpus text by text, then gives a tokenizer."""
 
     def add(self, text: str) -> None:
@@ -75,7 +75,7 @@ class Learner(Protocol):
         ...
 
 
-def learner_for(config: TokenizerConfig, kind: str) -> Learner:
+def learner_for(config: TokenizerConfig, kind: str) -> TokenizerTrainer:
     """Who learns a tokenizer of this kind.
 
     Raises:
@@ -118,7 +118,7 @@ class PieceLearner:
                 f"tokenizer.vocab_size={self.wanted} has no room for 256 bytes and"
                 f" {len(self._specials)} special tokens",
                 where="[tokenizer]",
-                mend=f"choose at least {len(self._specials) + len(BYTES)}; {USUAL_SIZE} is usual",
+                hint=f"choose at least {len(self._specials) + len(BYTES)}; {USUAL_SIZE} is usual",
             )
         self._sample = Reservoir((config.sample_mb << 20) // BYTES_PER_CHARACTER, SEED)
 
@@ -263,7 +263,7 @@ def _learn_pieces(words: Iterable[str], vocab_size: int) -> list[tuple[str, floa
         raise TokenizerError(
             "unigram vocabularies are learned by SentencePiece, which is not installed",
             where="tokenizer.kind=unigram",
-            mend='pip install "yanmo[unigram]"',
+            hint='pip install "yanmo[unigram]"',
         ) from error
     model = BytesIO()
     try:
@@ -280,7 +280,7 @@ def _learn_pieces(words: Iterable[str], vocab_size: int) -> list[tuple[str, floa
         raise TokenizerError(
             f"tokenizer.vocab_size is too small, or the text too short: {' '.join(str(error).split())}",
             where="[tokenizer]",
-            mend="choose a larger vocab_size, give more text, or choose tokenizer.kind=bpe",
+            hint="choose a larger vocab_size, give more text, or choose tokenizer.kind=bpe",
         ) from error
     return [(found.id_to_piece(n), found.get_score(n)) for n in range(1, found.get_piece_size())]
 

@@ -69,7 +69,7 @@ class WordPieceTokenizer:
             raise TokenizerError(
                 f"{roles.newline} is to be a line end and to begin or end a text",
                 where="tokenizer.newline_token",
-                mend="choose another tokenizer.end_token or start_token, such as [CLS]",
+                hint="choose another tokenizer.end_token or start_token, such as [CLS]",
             )
         self._roles = roles
         self._entries = _written_entries(entries, roles.newline)
@@ -100,13 +100,13 @@ class WordPieceTokenizer:
             text = path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise TokenizerError(
-                f"the vocabulary cannot be read: {error}", where=str(path), mend="give a BERT vocab.txt"
+                f"the vocabulary cannot be read: {error}", where=str(path), hint="give a BERT vocab.txt"
             ) from error
         lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
         try:
             return cls(*_with_added(lines, beside, roles))
         except TokenizerError as error:
-            raise TokenizerError(error.what, where=str(path), mend=error.mend) from error
+            raise TokenizerError(error.what, where=str(path), hint=error.hint) from error
 
     @classmethod
     def from_json(cls, spec: dict[str, Any], config: dict[str, Any], where: Path) -> "WordPieceTokenizer":
@@ -124,7 +124,7 @@ class WordPieceTokenizer:
             raise TokenizerError(
                 "this WordPiece tokenizer.json was not made by yanmo",
                 where=str(where),
-                mend="name the vocab.txt it was made from: tokenizer.path=vocab.txt",
+                hint="name the vocab.txt it was made from: tokenizer.path=vocab.txt",
             )
         return tokenizer
 
@@ -244,7 +244,7 @@ def _require(entries: list[str], needed: tuple[str, ...]) -> None:
             raise TokenizerError(
                 f"the vocabulary of {len(entries)} entries has no {entry}",
                 where="vocab.txt",
-                mend=f"its special entries are: {', '.join(special[:8]) or 'none'}; set tokenizer.end_token,"
+                hint=f"its special entries are: {', '.join(special[:8]) or 'none'}; set tokenizer.end_token,"
                 " start_token and newline_token to those it has",
             )
 
@@ -263,7 +263,7 @@ def _with_added(
                 f"the token {text} was added with id {number:,}, which is"
                 f" {entries[number] if number < len(entries) else f'beyond the {len(entries):,} before it'}",
                 where="vocab.txt",
-                mend="vocab.txt and added_tokens.json do not belong together",
+                hint="vocab.txt and added_tokens.json do not belong together",
             )
     return entries, roles, added
 

@@ -77,7 +77,7 @@ def require_horizon(run: Path, recipe: Recipe, plan: Plan, limit: int | None) ->
     raise CheckpointError(
         f"plan.json ends at step {plan.horizon:,}, and recipe.toml allows {limit:,}",
         where=str(run),
-        mend="put back what was changed by hand; a longer run is asked for by train.max_steps=… on the"
+        hint="put back what was changed by hand; a longer run is asked for by train.max_steps=… on the"
         " command line",
     )
 
@@ -90,7 +90,7 @@ def _require_recipe(path: Path, recipe: Recipe, state: State, checkpoint: Path) 
         raise CheckpointError(
             f"recipe.toml says {name}={now}, and {checkpoint.name} was made with {then}",
             where=str(path),
-            mend=f"put {then} back, or train into another folder with --out",
+            hint=f"put {then} back, or train into another folder with --out",
         )
 
 
@@ -106,5 +106,5 @@ def _require_plan(path: Path, plan: Plan, state: State, checkpoint: Path) -> Non
         raise CheckpointError(
             f"plan.json has other aims up to step {step:,} than {checkpoint.name} was made with",
             where=str(path),
-            mend="restore it from a copy, or delete the run folder to begin again",
+            hint="restore it from a copy, or delete the run folder to begin again",
         )

@@ -71,7 +71,7 @@ def adopt_shape(recipe: Recipe) -> Recipe:
             raise ConfigError(
                 f"{name}={asked}, but {said}",
                 where=f"model.init={recipe.model.init}",
-                mend="leave the shape out: it comes with the weights",
+                hint="leave the shape out: it comes with the weights",
             )
     if not {"tokenizer.kind", "tokenizer.path"} & given_keys(recipe):
         taken["tokenizer.path"] = str(folder)
@@ -100,7 +100,7 @@ def require_compiler(recipe: Recipe, device: torch.device) -> None:
         raise DeviceError(
             "train.compile needs a C++ compiler, and there is none",
             where=f"PATH ({', '.join(compilers())})",
-            mend="install g++, or leave train.compile out",
+            hint="install g++, or leave train.compile out",
         )
 
 
@@ -256,7 +256,7 @@ def decide_length(
         raise ConfigError(
             f"optim.warmup_steps={warmup} leaves nothing of about {horizon:,} steps",
             where="[optim]",
-            mend="choose fewer warm-up steps, or a longer run",
+            hint="choose fewer warm-up steps, or a longer run",
         )
     evaluation = max(math.ceil(horizon / evaluations), 1)
     decisions |= {

@@ -13,7 +13,7 @@ from torch import nn
 from yanmo.core import storage
 from yanmo.core.errors import DeviceError
 from yanmo.data.batches import Batches
-from yanmo.parallel.machine import is_out_of_memory, room_for
+from yanmo.parallel.machine import is_out_of_memory, oom_as_error
 from yanmo.settings.recipe import to_toml, with_values
 from yanmo.settings.schema import MICRO_BATCH
 from yanmo.train.metrics import Metrics
@@ -22,7 +22,7 @@ from yanmo.train.run import Run
 from yanmo.train.step import StepResult, training_step
 
 
-def step_in_memory(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> StepResult:
+def train_step_with_oom_retry(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> StepResult:
     """The next training step, with as small a micro-batch as it takes.
 
     Raises:
@@ -36,17 +36,17 @@ def step_in_memory(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metr
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        release(run)
+        free_step_memory(run)
         halve_micro_batch(run, metrics)
         if run.world.size > 1:  # the others are in the middle of this step and cannot begin it again
             raise DeviceError(
                 f"rank {run.world.rank} ran out of memory at step {step:,}",
                 where=str(run.folder),
-                mend=f"the same command resumes with {MICRO_BATCH}={run.recipe.train.micro_batch_size}",
+                hint=f"the same command resumes with {MICRO_BATCH}={run.recipe.train.micro_batch_size}",
             )
 
 
-def fit_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> None:
+def agree_on_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> None:
     """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them.
 
     Then one whose gradients travel. By the order in which they first come DDP lays them out for good, and
@@ -58,19 +58,19 @@ def fit_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Met
     while True:
         failed = False
         try:
-            with run.world.hold_back(loss_of):
+            with run.world.no_sync(loss_of):
                 try_micro_batch(run, loss_of, batches)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             failed = True
-        release(run)
-        if not run.world.largest(failed):
+        free_step_memory(run)
+        if not run.world.all_reduce_max(failed):
             break
         halve_micro_batch(run, metrics)
-    with room_for("weights and gradients", f"rank {run.world.rank}, {run.world.device}"):
+    with oom_as_error("weights and gradients", f"rank {run.world.rank}, {run.world.device}"):
         try_micro_batch(run, loss_of, batches)
-    release(run)
+    free_step_memory(run)
 
 
 def try_micro_batch(run: Run, loss_of: nn.Module, batches: Batches) -> None:
@@ -82,7 +82,7 @@ def try_micro_batch(run: Run, loss_of: nn.Module, batches: Batches) -> None:
     torch.autograd.backward(loss)
 
 
-def release(run: Run) -> None:
+def free_step_memory(run: Run) -> None:
     """Forget half a step."""
     run.optimizer.zero_grad()
     gc.collect()
@@ -105,4 +105,4 @@ def halve_micro_batch(run: Run, metrics: Metrics) -> None:
     run.recipe = recipe.model_copy(update={"decided": decided})
     storage.write_atomic(run.folder / "recipe.toml", to_toml(run.recipe))
     metrics.write("memory", step=step, micro_batch_size=smaller)
-    run.voice.warn(f"out of memory at step {step:,}: from here {smaller} windows at a time, not {size}")
+    run.console.warn(f"out of memory at step {step:,}: from here {smaller} windows at a time, not {size}")

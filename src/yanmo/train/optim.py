@@ -66,7 +66,7 @@ class Optimizer:
                     raise CheckpointError(
                         f"the optimizer's {key} of {name} is missing or misshapen",
                         where="training/state.safetensors",
-                        mend="the checkpoint is of another model or optimizer, or older than this yanmo;"
+                        hint="the checkpoint is of another model or optimizer, or older than this yanmo;"
                         " train into another folder",
                     )
                 state[key] = tensor.to(parameter.device)

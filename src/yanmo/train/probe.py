@@ -20,7 +20,7 @@ from yanmo.parallel.distributed import World, autocast_for
 from yanmo.parallel.machine import (
     is_out_of_memory,
     onednn_keeps_float32,
-    room_for,
+    oom_as_error,
     use_deterministic,
     use_matmul,
 )
@@ -61,7 +61,7 @@ def measure(
         DeviceError: not even one window fits into memory, or not even weights and optimizer.
     """
     device, sizes = world.device, micro_batches(recipe, world)
-    with room_for("the weights", str(device)):
+    with oom_as_error("the weights", str(device)):
         model = probe_model(recipe, config, device)
     most = most_rows(config, device)
 
@@ -95,7 +95,7 @@ def measure(
         found = per_token([(way, size) for size in affordable])
     way, size = min(found, key=lambda option: found[option])
     tokens = recipe.train.batch_size * config.block_size
-    with room_for("weights, gradients and optimizer", str(device)):
+    with oom_as_error("weights, gradients and optimizer", str(device)):
         update = _time_update(model, recipe, way, clock)
     per_step = found[way, size] * tokens / world.size + update
     use_matmul("torch")
@@ -146,7 +146,7 @@ def probe_model(recipe: Recipe, config: GPTConfig, device: torch.device) -> GPT:
     """A model to measure with."""
     model = GPT(config).to(device)
     model.initialise(0)
-    model.separator = 0 if recipe.data.document_mask else None
+    model.document_separator = 0 if recipe.data.document_mask else None
     return model.train()
 
 
@@ -193,7 +193,7 @@ def no_room(config: GPTConfig, where: str) -> DeviceError:
     return DeviceError(
         f"not even one window of {config.block_size} tokens fits into memory",
         where=where,
-        mend="choose a smaller model.block_size, n_embd or n_layer, or train.precision=bfloat16",
+        hint="choose a smaller model.block_size, n_embd or n_layer, or train.precision=bfloat16",
     )
 
 

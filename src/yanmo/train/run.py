@@ -27,17 +27,17 @@ from yanmo.checkpoint.folder import (
 from yanmo.checkpoint.horizon import Plan
 from yanmo.checkpoint.tensors import weight_files
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import Prepared, prepare
-from yanmo.eval.baselines import ReferenceLines, reference_lines
+from yanmo.eval.baselines import NGramBaselines, baselines_of
 from yanmo.generate.text import encode_prompt
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import World, autocast_for, find_world
 from yanmo.parallel.environment import environment
-from yanmo.parallel.machine import make_ready, physical_memory, return_freed_memory, room_for
+from yanmo.parallel.machine import configure_torch, oom_as_error, physical_memory, return_freed_memory
 from yanmo.settings.constraints import check_relations
 from yanmo.settings.places import started_in
 from yanmo.settings.recipe import (
@@ -89,9 +89,9 @@ class Run:
     folder: Path
     recipe: Recipe
     prepared: Prepared
-    lines: ReferenceLines
+    lines: NGramBaselines
     world: World
-    voice: Voice
+    console: Console
     model: GPT
     optimizer: Optimizer
     plan: Plan
@@ -145,57 +145,57 @@ def check_folder(folder: Path) -> None:
             raise ConfigError(
                 f"the folder is not a run: it holds {strangers[0]}",
                 where=str(folder),
-                mend="name a new folder with --out",
+                hint="name a new folder with --out",
             )
 
 
-def open_run(asked: Recipe, folder: Path, voice: Voice) -> Run:
+def open_run(asked: Recipe, folder: Path, console: Console) -> Run:
     """The run in ``folder``: made now, or as recorded there."""
     recorded = folder / "recipe.toml"
     if recorded.exists():
         recipe, plan = _recorded_recipe(asked, folder)
         world = find_world(recipe.train.device, recipe.train.batch_size)
         require_compiler(recipe, world.device)
-        make_ready(recipe.train)
-        prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+        configure_torch(recipe.train)
+        prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
         _require_same_corpus(prepared, read_record(folder / "corpus.json", Manifest), folder)
         require_horizon(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
-        _check_prompt(recipe, prepared.tokenizer, voice)
-        if voice.is_main and recipe != read_recipe(folder):
+        _check_prompt(recipe, prepared.tokenizer, console)
+        if console.is_main and recipe != read_recipe(folder):
             storage.write_atomic(recorded, to_toml(recipe))
     else:
-        recipe, prepared, plan, world = _make_run(asked, folder, voice)
+        recipe, prepared, plan, world = _make_run(asked, folder, console)
     vocab_size = prepared.tokenizer.vocab_size
-    lines = reference_lines(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
-    with room_for("the weights", f"{world.device}, {folder}"):
+    lines = baselines_of(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
+    with oom_as_error("the weights", f"{world.device}, {folder}"):
         model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
-    model.separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
+    model.document_separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
     progress = Progress(loss_scale=FIRST_LOSS_SCALE if recipe.train.precision == "float16" else 1.0)
     return Run(
-        folder, recipe, prepared, lines, world, voice, model,
+        folder, recipe, prepared, lines, world, console, model,
         build_optimizer(model, recipe.optim, recipe.train.precision), plan, progress, time.monotonic(),
     )  # fmt: skip
 
 
-def _make_run(asked: Recipe, folder: Path, voice: Voice) -> tuple[Recipe, Prepared, Plan, World]:
+def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Prepared, Plan, World]:
     """Prepare the text, take every decision, and write them down; recipe.toml last."""
     world = find_world(asked.train.device, asked.train.batch_size)
-    recipe, prepared, config = prepare_run(asked, world, voice)
+    recipe, prepared, config = prepare_run(asked, world, console)
     text = Text.of(prepared.shards)
-    make_ready(recipe.train)
-    voice.live("measuring what is fastest here")
+    configure_torch(recipe.train)
+    console.status("measuring what is fastest here")
     recipe, horizon, speed = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
-    voice.settle()
+    console.clear_status()
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
-    make_ready(recipe.train)
+    configure_torch(recipe.train)
     free = storage.free_bytes(folder)
     for line in describe(recipe, config, forecast(recipe, config, text, horizon, free, speed)):
-        voice.say(line)
+        console.print(line)
     if world.size > 1:
-        voice.say(f"ranks  {world.size} processes share each batch")
-    voice.say(f"all settings are in {folder / 'recipe.toml'}")
+        console.print(f"ranks  {world.size} processes share each batch")
+    console.print(f"all settings are in {folder / 'recipe.toml'}")
     plan = Plan.first(horizon, lengths_of(recipe))
     recipe = recipe.model_copy(update={"started_in": started_in(folder)})
     write_records(folder, recipe, plan, prepared.shards.manifest | _origin(recipe))
@@ -218,23 +218,23 @@ def write_records(folder: Path, recipe: Recipe, plan: Plan, corpus: dict[str, An
     }
     if not all(same.values()):
         name = next(name for name, is_same in same.items() if not is_same)
-        mend = "choose plainer names and texts in the settings"
-        raise ConfigError(f"{name} is not read as it was written", str(folder), mend)
+        hint = "choose plainer names and texts in the settings"
+        raise ConfigError(f"{name} is not read as it was written", str(folder), hint)
 
 
-def plan_run(asked: Recipe, voice: Voice, free_bytes: int | None) -> tuple[Recipe, GPTConfig, Forecast]:
+def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[Recipe, GPTConfig, Forecast]:
     """What a run of ``asked`` would be; nothing is written down, and nothing begun."""
     world = find_world(asked.train.device, asked.train.batch_size)
-    recipe, prepared, config = prepare_run(asked, world, voice)
+    recipe, prepared, config = prepare_run(asked, world, console)
     text = Text.of(prepared.shards)
     recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
-    recipe, horizon, speed = time_steps(recipe, config, world, text, voice)
+    recipe, horizon, speed = time_steps(recipe, config, world, text, console)
     recipe = decide(recipe, decide_short_windows(recipe, config.block_size))
     return recipe, config, forecast(recipe, config, text, horizon, free_bytes, speed)
 
 
 def time_steps(
-    recipe: Recipe, config: GPTConfig, world: World, text: Text, voice: Voice
+    recipe: Recipe, config: GPTConfig, world: World, text: Text, console: Console
 ) -> tuple[Recipe, int | None, Speed | None]:
     """Steps timed in fewer ways than a run tries: a CPU's float32, not compiled, where that is open.
 
@@ -245,12 +245,12 @@ def time_steps(
     try:
         if on_cpu and forecast(few, config, text).memory_bytes > (physical_memory() or math.inf):
             raise no_room(config, "this machine")
-        make_ready(few.train)
-        voice.live("timing some steps")
+        configure_torch(few.train)
+        console.status("timing some steps")
         timed, horizon, speed = decide_by_measuring(few, config, world, text)
-        voice.settle()
+        console.clear_status()
     except DeviceError as error:
-        voice.warn(f"how long it takes cannot be measured here: {error.what}")
+        console.warn(f"how long it takes cannot be measured here: {error.what}")
         steps = step_limit(recipe, text.train_tokens)
         length = {} if steps else {"train.minutes": DEFAULT_MINUTES}
         return decide(recipe, decide_dropout(recipe, steps, text.train_tokens) | length), None, None
@@ -277,7 +277,7 @@ def decide_by_measuring(
     return decide(chosen, compiled | length | dropout), horizon, speed
 
 
-def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prepared, GPTConfig]:
+def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, Prepared, GPTConfig]:
     """The text made ready, and the recipe with all that is decided by rule.
 
     Raises:
@@ -288,11 +288,11 @@ def prepare_run(asked: Recipe, world: World, voice: Voice) -> tuple[Recipe, Prep
     recipe = decide(recipe, decide_device(recipe, world) | decide_shape(recipe))
     recipe = decide(recipe, decide_packing(recipe) | decide_optimizer(recipe))
     check_relations(recipe)
-    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, voice)
+    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
     )
-    _check_prompt(recipe, prepared.tokenizer, voice)
+    _check_prompt(recipe, prepared.tokenizer, console)
     if recipe.model.init:
         require_same_vocabulary(prepared.tokenizer, find_model_folder(Path(recipe.model.init)))
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
@@ -305,7 +305,7 @@ def require_same_vocabulary(tokenizer: Tokenizer, weights: Path) -> None:
         raise ConfigError(
             wrong,
             where=f"model.init={weights}",
-            mend="name the tokenizer that belongs to the weights (tokenizer.path), or none: they bring it",
+            hint="name the tokenizer that belongs to the weights (tokenizer.path), or none: they bring it",
         )
 
 
@@ -332,9 +332,9 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
     return {"init": " ".join(storage.sha256_of(file) for file in files)}
 
 
-def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, voice: Voice) -> None:
+def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> None:
     """Before anything is written down: a recipe that cannot write its samples would stay in the folder."""
-    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size, say=voice.warn)
+    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size, say=console.warn)
 
 
 def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:
@@ -347,7 +347,7 @@ def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:
         raise ConfigError(
             "this folder holds a run of another recipe: " + "; ".join(changed),
             where=str(folder / "recipe.toml"),
-            mend="leave them out to resume the run as it is, or train into another folder with --out",
+            hint="leave them out to resume the run as it is, or train into another folder with --out",
         )
     return resumed(asked, longer), plan
 
@@ -367,7 +367,7 @@ def as_long_as(plan: Plan, recipe: Recipe, folder: Path) -> Recipe:
             raise CheckpointError(
                 f"recipe.toml says {name}={before}, and plan.json was made for {length}",
                 where=str(folder / "recipe.toml"),
-                mend=f"put {length} back; a longer run is asked for by {name}=… on the command line",
+                hint=f"put {length} back; a longer run is asked for by {name}=… on the command line",
             )
     return with_values(recipe, longer, "plan.json")
 
@@ -380,11 +380,11 @@ def _require_same_corpus(prepared: Prepared, recorded: Manifest, folder: Path) -
             raise ConfigError(
                 f"the {name} is not the one this run was made with ({then[name]}, now {now})",
                 where=f"{folder}: corpus.json, or recipe.toml",
-                mend="put the old text back, or train into another folder with --out",
+                hint="put the old text back, or train into another folder with --out",
             )
 
 
-def begin_anew(run: Run) -> None:
+def init_weights(run: Run) -> None:
     """Weights of a run without checkpoints: drawn from the seed, or those of ``model.init``."""
     if run.recipe.model.init is None:
         run.model.initialise(run.recipe.train.seed, run.recipe.model.zero_projections)
@@ -393,16 +393,16 @@ def begin_anew(run: Run) -> None:
         raise ConfigError(
             "the weights to begin from have changed since the run was made",
             where=f"model.init={run.recipe.model.init}",
-            mend="train into another folder with --out",
+            hint="train into another folder with --out",
         )
     run.model.load_state_dict(load_model(find_model_folder(Path(run.recipe.model.init))).state_dict())
 
 
 def restore(run: Run) -> None:
     """Put back the newest whole checkpoint; say loudly what had to be passed over."""
-    checkpoint = newest_whole(run.folder, run.voice)
+    checkpoint = newest_whole(run.folder, run.console)
     if checkpoint is None:
-        begin_anew(run)
+        init_weights(run)
         if run.world.is_main:
             rewind(run.folder, -1)
         return
@@ -413,7 +413,7 @@ def restore(run: Run) -> None:
         raise CheckpointError(
             f"the weights of {checkpoint.name} have another shape than [model] of recipe.toml says",
             where=str(run.folder / "recipe.toml"),
-            mend="put the shape back that the run was made with",
+            hint="put the shape back that the run was made with",
         ) from error
     progress, tensors, before = load_training(checkpoint)
     run.optimizer.load(run.model, tensors)
@@ -424,10 +424,10 @@ def restore(run: Run) -> None:
     for name, then in before.items():
         now = here.get(name, "not there")
         if now != then:
-            run.voice.warn(f"{name} was {then}, is {now}: the last bits of results may differ")
+            run.console.warn(f"{name} was {then}, is {now}: the last bits of results may differ")
 
 
-def lengthen(run: Run, asked: Recipe) -> None:
+def extend_run(run: Run, asked: Recipe) -> None:
     """Aim at a later end if more steps, epochs or minutes are asked for than the run was made with.
 
     From here on the rate is that of a run that aimed there from the beginning. The plan is written before
@@ -444,7 +444,7 @@ def lengthen(run: Run, asked: Recipe) -> None:
     if run.world.is_main:
         storage.write_json(run.folder / "plan.json", run.plan.as_json())
         storage.write_atomic(run.folder / "recipe.toml", to_toml(longer))
-    run.voice.say(f"the run of {before:,} steps goes on to step {horizon:,}")
+    run.console.print(f"the run of {before:,} steps goes on to step {horizon:,}")
 
 
 def later_horizon(longer: Recipe, run: Run) -> int:
@@ -467,10 +467,10 @@ def resume_metrics(run: Run) -> None:
         return
     if run.world.is_main:
         rewind(run.folder, run.progress.step)
-    run.voice.say(f"resuming {run.folder} at step {run.progress.step:,} of {run.plan.horizon:,}")
+    run.console.print(f"resuming {run.folder} at step {run.progress.step:,} of {run.plan.horizon:,}")
 
 
-def newest_whole(folder: Path, voice: Voice) -> Path | None:
+def newest_whole(folder: Path, console: Console) -> Path | None:
     """The newest checkpoint whose files are what its manifest says.
 
     Raises:
@@ -483,12 +483,12 @@ def newest_whole(folder: Path, voice: Voice) -> Path | None:
             return checkpoint
         except CheckpointError as error:
             damaged = error
-            voice.warn(f"{checkpoint.name} is passed over: {error.what}")
+            console.warn(f"{checkpoint.name} is passed over: {error.what}")
     if damaged is not None:
         raise CheckpointError(
             f"no checkpoint is whole; the last: {damaged.what}",
             where=str(folder / "checkpoints"),
-            mend="restore the files, or delete the run folder to begin again",
+            hint="restore the files, or delete the run folder to begin again",
         )
     return None
 

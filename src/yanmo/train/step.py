@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from yanmo.data.batches import Batches
 from yanmo.model.gpt import GPT
-from yanmo.model.moe import balance, forget_loads
+from yanmo.model.moe import reset_expert_load, update_router_bias
 from yanmo.parallel.distributed import World
-from yanmo.parallel.machine import room_for
+from yanmo.parallel.machine import oom_as_error
 from yanmo.train.optim import Optimizer
 
 GROWTH_STEPS = 2000
@@ -101,9 +101,9 @@ def training_step(
     finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
     loads = None
     if finite:
-        with room_for("weights, gradients and optimizer", f"step {step:,}, {world.device}"):
+        with oom_as_error("weights, gradients and optimizer", f"step {step:,}, {world.device}"):
             optimizer.step()
-        loads = balance(loss_of, world.sum)
+        loads = update_router_bias(loss_of, world.sum)
     optimizer.zero_grad()
     return StepResult(float(loss), float(norm), finite, loads)
 
@@ -120,7 +120,7 @@ def accumulate_gradient(
 
     Both are the same on every rank: gradients travel during the last backward pass.
     """
-    forget_loads(loss_of)
+    reset_expert_load(loss_of)
     total = torch.zeros((), device=world.device)
     count = batches.targets_in(step)
     rows = world.rows(settings.batch_size)
@@ -134,7 +134,7 @@ def accumulate_gradient(
         if settings.parts > 1:
             inputs, targets = in_parts(inputs, settings.parts), in_parts(targets, settings.parts)
         last = first == starts[-1]
-        with nullcontext() if last else world.hold_back(loss_of):
+        with nullcontext() if last else world.no_sync(loss_of):
             with settings.autocast():
                 loss = loss_of(inputs, targets) / count
             torch.autograd.backward(loss * (scale * world.size))  # ranks' gradients are averaged

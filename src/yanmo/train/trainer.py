@@ -28,25 +28,25 @@ from yanmo.checkpoint.folder import (
     step_of,
 )
 from yanmo.core import storage
-from yanmo.core.console import Voice, span
+from yanmo.core.console import Console, span
 from yanmo.core.errors import DivergedError, Stopped
 from yanmo.core.signals import StopSignal
 from yanmo.data.batches import Batches
-from yanmo.eval.baselines import ReferenceLines
+from yanmo.eval.baselines import NGramBaselines
 from yanmo.eval.loss import evaluate
 from yanmo.generate.text import write_all
-from yanmo.parallel.distributed import Meeting
+from yanmo.parallel.distributed import Rendezvous
 from yanmo.parallel.environment import environment
 from yanmo.parallel.machine import return_freed_memory
 from yanmo.settings.schema import Recipe
 from yanmo.train.binding import bound
 from yanmo.train.metrics import Metrics, read_metrics
-from yanmo.train.oom import fit_micro_batch, step_in_memory
+from yanmo.train.oom import agree_on_micro_batch, train_step_with_oom_retry
 from yanmo.train.run import (
     OWN_FILES,
     Run,
     check_folder,
-    lengthen,
+    extend_run,
     open_run,
     point_to_best,
     restore,
@@ -63,7 +63,7 @@ class Result:
     folder: Path
     progress: Progress
     horizon: int
-    lines: ReferenceLines
+    lines: NGramBaselines
     openings: tuple[str, ...]
     """Three openings of lines of the held-out text."""
 
@@ -86,32 +86,32 @@ class Logged:
     at: float
 
 
-def train(recipe: Recipe, folder: Path, voice: Voice) -> Result:
+def train(recipe: Recipe, folder: Path, console: Console) -> Result:
     """Train, resume, or, if the run is finished, say where it stands.
 
     Raises:
         YanmoError: see ``core/errors.py``; the run folder is whole after each of them.
     """
-    with Meeting() as ranks, hold(folder, ranks.rank), voice:
+    with Rendezvous() as ranks, lock_run_folder(folder, ranks.rank), console:
         with ranks.main_first():
-            run = open_run(recipe, folder, voice)
+            run = open_run(recipe, folder, console)
             restore(run)
-            lengthen(run, recipe)
+            extend_run(run, recipe)
             resume_metrics(run)
         ranks.connect(run.world.device)
         if run.progress.step < run.plan.horizon:
-            metrics = Metrics(folder, run.world.is_main, run.progress.step, run.voice.warn)
+            metrics = Metrics(folder, run.world.is_main, run.progress.step, run.console.warn)
             with metrics, StopSignal() as stop:
                 run_loop(run, metrics, stop)
         else:
-            voice.say(f"{folder} is finished ({run.progress.step:,} steps)")
+            console.print(f"{folder} is finished ({run.progress.step:,} steps)")
         finish(run)
         openings = tuple(run.prepared.openings(3, run.model.config.block_size))
         return Result(folder, run.progress, run.plan.horizon, run.lines, openings)
 
 
 @contextmanager
-def hold(folder: Path, rank: int) -> Iterator[None]:
+def lock_run_folder(folder: Path, rank: int) -> Iterator[None]:
     """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it.
 
     A run that fails before its first step, and was not there before, leaves nothing. Where nothing can be
@@ -160,16 +160,16 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
     """
     train, batches = run.recipe.train, batches_of(run)
     loss_of = loss_module(run)
-    fit_micro_batch(run, loss_of, batches, metrics)
-    begin(run, metrics)
+    agree_on_micro_batch(run, loss_of, batches, metrics)
+    log_run_start(run, metrics)
     logged = Logged(run.progress.step, time.monotonic())
     while run.progress.step < run.plan.horizon:
         rate = learning_rate_at(run.progress.step, run.plan, run.recipe.optim)
         run.optimizer.set_learning_rate(rate)
-        result = step_in_memory(run, loss_of, batches, metrics)
-        judge(run, result, metrics)
-        advance(run, batches)
-        stopping = run.world.largest(stop.number or 0)
+        result = train_step_with_oom_retry(run, loss_of, batches, metrics)
+        check_finite_and_update_loss_scale(run, result, metrics)
+        count_step(run, batches)
+        stopping = run.world.all_reduce_max(stop.number or 0)
         if run.due(train.log_interval):
             logged = log_step(run, metrics, result, rate, logged)
         improved = run.due(train.eval_interval) and evaluate_now(run, metrics, result)
@@ -184,7 +184,7 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
                 stopping,
                 f"stopped by a signal at step {run.progress.step:,}, and saved",
                 where=str(run.folder),
-                mend="the same command goes on from here",
+                hint="the same command goes on from here",
             )
 
 
@@ -200,13 +200,13 @@ def loss_module(run: Run) -> nn.Module:
     """The model's loss, shared among ranks and compiled where asked."""
     run.model.use_attention(run.recipe.train.attention or "sdpa")
     run.model.train()
-    module = run.world.share_gradients(Loss(run.model))
+    module = run.world.wrap_ddp(Loss(run.model))
     if run.recipe.train.compile:
         module.compile(dynamic=False)  # a kernel for each shape: the same on resume, whichever comes first
     return module
 
 
-def judge(run: Run, result: StepResult, metrics: Metrics) -> None:
+def check_finite_and_update_loss_scale(run: Run, result: StepResult, metrics: Metrics) -> None:
     """Stop at a number that is not finite; only a float16 gradient may overflow, which halves its scale."""
     if run.recipe.train.precision != "float16":
         require_finite(run, loss=result.loss, gradient_norm=result.grad_norm)
@@ -225,7 +225,7 @@ def ends_epoch(batches: Batches, step: int) -> bool:
     return batches.epochs_after(step) > batches.epochs_after(step - 1)
 
 
-def advance(run: Run, batches: Batches) -> None:
+def count_step(run: Run, batches: Batches) -> None:
     """Count the step that was just done."""
     progress = run.progress
     tokens = progress.tokens + batches.targets_in(progress.step)
@@ -246,7 +246,7 @@ def finish(run: Run) -> None:
             metrics.write("end", step=run.progress.step, elapsed_s=round(run.progress.elapsed_s, 3))
 
 
-def begin(run: Run, metrics: Metrics) -> None:
+def log_run_start(run: Run, metrics: Metrics) -> None:
     """The first row of the metrics, or a note that the run goes on."""
     if run.progress.step:
         metrics.write("resume", step=run.progress.step)
@@ -256,7 +256,7 @@ def begin(run: Run, metrics: Metrics) -> None:
         lines["lossy"] = True
     metrics.write("start", schema=1, **{name: v for name, v in lines.items() if v is not None})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in asdict(run.lines).items() if value)
-    run.voice.say(f"lines  bits per character of the held-out text: {shown}")
+    run.console.print(f"lines  bits per character of the held-out text: {shown}")
 
 
 def require_finite(run: Run, **values: float) -> None:
@@ -268,7 +268,7 @@ def require_finite(run: Run, **values: float) -> None:
     raise DivergedError(
         f"{said} after step {run.progress.step}",
         where=f"{run.folder} (the last checkpoint, {newest.name if newest else 'none'}, is sound)",
-        mend=f"lower optim.learning_rate={run.recipe.optim.learning_rate} or set train.precision=float32,"
+        hint=f"lower optim.learning_rate={run.recipe.optim.learning_rate} or set train.precision=float32,"
         " in a new folder (--out)",
     )
 
@@ -287,7 +287,7 @@ def log_step(run: Run, metrics: Metrics, result: StepResult, rate: float, logged
     bits = result.loss / math.log(2) / run.characters_per_token
     busiest = f"  busiest expert {experts['busiest_expert']:.2f}x" if experts else ""
     left = run.progress.elapsed_s / step * (run.plan.horizon - step)
-    run.voice.live(
+    run.console.status(
         f"step {step:,}/{run.plan.horizon:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
         f"  {speed:,.0f} tokens/s  {span(left)} left{busiest}"
     )
@@ -329,12 +329,12 @@ def evaluate_now(run: Run, metrics: Metrics, result: StepResult) -> bool:
         "eval", step=step, val_loss=found.loss, val_bits_per_char=found.bits_per_char,
         val_perplexity=found.perplexity,
     )  # fmt: skip
-    run.voice.say(
+    run.console.print(
         f"step {step:,}  validation loss {found.loss:.4f}, perplexity {found.perplexity:.1f},"
-        f" {found.bits_per_char:.3f} bits/char ({run.lines.standing(found.bits_per_char)})"
+        f" {found.bits_per_char:.3f} bits/char ({run.lines.describe_rank(found.bits_per_char)})"
     )
     write_sample(run)
-    aim_anew(run, metrics)
+    replan_total_steps(run, metrics)
     return improved
 
 
@@ -349,10 +349,10 @@ def write_sample(run: Run) -> None:
     text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, said)[0]
     run.model.train()
     storage.write_atomic(run.folder / "samples" / f"step-{run.progress.step:08d}.txt", text + "\n")
-    run.voice.say("  │ " + text.replace("\n", "\n  │ "), style="cyan")
+    run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")
 
 
-def aim_anew(run: Run, metrics: Metrics) -> None:
+def replan_total_steps(run: Run, metrics: Metrics) -> None:
     """A run of ``minutes`` aims at the steps that still fit; the change is written before it counts.
 
     An aim that was recorded at this step before a restart stands.
@@ -363,7 +363,7 @@ def aim_anew(run: Run, metrics: Metrics) -> None:
     if run.plan.aims[-1].from_step < step:
         elapsed = run.elapsed()
         fitting = max(int((train.minutes * 60 - elapsed) / (elapsed / step)), 0)
-        horizon = run.world.largest(min(step + fitting, run.step_limit or step + fitting))
+        horizon = run.world.all_reduce_max(min(step + fitting, run.step_limit or step + fitting))
         run.plan = run.plan.aimed_anew(step, horizon)
         if run.world.is_main:
             storage.write_json(run.folder / "plan.json", run.plan.as_json())

@@ -9,7 +9,7 @@ import pytest
 
 from tests.makers.models import char_tokenizer, drawn, our_folder, reader, small
 from tests.makers.runs import Trained
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError
 from yanmo.core.storage import read_json
 from yanmo.hub.exports import exporter, verify
@@ -24,14 +24,18 @@ def source(tmp_path: Path) -> Path:
     return our_folder(tmp_path / "ours", reader(), char_tokenizer())
 
 
-def written(source: Path, to: str, voice: Voice, precision: str = "f32", out: str | None = None) -> Exported:
+def written(
+    source: Path, to: str, console: Console, precision: str = "f32", out: str | None = None
+) -> Exported:
     wanted = precision if to == "gguf" else None
-    return export(source, to, Path(out) if out else None, wanted, True, voice)  # type: ignore[arg-type]
+    return export(source, to, Path(out) if out else None, wanted, True, console)  # type: ignore[arg-type]
 
 
-def test_a_run_leaves_with_a_card_that_says_what_it_is(novel: Path, trained: Trained, voice: Voice) -> None:
+def test_a_run_leaves_with_a_card_that_says_what_it_is(
+    novel: Path, trained: Trained, console: Console
+) -> None:
     run = trained("runs/novel", "sample.top_k=7")
-    found = export(run.folder, "hf", None, None, True, voice)
+    found = export(run.folder, "hf", None, None, True, console)
     assert found.path == Path("exports/novel")
     names = {file.name for file in found.path.iterdir()}
     assert names == {
@@ -51,22 +55,22 @@ def test_a_run_leaves_with_a_card_that_says_what_it_is(novel: Path, trained: Tra
     assert read_json(found.path / "generation_config.json")["top_k"] == 7
 
 
-def test_the_exported_folder_is_imported_again_bit_for_bit(source: Path, voice: Voice) -> None:
+def test_the_exported_folder_is_imported_again_bit_for_bit(source: Path, console: Console) -> None:
     from yanmo.hub.imports.importer import import_
     from yanmo.settings.schema import TokenizerConfig
 
-    found = written(source, "hf", voice)
-    import_(str(found.path), Path("again"), TokenizerConfig(), voice)
+    found = written(source, "hf", console)
+    import_(str(found.path), Path("again"), TokenizerConfig(), console)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (Path("again") / name).read_bytes() == (source / name).read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"])
 def test_a_gguf_holds_the_weights_as_exactly_as_its_precision(
-    precision: str, source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    precision: str, source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "has_llama", lambda: False)
-    found = written(source, "gguf", voice, precision)
+    found = written(source, "gguf", console, precision)
     assert found.verdict is not None
     limit = {"f32": 0, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "q5_0": 0.1, "q4_0": 0.2}[precision]
     assert found.verdict.numbers["weights"] <= limit
@@ -76,28 +80,28 @@ def test_a_gguf_holds_the_weights_as_exactly_as_its_precision(
 
 
 def test_rows_of_no_multiple_of_32_stay_in_float16_and_are_named(
-    tmp_path: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "has_llama", lambda: False)
     tokenizer = char_tokenizer()
     config = small("modern", tokenizer, n_embd=64, n_inner=40)
-    found = written(our_folder(tmp_path / "odd", drawn(config), tokenizer), "gguf", voice, "q8_0")
+    found = written(our_folder(tmp_path / "odd", drawn(config), tokenizer), "gguf", console, "q8_0")
     assert found.values["float16"] == ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight")
     assert "2 tensors with rows of no multiple of 32 stay in f16" in "\n".join(found.said)
 
 
 def test_gelu_by_erf_is_marked_as_another_in_gguf(
-    tmp_path: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "has_llama", lambda: False)
     tokenizer = char_tokenizer()
     folder = our_folder(tmp_path / "nano", drawn(small("gpt2", tokenizer, gelu="erf")), tokenizer)
-    assert "llama.cpp computes GELU by tanh" in "\n".join(written(folder, "gguf", voice).said)
+    assert "llama.cpp computes GELU by tanh" in "\n".join(written(folder, "gguf", console).said)
 
 
 @pytest.mark.parametrize("to", ["hf", "gguf", "onnx"])
 def test_a_comparison_that_fails_deletes_nothing_and_says_the_numbers(
-    to: str, source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    to: str, source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "has_llama", lambda: False)
     monkeypatch.setattr(exporter, "write_model", spoiled(exporter.write_model))
@@ -111,7 +115,7 @@ def test_a_comparison_that_fails_deletes_nothing_and_says_the_numbers(
         yanmo.hub.exports.onnx_file, "write_onnx", spoiled_model(yanmo.hub.exports.onnx_file.write_onnx)
     )
     with pytest.raises(CheckpointError, match=r"logits differ by \d|weight is off by \d") as caught:
-        written(source, to, voice, out="there")
+        written(source, to, console, out="there")
     assert caught.value.exit_code == 4
     assert Path("there").exists()
 
@@ -141,7 +145,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What --to onnx writes of the reader; made once, for it takes seconds."""
     folder = tmp_path_factory.mktemp("graphs")
     source = our_folder(folder / "ours", reader(), char_tokenizer())
-    return export(source, "onnx", folder / "ours-onnx", None, False, Voice(stream=io.StringIO())).path
+    return export(source, "onnx", folder / "ours-onnx", None, False, Console(stream=io.StringIO())).path
 
 
 def test_onnx_takes_rows_of_any_number_and_length_and_masks_padding(graphs: Path) -> None:
@@ -197,10 +201,10 @@ def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_graphs")
-def test_a_chat_template_stands_where_transformers_js_looks(source: Path, voice: Voice) -> None:
+def test_a_chat_template_stands_where_transformers_js_looks(source: Path, console: Console) -> None:
     template = "{% for m in messages %}“{{ m['content'] }}”\n{% endfor %}"
     (source / "chat_template.jinja").write_text(template, encoding="utf-8")
-    found = export(source, "onnx", None, None, False, voice)
+    found = export(source, "onnx", None, None, False, console)
     assert read_json(found.path / "tokenizer_config.json")["chat_template"] == template
     assert (found.path / "chat_template.jinja").read_text(encoding="utf-8") == template
 
@@ -232,12 +236,12 @@ def test_8_bits_of_other_weights_are_noticed(part: str, graphs: Path, tmp_path: 
 
 
 def test_weights_too_large_for_a_graph_lie_beside_it_where_transformers_js_looks(
-    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import yanmo.hub.exports.onnx_file
 
     monkeypatch.setattr(yanmo.hub.exports.onnx_file, "LARGEST_FILE", 0)
-    found = written(source, "onnx", voice)
+    found = written(source, "onnx", console)
     assert found.verdict is not None and not found.verdict.failed
     assert {file.name for file in (found.path / "onnx").iterdir()} == {
         "model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data",
@@ -248,73 +252,73 @@ def test_weights_too_large_for_a_graph_lie_beside_it_where_transformers_js_looks
 
 @pytest.mark.usefixtures("without_graphs")
 def test_a_model_that_transformers_js_does_not_know_is_said_to_be_for_onnxruntime(
-    tmp_path: Path, voice: Voice
+    tmp_path: Path, console: Console
 ) -> None:
     tokenizer = char_tokenizer()
     folder = our_folder(tmp_path / "experts", drawn(small("moe", tokenizer)), tokenizer)
-    said = export(folder, "onnx", None, None, False, voice).said
+    said = export(folder, "onnx", None, None, False, console).said
     assert "transformers.js knows no Dots1" in "\n".join(said)
 
 
 @pytest.mark.parametrize("is_forced", [False, True])
 @pytest.mark.parametrize("to", ["hf", "onnx"])
 def test_a_folder_that_is_there_is_not_replaced_not_even_by_force(
-    to: str, is_forced: bool, source: Path, voice: Voice
+    to: str, is_forced: bool, source: Path, console: Console
 ) -> None:
     Path("there").mkdir()
     Path("there/mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="there already"):
-        export(source, to, Path("there"), None, False, voice, is_forced)  # type: ignore[arg-type]
+        export(source, to, Path("there"), None, False, console, is_forced)  # type: ignore[arg-type]
     assert [file.name for file in Path("there").iterdir()] == ["mine.txt"]
 
 
 def test_a_missing_library_is_said_before_anything_is_written(
-    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="transformers is not installed") as caught:
-        written(source, "hf", voice)
-    assert "--no-verify" in caught.value.mend
+        written(source, "hf", console)
+    assert "--no-verify" in caught.value.hint
     assert not Path("exports").exists()
 
 
-def test_nothing_is_overwritten(source: Path, voice: Voice) -> None:
+def test_nothing_is_overwritten(source: Path, console: Console) -> None:
     Path("there").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="there already"):
-        written(source, "gguf", voice, out="there")
+        written(source, "gguf", console, out="there")
 
 
-def test_an_unknown_precision_names_llama_quantize(source: Path, voice: Voice) -> None:
+def test_an_unknown_precision_names_llama_quantize(source: Path, console: Console) -> None:
     with pytest.raises(ConfigError, match="no precision 'q4_k_m'") as caught:
-        written(source, "gguf", voice, "q4_k_m")
-    assert "llama-quantize" in caught.value.mend
+        written(source, "gguf", console, "q4_k_m")
+    assert "llama-quantize" in caught.value.hint
 
 
-def test_what_was_saved_opens_in_a_clean_process(source: Path, voice: Voice) -> None:
-    found = written(source, "hf", voice)
+def test_what_was_saved_opens_in_a_clean_process(source: Path, console: Console) -> None:
+    found = written(source, "hf", console)
     config = json.loads((found.path / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 and 5 know it
 
 
 def test_what_a_run_samples_with_does_not_disturb_the_comparison(
-    novel: Path, trained: Trained, voice: Voice
+    novel: Path, trained: Trained, console: Console
 ) -> None:
     settings = ("sample.repetition_penalty=1.3", "sample.no_repeat_ngram=3", "model.block_size=40")
     run = trained("runs/novel", *settings)
-    found = export(run.folder, "hf", None, None, True, voice)
+    found = export(run.folder, "hf", None, None, True, console)
     assert found.verdict is not None and not found.verdict.failed
     assert read_json(found.path / "generation_config.json")["repetition_penalty"] == 1.3
 
 
 @pytest.mark.parametrize("to", ["hf", "onnx"])
-def test_a_window_of_a_few_tokens_is_enough(to: str, tmp_path: Path, voice: Voice) -> None:
+def test_a_window_of_a_few_tokens_is_enough(to: str, tmp_path: Path, console: Console) -> None:
     tokenizer = char_tokenizer()
     folder = our_folder(tmp_path / "short", drawn(small("modern", tokenizer, block_size=4)), tokenizer)
-    assert written(folder, to, voice).verdict is not None
+    assert written(folder, to, console).verdict is not None
 
 
 def test_a_file_that_its_library_cannot_open_ends_with_4(
-    source: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import yanmo.hub.exports.onnx_file
 
@@ -323,23 +327,23 @@ def test_a_file_that_its_library_cannot_open_ends_with_4(
 
     monkeypatch.setattr(yanmo.hub.exports.onnx_file, "quantize", torn)
     with pytest.raises(CheckpointError, match="could not be opened again"):
-        written(source, "onnx", voice)
+        written(source, "onnx", console)
 
 
-def test_a_modelfile_of_ones_own_is_not_overwritten(source: Path, voice: Voice) -> None:
+def test_a_modelfile_of_ones_own_is_not_overwritten(source: Path, console: Console) -> None:
     Path("novel.Modelfile").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="there already"):
-        written(source, "gguf", voice, out="novel.gguf")
+        written(source, "gguf", console, out="novel.gguf")
     assert Path("novel.Modelfile").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_recipe_that_lies_about_gives_a_model_no_name(source: Path, voice: Voice) -> None:
+def test_a_recipe_that_lies_about_gives_a_model_no_name(source: Path, console: Console) -> None:
     (source.parent / "recipe.toml").write_text("[train]\nseed = 1\n", encoding="utf-8")
-    found = written(source, "hf", voice)
+    found = written(source, "hf", console)
     assert found.path == Path("exports/ours")
     assert "trained elsewhere" in (found.path / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_precision_is_for_gguf_only(source: Path, voice: Voice) -> None:
+def test_a_precision_is_for_gguf_only(source: Path, console: Console) -> None:
     with pytest.raises(ConfigError, match="--to onnx is written in float32"):
-        export(source, "onnx", None, "q8_0", True, voice)
+        export(source, "onnx", None, "q8_0", True, console)

@@ -26,7 +26,7 @@ from tests.makers.models import (
 )
 from yanmo.checkpoint.folder import load_model
 from yanmo.checkpoint.tensors import check_header, load_weights
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DataError, StorageError, YanmoError
 from yanmo.hub.imports.importer import import_
 from yanmo.hub.imports.pickled import open_pickle
@@ -103,35 +103,35 @@ def watched() -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_hostile_checkpoint_is_refused_and_nothing_runs(
-    name: str, tmp_path: Path, voice: Voice, watched: list[str]
+    name: str, tmp_path: Path, console: Console, watched: list[str]
 ) -> None:
     path = tmp_path / "ckpt.pt"
     path.write_bytes(BOMBS[name])
     with pytest.raises(CheckpointError):
-        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+        import_(str(path), Path("taken"), TokenizerConfig(), console)
     assert not Path("taken").exists()
 
 
 @pytest.mark.slow
 def test_a_bomb_for_the_true_reader_is_refused_and_nothing_runs(
-    tmp_path: Path, voice: Voice, watched: list[str], true_readers: None
+    tmp_path: Path, console: Console, watched: list[str], true_readers: None
 ) -> None:
     path = tmp_path / "ckpt.pt"
     path.write_bytes(BOMBS["os.system, zipped"])
     with pytest.raises(CheckpointError, match="is not read"):
-        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+        import_(str(path), Path("taken"), TokenizerConfig(), console)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["os.system", "eval, zipped"])
 def test_a_hostile_pytorch_model_bin_is_refused(
-    name: str, tmp_path: Path, voice: Voice, watched: list[str]
+    name: str, tmp_path: Path, console: Console, watched: list[str]
 ) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(BOMBS[name])
     with pytest.raises(CheckpointError, match="is not read"):
-        import_(str(source), Path("taken"), TokenizerConfig(), voice)
+        import_(str(source), Path("taken"), TokenizerConfig(), console)
 
 
 def packed(path: Path, member: str = "", more: bytes = b"") -> Path:
@@ -208,19 +208,21 @@ def test_what_a_pickle_holds_beside_tensors_comes_back_as_plain_values(tmp_path:
 
 
 @pytest.mark.slow
-def test_a_hostile_meta_pickle_is_refused(tmp_path: Path, voice: Voice, watched: list[str]) -> None:
+def test_a_hostile_meta_pickle_is_refused(tmp_path: Path, console: Console, watched: list[str]) -> None:
     path = nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(len(LETTERS), True))
     (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": Bomb()}))
     with pytest.raises(CheckpointError):
-        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+        import_(str(path), Path("taken"), TokenizerConfig(), console)
 
 
 @pytest.mark.slow
-def test_an_array_of_objects_is_no_list_of_tokens(tmp_path: Path, voice: Voice, watched: list[str]) -> None:
+def test_an_array_of_objects_is_no_list_of_tokens(
+    tmp_path: Path, console: Console, watched: list[str]
+) -> None:
     np.save(tmp_path / "tokens.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
     config = TokenizerConfig(path=str(our_folder(tmp_path / "v", reader(), char_tokenizer())))
     with pytest.raises(DataError, match="no array of tokens"):
-        import_(str(tmp_path / "tokens.npy"), Path("taken"), config, voice)
+        import_(str(tmp_path / "tokens.npy"), Path("taken"), config, console)
 
 
 def npy(header: bytes) -> bytes:
@@ -281,16 +283,16 @@ def test_a_damaged_array_is_refused_by_name(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_config_is_parsed_and_never_run(
-    line: str, is_read: bool, tmp_path: Path, voice: Voice, watched: list[str]
+    line: str, is_read: bool, tmp_path: Path, console: Console, watched: list[str]
 ) -> None:
     path = tmp_path / "train.py"
     path.write_text(line, encoding="utf-8")
     if is_read:
-        import_(str(path), Path("taken"), TokenizerConfig(), voice)
+        import_(str(path), Path("taken"), TokenizerConfig(), console)
         assert Path("taken/recipe.toml").exists()
     else:
         with pytest.raises(ConfigError):
-            import_(str(path), Path("taken"), TokenizerConfig(), voice)
+            import_(str(path), Path("taken"), TokenizerConfig(), console)
 
 
 # -- safetensors ------------------------------------------------------------------------------
@@ -361,24 +363,24 @@ def test_an_index_names_files_beside_it_only(name: object, tmp_path: Path) -> No
         lambda s: s.update(model=None),
     ],
 )
-def test_a_vocabulary_of_wrong_ids_is_refused(spoil: Any, tmp_path: Path, voice: Voice) -> None:
+def test_a_vocabulary_of_wrong_ids_is_refused(spoil: Any, tmp_path: Path, console: Console) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     spec = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     spoil(spec)
     (source / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
     with pytest.raises(YanmoError) as caught:
-        import_(str(source), Path("taken"), TokenizerConfig(), voice)
+        import_(str(source), Path("taken"), TokenizerConfig(), console)
     assert caught.value.exit_code == 4
 
 
 @pytest.mark.slow
-def test_a_key_that_asks_for_code_is_passed_over(tmp_path: Path, voice: Voice) -> None:
+def test_a_key_that_asks_for_code_is_passed_over(tmp_path: Path, console: Console) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     (source / "evil.py").write_text("open('exploded', 'w')", encoding="utf-8")
     values = json.loads((source / "config.json").read_text(encoding="utf-8"))
     values["auto_map"] = {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"}
     (source / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    import_(str(source), Path("taken"), TokenizerConfig(), voice)
+    import_(str(source), Path("taken"), TokenizerConfig(), console)
     assert not Path("exploded").exists()
     assert not (Path("taken") / "evil.py").exists()
     assert "auto_map" not in Path("taken/config.json").read_text(encoding="utf-8")
@@ -403,7 +405,7 @@ def test_a_config_that_contradicts_the_weights_is_refused_by_name(
     (folder / "config.json").write_text(json.dumps(values | {key: SHAPES[family][key]}), encoding="utf-8")
     with pytest.raises(CheckpointError) as caught:
         load_model(folder, verify=False)
-    assert str(folder) in caught.value.where and caught.value.mend
+    assert str(folder) in caught.value.where and caught.value.hint
 
 
 @pytest.mark.parametrize("part", [0, 4, 8, 40, 200, -1, -4])

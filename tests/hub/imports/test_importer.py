@@ -26,7 +26,7 @@ from tests.makers.models import (
 )
 from tests.makers.processes import python
 from yanmo.checkpoint.folder import load_model, load_model_and_tokenizer
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError
 from yanmo.generate.engine import generate
 from yanmo.hub.imports.importer import Imported, import_
@@ -47,8 +47,8 @@ SHAPES = [
 ]
 
 
-def taken(source: Path | str, voice: Voice, out: str = "taken", **config: str) -> Imported:
-    return import_(str(source), Path(out), TokenizerConfig(**config), voice)  # type: ignore[arg-type]
+def taken(source: Path | str, console: Console, out: str = "taken", **config: str) -> Imported:
+    return import_(str(source), Path(out), TokenizerConfig(**config), console)  # type: ignore[arg-type]
 
 
 def greedy(model: GPT, prompt: list[int], count: int) -> list[int]:
@@ -58,13 +58,13 @@ def greedy(model: GPT, prompt: list[int], count: int) -> list[int]:
 
 @pytest.mark.parametrize(("family", "more"), SHAPES)
 def test_what_transformers_saved_computes_the_same_and_writes_the_same(
-    family: str, more: dict[str, object], tmp_path: Path, voice: Voice
+    family: str, more: dict[str, object], tmp_path: Path, console: Console
 ) -> None:
     from transformers import AutoModelForCausalLM
 
     tokenizer = char_tokenizer()
     source = hugging_face_folder(tmp_path / "theirs", drawn(small(family, tokenizer, **more)), tokenizer)
-    found = taken(source, voice)
+    found = taken(source, console)
     assert found.proof is not None and found.proof.difference is not None
     assert found.proof.difference <= 1e-5 * max(1, found.proof.largest)
     theirs = AutoModelForCausalLM.from_pretrained(source).eval()
@@ -85,7 +85,7 @@ def test_what_transformers_saved_computes_the_same_and_writes_the_same(
     assert greedy(ours, ids[0, :8].tolist(), size - 8) == written[0, 8:].tolist()
 
 
-def test_weights_in_several_files_are_one_model(tmp_path: Path, voice: Voice) -> None:
+def test_weights_in_several_files_are_one_model(tmp_path: Path, console: Console) -> None:
     tokenizer = char_tokenizer()
     model = drawn(small("modern", tokenizer))
     source = our_folder(tmp_path / "theirs", model, tokenizer)
@@ -97,23 +97,23 @@ def test_weights_in_several_files_are_one_model(tmp_path: Path, voice: Voice) ->
         save_file({name: tensors[name] for name in part}, source / file)
     index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
     (source / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    taken(source, voice)
+    taken(source, console)
     ids = torch.arange(10)[None]
     assert torch.equal(load_model(Path("taken")).eval()(ids), model(ids))
 
 
-def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, voice: Voice) -> None:
+def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, console: Console) -> None:
     model = drawn(small("gpt2", wordpiece_tokenizer()))
     source = gpt2_chinese_folder(tmp_path / "final_model", model)
     with pytest.raises(ConfigError, match="no vocabulary"):
-        taken(source, voice)
+        taken(source, console)
     short = tmp_path / "short.txt"
     short.write_text("\n".join(ENTRIES[:-3]), encoding="utf-8")
     with pytest.raises(
         CheckpointError, match=rf"know {len(ENTRIES)} tokens, the vocabulary has {len(ENTRIES) - 3}"
     ):
-        taken(source, voice, path=str(short))
-    taken(source, voice, path=str(vocab_txt(tmp_path / "vocab.txt")))
+        taken(source, console, path=str(short))
+    taken(source, console, path=str(vocab_txt(tmp_path / "vocab.txt")))
     ours, tokenizer = load_model_and_tokenizer(Path("taken"))
     ours.eval()
     ids = torch.randint(len(ENTRIES), (2, 20))
@@ -124,13 +124,13 @@ def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, 
 
 
 def test_a_bert_vocabulary_keeps_numbers_whole_where_berts_rules_made_it(
-    tmp_path: Path, voice: Voice
+    tmp_path: Path, console: Console
 ) -> None:
     model = drawn(small("gpt2", wordpiece_tokenizer()))
     source = gpt2_chinese_folder(tmp_path / "uer", model)
     vocab_txt(source / "vocab.txt")
     (source / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}', encoding="utf-8")
-    taken(source, voice)
+    taken(source, console)
     _, tokenizer = load_model_and_tokenizer(Path("taken"))
     assert isinstance(tokenizer, WordPieceTokenizer)
     assert tokenizer.document_start == (ENTRIES.index("[CLS]"),)
@@ -143,12 +143,12 @@ def test_a_bert_vocabulary_keeps_numbers_whole_where_berts_rules_made_it(
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", ""])
 def test_nanogpt_keeps_its_gelu_and_gets_zero_biases(
-    bias: bool, prefix: str, tmp_path: Path, voice: Voice
+    bias: bool, prefix: str, tmp_path: Path, console: Console
 ) -> None:
     theirs = NanoGPT(len(LETTERS), bias)
     file = nanogpt_checkpoint(tmp_path / "nano" / "out" / "ckpt.pt", theirs, "play", prefix)
     meta_pickle(tmp_path / "nano" / "data" / "play" / "meta.pkl")
-    found = taken(file.parent if bias else file, voice)
+    found = taken(file.parent if bias else file, console)
     ours, tokenizer = load_model_and_tokenizer(Path("taken"))
     ours.eval()
     assert ours.config.gelu == "erf"
@@ -160,18 +160,18 @@ def test_nanogpt_keeps_its_gelu_and_gets_zero_biases(
     assert json.loads(Path("taken/config.json").read_text(encoding="utf-8"))["activation_function"] == "gelu"
 
 
-def test_nanogpt_without_a_vocabulary_says_what_to_name(tmp_path: Path, voice: Voice) -> None:
+def test_nanogpt_without_a_vocabulary_says_what_to_name(tmp_path: Path, console: Console) -> None:
     file = nanogpt_checkpoint(tmp_path / "out" / "ckpt.pt", NanoGPT(len(LETTERS), True), "play")
     with pytest.raises(ConfigError, match=r"no meta.pkl beside it or in data/play"):
-        taken(file, voice)
+        taken(file, console)
 
 
-def test_rows_that_pad_an_embedding_are_cut(tmp_path: Path, voice: Voice) -> None:
+def test_rows_that_pad_an_embedding_are_cut(tmp_path: Path, console: Console) -> None:
     tokenizer = bpe_tokenizer()
     padded = replace(small("modern", tokenizer), vocab_size=(tokenizer.vocab_size // 64 + 1) * 64)
     model = drawn(padded)
     source = our_folder(tmp_path / "theirs", model, tokenizer)
-    found = taken(source, voice)
+    found = taken(source, console)
     ours, _ = load_model_and_tokenizer(Path("taken"))
     ours.eval()
     assert ours.config.vocab_size == tokenizer.vocab_size
@@ -181,18 +181,22 @@ def test_rows_that_pad_an_embedding_are_cut(tmp_path: Path, voice: Voice) -> Non
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_another_number_of_heads_is_caught_by_how_it_reads(heads: int, tmp_path: Path, voice: Voice) -> None:
+def test_another_number_of_heads_is_caught_by_how_it_reads(
+    heads: int, tmp_path: Path, console: Console
+) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
-    taken(source, voice, "right")
+    taken(source, console, "right")
     change_config(source, n_head=heads)
     with pytest.raises(CheckpointError, match=rf"with n_head={heads} it reads .* with 4 heads at") as caught:
-        taken(source, voice)
+        taken(source, console)
     assert caught.value.exit_code == 4
     assert not Path("taken").exists()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
-def test_a_square_matrix_that_was_not_transposed_is_caught(family: str, tmp_path: Path, voice: Voice) -> None:
+def test_a_square_matrix_that_was_not_transposed_is_caught(
+    family: str, tmp_path: Path, console: Console
+) -> None:
     model = reader() if family == "gpt2" else taught(family)
     source = our_folder(tmp_path / "theirs", model, char_tokenizer())
     tensors = load_file(source / "model.safetensors")
@@ -200,12 +204,12 @@ def test_a_square_matrix_that_was_not_transposed_is_caught(family: str, tmp_path
     assert square
     save_file({**tensors, **{n: t.t().contiguous() for n, t in square.items()}}, source / "model.safetensors")
     with pytest.raises(CheckpointError, match="with square matrices transposed at"):
-        taken(source, voice)
+        taken(source, console)
 
 
 @pytest.mark.long
 def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_within_6_gb(
-    tmp_path: Path, voice: Voice
+    tmp_path: Path, console: Console
 ) -> None:
 
     from yanmo.model.config import GPTConfig
@@ -222,7 +226,7 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
     del model
     change_config(source, n_head=8)
     with pytest.raises(CheckpointError, match="says n_head=8; GPT-2 of 12 layers"):
-        taken(source, voice)
+        taken(source, console)
     change_config(source, n_head=12)
     Path("t.txt").write_text("".join(characters[:5000]), encoding="utf-8")
     import_and_train = (
@@ -256,12 +260,14 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(spoil: object, what: str, tmp_path: Path, voice: Voice) -> None:
+def test_weights_that_do_not_fit_are_refused(
+    spoil: object, what: str, tmp_path: Path, console: Console
+) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     tensors = spoil(load_file(source / "model.safetensors"))  # type: ignore[operator]
     save_file(tensors, source / "model.safetensors")
     with pytest.raises(CheckpointError, match=what):
-        taken(source, voice)
+        taken(source, console)
 
 
 @pytest.mark.parametrize(
@@ -273,42 +279,42 @@ def test_weights_that_do_not_fit_are_refused(spoil: object, what: str, tmp_path:
     ],
 )  # fmt: skip
 def test_a_config_that_no_model_has_is_refused_at_once(
-    values: dict[str, object], tmp_path: Path, voice: Voice
+    values: dict[str, object], tmp_path: Path, console: Console
 ) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     change_config(source, **values)
     with pytest.raises(CheckpointError):
-        taken(source, voice)
+        taken(source, console)
 
 
-def test_the_folder_trains_on_with_its_own_vocabulary(novel: Path, tmp_path: Path, voice: Voice) -> None:
+def test_the_folder_trains_on_with_its_own_vocabulary(novel: Path, tmp_path: Path, console: Console) -> None:
     from tests.makers.runs import TINY
     from yanmo.settings.recipe import load_recipe
     from yanmo.train.trainer import train
 
     theirs = NanoGPT(len(LETTERS), bias=False)
     file = nanogpt_checkpoint(tmp_path / "out" / "ckpt.pt", theirs)
-    taken(file, voice, path=str(meta_pickle(tmp_path / "meta.pkl")))
+    taken(file, console, path=str(meta_pickle(tmp_path / "meta.pkl")))
     settings = [s for s in TINY if not s.startswith("model.")]
     recipe = load_recipe(None, [f"corpus.path=['{novel}']", "model.init='taken'", *settings])
-    result = train(recipe, Path("runs/on"), voice)
+    result = train(recipe, Path("runs/on"), console)
     model, tokenizer = load_model_and_tokenizer(result.folder / "model")
     assert model.config.gelu == "erf" and tokenizer.vocab_size == len(LETTERS) + 257
 
 
-def test_a_chat_template_is_carried_as_text(tmp_path: Path, voice: Voice) -> None:
+def test_a_chat_template_is_carried_as_text(tmp_path: Path, console: Console) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     (source / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
-    taken(source, voice)
+    taken(source, console)
     assert Path("taken/chat_template.jinja").read_text(encoding="utf-8") == "{{ messages }}"
 
 
-def test_nothing_is_overwritten(tmp_path: Path, voice: Voice) -> None:
+def test_nothing_is_overwritten(tmp_path: Path, console: Console) -> None:
     Path("taken").mkdir()
     Path("taken/mine.txt").write_text("mine", encoding="utf-8")
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     with pytest.raises(ConfigError, match="there already"):
-        taken(source, voice)
+        taken(source, console)
 
 
 def change_config(folder: Path, **values: object) -> None:
@@ -325,11 +331,11 @@ def change_config(folder: Path, **values: object) -> None:
     ],
 )  # fmt: skip
 def test_keys_that_mean_nothing_here_never_reach_transformers(
-    values: dict[str, object], tmp_path: Path, voice: Voice
+    values: dict[str, object], tmp_path: Path, console: Console
 ) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     change_config(source, **values)
-    assert taken(source, voice).proof is not None
+    assert taken(source, console).proof is not None
 
 
 @pytest.mark.parametrize(
@@ -340,12 +346,12 @@ def test_keys_that_mean_nothing_here_never_reach_transformers(
     ],
 )  # fmt: skip
 def test_keys_that_mean_another_model_are_refused(
-    values: dict[str, object], tmp_path: Path, voice: Voice
+    values: dict[str, object], tmp_path: Path, console: Console
 ) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     change_config(source, **values)
     with pytest.raises(CheckpointError):
-        taken(source, voice)
+        taken(source, console)
 
 
 @pytest.mark.parametrize(
@@ -353,26 +359,26 @@ def test_keys_that_mean_another_model_are_refused(
     [{"num_experts_per_tok": 9}, {"layer_types": 5}, {"max_window_layers": None}, {"max_window_layers": "x"}],
 )
 def test_experts_that_cannot_be_are_refused_without_a_traceback(
-    values: dict[str, object], tmp_path: Path, voice: Voice
+    values: dict[str, object], tmp_path: Path, console: Console
 ) -> None:
     tokenizer = char_tokenizer()
     source = our_folder(tmp_path / "theirs", drawn(small("moe", tokenizer)), tokenizer)
     change_config(source, sliding_window=128, **values)
     try:
-        taken(source, voice)
+        taken(source, console)
     except CheckpointError:
         return
     assert values["max_window_layers"] is None
 
 
-def test_a_cased_vocabulary_is_refused_rather_than_lower_cased(tmp_path: Path, voice: Voice) -> None:
+def test_a_cased_vocabulary_is_refused_rather_than_lower_cased(tmp_path: Path, console: Console) -> None:
     source = gpt2_chinese_folder(tmp_path / "uer", drawn(small("gpt2", wordpiece_tokenizer())))
     vocab_txt(source / "vocab.txt")
     (source / "tokenizer_config.json").write_text('{"do_lower_case": false}', encoding="utf-8")
     with pytest.raises(CheckpointError, match="do_lower_case=false"):
-        taken(source, voice)
+        taken(source, console)
     (source / "tokenizer_config.json").write_text("{", encoding="utf-8")
-    taken(source, voice)
+    taken(source, console)
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "gpt2", "uer/gpt2-chinese-cluecorpussmall"])
@@ -390,19 +396,19 @@ def test_a_name_that_is_a_file_is_not(name: str) -> None:
         recognise(name)
 
 
-def test_the_current_folder_is_not_written_over(tmp_path: Path, voice: Voice) -> None:
+def test_the_current_folder_is_not_written_over(tmp_path: Path, console: Console) -> None:
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     Path("empty").mkdir()
     import os
 
     os.chdir("empty")
     with pytest.raises(ConfigError, match="there already"):
-        taken(source, voice, ".")
+        taken(source, console, ".")
 
 
-def test_a_folder_of_ours_that_was_changed_is_noticed(tmp_path: Path, voice: Voice) -> None:
+def test_a_folder_of_ours_that_was_changed_is_noticed(tmp_path: Path, console: Console) -> None:
     source = our_folder(tmp_path / "theirs", drawn(small("gpt2", char_tokenizer())), char_tokenizer())
-    taken(source, voice)
+    taken(source, console)
     change_config(Path("taken"), n_head=8)
     with pytest.raises(CheckpointError, match=r"config.json (has|is damaged)"):
-        taken("taken", voice, "again")
+        taken("taken", console, "again")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.makers.models import LETTERS, bpe_tokenizer, meta_pickle
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.prepare import prepare
 from yanmo.hub.imports.importer import Imported, import_
@@ -45,8 +45,8 @@ def vocabulary(tmp_path: Path) -> TokenizerConfig:
     return TokenizerConfig(path=str(tmp_path / "bpe"))
 
 
-def taken(source: Path, voice: Voice, config: TokenizerConfig | None = None) -> Imported:
-    return import_(str(source), Path("taken"), config or TokenizerConfig(), voice)
+def taken(source: Path, console: Console, config: TokenizerConfig | None = None) -> Imported:
+    return import_(str(source), Path("taken"), config or TokenizerConfig(), console)
 
 
 def texts() -> list[str]:
@@ -54,14 +54,16 @@ def texts() -> list[str]:
     return [json.loads(line)["text"] for line in lines if line]
 
 
-def test_nanogpts_tokens_become_their_text_and_the_same_tokens_again(tmp_path: Path, voice: Voice) -> None:
+def test_nanogpts_tokens_become_their_text_and_the_same_tokens_again(
+    tmp_path: Path, console: Console
+) -> None:
     source = nanogpt_data(tmp_path / "data")
-    found = taken(source, voice)
+    found = taken(source, console)
     expected = "".join(c if c in LETTERS else LETTERS[0] for c in TEXT)
     assert texts() == [expected]  # train.bin and val.bin are one text that was cut
     assert found.values["differing"] == 0
     recipe = load_recipe(None, ["corpus.path=['taken/corpus.jsonl']", "tokenizer.path='taken/tokenizer'"])
-    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, 16, voice)
+    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, 16, console)
     assert (
         prepared.tokenizer.encode(expected).tolist()[:50] == read_tokens(source / "train.bin")[:50].tolist()
     )
@@ -69,65 +71,69 @@ def test_nanogpts_tokens_become_their_text_and_the_same_tokens_again(tmp_path: P
 
 @pytest.mark.parametrize(("magic", "dtype"), [(20240520, np.uint16), (20240801, np.uint32)])
 def test_llm_c_shards_are_known_by_their_magic(
-    magic: int, dtype: type, tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+    magic: int, dtype: type, tmp_path: Path, console: Console, vocabulary: TokenizerConfig
 ) -> None:
     path = llm_c_data(tmp_path / "fineweb_train_000001.bin", list(SENTENCES), magic, dtype)
-    found = taken(path, voice, vocabulary)
+    found = taken(path, console, vocabulary)
     assert texts() == list(SENTENCES)
     assert found.values["documents"] == len(SENTENCES)
     assert load_tokenizer(Path("taken/tokenizer")).vocab_size == bpe_tokenizer().vocab_size
 
 
 def test_numpy_shards_are_read_without_pickles(
-    tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+    tmp_path: Path, console: Console, vocabulary: TokenizerConfig
 ) -> None:
     tokenizer = bpe_tokenizer()
     ids = [tokenizer.end_of_text, *tokenizer.encode(SENTENCES[3]).tolist()]
     np.save(tmp_path / "edu_train_000001.npy", np.array(ids, dtype=np.uint16))
-    taken(tmp_path / "edu_train_000001.npy", voice, vocabulary)
+    taken(tmp_path / "edu_train_000001.npy", console, vocabulary)
     assert texts() == [SENTENCES[3]]
 
 
-def test_the_wrong_vocabulary_is_noticed(tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig) -> None:
+def test_the_wrong_vocabulary_is_noticed(
+    tmp_path: Path, console: Console, vocabulary: TokenizerConfig
+) -> None:
     path = tmp_path / "t.bin"
     np.array([300, 5], dtype=np.uint16).tofile(path)
     with pytest.raises(DataError, match="token 300 is beyond the vocabulary's"):
-        taken(path, voice, vocabulary)
+        taken(path, console, vocabulary)
     np.array([0xE4, 5, 0xB8], dtype=np.uint16).tofile(path)  # tokens no text gives
     with pytest.raises(DataError, match="1 of 1 documents, encoded again, give other tokens"):
-        taken(path, voice, vocabulary)
+        taken(path, console, vocabulary)
     assert not Path("taken").exists()
 
 
-def test_files_without_a_vocabulary_ask_for_one(tmp_path: Path, voice: Voice) -> None:
+def test_files_without_a_vocabulary_ask_for_one(tmp_path: Path, console: Console) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.bin").write_bytes(b"\x01\x00")
     with pytest.raises(ConfigError, match="do not say what their numbers mean"):
-        taken(tmp_path / "data", voice)
+        taken(tmp_path / "data", console)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x01", b"\x01\x02\x03"])
 def test_half_tokens_are_refused(
-    content: bytes, tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+    content: bytes, tmp_path: Path, console: Console, vocabulary: TokenizerConfig
 ) -> None:
     (tmp_path / "t.bin").write_bytes(content)
     with pytest.raises(DataError, match="no whole number of tokens"):
-        taken(tmp_path / "t.bin", voice, vocabulary)
+        taken(tmp_path / "t.bin", console, vocabulary)
 
 
 @pytest.mark.parametrize("count", [-1, 5, 1 << 30])
 def test_a_header_that_counts_wrong_is_refused(
-    count: int, tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+    count: int, tmp_path: Path, console: Console, vocabulary: TokenizerConfig
 ) -> None:
     path = llm_c_data(tmp_path / "t.bin", list(SENTENCES))
     data = bytearray(path.read_bytes())
     data[8:12] = np.int32(count).tobytes()
     path.write_bytes(data)
     with pytest.raises(DataError, match="its header counts"):
-        taken(path, voice, vocabulary)
+        taken(path, console, vocabulary)
 
 
-def test_a_nanogpt_config_becomes_a_recipe_that_says_what_it_left_out(tmp_path: Path, voice: Voice) -> None:
+def test_a_nanogpt_config_becomes_a_recipe_that_says_what_it_left_out(
+    tmp_path: Path, console: Console
+) -> None:
     config = tmp_path / "train_shakespeare_char.py"
     config.write_text(
         "# train a miniature character-level model\n"
@@ -137,7 +143,7 @@ def test_a_nanogpt_config_becomes_a_recipe_that_says_what_it_left_out(tmp_path: 
         "min_lr = 1e-4\nbeta2 = 0.99\nwarmup_iters = 100\n",
         encoding="utf-8",
     )
-    found = taken(config, voice)
+    found = taken(config, console)
     recipe = load_recipe(Path("taken/recipe.toml"), [])
     assert (recipe.model.n_layer, recipe.model.block_size, recipe.model.dropout) == (6, 256, 0.2)
     assert (recipe.model.family, recipe.model.gelu, recipe.optim.name) == ("gpt2", "erf", "adamw")
@@ -146,39 +152,39 @@ def test_a_nanogpt_config_becomes_a_recipe_that_says_what_it_left_out(tmp_path: 
     assert "without a meaning here: always_save_checkpoint" in found.said
 
 
-def test_a_rate_that_does_not_fall_has_no_warm_up(tmp_path: Path, voice: Voice) -> None:
+def test_a_rate_that_does_not_fall_has_no_warm_up(tmp_path: Path, console: Console) -> None:
     """nanoGPT's finetune_shakespeare.py."""
     config = tmp_path / "finetune.py"
     config.write_text("learning_rate = 3e-5\ndecay_lr = False\nmax_iters = 20\n", encoding="utf-8")
-    taken(config, voice)
+    taken(config, console)
     recipe = load_recipe(Path("taken/recipe.toml"), [])
     assert (recipe.optim.min_lr, recipe.optim.warmup_steps) == (3e-5, 0)
 
 
 @pytest.mark.parametrize("ids", [[], [-1, 5]])
 def test_no_tokens_and_negative_ones_are_refused(
-    ids: list[int], tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+    ids: list[int], tmp_path: Path, console: Console, vocabulary: TokenizerConfig
 ) -> None:
     np.save(tmp_path / "t.npy", np.array(ids, dtype=np.int32))
     with pytest.raises(DataError):
-        taken(tmp_path / "t.npy", voice, vocabulary)
+        taken(tmp_path / "t.npy", console, vocabulary)
 
 
 def test_an_array_larger_than_the_world_is_refused(
-    tmp_path: Path, voice: Voice, vocabulary: TokenizerConfig
+    tmp_path: Path, console: Console, vocabulary: TokenizerConfig
 ) -> None:
     np.save(tmp_path / "t.npy", np.arange(5, dtype=np.uint16))
     data = (tmp_path / "t.npy").read_bytes()
     head = data.replace(b"(5,), }" + b" " * 30, b"(" + b"9" * 30 + b",), }" + b" ")
     (tmp_path / "t.npy").write_bytes(head)
     with pytest.raises(DataError, match="no array of tokens"):
-        taken(tmp_path / "t.npy", voice, vocabulary)
+        taken(tmp_path / "t.npy", console, vocabulary)
 
 
 @pytest.mark.parametrize(
     "line", ["batch_size = None", "batch_size = 'x'", "max_iters = 0", "n_layer = " + "1+" * 5000 + "1"]
 )
-def test_a_config_of_nonsense_is_refused(line: str, tmp_path: Path, voice: Voice) -> None:
+def test_a_config_of_nonsense_is_refused(line: str, tmp_path: Path, console: Console) -> None:
     (tmp_path / "c.py").write_text(line, encoding="utf-8")
     with pytest.raises(ConfigError):
-        taken(tmp_path / "c.py", voice)
+        taken(tmp_path / "c.py", console)

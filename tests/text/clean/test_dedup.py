@@ -6,7 +6,7 @@ import pytest
 
 from tests.makers.work import assert_linear
 from yanmo.settings.schema import DedupConfig
-from yanmo.text.clean.dedup import WINDOW, NearIndex, Seen, marks_of, overlap, windows
+from yanmo.text.clean.dedup import WINDOW, DuplicateIndex, NearIndex, marks_of, overlap, windows
 from yanmo.text.demo import stories
 
 TEXT = "".join(story.text for _, story in zip(range(400), stories.stories(), strict=False))
@@ -14,7 +14,7 @@ TEXT = "".join(story.text for _, story in zip(range(400), stories.stories(), str
 
 def test_spaces_and_case_make_no_copy_another_text():
     config = DedupConfig(near=0)
-    seen = Seen(config)
+    seen = DuplicateIndex(config)
     assert not seen.judge(marks_of("第一章 Hello\n世界", config))
     assert seen.judge(marks_of("第一章hello　世界 ", config)) == "a copy"
     assert not seen.judge(marks_of("第一章hello世间", config))
@@ -24,12 +24,12 @@ def test_spaces_and_case_make_no_copy_another_text():
 def test_near_copies_are_found_and_others_are_not(changed, found):
     """Of 40 texts with so many characters changed."""
     config, chance = DedupConfig(), random.Random(1)
-    seen = Seen(config)
+    seen = DuplicateIndex(config)
     texts = [TEXT[number * 1500 : (number + 1) * 1500] for number in range(40)]
     apart = [text for text in texts if not seen.judge(marks_of(text, config))]
     assert len(apart) >= 38
     near = ["".join("甲" if chance.random() < changed else c for c in text) for text in apart]
-    said = [Seen.judge(seen, marks_of(text, config)) for text in near]
+    said = [DuplicateIndex.judge(seen, marks_of(text, config)) for text in near]
     assert sum(reason == "nearly a copy" for reason in said) == pytest.approx(found, abs=2)
 
 
@@ -60,7 +60,7 @@ def test_comparing_texts_of_one_template_is_linear():
 
 def test_near_copies_among_texts_of_one_template_are_found_and_the_first_stays():
     config = DedupConfig(exact=False, paragraphs=0)
-    seen, texts = Seen(config), notices(1500)
+    seen, texts = DuplicateIndex(config), notices(1500)
     assert not any(seen.judge(marks_of(text, config)) for text in texts)
     copies = [text.replace("当面验收", "当面查收") for text in (*texts[:20], *texts[-20:])]
     assert [seen.judge(marks_of(text, config)) for text in copies] == ["nearly a copy"] * 40

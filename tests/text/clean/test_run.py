@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import DataError
 from yanmo.settings.recipe import load_cleaning
 from yanmo.text.clean import run as station
@@ -19,7 +19,7 @@ STORIES = [story.text for _, story in zip(range(12), stories.stories(), strict=F
 
 @pytest.fixture
 def quiet():
-    return Voice(is_main=False)
+    return Console(is_main=False)
 
 
 def write_rows(path: Path, texts, **fields) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.makers.work import assert_linear, calls
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.settings.recipe import load_cleaning
 from yanmo.settings.schema import CleanConfig
 from yanmo.text.clean.rules import clean, rules_for
@@ -41,8 +41,8 @@ def test_a_copy_from_a_pdf_is_found_to_be_one(tmp_path):
     rows = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in (PLAIN, FROM_PDF))
     (tmp_path / "a.jsonl").write_text(rows, encoding="utf-8")
     config = load_cleaning([], [str(tmp_path / "a.jsonl")])
-    assert run(config, tmp_path / "out.jsonl", Voice(is_main=False), dedup=True).dropped == {"a copy": 1}
-    found = inspect(config, None, Voice(is_main=False))
+    assert run(config, tmp_path / "out.jsonl", Console(is_main=False), dedup=True).dropped == {"a copy": 1}
+    found = inspect(config, None, Console(is_main=False))
     assert found.odd_characters["Kangxi radicals"]["U+2F00"] == 3
 
 

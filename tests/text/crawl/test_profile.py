@@ -17,7 +17,7 @@ def load(text: str) -> Profile:
 def problem(text: str) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         load(text)
-    assert caught.value.where and caught.value.mend
+    assert caught.value.where and caught.value.hint
     return caught.value
 
 
@@ -44,7 +44,7 @@ def test_the_template_shows_every_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "what", "mend"),
+    ("text", "what", "hint"),
     [
         ("", "'start' is missing", "template.toml"),
         ('start = ["http://a.example/"]', "'permission' is missing", "template.toml"),
@@ -54,27 +54,27 @@ def test_the_template_shows_every_key() -> None:
         (GOOD + "robots = false", "unknown key 'robots'", "template.toml shows every key"),
         (GOOD + "delay = 0.2", "delay=0.2: a site gets at most one request a second", "set delay to 1"),
         (GOOD + "delay = nan", "delay=nan", "change it"),
-        (GOOD + f"[budget]\nmax_pages = {'9' * 5000}", "not valid TOML", "mend that line"),
-        (GOOD + "hosts = " + "[" * 5000, "not valid TOML", "mend that line"),
-        (GOOD + "hosts = " + "{a=" * 5000, "not valid TOML", "mend that line"),
+        (GOOD + f"[budget]\nmax_pages = {'9' * 5000}", "not valid TOML", "fix that line"),
+        (GOOD + "hosts = " + "[" * 5000, "not valid TOML", "fix that line"),
+        (GOOD + "hosts = " + "{a=" * 5000, "not valid TOML", "fix that line"),
         (GOOD + "[budget]\nmax_pages = 0", "budget.max_pages=0", "change it"),
-        (GOOD + '[select]\nbody = "a["', "select.body='a[' is no CSS selector", "mend"),
-        (GOOD + '[select]\ndrop = [".x", "::nothing"]', "select.drop 2='::nothing'", "mend"),
+        (GOOD + '[select]\nbody = "a["', "select.body='a[' is no CSS selector", "fix the selector"),
+        (GOOD + '[select]\ndrop = [".x", "::nothing"]', "select.drop 2='::nothing'", "fix the selector"),
         (GOOD + 'encoding = "gbkk"', "no encoding is called 'gbkk'", "gb18030"),
         (GOOD + 'contact = "a\\r\\nCookie: x"', "contact=", "change it"),
         ('permission = "x"\nstart = ["file:///etc/passwd"]', "is no http:// or https:// page", "change it"),
         ('permission = "x"\nstart = []', "start=[]", "change it"),
-        ("start = [", "not valid TOML", "mend that line"),
+        ("start = [", "not valid TOML", "fix that line"),
     ],
 )
-def test_a_wrong_profile_is_a_clear_error(text: str, what: str, mend: str) -> None:
+def test_a_wrong_profile_is_a_clear_error(text: str, what: str, hint: str) -> None:
     error = problem(text)
     assert what in error.what
-    assert mend in error.mend
+    assert hint in error.hint
 
 
 @pytest.mark.parametrize(
-    ("name", "mend"),
+    ("name", "hint"),
     [
         ("pros", "did you mean 'prose'"),
         ("xyz", "ours are prose, prose2;"),
@@ -83,11 +83,11 @@ def test_a_wrong_profile_is_a_clear_error(text: str, what: str, mend: str) -> No
         ("mine", "did you mean 'mine.toml'"),
     ],
 )
-def test_an_unknown_site_names_the_known_ones(name: str, mend: str) -> None:
+def test_an_unknown_site_names_the_known_ones(name: str, hint: str) -> None:
     Path("mine.toml").touch()
     with pytest.raises(ConfigError) as caught:
         load_profile(name)
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_a_profile_that_is_not_there() -> None:

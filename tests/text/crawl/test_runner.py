@@ -14,7 +14,7 @@ from benchmarks.crawl_kill import measure
 
 from tests.makers.processes import Child, as_yanmo
 from tests.makers.site import Answer, Site, html, links, moved, robots, text_page, toml, zipped
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import BusyError, ConfigError, DataError
 from yanmo.core.storage import FileLock
 from yanmo.text.crawl import runner
@@ -31,7 +31,7 @@ GBK = {"encoding": "gb18030", "label": "gb2312"}
 
 def crawl(site: Site | str, more: str = "", budget: str = "", **how: str) -> Found:
     Path("x.toml").write_text(toml(site, more, budget, **how), encoding="utf-8")
-    return runner.crawl(load_profile("x.toml"), OUT, Voice(stream=io.StringIO()))
+    return runner.crawl(load_profile("x.toml"), OUT, Console(stream=io.StringIO()))
 
 
 def rows() -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ def test_another_selector_needs_no_second_visit() -> None:
         crawl(site)
         assert rows()[0]["text"].endswith("旧")
         Path("x.toml").write_text(toml(site).replace('".body"', '".new"'), encoding="utf-8")
-        runner.crawl(load_profile("x.toml"), OUT, Voice(stream=io.StringIO()))
+        runner.crawl(load_profile("x.toml"), OUT, Console(stream=io.StringIO()))
         assert rows()[0]["text"].endswith("新的正文")
         assert site.pages_asked() == {"/": 1, "/1": 1}
 
@@ -149,7 +149,7 @@ def test_a_crawl_without_text_is_an_error_that_says_why() -> None:
     problem = pytest.raises(DataError, match="no text was found: 1 addresses found: 1 list")
     with Site({"/": html("nothing here")}) as site, problem as caught:
         crawl(site)
-    assert "--dry-run" in caught.value.mend
+    assert "--dry-run" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/plain", ""])
@@ -177,7 +177,7 @@ def test_one_output_has_one_crawler() -> None:
 def test_an_output_of_another_name_is_refused() -> None:
     Path("x.toml").write_text(toml("http://127.0.0.1:9"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"called x\.txt"):
-        runner.crawl(load_profile("x.toml"), Path("x.txt"), Voice(stream=io.StringIO()))
+        runner.crawl(load_profile("x.toml"), Path("x.txt"), Console(stream=io.StringIO()))
 
 
 def test_a_run_that_is_out_of_time_goes_on() -> None:
@@ -190,20 +190,20 @@ def test_a_run_that_is_out_of_time_goes_on() -> None:
         assert set(site.pages_asked().values()) == {1}
 
 
-def test_a_dry_run_shows_one_page_and_writes_nothing(voice: Voice) -> None:
+def test_a_dry_run_shows_one_page_and_writes_nothing(console: Console) -> None:
     with Site(library()) as site:
         Path("x.toml").write_text(toml(site), encoding="utf-8")
         profile = load_profile("x.toml")
-        page = runner.dry_run(profile, f"{site.url}/b1/1.html", voice)
+        page = runner.dry_run(profile, f"{site.url}/b1/1.html", console)
         assert (page["title"], page["by"], page["encoding"]) == ("第一章", "selector", "gb18030")
         assert page["text"].startswith(f"正文一{RARE}")
-        listed = runner.dry_run(profile, f"{site.url}/b1/", voice)
+        listed = runner.dry_run(profile, f"{site.url}/b1/", console)
         assert [len(listed["links"][kind]) for kind in ("chapter", "list", "next")] == [3, 0, 1]
         assert listed["book_title"] == "边城"
-        assert runner.dry_run(profile, f"{site.url}/private/x.html", voice)["refused"] == "robots.txt"
-        assert runner.dry_run(profile, f"{site.url}/gone", voice)["failed"] == "404"
+        assert runner.dry_run(profile, f"{site.url}/private/x.html", console)["refused"] == "robots.txt"
+        assert runner.dry_run(profile, f"{site.url}/gone", console)["failed"] == "404"
         with pytest.raises(ConfigError, match="off-site"):
-            runner.dry_run(profile, "http://elsewhere.example/", voice)
+            runner.dry_run(profile, "http://elsewhere.example/", console)
     assert [path.name for path in Path().iterdir() if path.name != "cache"] == ["x.toml"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.makers.site import Answer, Site, html, links, moved, robots, text_page, toml
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.text.crawl import addresses, runner, spider
 from yanmo.text.crawl.profile import load_profile
 from yanmo.text.crawl.spider import retry_after, settings_of
@@ -24,7 +24,7 @@ OUT = Path("x.jsonl")
 
 def crawl(text: str) -> dict[str, Any]:
     Path("x.toml").write_text(text, encoding="utf-8")
-    return runner.crawl(load_profile("x.toml"), OUT, Voice(stream=io.StringIO())).manifest
+    return runner.crawl(load_profile("x.toml"), OUT, Console(stream=io.StringIO())).manifest
 
 
 def site_with(**pages: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from yanmo.cli.corpus import report_lines
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.settings.recipe import load_cleaning
 from yanmo.text.clean.run import run
 from yanmo.text.demo import stories
@@ -36,7 +36,7 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def report(corpus):
-    return inspect(load_cleaning([], [str(corpus)]), None, Voice(is_main=False))
+    return inspect(load_cleaning([], [str(corpus)]), None, Console(is_main=False))
 
 
 def test_files_are_listed_with_their_encoding_or_their_trouble(report):
@@ -59,7 +59,7 @@ def test_counts_are_exact(report):
 
 def test_what_it_says_clean_would_do_is_what_clean_does(report, corpus, tmp_path):
     (corpus / "c.txt").unlink()
-    done = run(load_cleaning([], [str(corpus)]), tmp_path / "out.jsonl", Voice(is_main=False), dedup=True)
+    done = run(load_cleaning([], [str(corpus)]), tmp_path / "out.jsonl", Console(is_main=False), dedup=True)
     assert report.dropped == done.dropped
     assert report.removed == {k: v for k, v in done.removed.items() if k != "repeated_paragraphs"}
     assert report.ads
@@ -69,14 +69,14 @@ def test_repeated_lines_are_found_and_proposed_and_the_proposal_works(report, co
     assert (BANNER, 9) in report.repeated_lines
     name, _, value = report.proposal().partition("=")
     config = load_cleaning([f"{name}={value.strip(chr(39))}", "clean.ads=false"], [str(corpus / "a.jsonl")])
-    run(config, tmp_path / "out.jsonl", Voice(is_main=False))
+    run(config, tmp_path / "out.jsonl", Console(is_main=False))
     assert BANNER not in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
 
 def test_a_line_repeated_within_one_document_is_not_told_as_of_many(tmp_path):
     chapters = "".join(f"第{n}章 夜\n他走了{n}里路。\n{BANNER}\n" for n in range(1, 8))
     (tmp_path / "a.txt").write_text(chapters, encoding="utf-8")
-    found = inspect(load_cleaning([], [str(tmp_path / "a.txt")]), None, Voice(is_main=False))
+    found = inspect(load_cleaning([], [str(tmp_path / "a.txt")]), None, Console(is_main=False))
     assert found.repeated_lines == [] and found.repeated_within == [(BANNER, 7)]
     assert found.forms["chapters"] == 7 and found.lines == 21
     assert BANNER in found.proposal()
@@ -92,7 +92,7 @@ def test_a_document_costs_little_memory(tmp_path):
         config = load_cleaning(["dedup.near=0"], [str(path)])
         tracemalloc.start()
         try:
-            found = inspect(config, 1, Voice(is_main=False))
+            found = inspect(config, 1, Console(is_main=False))
             return tracemalloc.get_traced_memory()[1], found
         finally:
             tracemalloc.stop()
@@ -131,7 +131,7 @@ def test_the_median_is_the_length_in_the_middle(lengths):
 
 @pytest.mark.slow
 def test_the_embedded_corpus_can_be_looked_at_too():
-    found = inspect(load_cleaning(["dedup.near=0"], ["yanmo:demo"]), None, Voice(is_main=False))
+    found = inspect(load_cleaning(["dedup.near=0"], ["yanmo:demo"]), None, Console(is_main=False))
     assert found.documents == stories.STORY_COUNT and not found.dropped.get("garbled")
 
 
@@ -162,7 +162,7 @@ def test_the_page_of_one_novel_counts_chapters_and_lines_and_draws_no_bar_of_len
         f"第{n}章 夜\n他走了{n}里路，“没有完。\n看书就到墨香书屋第{n}站\n" for n in range(1, 8)
     )
     (tmp_path / "a.txt").write_text(chapters * 3, encoding="utf-8")
-    found = inspect(load_cleaning([], [str(tmp_path / "a.txt")]), None, Voice(is_main=False))
+    found = inspect(load_cleaning([], [str(tmp_path / "a.txt")]), None, Console(is_main=False))
     shown = page(found, "书")
     assert (
         "<b>21</b>" in shown

@@ -251,6 +251,6 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "a.txt.zst").write_bytes(zst(STORY.encode()))
     with pytest.raises(ConfigError, match="reading .zst takes zstandard") as caught:
         read(tmp_path / "a.txt.zst")
-    assert caught.value.mend == 'pip install "yanmo[files]"'
+    assert caught.value.hint == 'pip install "yanmo[files]"'
     counts = dropped(tmp_path)[1]
     assert counts.documents_dropped == {"needs yanmo[files]": 1}

@@ -1,6 +1,6 @@
 import pytest
 
-from yanmo.text.read.damage import FEW, declared, decode_damaged, decode_page
+from yanmo.text.read.damage import FEW, declared, decode_lenient, decode_page
 from yanmo.text.read.encodings import decode
 
 SIMPLIFIED = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。\n"
@@ -22,7 +22,7 @@ def test_a_text_torn_in_its_last_character_is_read_but_for_that(text: str, codec
     data = (text + "秦").encode(codec)[:-1]
     with pytest.raises(ValueError):
         decode(data)
-    assert decode_damaged(data) == (text + "\ufffd", name, len("秦".encode(name)) - 1)
+    assert decode_lenient(data) == (text + "\ufffd", name, len("秦".encode(name)) - 1)
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "gb18030", "big5"])
@@ -30,7 +30,7 @@ def test_a_stray_byte_costs_no_more_than_its_line(codec: str) -> None:
     source = (TRADITIONAL if codec == "big5" else SIMPLIFIED) * 400
     lines = source.encode(codec).split(b"\n")
     lines[200] = lines[200][:12] + b"\xff" + lines[200][12:]
-    text, _, lost = decode_damaged(b"\n".join(lines))
+    text, _, lost = decode_lenient(b"\n".join(lines))
     found, expected = text.split("\n"), source.split("\n")
     assert found[:200] + found[201:] == expected[:200] + expected[201:]
     assert "\ufffd" in text.split("\n")[200]
@@ -42,12 +42,12 @@ def test_many_broken_places_are_refused(codec: str) -> None:
     data = (SIMPLIFIED * 4000).encode(codec)
     few = data.replace("秦".encode(codec), b"\xff", len(data) // 10_000)
     many = data.replace("秦".encode(codec), b"\xff", len(data) // 10_000 + 2)
-    assert decode_damaged(few)[2] == len(data) // 10_000
+    assert decode_lenient(few)[2] == len(data) // 10_000
     with pytest.raises(ValueError, match="not utf-8 at byte"):
-        decode_damaged(many)
+        decode_lenient(many)
     huge = data * 20
     with pytest.raises(ValueError):
-        decode_damaged(huge.replace("秦".encode(codec), b"\xff", FEW + 1))
+        decode_lenient(huge.replace("秦".encode(codec), b"\xff", FEW + 1))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_many_broken_places_are_refused(codec: str) -> None:
 )
 def test_what_is_no_text_stays_none(data: bytes) -> None:
     with pytest.raises(ValueError):
-        decode_damaged(data)
+        decode_lenient(data)
 
 
 def test_a_text_joined_from_several_encodings_is_read_line_by_line() -> None:
@@ -73,16 +73,16 @@ def test_a_text_joined_from_several_encodings_is_read_line_by_line() -> None:
         (TRADITIONAL * 99).encode("big5"),
         (SIMPLIFIED * 99).encode("gb18030"),
     ]
-    text, found, lost = decode_damaged(b"".join(parts))
+    text, found, lost = decode_lenient(b"".join(parts))
     assert (text, lost) == (SIMPLIFIED * 99 + TRADITIONAL * 99 + SIMPLIFIED * 99, 0)
     assert found == "big5hkscs+gb18030+utf-8"
 
 
 def test_a_named_encoding_is_used_and_its_damage_is_borne() -> None:
     data = ("吾輩は猫である。" * 99).encode("shift_jis")
-    assert decode_damaged(data + b"\x81", "shift_jis") == ("吾輩は猫である。" * 99 + "\ufffd", "shift_jis", 1)
+    assert decode_lenient(data + b"\x81", "shift_jis") == ("吾輩は猫である。" * 99 + "\ufffd", "shift_jis", 1)
     with pytest.raises(LookupError):
-        decode_damaged(data, "nonsense")
+        decode_lenient(data, "nonsense")
 
 
 NO_ENCODINGS = ["unicode_escape", "raw_unicode_escape", "idna", "punycode", "rot13", "hex", "zlib", "bz2", "undefined", "base64", "utf-7", "mbcs", "palmos"]  # fmt: skip
@@ -132,7 +132,7 @@ def test_a_page_may_have_more_broken_places_than_a_text() -> None:
     data = (SIMPLIFIED * 90).encode("gb18030")
     broken = data.replace("秦".encode("gb18030"), b"\xff\xff", 9)
     with pytest.raises(ValueError):
-        decode_damaged(broken)
+        decode_lenient(broken)
     text, name, lost = decode_page(broken, content_type="text/html; charset=gbk")
     assert (name, lost >= 9) == ("gb18030", True) and text.count("话说天下大势") == 90
     with pytest.raises(ValueError):

@@ -36,7 +36,7 @@ def test_a_file_that_is_no_text_is_a_clear_error(tmp_path: Path, name: str, data
         read(path)
     assert what in caught.value.what
     assert caught.value.where == str(path)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_an_unusable_file_that_is_named_itself_is_an_error(
     with pytest.raises(DataError) as caught:
         read(path)
     assert caught.value.where == f"{path}{place}"
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_so_many_dropped_are_named_and_all_are_counted(
@@ -342,7 +342,7 @@ def test_records_of_known_corpora_are_read_and_their_field_is_suggested(
     if field != "text":
         with pytest.raises(DataError) as caught:
             read(path)
-        assert caught.value.mend.endswith(f"corpus.text_field={field}")
+        assert caught.value.hint.endswith(f"corpus.text_field={field}")
 
 
 def test_lines_of_several_encodings_with_all_kinds_of_dirt_are_read(tmp_path: Path) -> None:

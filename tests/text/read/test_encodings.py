@@ -5,8 +5,8 @@ import pytest
 from yanmo.text.read import encodings
 from yanmo.text.read.encodings import (
     WEAK_EVIDENCE,
+    common_share,
     decode,
-    plausibility,
     read_lines,
     remove_controls,
     unify_line_ends,
@@ -53,9 +53,9 @@ def test_big5_and_gb18030_are_told_apart(length: int) -> None:
 
 
 def test_plausibility_is_high_for_the_right_text_and_low_for_a_wrong_one() -> None:
-    assert plausibility(BIG5) > 0.9
-    assert plausibility(BIG5.encode("big5").decode("gb18030")) < 0.4
-    assert plausibility("abc") == 1
+    assert common_share(BIG5) > 0.9
+    assert common_share(BIG5.encode("big5").decode("gb18030")) < 0.4
+    assert common_share("abc") == 1
 
 
 def test_a_named_encoding_is_used() -> None:

@@ -92,7 +92,7 @@ def test_the_wrong_field_is_an_error_that_names_the_fields(text: str) -> None:
             continue
         with pytest.raises(Unusable, match="no field 'text'; it has 'body', 'id'") as caught:
             read(text)
-        assert caught.value.mend.endswith("corpus.text_field=body")
+        assert caught.value.hint.endswith("corpus.text_field=body")
     assert texts('[{"body": "甲"}]', field="body") == ["甲"]
 
 
@@ -147,7 +147,7 @@ def test_a_list_of_strings_is_a_dialogue_whose_turns_are_lines() -> None:
     assert texts(f'[{turns}, [{{"content": "再见"}}]]', field="content") == found
     with pytest.raises(Unusable, match="it has 'role', 'content'") as caught:
         texts(f"[{turns}]")
-    assert caught.value.mend.endswith("corpus.text_field=content")
+    assert caught.value.hint.endswith("corpus.text_field=content")
 
 
 RECORDS = '[{"id": 1, "text": "甲"}, {"text": "乙"}]'
@@ -203,7 +203,7 @@ def test_a_record_that_holds_a_list_is_one_record(text: str, field: str, found: 
 def test_the_field_of_wrapped_records_is_suggested(text: str, path: str) -> None:
     with pytest.raises(Unusable) as caught:
         texts(text)
-    assert caught.value.mend.endswith(f"corpus.text_field={path}")
+    assert caught.value.hint.endswith(f"corpus.text_field={path}")
     assert len(texts(text, path)) == 1
 
 

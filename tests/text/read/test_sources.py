@@ -164,7 +164,7 @@ def test_articles_of_an_extracted_dump_are_found_without_a_suffix(tmp_path: Path
 def refusal(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         read(path)
-    return f"{caught.value.what} | {caught.value.mend}"
+    return f"{caught.value.what} | {caught.value.hint}"
 
 
 def test_a_folder_without_texts_is_answered_with_what_is_in_it(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_run_is_no_corpus_and_what_goes_on_with_it_is_said(tmp_path: Path) -> 
         (tmp_path / name).write_text("x = 1", encoding="utf-8")
     with pytest.raises(DataError, match="the folder is a run") as caught:
         read(tmp_path)
-    assert f"yanmo train {tmp_path}" in caught.value.mend
+    assert f"yanmo train {tmp_path}" in caught.value.hint
 
 
 @pytest.mark.parametrize("top", ["home", "disk"])
@@ -317,7 +317,7 @@ def test_everything_there_is_is_no_corpus(top: str, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HOME" if os.name != "nt" else "USERPROFILE", str(tmp_path))
     with pytest.raises(DataError, match="holds everything there is") as caught:
         read(tmp_path if top == "home" else Path(tmp_path.anchor))
-    assert "name the folder in it" in caught.value.mend
+    assert "name the folder in it" in caught.value.hint
     assert len(read(tmp_path / "texts")) == 30
 
 

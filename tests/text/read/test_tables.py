@@ -147,12 +147,12 @@ def test_a_table_without_the_column_names_the_likely_one(tmp_path: Path) -> None
     (tmp_path / "a.csv").write_text("编号,正文\n1\n1,话说天下\n", encoding="gb18030")
     with pytest.raises(DataError, match="it has '编号', '正文'") as caught:
         read(tmp_path / "a.csv")
-    assert caught.value.mend.endswith("corpus.text_field=正文")
+    assert caught.value.hint.endswith("corpus.text_field=正文")
     assert [d.text for d in read(tmp_path / "a.csv", text_field="正文+编号")] == ["话说天下\n1"]
     write_parquet(tmp_path / "a.parquet", {"id": [1], "body": ["甲乙"]})
     with pytest.raises(DataError, match="it has 'id', 'body'") as caught:
         read(tmp_path / "a.parquet")
-    assert caught.value.mend.endswith("corpus.text_field=body")
+    assert caught.value.hint.endswith("corpus.text_field=body")
 
 
 @pytest.mark.parametrize("data", ["", "text\n", "\n\n"])

@@ -18,7 +18,7 @@ from yanmo.checkpoint.folder import (
     write_model,
 )
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, YanmoError
 from yanmo.core.outputs import require_file, require_folder
 from yanmo.generate.text import write_all
@@ -86,7 +86,7 @@ def export(
     out: Path | None,
     precision: str | None,
     is_verified: bool,
-    voice: Voice,
+    console: Console,
     force: bool = False,
 ) -> Exported:
     """Write the model of ``run`` as ``to``; afterwards open it with that library and compare.
@@ -97,7 +97,7 @@ def export(
     """
     if precision and to != "gguf":
         raise ConfigError(
-            f"--to {to} is written in float32", where=f"--precision {precision}", mend="it is for --to gguf"
+            f"--to {to} is written in float32", where=f"--precision {precision}", hint="it is for --to gguf"
         )
     precision = precision or USUAL
     if is_verified:
@@ -116,7 +116,7 @@ def export(
     written = writers[to]()
     if not is_verified:
         return written
-    voice.say(f"{written.path}: written; opening it again")
+    console.print(f"{written.path}: written; opening it again")
     try:
         verdict = verdict_on(written.path, to, source, precision)
     except YanmoError:
@@ -125,7 +125,7 @@ def export(
         raise CheckpointError(
             f"it could not be opened again: {type(error).__name__}: {str(error)[:300]}",
             where=str(written.path),
-            mend="the file is as it was written; please report it",
+            hint="the file is as it was written; please report it",
         ) from error
     require_passed(verdict, written.path)
     said = (*written.said, *(f"{verdict.by}: {line}" for line in verdict.said))
@@ -216,7 +216,7 @@ def export_gguf(source: Source, target: Path, precision: str) -> Exported:
         raise ConfigError(
             f"no precision '{precision}'",
             where="--precision",
-            mend=f"{', '.join(PRECISIONS)}; others through llama.cpp's llama-quantize",
+            hint=f"{', '.join(PRECISIONS)}; others through llama.cpp's llama-quantize",
         )
     with whole(target) as file:
         written = write_gguf(file, source.model, source.tokenizer, precision, source.name)
@@ -272,5 +272,5 @@ def whole(target: Path) -> Iterator[Path]:
 def _require(target: str, package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"{package} is not installed", where=f"--to {target}", mend='pip install "yanmo[export]"'
+            f"{package} is not installed", where=f"--to {target}", hint='pip install "yanmo[export]"'
         )

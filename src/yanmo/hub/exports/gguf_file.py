@@ -178,7 +178,7 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
         raise ConfigError(
             f"a {kind_of(tokenizer)} vocabulary does not go into GGUF: {reason}",
             where="--to gguf",
-            mend="train with tokenizer.kind=char or bpe, or export --to hf",
+            hint="train with tokenizer.kind=char or bpe, or export --to hf",
         )
     remarks: tuple[str, ...] = ()
     if isinstance(tokenizer, CharTokenizer):

@@ -67,7 +67,7 @@ def require_sayable(path: Path) -> None:
         raise ConfigError(
             "its Modelfile cannot say this name: Ollama leaves out what is not printed",
             where=f"--out {path}",
-            mend="name a file of letters, digits and signs that can be seen",
+            hint="name a file of letters, digits and signs that can be seen",
         )
 
 

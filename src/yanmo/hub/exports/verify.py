@@ -60,7 +60,7 @@ def require_library(target: str) -> None:
         raise ConfigError(
             f"{name} is not installed, which opens what is written",
             where=f"--to {target}",
-            mend=f'pip install "yanmo[{extra}]", or write it unverified: --no-verify',
+            hint=f'pip install "yanmo[{extra}]", or write it unverified: --no-verify',
         )
 
 
@@ -75,7 +75,7 @@ def require_passed(verdict: Verdict, path: Path) -> None:
             f"{verdict.by} opened it, and found: {'; '.join(verdict.failed)}"
             f" ({', '.join(f'{name} {value:.3g}' for name, value in verdict.numbers.items())})",
             where=str(path),
-            mend="the file is as it was written; if this model is well trained, please report it",
+            hint="the file is as it was written; if this model is well trained, please report it",
         )
 
 
@@ -175,7 +175,7 @@ def ask_llama(
         raise CheckpointError(
             f"llama.cpp did not open it: it ended with {child.returncode}, {said[:300]}",
             where=str(path),
-            mend="the file is as it was written; please report it",
+            hint="the file is as it was written; please report it",
         )
     found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     return found

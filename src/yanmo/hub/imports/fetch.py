@@ -27,7 +27,7 @@ def fetch_model(name: str) -> Path:
         raise CheckpointError(
             f"'{name}' is no file here, and could not be fetched from the hub: {error}",
             where=name,
-            mend="check the name and the connection; HF_ENDPOINT names a mirror; or give a local folder",
+            hint="check the name and the connection; HF_ENDPOINT names a mirror; or give a local folder",
         ) from error
     fetch(name)  # the vocabulary lands beside them
     return folder

@@ -97,7 +97,7 @@ def _read_nanogpt(source: Source, config: TokenizerConfig) -> Foreign:
         raise CheckpointError(
             "it has no model_args, so its shape is not known",
             where=str(file),
-            mend="give a ckpt.pt of nanoGPT, or a folder with config.json",
+            hint="give a ckpt.pt of nanoGPT, or a folder with config.json",
         )
     values, tensors = as_gpt2(found.tensors, arguments, str(file))
     tensors = {name: t for name, t in tensors.items() if not name.endswith(BUFFERS)}
@@ -123,7 +123,7 @@ def _beside(file: Path, dataset: Any, config: TokenizerConfig) -> Tokenizer:
         "a ckpt.pt has no vocabulary in it, and there is no meta.pkl beside it"
         + (f" or in data/{dataset}" if isinstance(dataset, str) else ""),
         where=str(file),
-        mend="name it: tokenizer.path=data/NAME/meta.pkl, or a folder with GPT-2's vocab.json and merges.txt",
+        hint="name it: tokenizer.path=data/NAME/meta.pkl, or a folder with GPT-2's vocab.json and merges.txt",
     )
 
 
@@ -142,7 +142,7 @@ def _tokenizer_of(
         raise ConfigError(
             "the folder has no vocabulary",
             where=str(folder),
-            mend="name the one it was trained with: tokenizer.path=vocab.txt",
+            hint="name the one it was trained with: tokenizer.path=vocab.txt",
         )
     is_vocab_txt = path.name == "vocab.txt" or not any((path / name).is_file() for name in VOCABULARIES[:3])
     given = config.model_fields_set & {"newline_token", "start_token", "end_token"}
@@ -154,7 +154,7 @@ def _tokenizer_of(
             raise CheckpointError(
                 f"its vocabulary was used with {key}=false, which yanmo's wordpiece does not do",
                 where=str(path),
-                mend="give a tokenizer.json of it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+                hint="give a tokenizer.json of it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
             )
     name = str(said.get("tokenizer_class", values.get("tokenizer_class")))
     roles = BERT if name.startswith("Bert") else GPT2_CHINESE
@@ -203,7 +203,7 @@ def fit_vocabulary(foreign: Foreign) -> Foreign:
         raise CheckpointError(
             f"the weights have {rows:,} tokens, config.json says {foreign.values.get('vocab_size')}",
             where=foreign.source,
-            mend="weights and config.json do not belong together",
+            hint="weights and config.json do not belong together",
         )
     kind = kind_of(foreign.tokenizer)
     if kind == "char" and foreign.tokenizer.end_of_text == rows < tokens:
@@ -216,7 +216,7 @@ def fit_vocabulary(foreign: Foreign) -> Foreign:
         raise CheckpointError(
             f"the weights know {rows:,} tokens, the vocabulary has {tokens:,}",
             where=foreign.source,
-            mend="name the vocabulary the model was trained with: tokenizer.path=…",
+            hint="name the vocabulary the model was trained with: tokenizer.path=…",
         )
     fitted = {
         name: _with_rows(tensor, tokens) if _is_by_token(name) and tensor.dim() == 2 else tensor

@@ -18,7 +18,7 @@ from yanmo.checkpoint.folder import build_model, write_model
 from yanmo.checkpoint.hf_config import from_config_json
 from yanmo.checkpoint.hf_names import to_hugging_face
 from yanmo.core import storage
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DataError
 from yanmo.core.outputs import require_folder
 from yanmo.hub.imports.fetch import fetch_model
@@ -51,7 +51,7 @@ class Imported:
         return {"source": self.source, "folder": str(self.folder), "proof": proof, **self.values}
 
 
-def import_(name: str, out: Path, config: TokenizerConfig, voice: Voice) -> Imported:
+def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> Imported:
     """Take over what ``name`` is into folder ``out``.
 
     Raises:
@@ -60,11 +60,11 @@ def import_(name: str, out: Path, config: TokenizerConfig, voice: Voice) -> Impo
     """
     require_folder(out, "--out")
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.resolve() == Path.cwd()):
-        raise ConfigError("it is there already", where=f"--out {out}", mend="name a new folder")
+        raise ConfigError("it is there already", where=f"--out {out}", hint="name a new folder")
     source = recognise(name)
     if source.kind == "hub":
         source = Source("model folder", fetch_model(name))
-    voice.say(f"{name}: {source.kind}")
+    console.print(f"{name}: {source.kind}")
     kinds: dict[str, Callable[[Source, Path, TokenizerConfig], Imported]] = {
         "token files": import_tokens,
         "nanoGPT config": import_config,
@@ -111,14 +111,14 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
         raise CheckpointError(
             f"{len(left)} of its tensors have no place in a {config.family} model, such as {left[0]}",
             where=where,
-            mend="is it a whole model, of one of our families?",
+            hint="is it a whole model, of one of our families?",
         )
     head = given.get("lm_head.weight")
     if head is not None and config.tied_head and not torch.equal(head.float(), model.tokens.weight):
         raise CheckpointError(
             "its head is not its embedding, though config.json ties them",
             where=where,
-            mend="a GPT-2 with a head of its own is no GPT2LMHeadModel",
+            hint="a GPT-2 with a head of its own is no GPT2LMHeadModel",
         )
 
 
@@ -154,7 +154,7 @@ def import_tokens(source: Source, out: Path, config: TokenizerConfig) -> Importe
                 raise DataError(
                     f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
                     where=str(source.path),
-                    mend="they were made with another vocabulary: name it with tokenizer.path=…",
+                    hint="they were made with another vocabulary: name it with tokenizer.path=…",
                 )
             (target / "tokenizer").mkdir()
             tokenizer.save(target / "tokenizer", 1 << 30)
@@ -178,7 +178,7 @@ def _vocabulary_of(source: Source, config: TokenizerConfig) -> Tokenizer:
         raise ConfigError(
             "token files do not say what their numbers mean",
             where=str(source.path),
-            mend="name their vocabulary: tokenizer.path=meta.pkl, or a folder with GPT-2's vocab.json"
+            hint="name their vocabulary: tokenizer.path=meta.pkl, or a folder with GPT-2's vocab.json"
             " and merges.txt",
         )
     return read_tokenizer(Path(config.path or beside), config)
@@ -191,7 +191,7 @@ def import_config(source: Source, out: Path, config: TokenizerConfig) -> Importe
         settings, left = as_settings(config_py)
         recipe: Recipe = load_recipe(None, [f"{name}={_as_toml(value)}" for name, value in settings.items()])
     except ConfigError as error:
-        raise ConfigError(error.what, where=str(source.files[0]), mend=error.mend) from error
+        raise ConfigError(error.what, where=str(source.files[0]), hint=error.hint) from error
     storage.remove_path(out)
     storage.write_atomic(out / "recipe.toml", to_toml(recipe))
     said = [f"{len(settings)} settings, nanoGPT's defaults included"]

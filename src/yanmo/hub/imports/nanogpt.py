@@ -80,7 +80,7 @@ def as_gpt2(
         raise CheckpointError(
             f"its model_args lack {', '.join(missing)}",
             where=where,
-            mend="is it a ckpt.pt that nanoGPT's train.py wrote?",
+            hint="is it a ckpt.pt that nanoGPT's train.py wrote?",
         )
     dropout = arguments.get("dropout", 0.0)
     values = {
@@ -175,7 +175,7 @@ def _does_more(path: Path, line: ast.stmt) -> ConfigError:
     return ConfigError(
         f"line {line.lineno} does more than give a name a plain value",
         where=str(path),
-        mend="nothing of it was run; write its settings as section.key=value",
+        hint="nothing of it was run; write its settings as section.key=value",
     )
 
 
@@ -187,7 +187,7 @@ def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         raise ConfigError(
             f"{strange[0]} = {str(full[strange[0]])[:40]!r} is no number",
             where="nanoGPT config",
-            mend="mend it",
+            hint="fix it",
         )
     for key, most in (("min_lr", full["learning_rate"]), ("warmup_iters", max(full["max_iters"] - 1, 0))):
         if key not in config:  # nanoGPT's own default, made for its own run

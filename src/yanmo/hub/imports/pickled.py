@@ -45,7 +45,7 @@ def open_pickle(path: Path, seconds: float = SECONDS, spare: int = SPARE) -> Pic
         raise CheckpointError(
             f"torch {torch.__version__} opens pickles with known holes",
             where=str(path),
-            mend=f"install torch {MENDED[0]}.{MENDED[1]} or newer, or give a safetensors file",
+            hint=f"install torch {MENDED[0]}.{MENDED[1]} or newer, or give a safetensors file",
         )
     memory = 3 * path.stat().st_size + spare
     with TemporaryDirectory(prefix="yanmo-import-") as folder:
@@ -73,5 +73,5 @@ def _refused(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path.name} is not read: {what}",
         where=str(path),
-        mend="nothing of it was run; save the model's state_dict() alone, as safetensors if possible",
+        hint="nothing of it was run; save the model's state_dict() alone, as safetensors if possible",
     )

@@ -115,7 +115,7 @@ def prove(
         raise CheckpointError(
             f"its logits differ from those of {against} by {difference:.2e}; the largest is {largest:.2f}",
             where=where,
-            mend="the model was not written; please report it with its config.json",
+            hint="the model was not written; please report it with its config.json",
         )
     refuse_better_readings(model.config, nats, readings, where)
     is_telling = min([nats, *readings.values()]) < SENSE * math.log(model.config.vocab_size)
@@ -205,7 +205,7 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
             f"with n_head={config.n_head} it reads a sentence at {nats:.2f} nats a token, with {best} at"
             f" {better[best]:.2f}",
             where=where,
-            mend="config.json or the layout of the weights is wrong: correct n_head, or transpose them",
+            hint="config.json or the layout of the weights is wrong: correct n_head, or transpose them",
         )
     usual = OPENAI.get((config.n_layer, config.n_embd)) if config.vocab_size == OPENAI_TOKENS else None
     as_usual = readings.get(f"{usual} heads", 0.0)
@@ -214,7 +214,7 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
             f"config.json says n_head={config.n_head}; GPT-2 of {config.n_layer} layers, {config.n_embd}"
             f" wide, with OpenAI's vocabulary has {usual}",
             where=where,
-            mend=f"set n_head to {usual} in its config.json: no shape shows the difference",
+            hint=f"set n_head to {usual} in its config.json: no shape shows the difference",
         )
 
 
@@ -248,14 +248,14 @@ def reference_logits(
             raise CheckpointError(
                 f"transformers does not build it: {type(error).__name__}: {str(error)[:200]}",
                 where=where,
-                mend="take the folder from its source again",
+                hint="take the folder from its source again",
             ) from error
         left = sorted((*found["missing_keys"], *found["unexpected_keys"]))
         if left:
             raise CheckpointError(
                 f"{len(left)} tensors are missing in the weights or left over, such as {left[0]}",
                 where=where,
-                mend="is it a whole model, of one of our families?",
+                hint="is it a whole model, of one of our families?",
             )
     return f"transformers {transformers.__version__}", logits
 
@@ -267,15 +267,15 @@ def quiet_transformers() -> Iterator[Any]:
     os.environ["HF_HUB_OFFLINE"] = "1"
     import transformers
 
-    voice: Any = transformers.logging
-    level = voice.get_verbosity()
+    console: Any = transformers.logging
+    level = console.get_verbosity()
     try:
-        voice.set_verbosity_error()
-        voice.disable_progress_bar()
+        console.set_verbosity_error()
+        console.disable_progress_bar()
         yield transformers
     finally:
-        voice.set_verbosity(level)
-        voice.enable_progress_bar()
+        console.set_verbosity(level)
+        console.enable_progress_bar()
         if before is None:
             del os.environ["HF_HUB_OFFLINE"]
         else:

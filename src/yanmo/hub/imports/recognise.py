@@ -58,7 +58,7 @@ def recognise(name: str) -> Source:
         return _file(path)
     if HUB_NAME.fullmatch(name) and path.suffix not in FILES:
         return Source("hub", path)
-    raise ConfigError(f"there is no {name}", where="yanmo import", mend=f"name {KNOWN}")
+    raise ConfigError(f"there is no {name}", where="yanmo import", hint=f"name {KNOWN}")
 
 
 def _folder(path: Path) -> Source:
@@ -70,7 +70,7 @@ def _folder(path: Path) -> Source:
     tokens = [file for file in files if not is_pickle(file)]
     if tokens:
         return Source("token files", path, tuple(sorted(tokens, key=_validation_last)))
-    raise ConfigError("the folder holds nothing that is imported", where=str(path), mend=f"name {KNOWN}")
+    raise ConfigError("the folder holds nothing that is imported", where=str(path), hint=f"name {KNOWN}")
 
 
 def _file(path: Path) -> Source:
@@ -84,7 +84,7 @@ def _file(path: Path) -> Source:
         raise ConfigError(
             f"there is no config.json beside {path.name}, so its shape is not known",
             where=str(path),
-            mend="give a folder with both",
+            hint="give a folder with both",
         )
     if path.suffix in (".bin", ".npy"):
         return Source("token files", path.parent, (path,))
@@ -96,9 +96,9 @@ def _file(path: Path) -> Source:
         raise ConfigError(
             f"{path.name} is no model; is it a vocabulary?",
             where="yanmo import",
-            mend=f"yanmo tokenizer import {path}",
+            hint=f"yanmo tokenizer import {path}",
         )
-    raise ConfigError(f"{path.name} is nothing that is imported", where=str(path), mend=f"name {KNOWN}")
+    raise ConfigError(f"{path.name} is nothing that is imported", where=str(path), hint=f"name {KNOWN}")
 
 
 def is_pickle(path: Path) -> bool:

@@ -135,5 +135,5 @@ def _require_known(tokens: Tokens, tokenizer: Tokenizer, files: tuple[Path, ...]
         raise DataError(
             f"token {least if least < 0 else largest:,} is beyond the vocabulary's {tokenizer.vocab_size:,}",
             where=", ".join(file.name for file in files),
-            mend="name the vocabulary they were made with: tokenizer.path=meta.pkl, or GPT-2's folder",
+            hint="name the vocabulary they were made with: tokenizer.path=meta.pkl, or GPT-2's folder",
         )

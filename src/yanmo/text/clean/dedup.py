@@ -1,8 +1,8 @@
 """Duplicates: the same text, nearly the same text, and paragraphs that another document has.
 
 In: documents one after another. Out: which to drop, and which of their paragraphs. What can be computed
-from one document alone is its :class:`Marks`, in any process; :class:`Seen` compares them in order, and
-what came first stays.
+from one document alone is its :class:`Marks`, in any process; :class:`DuplicateIndex` compares them in
+order, and what came first stays.
 
 Memory, measured: 100 bytes for the exact mark of a document, 4 KB for its near one, 130 bytes for each long
 paragraph; past some million documents use ``yanmo scale``.
@@ -82,7 +82,7 @@ def _paragraphs(text: str, least: int) -> Iterable[tuple[int, bytes]]:
 
 
 @dataclass
-class Seen:
+class DuplicateIndex:
     """What was seen before; asked about each document in order."""
 
     config: DedupConfig
@@ -106,7 +106,7 @@ class Seen:
         self._add(marks, COPY, NEAR_COPY)
         return ""
 
-    def unwanted(self, text: str, marks: Marks, reason: str) -> None:
+    def block(self, text: str, marks: Marks, reason: str) -> None:
         """Let documents that are this one, near it, or hold 50 characters in a row of it, be dropped."""
         self._add(marks, reason, reason)
         self._paragraphs.update(hashed for _, hashed in marks.paragraphs)

@@ -8,7 +8,7 @@ them the commonest. What else is written with accented letters, tables of them i
 import re
 from collections import Counter
 
-from yanmo.text.read.encodings import decode, plausibility
+from yanmo.text.read.encodings import common_share, decode
 
 WINDOWS = {ord(bytes([n]).decode("cp1252", "replace")): n for n in range(0x80, 0xA0)}
 """What Windows-1252 makes of the bytes 80 to 9F, and which byte it was; five of them stay as they are."""
@@ -82,14 +82,14 @@ def _read_as(run: str, name: str) -> str:
         text = _bytes_of(run).decode(name)
     except UnicodeDecodeError:
         return run
-    return text if plausibility(text) >= SURE else run
+    return text if common_share(text) >= SURE else run
 
 
 def is_chinese(text: str) -> bool:
     """Whether what was read back is running Chinese, and no chance."""
     beyond = [c for c in text if c > "\x7f"]
     commonest = sum(1 for c in beyond if c in COMMONEST)
-    return plausibility(text) >= SURE and commonest >= MIN_COMMONEST * len(beyond) > 0
+    return common_share(text) >= SURE and commonest >= MIN_COMMONEST * len(beyond) > 0
 
 
 def hz(text: str) -> str:

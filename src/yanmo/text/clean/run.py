@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from yanmo.core import storage
-from yanmo.core.console import Progress, Voice
+from yanmo.core.console import Console, Progress
 from yanmo.core.errors import DataError
 from yanmo.core.workers import cores, in_order, processes
 from yanmo.settings.schema import Cleaning, DedupConfig
-from yanmo.text.clean.dedup import ONLY_REPEATED, Marks, Seen, marks_of
+from yanmo.text.clean.dedup import ONLY_REPEATED, DuplicateIndex, Marks, marks_of
 from yanmo.text.clean.mix import REPEAT, passes, repeats
 from yanmo.text.clean.rules import Cleaned, Rule, clean, rules_for
 from yanmo.text.read.documents import NAMED, CorpusCounts, Document, corpus_size, read_documents
@@ -140,7 +140,7 @@ class Result:
 def run(
     config: Cleaning,
     out: Path,
-    voice: Voice,
+    console: Console,
     weights: Sequence[float] = (),
     dedup: bool = False,
     workers: int | None = None,
@@ -165,7 +165,7 @@ def run(
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(unfinished, "wb") as file:
-                rows = _write_rows(file, config, result, dedup, workers, voice)
+                rows = _write_rows(file, config, result, dedup, workers, console)
             _check_something_left(result)
             if weights:
                 _tell_repeats(unfinished, rows, result)
@@ -251,8 +251,8 @@ def _on_all_cores(
         for batch in batches:
             yield batch, _finish(rules, compared, [document.text for _, document in batch])
         return
-    mend = "the same command begins again; --nproc 1 needs the least memory"
-    with processes(many, _begin, (config, compared), "cleans", mend) as pool:
+    hint = "the same command begins again; --nproc 1 needs the least memory"
+    with processes(many, _begin, (config, compared), "cleans", hint) as pool:
         yield from in_order(
             batches, lambda batch: pool.submit(_finish_here, [document.text for _, document in batch]), many
         )
@@ -293,7 +293,7 @@ class Rows:
 
 
 def _write_rows(
-    file: BinaryIO, config: Cleaning, result: Result, dedup: bool, workers: int | None, voice: Voice
+    file: BinaryIO, config: Cleaning, result: Result, dedup: bool, workers: int | None, console: Console
 ) -> Rows:
     """Write every document that stays, count all others."""
     rows = Rows()
@@ -302,7 +302,7 @@ def _write_rows(
             stale.unlink()  # of a run that was killed
     seen = seen_before(config) if dedup else None
     licences = [licence_beside(Path(source.path)) for source in result.sources]
-    with Progress(voice, "cleaning", corpus_size(config.corpus.path)) as progress:
+    with Progress(console, "cleaning", corpus_size(config.corpus.path)) as progress:
         documents = documents_of(config, result.counts)
         many = processes_for(config, workers)
         for number, document, cleaned, marks in cleaned_documents(documents, config, dedup, many):
@@ -322,9 +322,9 @@ def _write_rows(
     return rows
 
 
-def seen_before(config: Cleaning) -> Seen:
+def seen_before(config: Cleaning) -> DuplicateIndex:
     """What must not be in the corpus is seen before its first document."""
-    seen = Seen(config.dedup)
+    seen = DuplicateIndex(config.dedup)
     if config.dedup.against:
         other = config.model_copy(
             update={"corpus": config.corpus.model_copy(update={"path": config.dedup.against})}
@@ -332,17 +332,17 @@ def seen_before(config: Cleaning) -> Seen:
         counts = CorpusCounts()
         for number, _, cleaned, marks in cleaned_documents(documents_of(other, counts), config, True, 1):
             if not cleaned.dropped:
-                seen.unwanted(cleaned.text, marks, f"also in {config.dedup.against[number]}")
+                seen.block(cleaned.text, marks, f"also in {config.dedup.against[number]}")
         if not counts.documents_kept:
             raise DataError(
                 "nothing in it can be read",
                 where=f"dedup.against: {', '.join(config.dedup.against)}",
-                mend="; ".join(counts.dropped[:3]) or "give a text",
+                hint="; ".join(counts.dropped[:3]) or "give a text",
             )
     return seen
 
 
-def unlike_others(text: str, marks: Marks, seen: Seen) -> tuple[str, str]:
+def unlike_others(text: str, marks: Marks, seen: DuplicateIndex) -> tuple[str, str]:
     """(text without paragraphs that were seen, why it is to be dropped)."""
     if reason := seen.holds(text) or seen.judge(marks):
         return text, reason
@@ -413,7 +413,7 @@ def _check_something_left(result: Result) -> None:
     raise DataError(
         f"nothing is left of {result.counts.documents_read:,} documents ({why})",
         where=", ".join(source.path for source in result.sources),
-        mend="look at what the rules do: yanmo clean --explain",
+        hint="look at what the rules do: yanmo clean --explain",
     )
 
 

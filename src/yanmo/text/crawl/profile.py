@@ -162,8 +162,8 @@ def profile_path(name: str) -> Path:
     known = sorted(ours)
     here = [f"{name}.toml"] if Path(f"{name}.toml").is_file() else []
     near = here or difflib.get_close_matches(name, known, n=1)
-    mend = f"did you mean '{near[0]}'?" if near else f"ours are {', '.join(known)}; or give a .toml of yours"
-    raise ConfigError(f"there is no site called '{name}'", "yanmo crawl", mend)
+    hint = f"did you mean '{near[0]}'?" if near else f"ours are {', '.join(known)}; or give a .toml of yours"
+    raise ConfigError(f"there is no site called '{name}'", "yanmo crawl", hint)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:  # tomllib's are ValueErrors, and so are long numbers
         raise ConfigError(
-            "the site's profile is not valid TOML", f"{path}: {error}", "mend that line"
+            "the site's profile is not valid TOML", f"{path}: {error}", "fix that line"
         ) from error
 
 
@@ -206,7 +206,7 @@ def _check_selectors(select: Selectors, path: Path) -> None:
     for key, css in given.items():
         if css and (problem := _selector_problem(css)):
             raise ConfigError(
-                f"select.{key}='{css}' is no CSS selector: {problem}", str(path), "mend the selector"
+                f"select.{key}='{css}' is no CSS selector: {problem}", str(path), "fix the selector"
             )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.errors import BusyError, ConfigError, DataError, Stopped
 from yanmo.core.storage import FileLock, write_atomic, write_json
 from yanmo.text.crawl.addresses import why_refused
@@ -55,7 +55,7 @@ class Found:
         return said
 
 
-def crawl(profile: Profile, out: Path, voice: Voice) -> Found:
+def crawl(profile: Profile, out: Path, console: Console) -> Found:
     """Crawl a site, or go on with a crawl that ended early.
 
     Raises:
@@ -68,10 +68,10 @@ def crawl(profile: Profile, out: Path, voice: Voice) -> Found:
     folder = out.with_suffix(".crawl")
     if out.suffix != ".jsonl":
         raise ConfigError(f"the output is called {out.name}", "--out", "name a file that ends in .jsonl")
-    _warn(profile, voice)
+    _warn(profile, console)
     frontier = Frontier(profile)
     with _owned(folder, out), Journal(folder / JOURNAL) as journal:
-        ended, signal_number = run(profile, voice, lambda spider: spider.walk(frontier, journal))
+        ended, signal_number = run(profile, console, lambda spider: spider.walk(frontier, journal))
         unfinished = "stopped by a signal" if ended is None else ended
         found = _write(profile, out, frontier, journal, unfinished)
     if ended is None:
@@ -99,7 +99,7 @@ def is_crawled(out: Path) -> bool:
     return (out.with_suffix(".crawl") / JOURNAL).is_file()
 
 
-def dry_run(profile: Profile, url: str, voice: Voice) -> dict[str, Any]:
+def dry_run(profile: Profile, url: str, console: Console) -> dict[str, Any]:
     """What one page yields, read as a list and as a text; nothing is written."""
     from yanmo.text.crawl.spider import run
 
@@ -111,7 +111,7 @@ def dry_run(profile: Profile, url: str, voice: Voice) -> dict[str, Any]:
         )
     as_list = Task(url, key_of(url), "list", url)
     as_text = Task(url, key_of(url), "chapter", url)
-    row, signal_number = run(profile, voice, lambda spider: spider.visit(as_text))
+    row, signal_number = run(profile, console, lambda spider: spider.visit(as_text))
     if row is None:
         raise Stopped(signal_number, "stopped", url, "nothing was written")
     found: dict[str, Any] = {
@@ -170,9 +170,9 @@ def _owned(folder: Path, out: Path) -> Iterator[None]:
         lock.__exit__()
 
 
-def _warn(profile: Profile, voice: Voice) -> None:
+def _warn(profile: Profile, console: Console) -> None:
     if not profile.verified:
-        voice.warn("this profile is unverified: nobody has seen it work; look with --dry-run URL first")
+        console.warn("this profile is unverified: nobody has seen it work; look with --dry-run URL first")
     if not profile.contact:
-        voice.warn("the profile names no contact; set one, so that the site's owner can write to you")
-    voice.say(f"permission: {profile.permission}")
+        console.warn("the profile names no contact; set one, so that the site's owner can write to you")
+    console.print(f"permission: {profile.permission}")

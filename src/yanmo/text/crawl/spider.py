@@ -31,7 +31,7 @@ from scrapy.http import Response
 from scrapy.utils.reactor import install_reactor
 from w3lib.url import safe_url_string
 
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.core.signals import StopSignal
 from yanmo.text.crawl.addresses import OFF_SITE, PRIVATE, CheckedResolver, why_refused
 from yanmo.text.crawl.frontier import MAX_REDIRECTS, MEGABYTE, Frontier, Task
@@ -85,14 +85,14 @@ class SiteSpider(scrapy.Spider):
         self,
         profile: Profile,
         resolver: CheckedResolver,
-        voice: Voice,
+        console: Console,
         stop: asyncio.Event,
         work: Callable[["SiteSpider"], Coroutine[Any, Any, Any]],
     ) -> None:
         super().__init__()
         self._profile = profile
         self._resolver = resolver
-        self._voice = voice
+        self._console = console
         self._stop = stop
         self._robots = Robots(self._fetch_robots)
         self._failures_in_a_row = 0
@@ -250,7 +250,7 @@ class SiteSpider(scrapy.Spider):
     def _say(self, frontier: Frontier) -> None:
         counts = frontier.tally.outcomes
         known = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
-        self._voice.live(f"{known}; {frontier.waiting:,} waiting")
+        self._console.status(f"{known}; {frontier.waiting:,} waiting")
 
 
 # -- telling the frontier ---------------------------------------------------------------------
@@ -348,7 +348,7 @@ def settings_of(profile: Profile) -> dict[str, Any]:
 
 
 def run(
-    profile: Profile, voice: Voice, work: Callable[[SiteSpider], Coroutine[Any, Any, T]]
+    profile: Profile, console: Console, work: Callable[[SiteSpider], Coroutine[Any, Any, T]]
 ) -> tuple[T | None, int]:
     """Let Scrapy run until ``work`` is done. Gives (its result, the signal that ended it early or 0)."""
 
@@ -364,11 +364,13 @@ def run(
     before = reactor.installNameResolver(resolver)
     try:
         with StopSignal(lambda: loop.call_soon_threadsafe(stop.set)) as signal:
-            crawl = crawler.crawl_async(profile=profile, resolver=resolver, voice=voice, stop=stop, work=work)
+            crawl = crawler.crawl_async(
+                profile=profile, resolver=resolver, console=console, stop=stop, work=work
+            )
             loop.run_until_complete(until_stopped(crawl, stop))
     finally:
         reactor.installNameResolver(before)
-        voice.settle()
+        console.clear_status()
     spider = crawler.spider
     assert isinstance(spider, SiteSpider)
     if spider.error is not None:

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from yanmo.core.console import Progress, Voice
+from yanmo.core.console import Console, Progress
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.settings.schema import Cleaning
 from yanmo.text.clean import filters
 from yanmo.text.clean.ads import ads, letters
 from yanmo.text.clean.characters import NARROW, UNSEEN_CHARACTER
-from yanmo.text.clean.dedup import Marks, Seen
+from yanmo.text.clean.dedup import DuplicateIndex, Marks
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, unlike_others
 from yanmo.text.clean.scanned import COMPATIBILITY, RADICAL, SPACED
@@ -133,7 +133,7 @@ class Report:
         return "clean.drop_lines=" + json.dumps(plain[:SHOWN], ensure_ascii=False) if plain else ""
 
 
-def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
+def inspect(config: Cleaning, processes: int | None, console: Console) -> Report:
     """Read a corpus and say what it is.
 
     Raises:
@@ -141,7 +141,7 @@ def inspect(config: Cleaning, processes: int | None, voice: Voice) -> Report:
     """
     report, lines, seen = Report(), Lines(), seen_before(config)
     lengths: Counter[int] = Counter()
-    with Progress(voice, "reading", corpus_size(config.corpus.path)) as progress:
+    with Progress(console, "reading", corpus_size(config.corpus.path)) as progress:
         documents = _documents(config, report)
         found = cleaned_documents(documents, config, True, processes_for(config, processes))
         for number, document, cleaned, marks in found:
@@ -167,7 +167,7 @@ def _documents(config: Cleaning, report: Report) -> Iterator[tuple[int, Document
             for document in read_documents(corpus, counts):
                 yield number, document
         except (ConfigError, DataError) as error:
-            found.unreadable = f"{error.what}; {error.mend}" if error.mend else error.what
+            found.unreadable = f"{error.what}; {error.hint}" if error.hint else error.what
         found.bytes = counts.bytes
         found.encodings = sorted(counts.encodings)
         found.dropped = dict(counts.documents_dropped)
@@ -271,7 +271,9 @@ def _short(line: str) -> str:
     return line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}…"
 
 
-def _count_cleaning(document: Document, cleaned: Cleaned, marks: Marks, seen: Seen, report: Report) -> None:
+def _count_cleaning(
+    document: Document, cleaned: Cleaned, marks: Marks, seen: DuplicateIndex, report: Report
+) -> None:
     for rule, removed in cleaned.changes.items():
         report.changed[rule] += 1
         report.removed[rule] += removed

@@ -81,7 +81,7 @@ def read_whole(stream: BinaryIO) -> bytes:
     if len(data) > WHOLE:
         raise Unusable(
             TOO_LARGE, f"the file has more than {WHOLE >> 20} MB and cannot be read in parts",
-            mend="unpack it, or cut it into several",
+            hint="unpack it, or cut it into several",
         )  # fmt: skip
     return data
 
@@ -152,7 +152,7 @@ class Budget:
         if self._produced + size > max(FREE_BYTES, MAX_RATIO * self._consumed()):
             raise Unusable(
                 BOMB, f"the file grows more than {MAX_RATIO} times when it is unpacked",
-                mend="this is no text as people write it; if it is yours, unpack it",
+                hint="this is no text as people write it; if it is yours, unpack it",
             )  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def _member_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, 
     def opened() -> BinaryIO:
         nonlocal inner
         if kind == ARCHIVE:
-            raise Unusable(NESTED, "the file is an archive in an archive", mend="unpack the outer one")
+            raise Unusable(NESTED, "the file is an archive in an archive", hint="unpack the outer one")
         inner = _open_member(archive, member, budget)
         return _unwrapped(inner, wrappers, Budget(inner.tell)) if wrappers else inner
 
@@ -265,9 +265,9 @@ def _member_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, 
 
 def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> BinaryIO:
     if member.flag_bits & 1:
-        raise Unusable(ENCRYPTED, "the file is encrypted", mend="unpack it with its password")
+        raise Unusable(ENCRYPTED, "the file is encrypted", hint="unpack it with its password")
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise Unusable(LINK, "the file is a link to another", mend="pack the file itself")
+        raise Unusable(LINK, "the file is a link to another", hint="pack the file itself")
     budget.refuse_beyond(member.file_size)
     try:
         stream = archive.open(member)
@@ -293,4 +293,4 @@ def safe_path(name: str) -> str:
 
 
 def _damaged(error: Exception) -> Unusable:
-    return Unusable(DAMAGED, f"the file is damaged: {error}", mend="fetch or pack it again")
+    return Unusable(DAMAGED, f"the file is damaged: {error}", hint="fetch or pack it again")

@@ -16,11 +16,11 @@ from yanmo.text.read.encodings import (
     HEAD,
     MARKS,
     MAX_CONTROL_SHARE,
+    anomaly,
+    common_share,
     decode,
     ordinary_share,
-    plausibility,
     read_lines,
-    why_strange,
 )
 
 FEW = 100
@@ -54,7 +54,7 @@ BYTES_A_PAGE_PLACE = 200
 """The same as ``BYTES_A_PLACE``, for pages: those that call themselves GBK have a few such bytes."""
 
 
-def decode_damaged(data: bytes, encoding: str = "auto") -> tuple[str, str, int]:
+def decode_lenient(data: bytes, encoding: str = "auto") -> tuple[str, str, int]:
     """(text, encoding, undecodable bytes).
 
     Raises:
@@ -76,15 +76,15 @@ def decode_page(data: bytes, encoding: str = "auto", content_type: str = "") -> 
     ``content_type`` is what a server says of the page; it comes before what the page says of itself.
     """
     if encoding != "auto":
-        return decode_damaged(data, _superset(encoding))
+        return decode_lenient(data, _superset(encoding))
     if data.startswith(tuple(mark for mark, _ in MARKS)):
-        return decode_damaged(data)
+        return decode_lenient(data)
     names = declared(data, content_type)
     labelled = next(_all_strict(data, names), None)
-    if labelled and why_strange(labelled[0]):
+    if labelled and anomaly(labelled[0]):
         labelled = None
     try:
-        found = decode_damaged(data)
+        found = decode_lenient(data)
     except ValueError:
         labelled = labelled or _patched_page(data, names)
         if labelled is None:
@@ -93,7 +93,7 @@ def decode_page(data: bytes, encoding: str = "auto", content_type: str = "") -> 
     if labelled is None:
         return found
     is_like_chinese = labelled[1] in LIKE_CHINESE and found[1] in CHINESE
-    return labelled if is_like_chinese or plausibility(labelled[0]) >= plausibility(found[0]) else found
+    return labelled if is_like_chinese or common_share(labelled[0]) >= common_share(found[0]) else found
 
 
 def declared(data: bytes, content_type: str = "") -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def _patched_page(data: bytes, names: tuple[str, ...]) -> tuple[str, str, int] |
     """A page with more broken places than a text may have, in what it declares or the usual encodings."""
     for name in (*names, "utf-8", GB):
         for text, lost in _with_few_broken(data, name, 1 + len(data) // BYTES_A_PAGE_PLACE):
-            if not why_strange(text) and (name in names or plausibility(text) >= SURE):
+            if not anomaly(text) and (name in names or common_share(text) >= SURE):
                 return text, name, lost
     return None
 
@@ -133,9 +133,9 @@ def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
         for name in _candidates(data, encoding)
         for text, lost in _with_few_broken(data.removeprefix(_mark(data)), name, places)
     ]
-    score = ordinary_share if found and found[0][1].startswith("utf-16") else plausibility
+    score = ordinary_share if found and found[0][1].startswith("utf-16") else common_share
     best = max(found, key=lambda one: score(one[0].replace("\ufffd", "")), default=None)
-    if best is None or why_strange(best[0], best[1]):
+    if best is None or anomaly(best[0], best[1]):
         return None
     is_sure = encoding != "auto" or score(best[0].replace("\ufffd", "")) >= SURE
     return best if is_sure else None
@@ -186,6 +186,6 @@ def _line_by_line(data: bytes) -> tuple[str, str, int] | None:
         lines.append(line.text)
         names.add(line.encoding)
     text = "\n".join(lines) + "\n" * data.endswith(b"\n")
-    if plausibility(text) < SURE or why_strange(text):
+    if common_share(text) < SURE or anomaly(text):
         return None
     return text, "+".join(sorted(names)), 0

@@ -139,7 +139,7 @@ def read_file(
     except Unusable as error:
         if not is_searched:
             kind = ConfigError if isinstance(error, NeedsExtra) else DataError
-            raise kind(error.what, where=f"{legible(file)}{error.place}", mend=error.mend) from error
+            raise kind(error.what, where=f"{legible(file)}{error.place}", hint=error.hint) from error
         _drop(error, legible(file), counts)
     except UnreadableFile as error:
         if not is_searched:
@@ -220,7 +220,7 @@ def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusC
             except Unusable as error:
                 _drop(error, where, counts)
     if not number_of_members:
-        raise Unusable(EMPTY, "the archive has no file that is read", mend="give one with texts")
+        raise Unusable(EMPTY, "the archive has no file that is read", hint="give one with texts")
 
 
 def _entry_documents(
@@ -244,7 +244,7 @@ def _entry_documents(
         counts.control_characters_removed += controls
         if not text.strip():
             if not record.place:
-                raise Unusable(EMPTY, "the file is empty", mend="give a file with text")
+                raise Unusable(EMPTY, "the file is empty", hint="give a file with text")
             counts.drop(EMPTY, f"{where}{record.place}: {EMPTY}")
             continue
         if record.encoding not in encodings:
@@ -256,7 +256,7 @@ def _entry_documents(
             meta["fields"] = record.fields
         yield from _kept(Document(text, named, meta), corpus, counts)
     if not number_of_records:
-        raise Unusable(EMPTY, "the file is empty", mend="give a file with records")
+        raise Unusable(EMPTY, "the file is empty", hint="give a file with records")
 
 
 def _kept(document: Document, corpus: CorpusConfig, counts: CorpusCounts) -> Iterator[Document]:
@@ -334,5 +334,5 @@ def _check_encoding(name: str) -> None:
         "\n".encode(name if name != "auto" else "utf-8")
     except (LookupError, ValueError) as error:
         raise DataError(
-            f"no encoding is called '{name}'", where="corpus.encoding", mend="gb18030, big5, utf-8…"
+            f"no encoding is called '{name}'", where="corpus.encoding", hint="gb18030, big5, utf-8…"
         ) from error

@@ -52,7 +52,7 @@ def read_docx(stream: BinaryIO) -> Record:
     try:
         body = docx.Document(package).element
     except (etree.LxmlError, KeyError, ValueError, AttributeError) as error:
-        raise Unusable(DAMAGED, f"the file is damaged: {error}", mend="fetch it again") from error
+        raise Unusable(DAMAGED, f"the file is damaged: {error}", hint="fetch it again") from error
     return Record(1, len(data), "\n".join(_lines(etree.iterwalk(body, events=("start", "end")))), "docx")
 
 
@@ -60,8 +60,8 @@ def _main_part(data: bytes) -> bytes:
     """The bytes of what holds the text."""
     if data.startswith(OLD_OFFICE):
         if ENCRYPTED_PART in data:
-            raise Unusable(ENCRYPTED, "the file is encrypted", mend="save it without a password")
-        raise Unusable(DAMAGED, "the file is an old .doc under another name", mend="save it as .docx")
+            raise Unusable(ENCRYPTED, "the file is encrypted", hint="save it without a password")
+        raise Unusable(DAMAGED, "the file is an old .doc under another name", hint="save it as .docx")
     with open_zip(io.BytesIO(data)) as archive:
         opened = member_reader(archive, len(data))
         try:
@@ -70,7 +70,7 @@ def _main_part(data: bytes) -> bytes:
                 return read_whole(stream)
         except KeyError as error:
             raise Unusable(
-                DAMAGED, "the file has no text as a .docx has it", mend="save it as .docx"
+                DAMAGED, "the file has no text as a .docx has it", hint="save it as .docx"
             ) from error
 
 

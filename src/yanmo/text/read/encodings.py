@@ -67,8 +67,8 @@ def decode(data: bytes, encoding: str = "auto") -> tuple[str, str]:
         ValueError: with the reason, when the bytes are no text in any of these.
         LookupError: no encoding has this name.
     """
-    text, name = _climb(data, encoding)
-    if strange := why_strange(text, name):
+    text, name = _detect(data, encoding)
+    if strange := anomaly(text, name):
         raise ValueError(f"read as {name}, {strange}")
     return text, name
 
@@ -123,7 +123,7 @@ def encoding_of_head(head: bytes) -> str:
         return "utf-16"
     for whole in (head[: head.rfind(b"\n") + 1] or head, head, head[:-1], head[:-2], head[:-3]):
         with contextlib.suppress(ValueError):
-            return _climb(whole)[1]
+            return _detect(whole)[1]
     return "utf-8"
 
 
@@ -150,7 +150,7 @@ def remove_controls(text: str) -> tuple[str, int]:
     return (LOW_CONTROL if BYTES_OF_TEXT.search(text) else ILLEGAL).subn("", text)
 
 
-def plausibility(text: str) -> float:
+def common_share(text: str) -> float:
     """Share of the characters beyond ASCII that are common in Chinese; 1 where there are none."""
     counts = Counter(text)
     beyond = sum(n for c, n in counts.items() if c > "\x7f")
@@ -160,7 +160,7 @@ def plausibility(text: str) -> float:
 # -- rungs of the ladder ----------------------------------------------------------------------
 
 
-def _climb(data: bytes, encoding: str = "auto") -> tuple[str, str]:
+def _detect(data: bytes, encoding: str = "auto") -> tuple[str, str]:
     if encoding != "auto":
         return _strict(data, encoding), encoding
     for mark, name in MARKS:
@@ -189,7 +189,7 @@ def _strict(data: bytes, encoding: str) -> str:
         raise ValueError(f"not {encoding} at byte {error.start}") from error
 
 
-def why_strange(text: str, encoding: str = "") -> str:
+def anomaly(text: str, encoding: str = "") -> str:
     """What speaks against a text: too many private-use or control characters; or nothing.
 
     What is Unicode was not decoded wrongly here: its private-use characters are those of a site's font, and
@@ -213,14 +213,14 @@ def _decode_utf_16(data: bytes) -> tuple[str, str]:
     """UTF-16 without a byte-order mark, in the more plausible order."""
     texts, _ = all_that_decode(data, ("utf-16-le", "utf-16-be"))
     text, name, share = _best(texts, ordinary_share)
-    if share < MIN_PLAUSIBILITY or why_strange(text):
+    if share < MIN_PLAUSIBILITY or anomaly(text):
         raise ValueError(BINARY)
     return text, name
 
 
 def _decode_chinese(data: bytes, not_utf_8: str) -> tuple[str, str]:
     texts, reasons = all_that_decode(data, CHINESE)
-    text, name, share = _best(texts, plausibility)
+    text, name, share = _best(texts, common_share)
     if not name:
         raise ValueError("; ".join([not_utf_8, *reasons[:2]]))
     if share < MIN_PLAUSIBILITY:
@@ -294,12 +294,12 @@ def _rest_of_line(stream: BinaryIO) -> int:
 def _decode_line(line: bytes, encoding: str, like: str) -> tuple[str, str]:
     """A line is too short to be refused for its share of strange characters."""
     if encoding != "auto":
-        return _climb(line, encoding)
+        return _detect(line, encoding)
     line = line.replace(b"\x00", b"\x01")  # the file is no UTF-16: a stray control character like others
     if like in CHINESE and not _is_long_enough(line):
         with contextlib.suppress(ValueError):
             return _strict(line, like), like
-    return _climb(line)
+    return _detect(line)
 
 
 def _is_long_enough(line: bytes) -> bool:

@@ -137,16 +137,16 @@ class _Book:
             listed = [i for i in self._items.values() if i.reference.lower().endswith(PAGE_SUFFIXES)]
         pages = list(dict.fromkeys(item.reference for item in listed if item.is_page()))
         if not pages:
-            raise Unusable(EMPTY, "the book has no pages", mend="give a book with text")
+            raise Unusable(EMPTY, "the book has no pages", hint="give a book with text")
         return pages
 
     def chapter(self, reference: str) -> tuple[str, int]:
         """(text, undecodable bytes) of a page."""
         member = self._members.find(*_places(self._base, reference))
         if member is None:
-            raise Unusable(MISSING, f"the book lacks its page {reference}", mend="fetch it again")
+            raise Unusable(MISSING, f"the book lacks its page {reference}", hint="fetch it again")
         if _key(safe_name(member)) in self._locked:
-            raise Unusable(ENCRYPTED, "the book is encrypted (DRM)", mend="give one without")
+            raise Unusable(ENCRYPTED, "the book is encrypted (DRM)", hint="give one without")
         source, _, lost = decoded_page(self._members.read(member))
         return _text(_with_entities(source), self._headings.get(member.filename, "")), lost
 
@@ -164,7 +164,7 @@ class _Book:
         path = next((path for path in named if self._members.find(path)), "")
         path = path or self._members.ending_in(PACKAGE_SUFFIX)
         if not path:
-            raise Unusable(DAMAGED, f"the book has no package ({PACKAGE_SUFFIX})", mend="fetch it again")
+            raise Unusable(DAMAGED, f"the book has no package ({PACKAGE_SUFFIX})", hint="fetch it again")
         return path
 
     def _package(self, path: str) -> str:
@@ -239,7 +239,7 @@ def _with_entities(source: str) -> str:
     others = {found[1] for found in DEFINED.finditer(definitions)} - {*known}
     if others & {found[1] for found in REFERENCE.finditer(rest)}:
         raise Unusable(
-            ENTITIES, "the page uses entities of its own, as bombs do", mend="convert the book again"
+            ENTITIES, "the page uses entities of its own, as bombs do", hint="convert the book again"
         )
     return REFERENCE.sub(lambda found: known.get(found[1], found[0]), rest)
 

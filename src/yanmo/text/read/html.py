@@ -104,7 +104,7 @@ def decoded_page(data: bytes, encoding: str = "auto") -> tuple[str, str, int]:
         return decode_page(data, encoding)
     except ValueError as error:
         raise Unusable(
-            UNDECODABLE, f"the file is not readable text: {error}", mend="name its encoding: corpus.encoding"
+            UNDECODABLE, f"the file is not readable text: {error}", hint="name its encoding: corpus.encoding"
         ) from error
 
 

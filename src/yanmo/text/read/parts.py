@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from yanmo.text.read.damage import decode_damaged
+from yanmo.text.read.damage import decode_lenient
 from yanmo.text.read.elements import unescaped
 from yanmo.text.read.encodings import CHINESE, HEAD, encoding_of_head, is_wide
 from yanmo.text.read.fields import SMALL
@@ -154,12 +154,12 @@ def read_json_file(stream: BinaryIO, path: str, encoding: str = "auto") -> Itera
 
 def _piece(data: bytes, encoding: str, is_part: bool) -> Piece:
     try:
-        text, found, lost = decode_damaged(data, encoding)
+        text, found, lost = decode_lenient(data, encoding)
     except ValueError as error:
         raise Unusable(
             UNDECODABLE,
             f"the file is not readable text: {error}",
-            mend="give a text file; if the encoding is another one, name it: corpus.encoding=shift_jis",
+            hint="give a text file; if the encoding is another one, name it: corpus.encoding=shift_jis",
         ) from error
     return Piece(text, found, len(data), lost, is_part)
 

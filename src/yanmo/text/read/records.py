@@ -55,15 +55,15 @@ class Record:
 class Unusable(Exception):
     """A file that cannot be used, or not any further.
 
-    ``reason`` is what is counted, ``what``, ``place`` and ``mend`` what a person reads.
+    ``reason`` is what is counted, ``what``, ``place`` and ``hint`` what a person reads.
     """
 
-    def __init__(self, reason: str, what: str, place: str = "", mend: str = "") -> None:
+    def __init__(self, reason: str, what: str, place: str = "", hint: str = "") -> None:
         super().__init__(what)
         self.reason = reason
         self.what = what
         self.place = place
-        self.mend = mend
+        self.hint = hint
 
 
 class NeedsExtra(Unusable):
@@ -71,7 +71,7 @@ class NeedsExtra(Unusable):
 
     def __init__(self, library: str, kind: str) -> None:
         super().__init__(
-            "needs yanmo[files]", f"reading {kind} takes {library}", mend='pip install "yanmo[files]"'
+            "needs yanmo[files]", f"reading {kind} takes {library}", hint='pip install "yanmo[files]"'
         )
 
 
@@ -113,7 +113,7 @@ def read_json(
             BROKEN,
             f"{BROKEN} at line {error.line}, column {error.column}: {error.why}",
             f":{error.line}:{error.column}",
-            "mend the file there; or write one object to a line and name it .jsonl, then only broken lines"
+            "fix the file there; or write one object to a line and name it .jsonl, then only broken lines"
             " are dropped",
         ) from error
 

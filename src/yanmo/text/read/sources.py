@@ -106,7 +106,7 @@ def find_files(path: str) -> Source:
             raise DataError(
                 "the folder is a run, and what a model wrote is not its corpus",
                 where=legible(path),
-                mend=f"yanmo train {legible(path)}, alone, goes on with that run; else name a text",
+                hint=f"yanmo train {legible(path)}, alone, goes on with that run; else name a text",
             )
         search = _Search(is_everything(found))
         search.walk(found)
@@ -118,14 +118,14 @@ def find_files(path: str) -> Source:
         nothing = f"no {known_kinds()} file matches"
         return search.source(nothing, path, "check the pattern; ** stands for folders at any depth")
     if not found.is_file():
-        raise DataError("there is no such file or folder", where=legible(path), mend="check the path")
+        raise DataError("there is no such file or folder", where=legible(path), hint="check the path")
     kind, wrappers = layers_of(found.name)
     if not is_read(found.name) and not has_no_telling_name(found.name):
         others = f"give a {known_kinds()} file, packed or not ({', '.join((*WRAPPERS, ARCHIVE))})"
         raise DataError(
             f"{''.join([kind, *reversed(wrappers)])} files are not read",
             where=legible(path),
-            mend=WAYS_OUT.get(kind, others),
+            hint=WAYS_OUT.get(kind, others),
         )
     return Source([found], Counter())
 
@@ -169,7 +169,7 @@ def readable(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UnreadableFile(
-            f"the file cannot be read: {error.strerror}", where=legible(file), mend="check its permissions"
+            f"the file cannot be read: {error.strerror}", where=legible(file), hint="check its permissions"
         ) from error
 
 
@@ -204,7 +204,7 @@ class _Search:
                 raise DataError(
                     f"the folder holds everything there is, more than {MOST_ENTRIES:,} files and folders",
                     where=legible(top),
-                    mend="name the folder in it that has the texts",
+                    hint="name the folder in it that has the texts",
                 )
             links = {entry for entry in inside if entry.is_symlink()}
             self._links |= links
@@ -226,7 +226,7 @@ class _Search:
             else:
                 self.walk(match)
 
-    def source(self, nothing: str, path: str, mend: str, root: Path | None = None) -> Source:
+    def source(self, nothing: str, path: str, hint: str, root: Path | None = None) -> Source:
         """What was found, sorted into files that are read and others.
 
         Raises:
@@ -240,10 +240,10 @@ class _Search:
             return Source(texts, Counter(map(suffix_of, others)) + beside, root, is_search=True)
         said = _listed(others, +beside)
         if saved:
-            said, mend = f"what datasets' save_to_disk writes ({said})", WAYS_OUT[ARROW]
+            said, hint = f"what datasets' save_to_disk writes ({said})", WAYS_OUT[ARROW]
         elif self._links:
-            mend += "; links are not followed: name what they lead to"
-        raise DataError(f"{nothing}; there is {said}", where=legible(path), mend=mend)
+            hint += "; links are not followed: name what they lead to"
+        raise DataError(f"{nothing}; there is {said}", where=legible(path), hint=hint)
 
 
 def _is_of_saved(file: Path, saved: set[Path]) -> bool:

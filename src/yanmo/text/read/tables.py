@@ -54,7 +54,7 @@ def read_parquet(stream: BinaryIO, path: str) -> Iterator[Record]:
         yield from _rows(pyarrow.parquet, source, path)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         what = str(error).partition("\n")[0]
-        raise Unusable(DAMAGED, f"the file is damaged: {what}", mend="fetch it again") from error
+        raise Unusable(DAMAGED, f"the file is damaged: {what}", hint="fetch it again") from error
 
 
 def _is_plain(stream: io.BufferedReader) -> bool:
