@@ -45,7 +45,7 @@ from yanmo.checkpoint.folder import (
     save_checkpoint,
     verify_model,
 )
-from yanmo.checkpoint.horizon import Plan, PlanRecord
+from yanmo.checkpoint.step_schedule import ScheduleRecord, StepSchedule
 from yanmo.cli.app import read_prompts
 from yanmo.core import storage
 from yanmo.core.console import Console
@@ -496,7 +496,7 @@ CRAWLED = {
 
 @cache
 def checkpoint_files() -> Files:
-    plan = {"plan": Plan.first(12).as_json(), "recipe": Recipe().model_dump(mode="json")}
+    plan = {"plan": StepSchedule.first(12).as_json(), "recipe": Recipe().model_dump(mode="json")}
     with TemporaryDirectory() as run:
         model, moments = lively_model(), {"w/exp_avg": torch.ones(2)}
         folder = save_checkpoint(
@@ -571,8 +571,8 @@ RECORDS = {
     "recipe of a run": Parser(lambda: {"recipe.toml": to_toml(Recipe()).encode()}, read_recipe),
     "metrics.jsonl": Parser(one("metrics.jsonl", METRICS), read_metrics),
     "plan.json": Parser(
-        one("plan.json", json.dumps(Plan.first(12).as_json())),
-        lambda folder: Plan.of(read_record(folder / "plan.json", PlanRecord)),
+        one("plan.json", json.dumps(StepSchedule.first(12).as_json())),
+        lambda folder: StepSchedule.of(read_record(folder / "plan.json", ScheduleRecord)),
     ),
     "corpus.json": Parser(
         lambda: {"corpus.json": shard_files()["manifest.json"]},

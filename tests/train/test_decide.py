@@ -201,10 +201,10 @@ def test_dropout_is_for_runs_of_many_passes() -> None:
 
 def test_a_run_of_minutes_aims_by_its_speed() -> None:
     speed = Speed(seconds_per_step=0.5, tokens_per_second=1000.0)
-    horizon, decisions = decide_length(
+    total_steps, decisions = decide_length(
         load_recipe(None, ["train.minutes=10"]), speed, train_tokens=1000, val_tokens=0
     )
-    assert horizon == 1200
+    assert total_steps == 1200
     assert decisions["train.eval_interval"] == 120
     assert decisions["optim.warmup_steps"] == 60
     assert decide_length(Recipe(), speed, 1000, 0)[1]["train.minutes"] == 10
@@ -235,10 +235,10 @@ def test_what_interrupts_a_short_run_takes_at_most_a_tenth_of_it_but_for_its_end
 ) -> None:
     speed = Speed(seconds_per_step=0.5, tokens_per_second=1000.0)
     recipe = load_recipe(None, settings.split())
-    horizon, decisions = decide_length(recipe, speed, 1000, val_tokens, saving_s)
-    assert math.ceil(horizon / decisions["train.eval_interval"]) == evaluations
+    total_steps, decisions = decide_length(recipe, speed, 1000, val_tokens, saving_s)
+    assert math.ceil(total_steps / decisions["train.eval_interval"]) == evaluations
     assert decisions["train.checkpoint_interval"] == decisions["train.eval_interval"]
-    pause_s, seconds = val_tokens / 3000 + saving_s, 0.5 * horizon
+    pause_s, seconds = val_tokens / 3000 + saving_s, 0.5 * total_steps
     assert evaluations == 1 or evaluations * pause_s <= 0.1 * (seconds + evaluations * pause_s) + 1e-9
 
 
@@ -309,11 +309,11 @@ def test_what_is_measured_is_the_model_that_is_trained(
     monkeypatch.setattr(run, "seconds_of_saving", lambda *_: 0.0)
     recipe = load_recipe(None, ["train.compile=false", "optim.learning_rate=1e-3", *settings.split()])
     text = Text(characters=120_000, train_tokens=120_000, val_tokens=100)
-    decided, horizon, speed = run.decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
+    decided, total_steps, speed = run.decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
     assert seen == measured_with
     assert decided.model.dropout == measured_with[-1]
     assert decided.train.attention == ("matmul" if measured_with[-1] else "sdpa")
-    assert horizon == pytest.approx((recipe.train.minutes or 0) * 60 / (1 + measured_with[-1]), abs=2)
+    assert total_steps == pytest.approx((recipe.train.minutes or 0) * 60 / (1 + measured_with[-1]), abs=2)
     assert speed.seconds_per_step == 1 + measured_with[-1]
 
 

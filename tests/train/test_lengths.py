@@ -8,7 +8,7 @@ import pytest
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
 from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import find_model_folder, newest_first, step_of
-from yanmo.checkpoint.horizon import Plan
+from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, Stopped
@@ -19,7 +19,7 @@ from yanmo.train.schedule import learning_rate_at
 from yanmo.train.trainer import train
 
 
-def plan_of(folder: Path) -> Plan:
+def plan_of(folder: Path) -> StepSchedule:
     return read_plan(folder)
 
 
@@ -80,18 +80,18 @@ def test_a_finished_run_goes_on_when_its_length_is_raised(
     first = "train.max_steps=12" if "steps" in setting else "train.epochs=0.3"
     unlimited = ("train.max_steps=1000",) if "epochs" in setting else ()
     trained(RUN, *unlimited, first)
-    before, end = losses(RUN), plan_of(RUN).horizon
+    before, end = losses(RUN), plan_of(RUN).total_steps
     result = train(tiny_recipe(novel, more=(*unlimited, setting)), RUN, console)
-    horizon = plan_of(RUN).horizon
-    assert result.progress.step == horizon == pytest.approx(2 * end, abs=1)
+    total_steps = plan_of(RUN).total_steps
+    assert result.progress.step == total_steps == pytest.approx(2 * end, abs=1)
     assert {step: losses(RUN)[step] for step in before} == before
-    assert len(losses(RUN)) == horizon
+    assert len(losses(RUN)) == total_steps
     assert [r["event"] for r in read_metrics(RUN)].count("end") == 1
     rates = [r["lr"] for r in read_metrics(RUN) if r["event"] == "train"]
     optim = load_recipe(RUN / "recipe.toml").optim
-    shorter, longer = Plan.first(end), Plan.first(horizon)
+    shorter, longer = StepSchedule.first(end), StepSchedule.first(total_steps)
     assert rates[:end] == [learning_rate_at(step, shorter, optim) for step in range(end)]
-    assert rates[end:] == [learning_rate_at(step, longer, optim) for step in range(end, horizon)]
+    assert rates[end:] == [learning_rate_at(step, longer, optim) for step in range(end, total_steps)]
     assert load_recipe(RUN / "recipe.toml").train.max_steps == (1000 if unlimited else 24)
 
 
@@ -127,7 +127,7 @@ def test_a_crash_between_plan_and_recipe_of_a_longer_run_is_survived(
             storage, "write_json", lambda *a: (real(*a), broken.setattr(storage, "write_atomic", refuse))
         )
         train(longer, RUN, console)
-    assert plan_of(RUN).horizon == 24
+    assert plan_of(RUN).total_steps == 24
     assert load_recipe(RUN / "recipe.toml").train.max_steps == 12
     train(longer, RUN, console)
     assert plan_of(RUN) == plan_of(Path("whole"))

@@ -334,7 +334,7 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
     monkeypatch.setattr(trainer, "replan_total_steps", short)
     train(tiny_recipe(novel, more=more), RUN, console)
     plan = read_plan(RUN)
-    assert len(plan.aims) > 1
+    assert len(plan.segments) > 1
     before = losses(RUN), weights(RUN)
     rows = without_times(RUN)
     for folder in list(newest_first(RUN)):  # as if killed before the first checkpoint

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from yanmo.checkpoint.hf_config import from_config_json, to_config_json
 from yanmo.checkpoint.hf_names import from_hugging_face, to_hugging_face
-from yanmo.checkpoint.horizon import PlanRecord
+from yanmo.checkpoint.step_schedule import ScheduleRecord
 from yanmo.checkpoint.tensors import ONE_FILE, load_tensors, load_weights, save_tensors, weight_files
 from yanmo.core import storage
 from yanmo.core.errors import CheckpointError, ConfigError, DivergedError
@@ -140,7 +140,7 @@ class State(Record):
     progress: ProgressRecord
     environment: dict[str, str]
     recipe: dict[str, Any] | None = None
-    plan: PlanRecord | None = None
+    plan: ScheduleRecord | None = None
 
 
 def read_state(folder: Path) -> State:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yanmo.checkpoint.folder import State, newest_first, read_state
-from yanmo.checkpoint.horizon import Plan, PlanRecord
+from yanmo.checkpoint.step_schedule import ScheduleRecord, StepSchedule
 from yanmo.core.errors import CheckpointError
 from yanmo.core.records import read_record
 from yanmo.core.storage import verify_folder
@@ -21,7 +21,7 @@ BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "model.init")
 STATE = "training/state.json"
 
 
-def bound(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+def bound(recipe: Recipe, plan: StepSchedule) -> dict[str, Any]:
     """What a checkpoint records of the recipe and the plan it was made with."""
     values = {name: get(recipe, name) for name in bound_keys()}
     return {"recipe": values, "plan": plan.as_json()}
@@ -38,12 +38,12 @@ def lengths_of(recipe: Recipe) -> tuple[float | None, ...]:
     return tuple(get(recipe, name) for name in LENGTHS)
 
 
-def read_plan(run: Path) -> Plan:
+def read_plan(run: Path) -> StepSchedule:
     """The plan of a run."""
-    return Plan.of(read_record(run / "plan.json", PlanRecord))
+    return StepSchedule.of(read_record(run / "plan.json", ScheduleRecord))
 
 
-def require_bound(run: Path, recipe: Recipe, plan: Plan) -> None:
+def require_bound(run: Path, recipe: Recipe, plan: StepSchedule) -> None:
     """Refuse a recipe or plan that is not the one of the newest checkpoint that can say so.
 
     Raises:
@@ -60,7 +60,7 @@ def require_bound(run: Path, recipe: Recipe, plan: Plan) -> None:
         return
 
 
-def require_horizon(run: Path, recipe: Recipe, plan: Plan, limit: int | None) -> None:
+def require_total_steps(run: Path, recipe: Recipe, plan: StepSchedule, limit: int | None) -> None:
     """Refuse a plan of another length than the recipe's.
 
     Args:
@@ -72,10 +72,14 @@ def require_horizon(run: Path, recipe: Recipe, plan: Plan, limit: int | None) ->
     Raises:
         CheckpointError: it goes beyond, or ends before without a clock to end it.
     """
-    if limit is None or plan.horizon == limit or (plan.horizon < limit and recipe.train.minutes is not None):
+    if (
+        limit is None
+        or plan.total_steps == limit
+        or (plan.total_steps < limit and recipe.train.minutes is not None)
+    ):
         return
     raise CheckpointError(
-        f"plan.json ends at step {plan.horizon:,}, and recipe.toml allows {limit:,}",
+        f"plan.json ends at step {plan.total_steps:,}, and recipe.toml allows {limit:,}",
         where=str(run),
         hint="put back what was changed by hand; a longer run is asked for by train.max_steps=… on the"
         " command line",
@@ -98,11 +102,11 @@ def _is_halved(then: Any, now: Any) -> bool:
     return isinstance(then, int) and isinstance(now, int) and 0 < now <= then // 2
 
 
-def _require_plan(path: Path, plan: Plan, state: State, checkpoint: Path) -> None:
+def _require_plan(path: Path, plan: StepSchedule, state: State, checkpoint: Path) -> None:
     if state.plan is None:
         return
-    then, step = Plan.of(state.plan), state.progress.step
-    if then.lengths == plan.lengths and then.until(step) != plan.until(step):
+    then, step = StepSchedule.of(state.plan), state.progress.step
+    if then.lengths == plan.lengths and then.segments_until(step) != plan.segments_until(step):
         raise CheckpointError(
             f"plan.json has other aims up to step {step:,} than {checkpoint.name} was made with",
             where=str(path),

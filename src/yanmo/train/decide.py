@@ -244,25 +244,25 @@ def decide_length(
     limit, minutes = step_limit(recipe, train_tokens), train.minutes
     if limit is None and minutes is None:
         minutes = decisions["train.minutes"] = DEFAULT_MINUTES
-    horizons = [] if limit is None else [limit]
+    limits = [] if limit is None else [limit]
     pause_s = seconds_of_evaluation(speed, val_tokens) + saving_s
     evaluations = evaluations_in(expected_seconds(recipe, speed, train_tokens), pause_s)
     if minutes is not None:
         training = max(minutes * 60 - evaluations * pause_s, minutes * 60 / 2)
-        horizons.append(max(int(training / speed.seconds_per_step), 1))
-    horizon = min(horizons)
+        limits.append(max(int(training / speed.seconds_per_step), 1))
+    total_steps = min(limits)
     warmup = recipe.optim.warmup_steps
-    if warmup is not None and warmup >= horizon:
+    if warmup is not None and warmup >= total_steps:
         raise ConfigError(
-            f"optim.warmup_steps={warmup} leaves nothing of about {horizon:,} steps",
+            f"optim.warmup_steps={warmup} leaves nothing of about {total_steps:,} steps",
             where="[optim]",
             hint="choose fewer warm-up steps, or a longer run",
         )
-    evaluation = max(math.ceil(horizon / evaluations), 1)
+    evaluation = max(math.ceil(total_steps / evaluations), 1)
     decisions |= {
         "train.eval_interval": evaluation,
         "train.checkpoint_interval": train.eval_interval or evaluation,
-        "optim.warmup_steps": min(horizon // 20, MAX_WARMUP),
+        "optim.warmup_steps": min(total_steps // 20, MAX_WARMUP),
         "optim.min_lr": (recipe.optim.learning_rate or 0.0) / 10,
     }
-    return horizon, decisions
+    return total_steps, decisions

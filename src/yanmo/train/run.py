@@ -24,7 +24,7 @@ from yanmo.checkpoint.folder import (
     newest_first,
     read_recipe,
 )
-from yanmo.checkpoint.horizon import Plan
+from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.checkpoint.tensors import weight_files
 from yanmo.core import storage
 from yanmo.core.console import Console
@@ -52,7 +52,7 @@ from yanmo.settings.recipe import (
 )
 from yanmo.settings.schema import LENGTHS, MICRO_BATCH, Recipe
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
-from yanmo.train.binding import lengths_of, read_plan, require_bound, require_horizon
+from yanmo.train.binding import lengths_of, read_plan, require_bound, require_total_steps
 from yanmo.train.decide import (
     DEFAULT_MINUTES,
     adopt_shape,
@@ -94,7 +94,7 @@ class Run:
     console: Console
     model: GPT
     optimizer: Optimizer
-    plan: Plan
+    plan: StepSchedule
     progress: Progress
     clock_start: float
 
@@ -130,7 +130,7 @@ class Run:
     def due(self, interval: int | None) -> bool:
         """Whether something done every ``interval`` steps, and at the end, is to be done now."""
         step = self.progress.step
-        return step % (interval or 1) == 0 or step >= self.plan.horizon_before(step)
+        return step % (interval or 1) == 0 or step >= self.plan.total_steps_before(step)
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before a restart included."""
@@ -159,7 +159,7 @@ def open_run(asked: Recipe, folder: Path, console: Console) -> Run:
         configure_torch(recipe.train)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
         _require_same_corpus(prepared, read_record(folder / "corpus.json", Manifest), folder)
-        require_horizon(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
+        require_total_steps(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
         _check_prompt(recipe, prepared.tokenizer, console)
         if console.is_main and recipe != read_recipe(folder):
             storage.write_atomic(recorded, to_toml(recipe))
@@ -177,32 +177,32 @@ def open_run(asked: Recipe, folder: Path, console: Console) -> Run:
     )  # fmt: skip
 
 
-def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Prepared, Plan, World]:
+def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Prepared, StepSchedule, World]:
     """Prepare the text, take every decision, and write them down; recipe.toml last."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
     text = Text.of(prepared.shards)
     configure_torch(recipe.train)
     console.status("measuring what is fastest here")
-    recipe, horizon, speed = decide_by_measuring(recipe, config, world, text)
+    recipe, total_steps, speed = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
     console.clear_status()
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
     recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
     configure_torch(recipe.train)
     free = storage.free_bytes(folder)
-    for line in describe(recipe, config, forecast(recipe, config, text, horizon, free, speed)):
+    for line in describe(recipe, config, forecast(recipe, config, text, total_steps, free, speed)):
         console.print(line)
     if world.size > 1:
         console.print(f"ranks  {world.size} processes share each batch")
     console.print(f"all settings are in {folder / 'recipe.toml'}")
-    plan = Plan.first(horizon, lengths_of(recipe))
+    plan = StepSchedule.first(total_steps, lengths_of(recipe))
     recipe = recipe.model_copy(update={"started_in": started_in(folder)})
     write_records(folder, recipe, plan, prepared.shards.manifest | _origin(recipe))
     return recipe, prepared, plan, world
 
 
-def write_records(folder: Path, recipe: Recipe, plan: Plan, corpus: dict[str, Any]) -> None:
+def write_records(folder: Path, recipe: Recipe, plan: StepSchedule, corpus: dict[str, Any]) -> None:
     """Write down what a run is, recipe.toml last, and read it back: else it would train and never be opened.
 
     Raises:
@@ -228,9 +228,9 @@ def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[R
     recipe, prepared, config = prepare_run(asked, world, console)
     text = Text.of(prepared.shards)
     recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
-    recipe, horizon, speed = time_steps(recipe, config, world, text, console)
+    recipe, total_steps, speed = time_steps(recipe, config, world, text, console)
     recipe = decide(recipe, decide_short_windows(recipe, config.block_size))
-    return recipe, config, forecast(recipe, config, text, horizon, free_bytes, speed)
+    return recipe, config, forecast(recipe, config, text, total_steps, free_bytes, speed)
 
 
 def time_steps(
@@ -247,7 +247,7 @@ def time_steps(
             raise no_room(config, "this machine")
         configure_torch(few.train)
         console.status("timing some steps")
-        timed, horizon, speed = decide_by_measuring(few, config, world, text)
+        timed, total_steps, speed = decide_by_measuring(few, config, world, text)
         console.clear_status()
     except DeviceError as error:
         console.warn(f"how long it takes cannot be measured here: {error.what}")
@@ -255,7 +255,7 @@ def time_steps(
         length = {} if steps else {"train.minutes": DEFAULT_MINUTES}
         return decide(recipe, decide_dropout(recipe, steps, text.train_tokens) | length), None, None
     still_open = {"precision": asked.precision, "compile": asked.compile}
-    return timed.model_copy(update={"train": timed.train.model_copy(update=still_open)}), horizon, speed
+    return timed.model_copy(update={"train": timed.train.model_copy(update=still_open)}), total_steps, speed
 
 
 def decide_by_measuring(
@@ -270,11 +270,11 @@ def decide_by_measuring(
     chosen = decide(recipe, measured)
     compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens)
     saving_s = seconds_of_saving(recipe, config)
-    horizon, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
-    dropout = decide_dropout(chosen, horizon, text.train_tokens)
+    total_steps, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
+    dropout = decide_dropout(chosen, total_steps, text.train_tokens)
     if recipe.model.dropout is None and dropout.get("model.dropout"):
         return decide_by_measuring(decide(recipe, dropout), config, world, text)
-    return decide(chosen, compiled | length | dropout), horizon, speed
+    return decide(chosen, compiled | length | dropout), total_steps, speed
 
 
 def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, Prepared, GPTConfig]:
@@ -337,7 +337,7 @@ def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> Non
     encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size, say=console.warn)
 
 
-def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:
+def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, StepSchedule]:
     """What the run was made with, what may be another on resume as asked now, and how far it aims."""
     recipe, plan = read_recipe(folder), read_plan(folder)
     require_bound(folder, recipe, plan)
@@ -352,7 +352,7 @@ def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, Plan]:
     return resumed(asked, longer), plan
 
 
-def as_long_as(plan: Plan, recipe: Recipe, folder: Path) -> Recipe:
+def as_long_as(plan: StepSchedule, recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with the lengths of a plan that was written just before a crash.
 
     Raises:
@@ -437,37 +437,39 @@ def extend_run(run: Run, asked: Recipe) -> None:
     greater = lengthened(asked, run.recipe)
     if not greater:
         return
-    before = run.plan.horizon
+    before = run.plan.total_steps
     longer = with_values(run.recipe, greater, "a longer run")
-    horizon = later_horizon(longer, run)
-    run.plan, run.recipe = Plan.first(horizon, lengths_of(longer)), longer
+    total_steps = extended_total_steps(longer, run)
+    run.plan, run.recipe = StepSchedule.first(total_steps, lengths_of(longer)), longer
     if run.world.is_main:
         storage.write_json(run.folder / "plan.json", run.plan.as_json())
         storage.write_atomic(run.folder / "recipe.toml", to_toml(longer))
-    run.console.print(f"the run of {before:,} steps goes on to step {horizon:,}")
+    run.console.print(f"the run of {before:,} steps goes on to step {total_steps:,}")
 
 
-def later_horizon(longer: Recipe, run: Run) -> int:
+def extended_total_steps(longer: Recipe, run: Run) -> int:
     """The step at which a run of the lengths in ``longer`` ends."""
     step, elapsed = run.progress.step, run.progress.elapsed_s
     limit = step_limit(longer, len(run.prepared.shards.train))
-    horizons = [] if limit is None else [limit]
+    limits = [] if limit is None else [limit]
     if longer.train.minutes is not None:
-        seconds_per_step = elapsed / step if step else (run.recipe.train.minutes or 1) * 60 / run.plan.horizon
+        seconds_per_step = (
+            elapsed / step if step else (run.recipe.train.minutes or 1) * 60 / run.plan.total_steps
+        )
         fitting = (longer.train.minutes * 60 - elapsed) / seconds_per_step
-        horizons.append(step + max(int(fitting), 1))
-    return min(horizons)
+        limits.append(step + max(int(fitting), 1))
+    return min(limits)
 
 
 def resume_metrics(run: Run) -> None:
     """Rows of steps that are to be done again are superseded."""
-    if run.progress.step >= run.plan.horizon and run.world.is_main:
+    if run.progress.step >= run.plan.total_steps and run.world.is_main:
         set_damaged_aside(run.folder)
-    if not 0 < run.progress.step < run.plan.horizon:
+    if not 0 < run.progress.step < run.plan.total_steps:
         return
     if run.world.is_main:
         rewind(run.folder, run.progress.step)
-    run.console.print(f"resuming {run.folder} at step {run.progress.step:,} of {run.plan.horizon:,}")
+    run.console.print(f"resuming {run.folder} at step {run.progress.step:,} of {run.plan.total_steps:,}")
 
 
 def newest_whole(folder: Path, console: Console) -> Path | None:

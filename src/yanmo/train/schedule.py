@@ -3,14 +3,14 @@
 import math
 from typing import Literal
 
-from yanmo.checkpoint.horizon import Plan
+from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.settings.schema import OptimConfig
 
 DECAY_SHARE = 0.2
 """The last part of a ``wsd`` run, in which the rate falls."""
 
 
-def learning_rate_at(step: int, plan: Plan, optim: OptimConfig) -> float:
+def learning_rate_at(step: int, plan: StepSchedule, optim: OptimConfig) -> float:
     """Linear warm-up, then from learning_rate to min_lr as ``optim.schedule`` says.
 
     Args:
@@ -23,7 +23,7 @@ def learning_rate_at(step: int, plan: Plan, optim: OptimConfig) -> float:
     warmup = optim.warmup_steps or 0
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
-    done = plan.progress_at(warmup) if warmup < plan.horizon else 1.0
+    done = plan.progress_at(warmup) if warmup < plan.total_steps else 1.0
     share = (plan.progress_at(step) - done) / (1 - done) if done < 1 else 1.0
     return lowest + (peak - lowest) * height_at(min(max(share, 0.0), 1.0), optim.schedule)
 
@@ -40,7 +40,7 @@ def height_at(share: float, schedule: Literal["cosine", "linear", "wsd"]) -> flo
     return min((1 - share) / DECAY_SHARE, 1.0)
 
 
-def parts_of_windows(step: int, plan: Plan, short_windows: float) -> int:
+def parts_of_windows(step: int, plan: StepSchedule, short_windows: float) -> int:
     """In how many parts windows are read at ``step``: two during the first share of the run.
 
     What stands close together is learned first, and many short windows show more of it than few long ones

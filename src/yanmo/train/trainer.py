@@ -62,7 +62,7 @@ class Result:
 
     folder: Path
     progress: Progress
-    horizon: int
+    total_steps: int
     lines: NGramBaselines
     openings: tuple[str, ...]
     """Three openings of lines of the held-out text."""
@@ -72,7 +72,7 @@ class Result:
         return {
             "run": str(self.folder),
             "model": str(self.folder / "model"),
-            "steps": self.horizon,
+            "steps": self.total_steps,
             **asdict(self.progress),
             "reference_bits_per_char": asdict(self.lines),
         }
@@ -99,7 +99,7 @@ def train(recipe: Recipe, folder: Path, console: Console) -> Result:
             extend_run(run, recipe)
             resume_metrics(run)
         ranks.connect(run.world.device)
-        if run.progress.step < run.plan.horizon:
+        if run.progress.step < run.plan.total_steps:
             metrics = Metrics(folder, run.world.is_main, run.progress.step, run.console.warn)
             with metrics, StopSignal() as stop:
                 run_loop(run, metrics, stop)
@@ -107,7 +107,7 @@ def train(recipe: Recipe, folder: Path, console: Console) -> Result:
             console.print(f"{folder} is finished ({run.progress.step:,} steps)")
         finish(run)
         openings = tuple(run.prepared.openings(3, run.model.config.block_size))
-        return Result(folder, run.progress, run.plan.horizon, run.lines, openings)
+        return Result(folder, run.progress, run.plan.total_steps, run.lines, openings)
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def forget(folder: Path) -> None:
 
 
 def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
-    """Train until the plan's horizon or a signal.
+    """Train until the plan's total_steps or a signal.
 
     Raises:
         Stopped: a signal came; the run is saved at its current step.
@@ -163,7 +163,7 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
     agree_on_micro_batch(run, loss_of, batches, metrics)
     log_run_start(run, metrics)
     logged = Logged(run.progress.step, time.monotonic())
-    while run.progress.step < run.plan.horizon:
+    while run.progress.step < run.plan.total_steps:
         rate = learning_rate_at(run.progress.step, run.plan, run.recipe.optim)
         run.optimizer.set_learning_rate(rate)
         result = train_step_with_oom_retry(run, loss_of, batches, metrics)
@@ -173,7 +173,7 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
         if run.due(train.log_interval):
             logged = log_step(run, metrics, result, rate, logged)
         improved = run.due(train.eval_interval) and evaluate_now(run, metrics, result)
-        at_end = run.progress.step >= run.plan.horizon
+        at_end = run.progress.step >= run.plan.total_steps
         epoch_ends = train.save_every_epoch and ends_epoch(batches, run.progress.step)
         if improved or run.due(train.checkpoint_interval) or epoch_ends or at_end or stopping:
             save_now(run, metrics, batches)
@@ -286,9 +286,9 @@ def log_step(run: Run, metrics: Metrics, result: StepResult, rate: float, logged
     )  # fmt: skip
     bits = result.loss / math.log(2) / run.characters_per_token
     busiest = f"  busiest expert {experts['busiest_expert']:.2f}x" if experts else ""
-    left = run.progress.elapsed_s / step * (run.plan.horizon - step)
+    left = run.progress.elapsed_s / step * (run.plan.total_steps - step)
     run.console.status(
-        f"step {step:,}/{run.plan.horizon:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
+        f"step {step:,}/{run.plan.total_steps:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
         f"  {speed:,.0f} tokens/s  {span(left)} left{busiest}"
     )
     return Logged(step, now)
@@ -358,17 +358,17 @@ def replan_total_steps(run: Run, metrics: Metrics) -> None:
     An aim that was recorded at this step before a restart stands.
     """
     train, step = run.recipe.train, run.progress.step
-    if train.minutes is None or step >= run.plan.horizon_before(step):
+    if train.minutes is None or step >= run.plan.total_steps_before(step):
         return
-    if run.plan.aims[-1].from_step < step:
+    if run.plan.segments[-1].from_step < step:
         elapsed = run.elapsed()
         fitting = max(int((train.minutes * 60 - elapsed) / (elapsed / step)), 0)
-        horizon = run.world.all_reduce_max(min(step + fitting, run.step_limit or step + fitting))
-        run.plan = run.plan.aimed_anew(step, horizon)
+        total_steps = run.world.all_reduce_max(min(step + fitting, run.step_limit or step + fitting))
+        run.plan = run.plan.replanned(step, total_steps)
         if run.world.is_main:
             storage.write_json(run.folder / "plan.json", run.plan.as_json())
-    if aim := run.plan.aim_at(step):
-        metrics.write("plan", step=step, horizon=aim.horizon)
+    if segment := run.plan.segment_from(step):
+        metrics.write("plan", step=step, horizon=segment.total_steps)
 
 
 def name_epochs(run: Run, batches: Batches) -> None:

@@ -1,0 +1,103 @@
+"""How many steps a run is planned to have: plan.json, and what a checkpoint has seen of it.
+
+A run of ``max_steps`` has one segment. A run of ``minutes`` estimates its total steps by measured speed; the
+loop may plan anew at an evaluation, and the new segment continues from the progress already made, so the
+learning rate never jumps. On disk a segment's total steps are called ``horizon``, and the segments ``aims``.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from yanmo.core.records import Record, sealed
+
+
+@dataclass(frozen=True)
+class ScheduleSegment:
+    """From ``from_step`` on, at ``progress`` (0 to 1) of the run, it is planned to end at ``total_steps``."""
+
+    from_step: int
+    progress: float
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """The segments of a run, oldest first."""
+
+    segments: tuple[ScheduleSegment, ...]
+    lengths: tuple[float | None, ...] | None = None
+    """The max_steps, epochs and minutes that it was made for; older plans do not say."""
+
+    @classmethod
+    def first(cls, total_steps: int, lengths: tuple[float | None, ...] | None = None) -> "StepSchedule":
+        """The schedule of a run that is planned to have ``total_steps`` from the beginning."""
+        return cls((ScheduleSegment(0, 0.0, total_steps),), lengths)
+
+    @property
+    def total_steps(self) -> int:
+        """The step at which the run ends, as far as is known."""
+        return self.segments[-1].total_steps
+
+    def total_steps_before(self, step: int) -> int:
+        """The total steps that were planned when the update to ``step`` was done."""
+        return next(s.total_steps for s in reversed(self.segments) if s.from_step < max(step, 1))
+
+    def segment_from(self, step: int) -> ScheduleSegment | None:
+        """The segment that was begun at ``step``, if one was."""
+        return next((segment for segment in self.segments if segment.from_step == step > 0), None)
+
+    def progress_at(self, step: int) -> float:
+        """How much of the run is done before ``step``, 0 to 1."""
+        segment = next(segment for segment in reversed(self.segments) if segment.from_step <= step)
+        steps = segment.total_steps - segment.from_step
+        share = (step - segment.from_step) / steps if steps > 0 else 1.0
+        return min(segment.progress + (1 - segment.progress) * share, 1.0)
+
+    def replanned(self, step: int, total_steps: int) -> "StepSchedule":
+        """The schedule that from ``step`` on is planned to end at ``total_steps``."""
+        segment = ScheduleSegment(step, self.progress_at(step), max(total_steps, step))
+        return replace(self, segments=(*self.segments, segment))
+
+    def segments_until(self, step: int) -> tuple[ScheduleSegment, ...]:
+        """The segments begun up to ``step``."""
+        return tuple(segment for segment in self.segments if segment.from_step <= step)
+
+    def as_json(self) -> dict[str, Any]:
+        """For plan.json."""
+        lengths = {} if self.lengths is None else {"lengths": list(self.lengths)}
+        rows = [
+            {"from_step": s.from_step, "progress": s.progress, "horizon": s.total_steps}
+            for s in self.segments
+        ]
+        return sealed({"aims": rows, **lengths})
+
+    @classmethod
+    def of(cls, record: "ScheduleRecord") -> "StepSchedule":
+        """From plan.json."""
+        lengths = None if record.lengths is None else tuple(record.lengths)
+        return cls(tuple(ScheduleSegment(s.from_step, s.progress, s.horizon) for s in record.aims), lengths)
+
+
+class SegmentRecord(Record):
+    """A segment in plan.json."""
+
+    from_step: NonNegativeInt
+    progress: Annotated[float, Field(ge=0, le=1)]
+    horizon: PositiveInt
+
+
+class ScheduleRecord(Record):
+    """plan.json: the first segment begins at step 0, each later one at a later step."""
+
+    aims: Annotated[list[SegmentRecord], Field(min_length=1)]
+    lengths: Annotated[list[int | float | None], Field(min_length=3, max_length=3)] | None = None
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        steps = [segment.from_step for segment in self.aims]
+        if steps[0] != 0 or any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError("the aims do not follow each other")
+        return self
