@@ -131,20 +131,23 @@ def wrap_parts(watch: Stopwatch) -> None:
     parts: dict[str, list[tuple[Any, str]]] = {
         "preparing the text": [(run, "prepare")],
         "measuring what is fastest": [(run, "measure"), (run, "decide_compile")],
-        "making the process ready": [(run, "make_ready")],
-        "reference lines": [(run, "reference_lines")],
+        "making the process ready": [(run, "configure_torch")],
+        "baselines": [(run, "baselines_of")],
         "telling the plan": [(run, "forecast"), (run, "describe")],
         "making the model": [(run, "GPT"), (run, "build_optimizer"), (trainer, "restore")],
         BATCHES: [(Batches, "at")],
-        STEPS: [(trainer, "step_in_memory")],
+        STEPS: [(trainer, "train_step_with_oom_retry")],
         "evaluation": [(trainer, "evaluate")],
         "samples": [(trainer, "write_sample")],
         "checkpoints": [(trainer, "save_now")],
         "metrics and console": [
             (trainer, "Metrics"), (Metrics, "write"), (Metrics, "__exit__"), (trainer, "log_step"),
-            (trainer, "log_experts"), (trainer, "begin"), (trainer, "finish"),
+            (trainer, "log_experts"), (trainer, "log_run_start"), (trainer, "finish"),
         ],
-        "counting": [(trainer, "judge"), (trainer, "advance"), (trainer, "aim_anew")],
+        "counting": [
+            (trainer, "check_finite_and_update_loss_scale"), (trainer, "count_step"),
+            (trainer, "replan_total_steps"),
+        ],
     }  # fmt: skip
     for part, places in parts.items():
         for owner, name in places:

@@ -220,7 +220,7 @@ class Scripted(GPT):
     def head(self, x: Tensor) -> Tensor:
         return x
 
-    def stream(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         assert cache is not None
         logits = torch.full((*ids.shape, self.config.vocab_size), -20.0)
         for row, token in enumerate(ids[:, -1].tolist()):

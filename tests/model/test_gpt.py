@@ -162,7 +162,7 @@ def test_rows_of_one_length_need_no_mask(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @FAMILIES
-@pytest.mark.parametrize("separator", [None, 7])
+@pytest.mark.parametrize("document_separator", [None, 7])
 def test_both_kinds_of_attention_agree_and_so_do_their_gradients(
     config: GPTConfig, document_separator: int | None
 ) -> None:
