@@ -36,7 +36,7 @@ from typing import Any
 
 DECISIONS = (
     "model.family", "model.dropout", "optim.name", "optim.learning_rate", "train.batch_size",
-    "train.short_windows", "data.document_mask",
+    "train.seq_len_warmup", "data.document_mask",
 )  # fmt: skip
 """What matters of a run and may be another without a word in its settings."""
 

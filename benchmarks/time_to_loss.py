@@ -41,7 +41,7 @@ from yanmo.parallel.distributed import World, autocast_for
 from yanmo.parallel.machine import configure_torch
 from yanmo.settings.recipe import decide, load_recipe
 from yanmo.settings.schema import OptimConfig
-from yanmo.train.decide import SHORT_WINDOWS
+from yanmo.train.decide import SEQ_LEN_WARMUP
 from yanmo.train.optim import build_optimizer
 from yanmo.train.probe import measure
 from yanmo.train.schedule import height_at
@@ -77,7 +77,7 @@ class Setting:
     warmup: int | None
     """Steps; None: a twentieth."""
     dropout: float = 0.0
-    short_windows: float = 0.0
+    seq_len_warmup: float = 0.0
     """Share of the run in which windows are read in halves."""
 
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--our-rates", type=float, nargs="+", default=[6e-3])
     parser.add_argument("--dropout", type=float, default=0.0, help="of our sides")
-    parser.add_argument("--short-windows", type=float, default=SHORT_WINDOWS, help="of our sides")
+    parser.add_argument("--short-windows", type=float, default=SEQ_LEN_WARMUP, help="of our sides")
     parser.add_argument("--families", nargs="+", choices=["gpt2", "modern", "moe"], default=["gpt2"])
     parser.add_argument("--held-out", type=float, default=0.1)
     parser.add_argument("--nanogpt", help="a clone of nanoGPT; without it the other side is transformers")
@@ -167,7 +167,7 @@ def setting_of(asked: argparse.Namespace, side: str) -> Setting:
     if side not in asked.families:
         return Setting(*asked.shape, asked.batch, asked.steps, *length, "cosine", 100)
     batch = asked.our_batch or asked.batch
-    ours = (asked.our_schedule, None, asked.dropout, asked.short_windows)
+    ours = (asked.our_schedule, None, asked.dropout, asked.seq_len_warmup)
     return Setting(*asked.shape, batch, asked.our_steps, *length, *ours)
 
 
@@ -217,7 +217,7 @@ def run(asked: argparse.Namespace, side: str, rate: str, seed: str) -> Outcome:
         warm = (step + 1) / setting.warmup if setting.warmup else 20 * share + 0.01
         first = torch.randint(len(train) - setting.block - 1, (setting.batch,), generator=generator)
         ids = train[first[:, None] + torch.arange(setting.block + 1)]  # (B, T + 1)
-        parts = 2 if share < setting.short_windows else 1
+        parts = 2 if share < setting.seq_len_warmup else 1
         x, y = (in_parts(half, parts).contiguous() for half in (ids[:, :-1], ids[:, 1:]))
         loss = trained.loss_of(x, y)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -80,7 +80,7 @@ def test_decisions_are_read_from_a_recipe() -> None:
     assert set(found) == set(DECISIONS)
     assert found["optim.name"] == "muon" and found["optim.learning_rate"] == 0.005
     assert found["model.family"] == "modern" and found["data.document_mask"] is False
-    assert found["train.short_windows"] is None  # nothing decided it
+    assert found["train.seq_len_warmup"] is None  # nothing decided it
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ REST = {
     "data.packing": "offset",
     "data.val_fraction": 0.01,
     "optim.name": "muon",
-    "train.short_windows": 0.4,
+    "train.seq_len_warmup": 0.4,
 }
 ALL: dict[str, Any] = SHAPE | PASS | LENGTH | RATES | KIND | REST
 
@@ -77,7 +77,7 @@ PAIRS = {
     "sample.prompt": [
         "corpus.path=['b.txt']", "tokenizer.vocab_size=5000", "data.val_fraction=0.1", "model.block_size=64"
     ],
-    "train.short_windows": ["optim.name=adamw", "model.init=x", "model.block_size=64"],
+    "train.seq_len_warmup": ["optim.name=adamw", "model.init=x", "model.block_size=64"],
 }  # fmt: skip
 """Each decision, and settings that open it by themselves."""
 
@@ -109,11 +109,11 @@ def opened(path: Path, *typed: str) -> set[str]:
     [
         ("model.n_layer=8", {*SHAPE, *PASS, *LENGTH}),
         ("model.n_embd=1024", {*SHAPE, *PASS, *LENGTH, *RATES}),
-        ("model.block_size=99", {*SHAPE, *PASS, *LENGTH, "sample.prompt", "train.short_windows"}),
+        ("model.block_size=99", {*SHAPE, *PASS, *LENGTH, "sample.prompt", "train.seq_len_warmup"}),
         ("model.n_kv_head=2", {*SHAPE, *PASS, *LENGTH} - {"model.n_kv_head"}),
-        ("model.init=x", {*SHAPE, *PASS, *LENGTH, *RATES, *KIND, "optim.name", "train.short_windows"}),
+        ("model.init=x", {*SHAPE, *PASS, *LENGTH, *RATES, *KIND, "optim.name", "train.seq_len_warmup"}),
         ("model.dropout=0.2", {*PASS, *LENGTH} - {"model.dropout"}),
-        ("optim.name=adamw", {*PASS, *LENGTH, *RATES, "train.short_windows"}),
+        ("optim.name=adamw", {*PASS, *LENGTH, *RATES, "train.seq_len_warmup"}),
         ("optim.learning_rate=1e-4", {"optim.min_lr"}),
         ("train.batch_size=20", {*PASS, *LENGTH}),
         ("train.device=cuda", {*PASS, *LENGTH}),
@@ -206,7 +206,7 @@ def test_what_somebody_wrote_is_never_opened() -> None:
     typed = ("optim.learning_rate=0.004", "train.micro_batch_size=2", "optim.warmup_steps=7")
     gone = opened(made(*typed), "optim.name=adamw", "model.n_embd=512", "train.batch_size=20")
     assert not {*RATES, "train.micro_batch_size", "optim.warmup_steps"} & gone
-    assert {"train.precision", "train.short_windows"} <= gone
+    assert {"train.precision", "train.seq_len_warmup"} <= gone
     path = made()
     path.write_text(to_toml(load_recipe(path, ["optim.learning_rate=0.006"])), encoding="utf-8")
     assert "optim.learning_rate" not in opened(path, "optim.name=adamw")
@@ -214,7 +214,7 @@ def test_what_somebody_wrote_is_never_opened() -> None:
 
 def test_several_settings_and_one_that_is_typed_itself() -> None:
     pinned = ("optim.learning_rate=0.006", "train.compile=false")  # both as they are
-    short = "train.short_windows"
+    short = "train.seq_len_warmup"
     moved = {*PASS, *LENGTH, short}
     assert opened(made(), "optim.name=adamw", *pinned) == moved - {"train.compile"}
     assert opened(made(), "optim.name=adamw", "optim.learning_rate=1e-3") == moved | {"optim.min_lr"}

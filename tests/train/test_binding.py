@@ -65,7 +65,7 @@ def again() -> Recipe:
         ("rope_theta", "20000.0"),
         ("weight_decay", "0.2"),
         ("seed", "1338"),
-        ("short_windows", "0.1"),
+        ("seq_len_warmup", "0.1"),
         ("n_layer", "3"),
         ("block_size", "15"),
     ],

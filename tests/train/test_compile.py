@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.compiler,
     pytest.mark.filterwarnings("ignore"),  # of torch's own making
 ]
-COMPILED = ("train.compile=true", "model.dropout=0.1", "train.short_windows=0.6")
+COMPILED = ("train.compile=true", "model.dropout=0.1", "train.seq_len_warmup=0.6")
 
 
 def test_a_compiled_run_that_is_stopped_equals_one_that_is_not(

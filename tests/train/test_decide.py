@@ -19,7 +19,7 @@ from yanmo.train.decide import (
     decide_length,
     decide_optimizer,
     decide_packing,
-    decide_short_windows,
+    decide_seq_len_warmup,
     require_compiler,
     seconds_of_saving,
     step_limit,
@@ -383,8 +383,8 @@ def test_compiling_without_a_compiler_is_refused_early(monkeypatch: pytest.Monke
 )
 def test_windows_are_halved_at_first_where_muon_begins_from_nothing(settings: str, share: float) -> None:
     recipe = load_recipe(None, settings.split())
-    decided = decide_short_windows(recipe, recipe.model.block_size)
-    assert decided == {"train.short_windows": share}
+    decided = decide_seq_len_warmup(recipe, recipe.model.block_size)
+    assert decided == {"train.seq_len_warmup": share}
 
 
 def test_a_stride_is_decided_where_windows_overlap() -> None:

@@ -220,12 +220,12 @@ def test_plan_of_a_model_that_does_not_fit_says_all_but_the_time(
 
 
 def test_one_line_says_every_way_that_was_chosen() -> None:
-    chosen = recipe("train.threads=2", "train.matmul=onednn", "train.compile=false", "train.short_windows=0.4",
+    chosen = recipe("train.threads=2", "train.matmul=onednn", "train.compile=false", "train.seq_len_warmup=0.4",
                     "optim.learning_rate=1e-3")  # fmt: skip
     lines = describe(chosen, DOUPO, forecast(chosen, DOUPO, TEXT))
     assert (
         "by     cpu, 2 threads, float32, sdpa attention, oneDNN's float32, 1 window at a time, not compiled,"
-        " adamw at 0.001, half windows for the first 40%"
+        " adamw at 0.001, sequence-length warm-up for the first 40%"
     ) in lines
     nothing = load_recipe(None, [])
     assert "by     " in describe(nothing, DOUPO, forecast(nothing, DOUPO, TEXT))

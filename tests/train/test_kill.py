@@ -41,7 +41,7 @@ KINDS = {
     "moe": ("model.family=moe", "model.n_expert=4", "model.n_expert_active=2", "model.expert_inner=16"),
     "byte pieces": ("tokenizer.kind=bpe", "tokenizer.vocab_size=300"),
     "documents": ("corpus.path=['novel.txt','rows.jsonl']", "corpus.separator='。'", "data.document_mask=true"),
-    "short windows": ("train.short_windows=0.5", "train.deterministic=true"),
+    "short windows": ("train.seq_len_warmup=0.5", "train.deterministic=true"),
     "every step": ("train.checkpoint_interval=1", "train.keep_last=1", "train.log_interval=3"),
     "other weights": ("model.init=theirs",),
     "shards": ("corpus.path=['shards']",),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from yanmo.checkpoint.step_schedule import ScheduleRecord, StepSchedule
 from yanmo.settings.schema import OptimConfig
-from yanmo.train.schedule import learning_rate_at, parts_of_windows
+from yanmo.train.schedule import learning_rate_at, window_parts
 
 OPTIM = OptimConfig(learning_rate=1.0, min_lr=0.1, warmup_steps=10)
 
@@ -74,7 +74,7 @@ def test_wsd_is_level_until_its_last_fifth() -> None:
 
 def test_windows_are_halves_for_the_first_share_of_the_run() -> None:
     plan = StepSchedule.first(10)
-    assert [parts_of_windows(step, plan, 0.4) for step in range(10)] == [2] * 4 + [1] * 6
-    assert {parts_of_windows(step, plan, 0.0) for step in range(10)} == {1}
+    assert [window_parts(step, plan, 0.4) for step in range(10)] == [2] * 4 + [1] * 6
+    assert {window_parts(step, plan, 0.0) for step in range(10)} == {1}
     anew = plan.replanned(5, 100)
-    assert [parts_of_windows(step, anew, 0.4) for step in (3, 4, 5, 99)] == [2, 1, 1, 1]
+    assert [window_parts(step, anew, 0.4) for step in (3, 4, 5, 99)] == [2, 1, 1, 1]

@@ -95,7 +95,7 @@ def test_resume_equals_never_stopped(
     optimizer: str,
 ) -> None:
     more = (f"train.precision={precision}", f"train.attention={attention}", f"optim.name={optimizer}")
-    more += ("train.short_windows=0.5", "model.dropout=0.1")
+    more += ("train.seq_len_warmup=0.5", "model.dropout=0.1")
     trained("whole", *more)
     for step in (0, 5, 8):
         StopAt(monkeypatch, step)

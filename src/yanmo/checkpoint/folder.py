@@ -25,6 +25,7 @@ from yanmo.core.errors import CheckpointError, ConfigError, DivergedError
 from yanmo.core.records import Record, read_record
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
+from yanmo.settings.old_names import renamed_parameters, renamed_settings
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.tokenizer import Tokenizer, load_tokenizer
@@ -156,13 +157,15 @@ def read_state(folder: Path) -> State:
             where=str(folder),
             hint="resume it with the yanmo that made it",
         )
+    if state.recipe is not None:
+        return state.model_copy(update={"recipe": renamed_settings(state.recipe)})
     return state
 
 
 def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, str]]:
     """Progress, optimizer tensors and environment of a checkpoint."""
     state = read_state(folder)
-    tensors = load_tensors(folder / "training" / "state.safetensors")
+    tensors = renamed_parameters(load_tensors(folder / "training" / "state.safetensors"))
     known = {field.name for field in fields(Progress)}
     return Progress(**state.progress.model_dump(include=known)), tensors, state.environment
 

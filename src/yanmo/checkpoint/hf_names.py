@@ -38,7 +38,7 @@ _GPT2: Table = (
 _MODERN: Table = (
     ("tokens.weight", "model.embed_tokens.weight", "as it is"),
     ("norm.weight", "model.norm.weight", "as it is"),
-    ("logits.weight", "lm_head.weight", "as it is"),
+    ("lm_head.weight", "lm_head.weight", "as it is"),
     ("blocks.{}.norm_1.weight", "model.layers.{}.input_layernorm.weight", "as it is"),
     ("blocks.{}.attention.q.weight", "model.layers.{}.self_attn.q_proj.weight", "as it is"),
     ("blocks.{}.attention.k.weight", "model.layers.{}.self_attn.k_proj.weight", "as it is"),
@@ -85,7 +85,7 @@ def to_hugging_face(family: Family, tensors: dict[str, Tensor]) -> dict[str, Ten
             found |= {theirs.replace("{e}", str(e)): part.contiguous() for e, part in enumerate(tensor)}
         else:
             found[theirs] = (tensor.t() if layout == "transposed" else tensor).contiguous()
-    if family == "moe" and "logits.weight" not in tensors:
+    if family == "moe" and "lm_head.weight" not in tensors:
         found["lm_head.weight"] = found["model.embed_tokens.weight"].clone()  # vLLM does not tie it
     return found
 

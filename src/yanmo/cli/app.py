@@ -290,7 +290,7 @@ def evaluate(
     verify: Verify = True,
     as_json: Json = False,
 ) -> None:
-    """Measure a model: loss, perplexity, bits per character, beside the reference lines."""
+    """Measure a model: loss, perplexity, bits per character, beside the n-gram baselines."""
     from yanmo.core.console import Console
     from yanmo.eval.assess import assess
 

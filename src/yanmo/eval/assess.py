@@ -69,11 +69,11 @@ class Assessment:
         ]
         if self.reference:
             shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
-            said.append(f"lines  {shown}: {self.reference.describe_rank(found.bits_per_char)}")
+            said.append(f"baselines  {shown}: {self.reference.describe_rank(found.bits_per_char)}")
             if expected := self.reference.expectation(found.bits_per_char):
                 said.append(f"expect {expected}")
         else:
-            said.append("lines  none: the text this model was trained on is not at hand")
+            said.append("baselines  none: the text this model was trained on is not at hand")
         if self.trained_on_it:
             said.append("warning: the model was trained on this text; that says nothing about new ones")
         return said

@@ -1,4 +1,4 @@
-"""The lines beside a loss: bits per character of models that only count.
+"""N-gram baselines, the lines beside a loss: bits per character of models that only count.
 
 They are counted on the training tokens and measured on the validation tokens, as the model is.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from yanmo.data.shards import Ids, ShardSet, Tokens
 
 COUNTED_TOKENS = 1 << 24
-"""The reference lines count at most so many training tokens."""
+"""The baselines count at most so many training tokens."""
 
 
 Probabilities = npt.NDArray[np.float64]

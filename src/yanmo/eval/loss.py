@@ -1,7 +1,7 @@
 """What a loss means: nats per token, bits per character, and the lines to compare them with.
 
 Bits per character are those of the original text, the cost of ending each document included, so models
-with different tokenizers can be compared. The reference lines are counted on the training tokens and
+with different tokenizers can be compared. The baselines are counted on the training tokens and
 measured on the validation tokens, as the model is.
 """
 

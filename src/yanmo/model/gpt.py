@@ -187,7 +187,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm_of(config)
         if not config.tied_head:
-            self.logits = Linear(config.n_embd, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it."""
@@ -228,7 +228,7 @@ class GPT(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix (V, C) of the output head."""
-        return self.tokens.weight if self.config.tied_head else self.logits.weight
+        return self.tokens.weight if self.config.tied_head else self.lm_head.weight
 
     def head(self, x: Tensor) -> Tensor:
         """Logits (..., V) of a stream (..., C)."""

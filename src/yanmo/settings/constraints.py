@@ -77,11 +77,11 @@ def _check_step(train: TrainConfig, model: ModelConfig) -> None:
             where="[train]",
             hint="leave matmul out",
         )
-    if train.short_windows and model.block_size % 2:
+    if train.seq_len_warmup and model.block_size % 2:
         raise ConfigError(
-            f"train.short_windows={train.short_windows} halves model.block_size={model.block_size}",
+            f"train.seq_len_warmup={train.seq_len_warmup} halves model.block_size={model.block_size}",
             where="[train]",
-            hint="choose an even block_size, or short_windows=0",
+            hint="choose an even block_size, or seq_len_warmup=0",
         )
     if train.micro_batch_size and train.batch_size % train.micro_batch_size:
         raise ConfigError(
@@ -163,7 +163,7 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "optim.min_lr": ("optim.learning_rate",),
     "sample.prompt": ("corpus.", "tokenizer.", "data.val_fraction", "model.block_size"),
     "model.dropout": (*_STEPS, "train.compile"),
-    "train.short_windows": ("optim.name", "model.init", "model.block_size"),
+    "train.seq_len_warmup": ("optim.name", "model.init", "model.block_size"),
 }
 """Every decision and what it rests on, keys and whole sections. Two rest on each other: what is fastest, and
 dropout, which costs time and follows from how many steps there is time for (``train/run.py``)."""

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from yanmo.core.errors import ConfigError
 from yanmo.core.storage import is_there
 from yanmo.settings.constraints import check_relations, reopened
+from yanmo.settings.old_names import SETTINGS, renamed_recipe
 from yanmo.settings.places import PATHS, has_moved, located, same_place, shipped
 from yanmo.settings.schema import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, SECTIONS, Cleaning, Recipe, Section
 from yanmo.settings.spelling import PEER_HABITS, PEER_NAMES, nearest, shortened
@@ -49,7 +50,7 @@ def load_recipe(source: Path | None, overrides: Iterable[str] = (), is_whole: bo
     Raises:
         ConfigError: unknown key, value of the wrong kind, or settings that contradict each other.
     """
-    values = located(_read_toml(source), source) if source else {}
+    values = located(renamed_recipe(_read_toml(source)), source) if source else {}
     resolved = _validate(Recipe, values, str(source)) if values.get("decided") else None
     typed = _override(values, overrides, Recipe)
     recipe = _validate(Recipe, values, str(source), typed)
@@ -247,6 +248,9 @@ def _suggest(name: str, kind: type[Section]) -> str:
     """What to do about a name that is not ours, or an empty string."""
     key = key_of(name)
     known = dict(settings(kind))
+    for old, new in SETTINGS.items():
+        if key == key_of(old) and new in known:
+            return f"it is called {new} now"
     if PEER_NAMES.get(key) in known:
         return f"in yanmo it is called {PEER_NAMES[key]}"
     if key in PEER_HABITS and kind is Recipe:

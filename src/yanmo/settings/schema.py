@@ -276,10 +276,10 @@ class TrainConfig(Section):
     runs are bit-identical without it."""
     batch_size: Rows = 16
     """Sequences per optimizer step, over all ranks."""
-    short_windows: Share | None = None
-    """Share of a run in which windows are read in halves, each without what stands before it: what is close
-    together is learned first. Decided: 0.4 with Muon from scratch, where a window has an even number of
-    tokens and 64 or more; else 0."""
+    seq_len_warmup: Share | None = None
+    """Sequence-length warm-up: the share of a run whose windows are read in halves, each without what stands
+    before it, since what is close together is learned first (Li et al. 2022). Decided: 0.4 with Muon from
+    scratch, where a window has an even number of tokens and 64 or more; else 0."""
     micro_batch_size: Rows | None = None
     """Sequences per forward pass; must divide batch_size. Decided: on a CPU the fastest of about
     1,024, 2,048 and 4,096 tokens, measured, or the first of them for a large model; elsewhere about 16,384

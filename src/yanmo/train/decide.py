@@ -36,7 +36,7 @@ MAX_WARMUP = 200
 LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
 """At ``RATES_WIDTH``; what reached low losses in docs/experiments.md."""
 RATES_WIDTH = 256
-SHORT_WINDOWS, SHORTEST_TO_HALVE = 0.4, 64
+SEQ_LEN_WARMUP, SHORTEST_TO_HALVE = 0.4, 64
 """Share of a run that reads half windows, and the tokens of the shortest window worth halving."""
 MANY_PASSES = 6
 """Passes from which on dropout helps; in three it costs more than it gives (docs/experiments.md)."""
@@ -149,11 +149,11 @@ def decide_dropout(recipe: Recipe, steps: int | None, train_tokens: int) -> dict
     return {"model.dropout": 0.1 if passes(recipe, steps, train_tokens) >= MANY_PASSES else 0.0}
 
 
-def decide_short_windows(recipe: Recipe, block_size: int) -> dict[str, Any]:
+def decide_seq_len_warmup(recipe: Recipe, block_size: int) -> dict[str, Any]:
     """Half windows at first for what learns from scratch on our own road (docs/experiments.md): by rule."""
     is_ours = recipe.optim.name == "muon" and recipe.model.init is None
     pays = is_ours and block_size >= SHORTEST_TO_HALVE and block_size % 2 == 0
-    return {"train.short_windows": SHORT_WINDOWS if pays else 0.0}
+    return {"train.seq_len_warmup": SEQ_LEN_WARMUP if pays else 0.0}
 
 
 def passes(recipe: Recipe, steps: int, train_tokens: int) -> float:

@@ -238,8 +238,7 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         f"plan   {', '.join(ends)}; batches of {train.batch_size} windows",
         *takes(recipe, found),
         f"by     {choices(recipe)}",
-        f"needs  about {gigabytes(found.memory_bytes)} of memory (to write,"
-        f" {found.cache_bytes / 1000:.1f} kB for each token it looks back on),"
+        f"memory about {gigabytes(found.memory_bytes)} (KV cache: {found.cache_bytes / 1000:.1f} kB per token),"
         f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
     ]
     return lines + [f"warning: {warning}" for warning in found.warnings]
@@ -280,7 +279,7 @@ def choices(recipe: Recipe) -> str:
         f"{counted(train.micro_batch_size, 'window')} at a time" if train.micro_batch_size else None,
         {True: "compiled", False: "not compiled", None: None}[train.compile],
         f"{optim.name} at {optim.learning_rate:g}" if optim.name and optim.learning_rate else None,
-        f"half windows for the first {train.short_windows:.0%}" if train.short_windows else None,
+        f"sequence-length warm-up for the first {train.seq_len_warmup:.0%}" if train.seq_len_warmup else None,
     ]
     return ", ".join(word for word in said if word)
 

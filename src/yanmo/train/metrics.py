@@ -2,7 +2,7 @@
 
 One JSON object a line, flat but for the loads of experts (schema 1). Its ``event`` is one of
 
-    start, resume, end    the reference lines, where a run goes on, how long it took
+    start, resume, end    the baselines, where a run goes on, how long it took
     train, health         loss, rate and speed of a step; a float16 step that overflowed
     eval, experts         loss on the held-out text; how evenly experts are used
     plan, memory          another aim, in steps; a smaller micro-batch after memory ran out

@@ -62,8 +62,8 @@ from yanmo.train.decide import (
     decide_length,
     decide_optimizer,
     decide_packing,
+    decide_seq_len_warmup,
     decide_shape,
-    decide_short_windows,
     require_compiler,
     seconds_of_saving,
     step_limit,
@@ -72,7 +72,7 @@ from yanmo.train.forecast import Forecast, Text, describe, forecast
 from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.probe import Speed, measure, micro_batches, no_room
-from yanmo.train.schedule import parts_of_windows
+from yanmo.train.schedule import window_parts
 from yanmo.train.step import StepSettings
 
 FIRST_LOSS_SCALE = 65536.0
@@ -113,7 +113,7 @@ class Run:
             micro_batch_size=train.micro_batch_size or train.batch_size,
             grad_clip=self.recipe.optim.grad_clip,
             autocast=self.autocast,
-            parts=parts_of_windows(self.progress.step, self.plan, train.short_windows or 0.0),
+            parts=window_parts(self.progress.step, self.plan, train.seq_len_warmup or 0.0),
         )
 
     @property
@@ -188,7 +188,7 @@ def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Pr
     return_freed_memory()
     console.clear_status()
     opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
-    recipe = decide(recipe, opening | decide_short_windows(recipe, config.block_size))
+    recipe = decide(recipe, opening | decide_seq_len_warmup(recipe, config.block_size))
     configure_torch(recipe.train)
     free = storage.free_bytes(folder)
     for line in describe(recipe, config, forecast(recipe, config, text, total_steps, free, speed)):
@@ -229,7 +229,7 @@ def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[R
     text = Text.of(prepared.shards)
     recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
     recipe, total_steps, speed = time_steps(recipe, config, world, text, console)
-    recipe = decide(recipe, decide_short_windows(recipe, config.block_size))
+    recipe = decide(recipe, decide_seq_len_warmup(recipe, config.block_size))
     return recipe, config, forecast(recipe, config, text, total_steps, free_bytes, speed)
 
 

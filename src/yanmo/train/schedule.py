@@ -40,10 +40,10 @@ def height_at(share: float, schedule: Literal["cosine", "linear", "wsd"]) -> flo
     return min((1 - share) / DECAY_SHARE, 1.0)
 
 
-def parts_of_windows(step: int, plan: StepSchedule, short_windows: float) -> int:
+def window_parts(step: int, plan: StepSchedule, seq_len_warmup: float) -> int:
     """In how many parts windows are read at ``step``: two during the first share of the run.
 
     What stands close together is learned first, and many short windows show more of it than few long ones
     (Li, Zhang and He 2022, "The Stability-Efficiency Dilemma").
     """
-    return 2 if plan.progress_at(step) < short_windows else 1
+    return 2 if plan.progress_at(step) < seq_len_warmup else 1

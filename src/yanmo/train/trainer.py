@@ -256,7 +256,7 @@ def log_run_start(run: Run, metrics: Metrics) -> None:
         lines["lossy"] = True
     metrics.write("start", schema=1, **{name: v for name, v in lines.items() if v is not None})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in asdict(run.lines).items() if value)
-    run.console.print(f"lines  bits per character of the held-out text: {shown}")
+    run.console.print(f"baselines  bits per character of the held-out text: {shown}")
 
 
 def require_finite(run: Run, **values: float) -> None:

@@ -74,7 +74,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
     kept = []
     tensors = model.state_dict()
     if config.family == "moe":  # llama.cpp's dots1 ties no head and shares no keys
-        tensors.setdefault("logits.weight", model.head_weight)
+        tensors.setdefault("lm_head.weight", model.head_weight)
         if config.n_kv_head < config.n_head:
             tensors = with_keys_of_their_own(tensors, config)
             remarks = (*remarks, "keys and values are stored for each head: llama.cpp's dots1 shares none")
