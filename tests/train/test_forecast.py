@@ -236,7 +236,7 @@ def test_experts_and_shared_keys_are_said() -> None:
     said = "\n".join(describe(asked, MOE, forecast(asked, MOE, TEXT)))
     assert "27,706,880 active, of 16 experts 3 and 1 shared" in said
     assert "8 heads on 4 of keys and values" in said
-    assert "16.4 kB for each token it looks back on" in said  # 2 * 8 layers * 4 heads * 64 * 4 bytes
+    assert "KV cache: 16.4 kB per token" in said  # 2 * 8 layers * 4 heads * 64 * 4 bytes
 
 
 @pytest.mark.parametrize(

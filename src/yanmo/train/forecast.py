@@ -238,7 +238,8 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         f"plan   {', '.join(ends)}; batches of {train.batch_size} windows",
         *takes(recipe, found),
         f"by     {choices(recipe)}",
-        f"memory about {gigabytes(found.memory_bytes)} (KV cache: {found.cache_bytes / 1000:.1f} kB per token),"
+        f"memory about {gigabytes(found.memory_bytes)}"
+        f" (KV cache: {found.cache_bytes / 1000:.1f} kB per token),"
         f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
     ]
     return lines + [f"warning: {warning}" for warning in found.warnings]
