@@ -50,7 +50,8 @@ from yanmo.settings.recipe import (
     to_toml,
     with_values,
 )
-from yanmo.settings.schema import LENGTHS, MICRO_BATCH, Recipe
+from yanmo.settings.schema import LENGTHS, MICRO_BATCH, CorpusConfig, Recipe
+from yanmo.text.read.documents import earlier_fingerprint
 from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_total_steps
 from yanmo.train.decide import (
@@ -158,7 +159,7 @@ def open_run(asked: Recipe, folder: Path, console: Console) -> Run:
         require_compiler(recipe, world.device)
         configure_torch(recipe.train)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
-        _require_same_corpus(prepared, read_record(folder / "corpus.json", Manifest), folder)
+        _require_same_corpus(prepared, recipe.corpus, read_record(folder / "corpus.json", Manifest), folder)
         require_total_steps(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
         _check_prompt(recipe, prepared.tokenizer, console)
         if console.is_main and recipe != read_recipe(folder):
@@ -372,11 +373,11 @@ def as_long_as(plan: StepSchedule, recipe: Recipe, folder: Path) -> Recipe:
     return with_values(recipe, longer, "plan.json")
 
 
-def _require_same_corpus(prepared: Prepared, recorded: Manifest, folder: Path) -> None:
+def _require_same_corpus(prepared: Prepared, corpus: CorpusConfig, recorded: Manifest, folder: Path) -> None:
     then = recorded.model_dump()
     for name in ("corpus", "tokenizer", "splits"):
         now = prepared.shards.manifest[name]
-        if then[name] != now:
+        if then[name] != now and not (name == "corpus" and then[name] == earlier_fingerprint(corpus)):
             raise ConfigError(
                 f"the {name} is not the one this run was made with ({then[name]}, now {now})",
                 where=f"{folder}: corpus.json, or recipe.toml",

@@ -1,0 +1,100 @@
+"""A run that was begun when things were called otherwise goes on as if they had never been renamed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.makers.runs import RUN, StopAt, losses, tiny_recipe, weights
+from yanmo.checkpoint.folder import newest_first
+from yanmo.core import storage
+from yanmo.core.console import Console
+from yanmo.core.errors import ConfigError, Stopped
+from yanmo.settings.old_names import PARAMETERS, SETTINGS
+from yanmo.settings.recipe import load_recipe
+from yanmo.text.read.documents import earlier_fingerprint
+from yanmo.train.trainer import train
+
+OLD_SETTINGS = {new.partition(".")[2]: old.partition(".")[2] for old, new in SETTINGS.items()}
+OLD_PARAMETERS = {new: old for old, new in PARAMETERS.items()}
+
+
+def with_old_settings(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for new, old in OLD_SETTINGS.items():
+        assert new in text
+        text = text.replace(new, old)
+    path.write_text(text, encoding="utf-8")
+
+
+def with_old_tensors(path: Path) -> None:
+    def old(name: str) -> str:
+        parameter, slash, kind = name.partition("/")
+        return OLD_PARAMETERS.get(parameter, parameter) + slash + kind
+
+    tensors = load_file(path)
+    renamed = {old(name): tensor for name, tensor in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    save_file(renamed, path)
+
+
+def make_old(run: Path) -> None:
+    """The run as version 4 of reading and earlier names would have left it."""
+    with_old_settings(run / "recipe.toml")
+    corpus = storage.read_json(run / "corpus.json")
+    corpus["corpus"] = earlier_fingerprint(load_recipe(run / "recipe.toml").corpus)
+    (run / "corpus.json").write_text(json.dumps(corpus), encoding="utf-8")
+    newest = next(newest_first(run))
+    aside = newest.rename(run / "aside")
+    with_old_settings(aside / "training/state.json")
+    with_old_tensors(aside / "training/state.safetensors")
+    (aside / storage.MANIFEST).unlink()
+    storage.commit_folder(newest, lambda folder: shutil.copytree(aside, folder, dirs_exist_ok=True) and None)
+    shutil.rmtree(aside)
+
+
+def test_a_run_of_before_ends_with_the_losses_it_would_have_had(
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(
+        novel, more=("model.family=modern", "model.tied_head=false", "train.seq_len_warmup=0.5")
+    )
+    train(recipe, Path("whole"), console)
+    with monkeypatch.context() as stopped, pytest.raises(Stopped):
+        StopAt(stopped, 7)
+        train(recipe, RUN, console)
+    make_old(RUN)
+    train(load_recipe(RUN / "recipe.toml"), RUN, console)
+    assert (losses(RUN), weights(RUN)) == (losses(Path("whole")), weights(Path("whole")))
+
+
+def test_a_text_with_other_bytes_is_another_corpus(
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as stopped, pytest.raises(Stopped):
+        StopAt(stopped, 7)
+        train(
+            tiny_recipe(
+                novel, more=("train.seq_len_warmup=0.5", "model.tied_head=false", "model.family=modern")
+            ),
+            RUN,
+            console,
+        )
+    make_old(RUN)
+    novel.write_text(novel.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    with pytest.raises(ConfigError, match="the corpus is not the one"):
+        train(load_recipe(RUN / "recipe.toml"), RUN, console)
+
+
+@pytest.mark.parametrize("old", SETTINGS)
+def test_an_old_name_that_is_typed_is_answered_with_the_new_one(old: str) -> None:
+    with pytest.raises(ConfigError, match="unknown setting") as caught:
+        load_recipe(None, [f"{old}=0.5"])
+    assert caught.value.hint == f"it is called {SETTINGS[old]} now"
+    section, _, key = old.partition(".")
+    Path("mine.toml").write_text(f"[{section}]\n{key} = 0.5\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(Path("mine.toml"))
+    assert SETTINGS[old] in caught.value.hint
