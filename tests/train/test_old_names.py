@@ -11,9 +11,10 @@ from tests.makers.runs import RUN, StopAt, losses, tiny_recipe, weights
 from yanmo.checkpoint.folder import newest_first
 from yanmo.core import storage
 from yanmo.core.console import Console
-from yanmo.core.errors import ConfigError, Stopped
+from yanmo.core.errors import CheckpointError, ConfigError, Stopped
 from yanmo.settings.old_names import PARAMETERS, SETTINGS
 from yanmo.settings.recipe import load_recipe
+from yanmo.settings.schema import Recipe
 from yanmo.text.read.documents import earlier_fingerprint
 from yanmo.train.trainer import train
 
@@ -55,33 +56,45 @@ def make_old(run: Path) -> None:
     shutil.rmtree(aside)
 
 
+def recipe_of(novel: Path) -> Recipe:
+    return tiny_recipe(
+        novel, more=("model.family=modern", "model.tied_head=false", "train.seq_len_warmup=0.5")
+    )
+
+
+def begin(novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as stopped, pytest.raises(Stopped):
+        StopAt(stopped, 7)
+        train(recipe_of(novel), RUN, console)
+
+
 def test_a_run_of_before_ends_with_the_losses_it_would_have_had(
     novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tiny_recipe(
-        novel, more=("model.family=modern", "model.tied_head=false", "train.seq_len_warmup=0.5")
-    )
-    train(recipe, Path("whole"), console)
-    with monkeypatch.context() as stopped, pytest.raises(Stopped):
-        StopAt(stopped, 7)
-        train(recipe, RUN, console)
+    train(recipe_of(novel), Path("whole"), console)
+    begin(novel, console, monkeypatch)
     make_old(RUN)
     train(load_recipe(RUN / "recipe.toml"), RUN, console)
     assert (losses(RUN), weights(RUN)) == (losses(Path("whole")), weights(Path("whole")))
 
 
+def test_what_is_renamed_is_bound_to_its_checkpoint_as_before(
+    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(novel, console, monkeypatch)
+    make_old(RUN)
+    recipe = RUN / "recipe.toml"
+    recipe.write_text(
+        recipe.read_text(encoding="utf-8").replace("short_windows = 0.5", "short_windows = 0.3"), "utf-8"
+    )
+    with pytest.raises(CheckpointError, match=r"train\.seq_len_warmup=0\.3"):
+        train(load_recipe(recipe), RUN, console)
+
+
 def test_a_text_with_other_bytes_is_another_corpus(
     novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as stopped, pytest.raises(Stopped):
-        StopAt(stopped, 7)
-        train(
-            tiny_recipe(
-                novel, more=("train.seq_len_warmup=0.5", "model.tied_head=false", "model.family=modern")
-            ),
-            RUN,
-            console,
-        )
+    begin(novel, console, monkeypatch)
     make_old(RUN)
     novel.write_text(novel.read_text(encoding="utf-8")[::-1], encoding="utf-8")
     with pytest.raises(ConfigError, match="the corpus is not the one"):
