@@ -15,7 +15,7 @@ from yanmo.cli.app import INTERRUPTED, as_command, longer_setting, main, names_a
 from yanmo.core.console import visible
 from yanmo.eval.baselines import NGramBaselines
 from yanmo.settings.recipe import load_recipe, split_arguments, to_toml
-from yanmo.train.trainer import Result
+from yanmo.train.trainer import TrainResult
 
 HEAVY = ("torch", "numpy", "pydantic", "transformers", "scrapy", "trafilatura", "tokenizers", "safetensors")
 
@@ -275,7 +275,7 @@ def test_a_longer_run_is_longer_in_what_ended_it(
 ) -> None:
     (tmp_path / "recipe.toml").write_text(to_toml(load_recipe(None, settings)), encoding="utf-8")
     progress = Progress(step=100, elapsed_s=elapsed_s)
-    assert longer_setting(Result(tmp_path, progress, 100, NGramBaselines(9, 8, 7), ())) == longer
+    assert longer_setting(TrainResult(tmp_path, progress, 100, NGramBaselines(9, 8, 7), ())) == longer
 
 
 def test_next_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:

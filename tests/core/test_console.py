@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from tests.makers.console import stream, written
-from yanmo.core.console import PLAIN_SECONDS, Console, Progress, counted, guarded, span, visible
+from yanmo.core.console import PLAIN_SECONDS, Console, ProgressLine, counted, guarded, span, visible
 
 
 class Terminal(io.StringIO):
@@ -56,14 +56,14 @@ def test_other_ranks_are_silent() -> None:
 
 def test_progress_says_how_far_and_how_long_still() -> None:
     stream = io.StringIO()
-    with Progress(Console(stream), "reading", total=200) as progress:
+    with ProgressLine(Console(stream), "reading", total=200) as progress:
         progress.advance(50)
     assert stream.getvalue().startswith("reading   25%  0 s left")
 
 
 def test_progress_says_no_time_before_it_can_know_one() -> None:
     stream = io.StringIO()
-    with Progress(Console(stream), "cleaning", total=50_000_000) as progress:
+    with ProgressLine(Console(stream), "cleaning", total=50_000_000) as progress:
         progress.advance(30)  # a small document, and the processes have only just started
     assert "cleaning    0%" in stream.getvalue()
     assert "left" not in stream.getvalue()

@@ -11,14 +11,14 @@ import torch
 
 from tests.makers.runs import Trained
 from tests.makers.texts import invented_text
-from yanmo.checkpoint.folder import Progress as Progressed
+from yanmo.checkpoint.folder import ProgressLine as Progressed
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer
 from yanmo.cli.app import summary
-from yanmo.core.console import Console, Progress
+from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.eval.assess import assess
 from yanmo.eval.loss import TOKENS_AT_ONCE
-from yanmo.train.trainer import Result
+from yanmo.train.trainer import TrainResult
 
 RUN = Path("runs/novel")
 
@@ -91,13 +91,13 @@ def test_progress_counts_every_window_and_the_stride_is_said(
     run: Path, monkeypatch: pytest.MonkeyPatch, stride: int | None, windows: int
 ) -> None:
     Path("other.txt").write_text(invented_text(160, seed=5), encoding="utf-8")
-    seen, shown, real = list[float](), io.StringIO(), Progress.advance
+    seen, shown, real = list[float](), io.StringIO(), ProgressLine.advance
 
-    def advance(progress: Progress, amount: float) -> None:
+    def advance(progress: ProgressLine, amount: float) -> None:
         seen.append(amount)
         real(progress, amount)
 
-    monkeypatch.setattr(Progress, "advance", advance)
+    monkeypatch.setattr(ProgressLine, "advance", advance)
     monkeypatch.setattr("yanmo.eval.assess.prepare", raises_no_text)
     found = assess(run, ("other.txt",), stride, Console(shown))
     assert sum(seen) == windows and len(seen) == -(-windows // (TOKENS_AT_ONCE["cpu"] // 16))
@@ -131,7 +131,7 @@ def test_a_model_that_counting_beats_is_told_apart_in_evaluate_and_after_trainin
     assert not any(line.startswith("expect") for line in better.lines())
     for bits, is_said in [(found.reference.bigram + 0.1, True), (found.reference.bigram - 0.1, False)]:
         progress = Progressed(step=9, best_step=9, best_val_bits_per_char=bits)
-        assert ("expect counting" in summary(Result(run, progress, 9, found.reference, ()))) == is_said
+        assert ("expect counting" in summary(TrainResult(run, progress, 9, found.reference, ()))) == is_said
 
 
 def test_mistakes_are_said(run: Path, console: Console) -> None:

@@ -15,9 +15,9 @@ from yanmo.generate import engine as module
 from yanmo.generate.engine import describe, generate, make_writer
 from yanmo.generate.sampling import typed
 from yanmo.generate.text import (
-    Piece,
     Sample,
-    Text,
+    TextAssembler,
+    TextDelta,
     encode_prompt,
     in_order,
     save_samples,
@@ -314,7 +314,7 @@ def test_greedy_writing_with_rules_is_that_of_transformers(
 
 def pushed(stops: list[str], text: str, tokenizer: CharTokenizer = TOKENIZER) -> list[str]:
     """What each token of ``text`` makes certain, and what the end does."""
-    stream = Text(tokenizer, [], stops)
+    stream = TextAssembler(tokenizer, [], stops)
     pieces = []
     for token in tokenizer.encode(text).tolist():
         pieces.append(stream.push(token))
@@ -336,7 +336,7 @@ def test_a_stop_text_may_be_written_in_bytes() -> None:
     """龘 is no character of this vocabulary: three tokens, the first two of which are half a character."""
     assert pushed(["龘龘"], "江龘龘夜") == ["江", "", "", "", "", "", "", ""]
     assert pushed(["龘龘"], "龘龖") == ["", "", "", "", "", "龘龖", ""]
-    stream = Text(TOKENIZER, [], ["龘夜"])
+    stream = TextAssembler(TOKENIZER, [], ["龘夜"])
     half = TOKENIZER.encode("龘").tolist()[:2]
     assert [stream.push(token) for token in half] == ["", ""]
     assert stream.flush() == "\ufffd"
@@ -395,13 +395,13 @@ def test_samples_are_shown_in_order_the_first_as_it_comes() -> None:
     whole = Sample("", 0, 0, "", (), ())
     taken: list[int] = []
 
-    def pieces() -> Iterator[Piece]:
+    def pieces() -> Iterator[TextDelta]:
         for place, (number, text, end) in enumerate(
             [(0, "a", 0), (1, "x", 0), (0, "b", 0), (1, "y", 1), (0, "c", 1)]
         ):
             taken.append(place)
-            yield Piece(0, number, text, whole if end else None)
-        yield Piece(1, 0, "z", whole)
+            yield TextDelta(0, number, text, whole if end else None)
+        yield TextDelta(1, 0, "z", whole)
 
     shown = [(piece.text, len(taken)) for piece in in_order(pieces())]
     assert shown == [("a", 1), ("b", 3), ("c", 5), ("x", 5), ("y", 5), ("z", 5)]

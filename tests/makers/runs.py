@@ -14,7 +14,7 @@ from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.train import oom, trainer
 from yanmo.train.metrics import read_metrics
-from yanmo.train.trainer import Result, train
+from yanmo.train.trainer import TrainResult, train
 
 TINY = (
     "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=16",
@@ -40,9 +40,9 @@ class Trained:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._results: dict[tuple[str, ...], Result] = {}
+        self._results: dict[tuple[str, ...], TrainResult] = {}
 
-    def __call__(self, folder: Path | str, *more: str) -> Result:
+    def __call__(self, folder: Path | str, *more: str) -> TrainResult:
         """``folder`` becomes such a run, with the settings ``more``; where it stands."""
         kept = self._store / str([*self._results, more].index(more))
         if more not in self._results:

@@ -24,7 +24,7 @@ from yanmo.train.decide import (
     seconds_of_saving,
     step_limit,
 )
-from yanmo.train.forecast import Text
+from yanmo.train.forecast import TextSize
 from yanmo.train.probe import Speed, Way, measure, micro_batches, ways
 
 SMALL = GPTConfig(50, 1, 1, 8, 8)
@@ -308,7 +308,7 @@ def test_what_is_measured_is_the_model_that_is_trained(
     monkeypatch.setattr(run, "measure", measured)
     monkeypatch.setattr(run, "seconds_of_saving", lambda *_: 0.0)
     recipe = load_recipe(None, ["train.compile=false", "optim.learning_rate=1e-3", *settings.split()])
-    text = Text(characters=120_000, train_tokens=120_000, val_tokens=100)
+    text = TextSize(characters=120_000, train_tokens=120_000, val_tokens=100)
     decided, total_steps, speed = run.decide_by_measuring(recipe, GPTConfig(50, 1, 1, 8, 128), CPU, text)
     assert seen == measured_with
     assert decided.model.dropout == measured_with[-1]

@@ -14,10 +14,10 @@ from yanmo.model.config import GPTConfig
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.train.decide import seconds_of_saving
-from yanmo.train.forecast import Text, describe, forecast
+from yanmo.train.forecast import TextSize, describe, forecast
 from yanmo.train.probe import Speed
 
-TEXT = Text(characters=1_000_000, train_tokens=1_000_000, val_tokens=50_000)
+TEXT = TextSize(characters=1_000_000, train_tokens=1_000_000, val_tokens=50_000)
 DOUPO = GPTConfig(13317, 10, 12, 768, 1024)
 MOE = GPTConfig(8000, 8, 8, 512, 512, family="moe", n_kv_head=4)
 
@@ -41,7 +41,7 @@ def test_the_doupo_seeds_numbers() -> None:
     found = forecast(
         recipe("data.packing=stride", "data.stride=512", "model.block_size=1024", "train.epochs=15",
                 "train.batch_size=8"),
-        DOUPO, Text(5_700_000, 5_400_000, 100_000),
+        DOUPO, TextSize(5_700_000, 5_400_000, 100_000),
     )  # fmt: skip
     assert found.parameters == 81_894_144
     assert found.parameters_without_embeddings == 81_894_144 - (13317 + 1024) * 768

@@ -22,7 +22,7 @@ from yanmo.checkpoint.step_schedule import ScheduleRecord
 from yanmo.checkpoint.tensors import ONE_FILE, load_tensors, load_weights, save_tensors, weight_files
 from yanmo.core import storage
 from yanmo.core.errors import CheckpointError, ConfigError, DivergedError
-from yanmo.core.records import Record, read_record
+from yanmo.core.records import TypedRecord, read_record
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.settings.old_names import renamed_parameters, renamed_settings
@@ -119,7 +119,7 @@ def write_configs(
     tokenizer.save(folder, config.block_size, chat_template)
 
 
-class ProgressRecord(Record):
+class ProgressRecord(TypedRecord):
     """A :class:`Progress` in state.json; what an older version did not know has its usual value."""
 
     step: NonNegativeInt
@@ -134,7 +134,7 @@ class ProgressRecord(Record):
     good_steps: NonNegativeInt = 0
 
 
-class State(Record):
+class State(TypedRecord):
     """training/state.json; older ones say neither recipe nor plan."""
 
     schema_number: int = Field(alias="schema")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from yanmo.core.records import Record, sealed
+from yanmo.core.records import TypedRecord, sealed
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class StepSchedule:
         return cls(tuple(ScheduleSegment(s.from_step, s.progress, s.horizon) for s in record.aims), lengths)
 
 
-class SegmentRecord(Record):
+class SegmentRecord(TypedRecord):
     """A segment in plan.json."""
 
     from_step: NonNegativeInt
@@ -89,7 +89,7 @@ class SegmentRecord(Record):
     horizon: PositiveInt
 
 
-class ScheduleRecord(Record):
+class ScheduleRecord(TypedRecord):
     """plan.json: the first segment begins at step 0, each later one at a later step."""
 
     aims: Annotated[list[SegmentRecord], Field(min_length=1)]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from yanmo.model.gpt import GPT
     from yanmo.settings.schema import Recipe, SampleConfig
     from yanmo.tokenizer import Tokenizer
-    from yanmo.train.trainer import Result
+    from yanmo.train.trainer import TrainResult
 
 app = typer.Typer(
     name="yanmo",
@@ -624,7 +624,7 @@ def demo_prompts() -> list[str]:
     return list(PROMPTS)
 
 
-def summary(result: "Result") -> str:
+def summary(result: "TrainResult") -> str:
     """Where a run stands, in one line; one that counting beats, in another."""
     from yanmo.core.console import span
 
@@ -638,7 +638,7 @@ def summary(result: "Result") -> str:
     return f"{text}\nexpect {expected}" if expected else text
 
 
-def next_commands(result: "Result", prompt: str | None) -> str:
+def next_commands(result: "TrainResult", prompt: str | None) -> str:
     """Three commands that lead on, with real paths."""
     folder, yanmo = str(result.folder), command_name()
     write = ["generate", folder, "--num-samples", "3"] + (["-p", prompt] if prompt else [])
@@ -651,7 +651,7 @@ def next_commands(result: "Result", prompt: str | None) -> str:
     return "Next:\n" + "\n".join(f"  {name:<15} {as_command(words)}" for name, words in commands)
 
 
-def longer_setting(result: "Result") -> str:
+def longer_setting(result: "TrainResult") -> str:
     """Three times the length of a run, as a setting."""
     from yanmo.settings.recipe import load_recipe
 

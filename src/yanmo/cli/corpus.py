@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from yanmo.settings.schema import Cleaning
-    from yanmo.text.clean.run import Result, SourceCounts
+    from yanmo.text.clean.run import CleaningResult, SourceCounts
     from yanmo.text.inspect.report import Report
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -207,7 +207,7 @@ def clean(
     print(f"Next:\n  yanmo inspect {target}\n  yanmo train {target}")
 
 
-def lines(result: "Result") -> list[str]:
+def lines(result: "CleaningResult") -> list[str]:
     """A result for people."""
     read = result.counts.documents_read
     found = [

@@ -127,7 +127,7 @@ MIN_SHARE = 0.01
 """Of the work that is done before it says how long the rest takes."""
 
 
-class Progress:
+class ProgressLine:
     """A live line for work whose size is known, mostly in bytes: how far, how fast, how long still."""
 
     def __init__(self, console: Console, what: str, total: float) -> None:
@@ -153,7 +153,7 @@ class Progress:
         self._skipped += amount
         self._start = time.monotonic()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressLine":
         return self
 
     def __exit__(self, *exc: object) -> None:

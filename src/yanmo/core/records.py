@@ -18,7 +18,7 @@ CHECK = "check"
 """The key of a seal."""
 
 
-class Record(BaseModel):
+class TypedRecord(BaseModel):
     """A JSON object whose named keys are of their type; it may hold more, which newer versions write."""
 
     model_config = ConfigDict(
@@ -26,10 +26,10 @@ class Record(BaseModel):
     )
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=TypedRecord)
 
 
-class Part(Record):
+class Part(TypedRecord):
     """A side of a split, as a manifest of shards has it."""
 
     files: list[str]
@@ -38,21 +38,21 @@ class Part(Record):
     characters: NonNegativeInt
 
 
-class Parts(Record):
+class Parts(TypedRecord):
     """Both sides."""
 
     train: Part
     val: Part
 
 
-class Counts(Record):
+class Counts(TypedRecord):
     """What became of the documents that were read."""
 
     documents_read: NonNegativeInt
     documents_dropped: dict[str, NonNegativeInt]
 
 
-class Manifest(Record):
+class Manifest(TypedRecord):
     """manifest.json of shards; corpus.json of a run is a copy of it."""
 
     dtype: str

@@ -20,12 +20,12 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from yanmo.core import storage
-from yanmo.core.console import Console, Progress
+from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import DataError
-from yanmo.core.records import Manifest, Record, parse_record, read_record, sealed
+from yanmo.core.records import Manifest, TypedRecord, parse_record, read_record, sealed
 from yanmo.data.encode import Ids, encode_all, processes_for
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
-from yanmo.data.split import Split, Tally, assigned, default_val_fraction, plan_split
+from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
 from yanmo.data.survey import VERSION, read_sizes, survey
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
@@ -142,7 +142,7 @@ def _shards_in(corpus: CorpusConfig) -> Path | None:
     return folder if is_one and (folder / "train.starts.bin").is_file() else None
 
 
-class OpenSplit(Record):
+class OpenSplit(TypedRecord):
     """What shards that were made elsewhere say of their split."""
 
     val_fraction: float
@@ -188,7 +188,7 @@ def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_s
 
 
 @dataclass(frozen=True)
-class Piece:
+class EncodedPiece:
     """A part of a document on its way into the shards of one side."""
 
     side: str
@@ -213,14 +213,14 @@ def _write_shards(
 ) -> dict[str, Any]:
     """Second pass: every document (``names`` are their hashes) to its side, in order; goes on where
     ``folder`` was left. Gives the manifest's parts."""
-    counts, tally, size = CorpusCounts(), Tally(), corpus_size(corpus.path)
+    counts, tally, size = CorpusCounts(), SplitTally(), corpus_size(corpus.path)
     done = _read_mark(folder, tokenizer.vocab_size)
     lost = RoundTripLoss.of(done.lost)
     documents = assigned(zip(read_documents(corpus, counts), names, strict=True), split, gap, tally)
     batches = _batches(piece for side, part in documents for piece in pieces_of(side, part, tokenizer))
     processes = workers or processes_for(tokenizer, size)
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(console, "tokenising", size))
+        progress = stack.enter_context(ProgressLine(console, "tokenising", size))
         writers = {
             side: stack.enter_context(
                 ShardWriter(folder, side, tokenizer.vocab_size, mark=done.writers.get(side))
@@ -250,7 +250,9 @@ def _write_shards(
     return {"splits": splits, "more": more}
 
 
-def more_of(counts: dict[str, Any], split: Split, tally: Tally, lost: RoundTripLoss | None) -> dict[str, Any]:
+def more_of(
+    counts: dict[str, Any], split: Split, tally: SplitTally, lost: RoundTripLoss | None
+) -> dict[str, Any]:
     """What a manifest says beside its splits; ``lost`` is None where nothing can be."""
     more: dict[str, Any] = {
         "counts": counts,
@@ -268,19 +270,19 @@ def more_of(counts: dict[str, Any], split: Split, tally: Tally, lost: RoundTripL
     return more
 
 
-def pieces_of(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[Piece]:
+def pieces_of(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[EncodedPiece]:
     """A document's pieces."""
     begins = True
     texts = [*tokenizer.pieces(document.text, PIECE), None]
     for text, following in pairwise(texts):
         assert text is not None
-        yield Piece(side, text, begins, following is None, _share(document, len(text)))
+        yield EncodedPiece(side, text, begins, following is None, _share(document, len(text)))
         begins = False
 
 
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def _batches(pieces: Iterable[EncodedPiece]) -> Iterator[list[EncodedPiece]]:
     """Pieces by about ``PIECE`` characters; short documents go together."""
-    batch: list[Piece] = []
+    batch: list[EncodedPiece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
@@ -292,7 +294,7 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def write_piece(writer: ShardWriter, piece: Piece, ids: Ids, tokenizer: Tokenizer) -> None:
+def write_piece(writer: ShardWriter, piece: EncodedPiece, ids: Ids, tokenizer: Tokenizer) -> None:
     """Append a piece's ids, with what stands before and behind its document."""
     if piece.begins:
         writer.begin_document()
@@ -302,7 +304,7 @@ def write_piece(writer: ShardWriter, piece: Piece, ids: Ids, tokenizer: Tokenize
         writer.write(np.array([tokenizer.end_of_text], dtype=np.int64), characters=0)
 
 
-class Mark(Record):
+class Mark(TypedRecord):
     """mark.json of an unfinished folder."""
 
     batches: NonNegativeInt = 0

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import NonNegativeInt
 
 from yanmo.core.errors import DataError
-from yanmo.core.records import Manifest, Record, read_record
+from yanmo.core.records import Manifest, TypedRecord, read_record
 from yanmo.core.storage import not_through_a_link, write_json
 
 FORMAT = 1
@@ -35,7 +35,7 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
-class WriterMark(Record):
+class WriterMark(TypedRecord):
     """How far a side of unfinished shards is on the disk, with checksums of its tokens and of its starts."""
 
     tokens: NonNegativeInt = 0

@@ -140,7 +140,7 @@ def _digest(text: str) -> bytes:
 
 
 @dataclass
-class Tally:
+class SplitTally:
     """What is counted on the way."""
 
     left_out: int = 0
@@ -152,7 +152,7 @@ class Tally:
 
 
 def assigned(
-    documents: Iterable[tuple[Document, str]], split: Split, gap: int, tally: Tally
+    documents: Iterable[tuple[Document, str]], split: Split, gap: int, tally: SplitTally
 ) -> Iterator[tuple[str, Document]]:
     """The parts of each document (given with its content hash) with their sides."""
     for document, name in documents:

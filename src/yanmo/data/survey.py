@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from yanmo.core import storage
-from yanmo.core.console import Console, Progress, span
+from yanmo.core.console import Console, ProgressLine, span
 from yanmo.core.errors import DataError
 from yanmo.data.split import content_hash
 from yanmo.settings.schema import CorpusConfig, TokenizerConfig
@@ -47,7 +47,7 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
     def fill(folder: Path) -> None:
         learner = learner_for(config, kind) if config is not None and kind is not None else None
         sizes, counts, notes = [], CorpusCounts(), Notes()
-        with Progress(console, "reading", size) as progress:
+        with ProgressLine(console, "reading", size) as progress:
             for document in read_documents(corpus, counts):
                 progress.advance(document.meta.get("size", 0))
                 if learner is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, recorded_recipe
-from yanmo.core.console import Console, Progress
+from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.batches import sliding_starts
 from yanmo.data.prepare import Prepared, prepare
@@ -118,7 +118,7 @@ def assess(
         )
     ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
     keep_freed_memory()
-    with Progress(console, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
+    with ProgressLine(console, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
         evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
     return Assessment(
         model=str(folder),

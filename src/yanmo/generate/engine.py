@@ -75,7 +75,7 @@ def arithmetic_of(model: GPT) -> dict[str, str]:
 
 
 @dataclass(eq=False)
-class Row:
+class RunningSequence:
     """One sample that is being written."""
 
     prompt: int
@@ -98,10 +98,12 @@ def generate(model: GPT, prompt: list[int], config: SampleConfig, end_of_text: i
 @torch.no_grad()
 def generate_batch(
     model: GPT, prompts: Sequence[list[int]], config: SampleConfig, rules: TokenConstraints
-) -> Iterator[list[Row]]:
+) -> Iterator[list[RunningSequence]]:
     """Continue each of ``prompts`` ``num_samples`` times; yields, step by step, the rows with a new token."""
     rows = (
-        Row(index, number, TokenHistory(prompt, config.no_repeat_ngram), _generator(config.seed, number))
+        RunningSequence(
+            index, number, TokenHistory(prompt, config.no_repeat_ngram), _generator(config.seed, number)
+        )
         for index, prompt in enumerate(prompts)
         for number in range(config.num_samples)
     )
@@ -119,8 +121,8 @@ def rows_together(model: GPT) -> int:
 
 
 def _write_together(
-    model: GPT, rows: list[Row], config: SampleConfig, rules: TokenConstraints
-) -> Iterator[list[Row]]:
+    model: GPT, rows: list[RunningSequence], config: SampleConfig, rules: TokenConstraints
+) -> Iterator[list[RunningSequence]]:
     cache = KVCache(model.config, len(rows), like=model.tokens.weight)
     logits = prefill(model, cache, rows)  # (B, V)
     for left in reversed(range(config.max_new_tokens)):
@@ -139,7 +141,7 @@ def _write_together(
         logits = decode_step(model, cache, rows)  # (B, V)
 
 
-def prefill(model: GPT, cache: KVCache, rows: list[Row]) -> Tensor:
+def prefill(model: GPT, cache: KVCache, rows: list[RunningSequence]) -> Tensor:
     """Logits (B, V) of the first new token of each row; a prompt is read once for all its rows."""
     logits = []
     for _, group in groupby(range(len(rows)), key=lambda place: rows[place].prompt):
@@ -151,7 +153,7 @@ def prefill(model: GPT, cache: KVCache, rows: list[Row]) -> Tensor:
     return torch.cat(logits)
 
 
-def decode_step(model: GPT, cache: KVCache, rows: list[Row]) -> Tensor:
+def decode_step(model: GPT, cache: KVCache, rows: list[RunningSequence]) -> Tensor:
     """Logits (B, V) after the last token of each row.
 
     A row whose window is full reads the newer half of it again, and so has room to go on.
@@ -176,7 +178,7 @@ def forward_rows(model: GPT, cache: KVCache, places: list[int], ids: list[list[i
 
 
 def sample_next(
-    logits: Tensor, rows: list[Row], config: SampleConfig, rules: TokenConstraints, window: int
+    logits: Tensor, rows: list[RunningSequence], config: SampleConfig, rules: TokenConstraints, window: int
 ) -> list[int]:
     """The next token of each row, its log probability noted.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
-from yanmo.generate.engine import Row, arithmetic_of, generate_batch
+from yanmo.generate.engine import RunningSequence, arithmetic_of, generate_batch
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
@@ -36,7 +36,7 @@ class Sample:
     """Log probability of each token, as the model said it before any change by the sampler; in nats."""
 
 
-class Piece(NamedTuple):
+class TextDelta(NamedTuple):
     """Some more text of a sample; the last piece brings the whole sample."""
 
     prompt: int
@@ -100,11 +100,11 @@ def write_pieces(
     config: SampleConfig,
     special: bool = False,
     say: Say = warnings.warn,
-) -> Iterator[Piece]:
+) -> Iterator[TextDelta]:
     """The samples of all prompts as they come, a piece of whole characters (or of none) for each token."""
     size = model.config.block_size
     encoded = [encode_prompt(tokenizer, prompt, size, special, say) for prompt in prompts]
-    texts: dict[Row, list[str]] = {}
+    texts: dict[RunningSequence, list[str]] = {}
     for row, text in _texts(model, tokenizer, encoded, config):
         texts.setdefault(row, []).append(text)
         whole = None
@@ -112,7 +112,7 @@ def write_pieces(
             written = tuple(row.past.ids[len(encoded[row.prompt]) :])
             found = "".join(texts.pop(row))
             whole = Sample(prompts[row.prompt], row.number, config.seed, found, written, tuple(row.logprobs))
-        yield Piece(row.prompt, row.number, text, whole)
+        yield TextDelta(row.prompt, row.number, text, whole)
 
 
 def write_from(model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleConfig) -> Iterator[str]:
@@ -122,9 +122,9 @@ def write_from(model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleC
         yield text
 
 
-def in_order(pieces: Iterable[Piece]) -> Iterator[Piece]:
+def in_order(pieces: Iterable[TextDelta]) -> Iterator[TextDelta]:
     """The same pieces, one sample after another: a later one is held back until those before are whole."""
-    waiting: dict[tuple[int, int], list[Piece]] = {}
+    waiting: dict[tuple[int, int], list[TextDelta]] = {}
     for piece in pieces:
         waiting.setdefault((piece.prompt, piece.number), []).append(piece)
         for key in list(waiting):
@@ -149,7 +149,7 @@ def encode_prompt(
     return ids[-block_size:] or [tokenizer.end_of_text, *tokenizer.document_start]
 
 
-class Text:
+class TextAssembler:
     """The text of one sample as it comes: whole characters, up to a stop text.
 
     The prompt's ids are decoded first: in some vocabularies the space between two tokens depends on both.
@@ -193,13 +193,13 @@ def _overlap(text: str, stop: str) -> int:
 
 def _texts(
     model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig
-) -> Iterator[tuple["Row", str]]:
+) -> Iterator[tuple["RunningSequence", str]]:
     """For each token its row and the characters that it makes certain."""
-    texts: dict[Row, Text] = {}
+    texts: dict[RunningSequence, TextAssembler] = {}
     for rows in generate_batch(model, prompts, config, TokenConstraints.of(tokenizer, config)):
         for row in rows:
             if row not in texts:
-                texts[row] = Text(tokenizer, prompts[row.prompt], config.stop)
+                texts[row] = TextAssembler(tokenizer, prompts[row.prompt], config.stop)
             new = texts[row].push(row.past.ids[-1])
             row.ended |= texts[row].ended
             yield row, new + (texts.pop(row).flush() if row.ended else "")

@@ -20,7 +20,7 @@ from yanmo.settings.schema import CorpusConfig
 from yanmo.text.clean.dedup import DuplicateIndex, Marks
 from yanmo.text.clean.rules import clean, rules_for
 from yanmo.text.clean.run import (
-    Result,
+    CleaningResult,
     licence_beside,
     licence_of,
     line_of,
@@ -133,8 +133,8 @@ def added(one: Any, other: Any) -> Any:
     return one if isinstance(one, str) else one + other
 
 
-def _nothing(plan: Plan) -> Result:
-    return Result.of(plan.settings.cleaning, plan.corpus, dedup=True)
+def _nothing(plan: Plan) -> CleaningResult:
+    return CleaningResult.of(plan.settings.cleaning, plan.corpus, dedup=True)
 
 
 def _licences(paths: Sequence[str]) -> dict[int, str]:
@@ -149,7 +149,7 @@ def _counts(plan: Plan, part: int, stage: str) -> Path:
     return plan.work("counts", f"{part:05d}.{stage}.json")
 
 
-def _write_counts(plan: Plan, part: int, stage: str, result: Result) -> None:
+def _write_counts(plan: Plan, part: int, stage: str, result: CleaningResult) -> None:
     storage.write_json(_counts(plan, part, stage), result.as_json())
 
 

@@ -29,7 +29,7 @@ class PlanStep(PipelineStep):  # type: ignore[misc]  # datatrove has no types
         self.plan = plan
 
 
-class Step(PlanStep):
+class TaskStep(PlanStep):
     """A step that reads and writes files of the plan, and passes nothing on."""
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
@@ -106,7 +106,7 @@ class Buckets(MinhashDedupBuckets):  # type: ignore[misc]
         super().__init__(*folders, config=minhash_config(plan), lines_to_buffer=1000)
 
 
-class FindCopies(Step):
+class FindCopies(TaskStep):
     """Goes through what agrees, in order: the first of its kind stays. One task."""
 
     name = "find copies"
@@ -116,7 +116,7 @@ class FindCopies(Step):
             self.stat_update(reason, value=number)
 
 
-class FindRepeatedParagraphs(Step):
+class FindRepeatedParagraphs(TaskStep):
     """Paragraphs that an earlier document has; each task takes a share of all hashes."""
 
     name = "find repeated paragraphs"
@@ -125,7 +125,7 @@ class FindRepeatedParagraphs(Step):
         self.stat_update("paragraphs", value=find_repeated(self.plan, rank, tasks))
 
 
-class Keep(Step):
+class Keep(TaskStep):
     """Documents of a part that stay → corpus/."""
 
     name = "keep"
@@ -134,7 +134,7 @@ class Keep(Step):
         self.stat_update("documents", value=keep_part(self.plan, rank))
 
 
-class PlanSplit(Step):
+class PlanSplit(TaskStep):
     """What is held out for validation. One task."""
 
     name = "split"
@@ -143,7 +143,7 @@ class PlanSplit(Step):
         write_split(self.plan)
 
 
-class Tokenise(Step):
+class Tokenise(TaskStep):
     """Documents of a part → tokens of a part."""
 
     name = "tokenise"
@@ -152,7 +152,7 @@ class Tokenise(Step):
         self.stat_update("tokens", value=tokenise_part(self.plan, rank))
 
 
-class JoinShards(Step):
+class JoinShards(TaskStep):
     """Tokens of all parts → shards/; each task writes some of the files."""
 
     name = "join"
@@ -161,7 +161,7 @@ class JoinShards(Step):
         self.stat_update("bytes", value=join_shards(self.plan, rank, tasks))
 
 
-class Finish(Step):
+class Finish(TaskStep):
     """Where documents begin, and the manifests. One task."""
 
     name = "finish"

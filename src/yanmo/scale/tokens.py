@@ -24,7 +24,7 @@ from yanmo.data.prepare import more_of, pieces_of, write_piece
 from yanmo.data.shards import SHARD_TOKENS, ShardWriter, dtype_for, write_manifest
 from yanmo.data.split import (
     Split,
-    Tally,
+    SplitTally,
     assigned,
     content_hash,
     default_val_fraction,
@@ -121,7 +121,7 @@ def tokenise_part(plan: Plan, part: int) -> int:
     folder = plan.work("pieces", f"{part:05d}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    corpus, counts, tally, lost = part_of(plan, part), CorpusCounts(), Tally(), RoundTripLoss()
+    corpus, counts, tally, lost = part_of(plan, part), CorpusCounts(), SplitTally(), RoundTripLoss()
     documents = read_documents(corpus, counts) if corpus is not None else ()
     named = ((document, content_hash(document.text)) for document in documents)
     writers = {side: ShardWriter(folder, side, tokenizer.vocab_size, ONE_FILE) for side in SIDES}
@@ -188,7 +188,7 @@ def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
     for piece in pieces:
         counts = added(counts, piece["counts"])
         lost.add(RoundTripLoss.of(piece["lost"]))
-    tally = Tally(left_out=sum(piece["left_out"] for piece in pieces), floor_bits=math.nan)
+    tally = SplitTally(left_out=sum(piece["left_out"] for piece in pieces), floor_bits=math.nan)
     more = more_of(counts, split, tally, None if tokenizer.lossless else lost)
     more["split"] |= {"val_fraction": val_fraction, "block_size": plan.settings.scale.block_size}
     tokenizer.save(plan.shards, 1 << 30)

@@ -1,6 +1,6 @@
 """How good a vocabulary is for a text: the numbers behind ``yanmo tokenizer compare`` and ``inspect``.
 
-In: a tokenizer and texts. Out: :class:`Verdict`, plain numbers. Speeds are those of one process.
+In: a tokenizer and texts. Out: :class:`Comparison`, plain numbers. Speeds are those of one process.
 """
 
 import re
@@ -32,7 +32,7 @@ LONGEST = 12
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """What a vocabulary makes of a text."""
 
     name: str
@@ -75,7 +75,7 @@ class Verdict:
         return {**asdict(self), **more}
 
 
-def judge(name: str, kind: str, tokenizer: Tokenizer, texts: Sequence[str]) -> Verdict:
+def judge(name: str, kind: str, tokenizer: Tokenizer, texts: Sequence[str]) -> Comparison:
     """What ``tokenizer`` makes of ``texts``."""
     counts, lost, broken = np.zeros(tokenizer.vocab_size, dtype=np.int64), RoundTripLoss(), 0
     for text in texts:
@@ -89,7 +89,7 @@ def judge(name: str, kind: str, tokenizer: Tokenizer, texts: Sequence[str]) -> V
     used = np.flatnonzero(counts).tolist()
     suppressed = set(tokenizer.suppressed)
     encode_speed, decode_speed = _speeds(tokenizer, texts)
-    return Verdict(
+    return Comparison(
         name=name,
         kind=kind,
         vocab_size=tokenizer.vocab_size,

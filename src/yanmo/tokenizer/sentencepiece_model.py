@@ -23,7 +23,7 @@ MEND = "take the .model from its source again"
 
 
 @dataclass(frozen=True)
-class Piece:
+class VocabularyPiece:
     """One entry of the vocabulary."""
 
     text: str
@@ -97,12 +97,12 @@ def _steps(normalizer: dict[int, list[Any]], bytes_too: bool) -> dict[str, Any]:
     return {"normalizer": sequence("normalizers", before), "decoder": sequence("decoders", after)}
 
 
-def _unigram(pieces: list[Piece], unknown: int, bytes_too: bool) -> dict[str, Any]:
+def _unigram(pieces: list[VocabularyPiece], unknown: int, bytes_too: bool) -> dict[str, Any]:
     vocab = [[piece.text, piece.score if piece.kind == NORMAL else NEVER] for piece in pieces]
     return {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": bytes_too}
 
 
-def _bpe(pieces: list[Piece], unknown: int, bytes_too: bool) -> dict[str, Any]:
+def _bpe(pieces: list[VocabularyPiece], unknown: int, bytes_too: bool) -> dict[str, Any]:
     numbers = {piece.text: number for number, piece in enumerate(pieces)}
     usable = {piece.text: piece.score for piece in pieces if piece.kind in (NORMAL, UNUSED)}
     merges = []
@@ -113,10 +113,10 @@ def _bpe(pieces: list[Piece], unknown: int, bytes_too: bool) -> dict[str, Any]:
     return bpe_model(numbers, merges, **more)
 
 
-def _piece(raw: bytes) -> Piece:
+def _piece(raw: bytes) -> VocabularyPiece:
     fields = _fields(raw)
     (score,) = struct.unpack("<f", fields.get(2, [bytes(4)])[-1])
-    return Piece(fields[1][-1].decode("utf-8"), score, fields.get(3, [NORMAL])[-1])
+    return VocabularyPiece(fields[1][-1].decode("utf-8"), score, fields.get(3, [NORMAL])[-1])
 
 
 # -- protocol buffers -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from yanmo.core.console import visible
 from yanmo.tokenizer.base import Tokenizer
-from yanmo.tokenizer.compare import Verdict, split
+from yanmo.tokenizer.compare import Comparison, split
 from yanmo.tokenizer.roundtrip import describe
 
 COLOURS = ("on #cfe8ff", "on #ffe3b8", "on #d6f5d0", "on #f6d3e6", "on #e3dcff")
@@ -20,7 +20,7 @@ BAR = 40
 SIGNS = {"\n": "⏎", " ": "·", "\t": "⇥", "\u3000": "□", "\r": "␍"}
 
 
-def table(verdicts: Sequence[Verdict], n_layer: int, n_embd: int) -> Table:
+def table(verdicts: Sequence[Comparison], n_layer: int, n_embd: int) -> Table:
     """A column for each vocabulary, a row for each measure."""
     found = Table(
         title=f"{verdicts[0].characters:,} characters, {verdicts[0].bytes / 1e6:.1f} MB", show_lines=False
@@ -28,7 +28,7 @@ def table(verdicts: Sequence[Verdict], n_layer: int, n_embd: int) -> Table:
     found.add_column("")
     for verdict in verdicts:
         found.add_column(visible(verdict.name), justify="right", overflow="fold")
-    rows: dict[str, Callable[[Verdict], str]] = {
+    rows: dict[str, Callable[[Comparison], str]] = {
         "kind": lambda v: v.kind,
         "vocabulary": lambda v: f"{v.vocab_size:,}",
         "tokens": lambda v: f"{v.tokens:,}",
@@ -47,7 +47,7 @@ def table(verdicts: Sequence[Verdict], n_layer: int, n_embd: int) -> Table:
     return found
 
 
-def bars(verdicts: Sequence[Verdict]) -> RenderableType:
+def bars(verdicts: Sequence[Comparison]) -> RenderableType:
     """Characters per token as bars: longer is better, the model reads more text in the same window."""
     most = max(verdict.characters_per_token for verdict in verdicts)
     names = [visible(verdict.name) for verdict in verdicts]
@@ -65,12 +65,12 @@ def bars(verdicts: Sequence[Verdict]) -> RenderableType:
     return Group(*lines)
 
 
-def losses(verdicts: Sequence[Verdict]) -> list[str]:
+def losses(verdicts: Sequence[Comparison]) -> list[str]:
     """A sentence for each vocabulary that loses something."""
     return [f"{verdict.name}: {describe(verdict.lost)}" for verdict in verdicts if verdict.lost]
 
 
-def longest(verdict: Verdict) -> str:
+def longest(verdict: Comparison) -> str:
     """The longest tokens that occur."""
     return "longest  " + "  ".join(with_signs(text) for text in verdict.longest)
 

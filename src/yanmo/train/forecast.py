@@ -37,7 +37,7 @@ FEW_TOKENS = 1 / 20
 
 
 @dataclass(frozen=True)
-class Text:
+class TextSize:
     """How much there is to read."""
 
     characters: int
@@ -45,7 +45,7 @@ class Text:
     val_tokens: int
 
     @classmethod
-    def of(cls, shards: ShardSet) -> "Text":
+    def of(cls, shards: ShardSet) -> "TextSize":
         """From prepared shards."""
         characters = sum(part["characters"] for part in shards.manifest["splits"].values())
         return cls(characters, len(shards.train), len(shards.val))
@@ -62,7 +62,7 @@ class Forecast:
     """Token and position tables, and a head of its own, not counted (Kaplan et al. 2020; nanoGPT leaves out
     positions only)."""
     vocabulary: int
-    text: Text
+    text: TextSize
     tokens_per_parameter: float
     steps: int | None
     epochs: float | None
@@ -85,7 +85,7 @@ class Forecast:
 def forecast(
     recipe: Recipe,
     config: GPTConfig,
-    text: Text,
+    text: TextSize,
     steps: int | None = None,
     free_bytes: int | None = None,
     speed: Speed | None = None,
@@ -125,7 +125,7 @@ def forecast(
     return Forecast(**{**vars(found), "warnings": warnings})
 
 
-def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: Text) -> float:
+def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: TextSize) -> float:
     """How long so many steps take with their evaluations; never longer than the clock lets them."""
     evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
     pause_s = seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)

@@ -21,14 +21,14 @@ from typing import Any, Self
 
 from pydantic import NonNegativeInt, model_validator
 
-from yanmo.core.records import Record, parse_record
+from yanmo.core.records import TypedRecord, parse_record
 from yanmo.core.storage import disk_errors, not_through_a_link, sync_file, write_atomic
 
 METRICS = "metrics.jsonl"
 SUPERSEDED = "metrics.superseded.jsonl"
 
 
-class Row(Record):
+class MetricsRow(TypedRecord):
     """What is read of a row again; the rest is for people."""
 
     event: str
@@ -146,7 +146,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [row.model_dump(exclude_unset=True) for row in rows if row is not None]
 
 
-def _keep_rows(folder: Path, is_kept: Callable[[Row], bool]) -> None:
+def _keep_rows(folder: Path, is_kept: Callable[[MetricsRow], bool]) -> None:
     path = folder / METRICS
     if not path.is_file():
         return
@@ -165,8 +165,8 @@ def _keep_rows(folder: Path, is_kept: Callable[[Row], bool]) -> None:
         write_atomic(path, b"".join(kept))
 
 
-def _row(line: bytes) -> Row | None:
+def _row(line: bytes) -> MetricsRow | None:
     try:
-        return parse_record(line, Row)
+        return parse_record(line, MetricsRow)
     except ValueError:
         return None

@@ -69,7 +69,7 @@ from yanmo.train.decide import (
     seconds_of_saving,
     step_limit,
 )
-from yanmo.train.forecast import Forecast, Text, describe, forecast
+from yanmo.train.forecast import Forecast, TextSize, describe, forecast
 from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.probe import Speed, measure, micro_batches, no_room
@@ -182,7 +182,7 @@ def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Pr
     """Prepare the text, take every decision, and write them down; recipe.toml last."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
-    text = Text.of(prepared.shards)
+    text = TextSize.of(prepared.shards)
     configure_torch(recipe.train)
     console.status("measuring what is fastest here")
     recipe, total_steps, speed = decide_by_measuring(recipe, config, world, text)
@@ -227,7 +227,7 @@ def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[R
     """What a run of ``asked`` would be; nothing is written down, and nothing begun."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
-    text = Text.of(prepared.shards)
+    text = TextSize.of(prepared.shards)
     recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
     recipe, total_steps, speed = time_steps(recipe, config, world, text, console)
     recipe = decide(recipe, decide_seq_len_warmup(recipe, config.block_size))
@@ -235,7 +235,7 @@ def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[R
 
 
 def time_steps(
-    recipe: Recipe, config: GPTConfig, world: World, text: Text, console: Console
+    recipe: Recipe, config: GPTConfig, world: World, text: TextSize, console: Console
 ) -> tuple[Recipe, int | None, Speed | None]:
     """Steps timed in fewer ways than a run tries: a CPU's float32, not compiled, where that is open.
 
@@ -260,7 +260,7 @@ def time_steps(
 
 
 def decide_by_measuring(
-    recipe: Recipe, config: GPTConfig, world: World, text: Text
+    recipe: Recipe, config: GPTConfig, world: World, text: TextSize
 ) -> tuple[Recipe, int, Speed]:
     """The fastest arithmetic, how many steps that gives, and what follows from their number; the speed.
 

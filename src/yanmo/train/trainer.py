@@ -57,7 +57,7 @@ from yanmo.train.step import Loss, LossScale, StepResult
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainResult:
     """Where a run stands."""
 
     folder: Path
@@ -86,7 +86,7 @@ class Logged:
     at: float
 
 
-def train(recipe: Recipe, folder: Path, console: Console) -> Result:
+def train(recipe: Recipe, folder: Path, console: Console) -> TrainResult:
     """Train, resume, or, if the run is finished, say where it stands.
 
     Raises:
@@ -107,7 +107,7 @@ def train(recipe: Recipe, folder: Path, console: Console) -> Result:
             console.print(f"{folder} is finished ({run.progress.step:,} steps)")
         finish(run)
         openings = tuple(run.prepared.openings(3, run.model.config.block_size))
-        return Result(folder, run.progress, run.plan.total_steps, run.lines, openings)
+        return TrainResult(folder, run.progress, run.plan.total_steps, run.lines, openings)
 
 
 @contextmanager

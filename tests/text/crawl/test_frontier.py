@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from yanmo.text.crawl.frontier import Frontier, Task
-from yanmo.text.crawl.profile import Budget, Profile, Selectors
+from yanmo.text.crawl.profile import CrawlBudget, Profile, Selectors
 
 HOME = "http://a.example/"
 Links = dict[str, list[str]]
@@ -13,7 +13,7 @@ Links = dict[str, list[str]]
 
 def frontier(**budget: int) -> Frontier:
     select = Selectors(chapter="a", list="b", next="c")
-    return Frontier(Profile(start=(HOME,), permission="x", select=select, budget=Budget(**budget)))
+    return Frontier(Profile(start=(HOME,), permission="x", select=select, budget=CrawlBudget(**budget)))
 
 
 def at(*paths: str) -> list[str]:

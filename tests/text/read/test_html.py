@@ -9,7 +9,7 @@ from tests.makers.work import Reading, Text, assert_linear, calls
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.text.read import html
 from yanmo.text.read.documents import CorpusCounts, Document
-from yanmo.text.read.html import Lines, scan, seen
+from yanmo.text.read.html import LineBuilder, scan, seen
 
 pytest.importorskip("trafilatura")
 PARAGRAPH = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。"
@@ -23,7 +23,7 @@ def page(body: str = f"<p>{PARAGRAPH}</p>" * 9, meta: str = "") -> str:
 
 
 def lines_of(source: str) -> list[str]:
-    return Lines(seen(scan(source))).lines
+    return LineBuilder(seen(scan(source))).lines
 
 
 def read_page(tmp_path: Path, data: bytes, name: str = "a.html") -> Document:

@@ -25,7 +25,7 @@ from yanmo.generate.text import write_all
 from yanmo.hub.exports.card import Past, model_card
 from yanmo.hub.exports.ollama import create_line, modelfile, modelfile_of, require_sayable, sayable
 from yanmo.hub.exports.verify import (
-    Verdict,
+    Verification,
     require_library,
     require_passed,
     verify_folder,
@@ -50,7 +50,7 @@ class Exported:
 
     path: Path
     said: tuple[str, ...]
-    verdict: Verdict | None
+    verdict: Verification | None
     values: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A model with everything that is known of it."""
 
     name: str
@@ -107,7 +107,7 @@ def export(
     target = out or Path("exports") / usual_name(name, to, precision)
     require_target(target, to, folder, force)
     model, tokenizer = load_model_and_tokenizer(folder, is_verified)
-    source = Source(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
+    source = ExportSource(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
     writers: dict[Target, Callable[[], Exported]] = {
         "hf": lambda: export_folder(source, target),
         "gguf": lambda: export_gguf(source, target, precision),
@@ -154,7 +154,7 @@ def usual_name(name: str, to: Target, precision: str) -> str:
     return {"hf": name, "gguf": f"{sayable(name)}-{precision}.gguf", "onnx": f"{name}-onnx"}[to]
 
 
-def verdict_on(path: Path, to: Target, source: Source, precision: str) -> Verdict:
+def verdict_on(path: Path, to: Target, source: ExportSource, precision: str) -> Verification:
     """Open what was written with the library it is for."""
     if to == "hf":
         return verify_folder(path, source.model, source.tokenizer)
@@ -169,7 +169,7 @@ def name_of(run: Path | None, folder: Path) -> str:
     return os.fsencode((found or run or folder).resolve().name).decode("utf-8", "replace")
 
 
-def export_folder(source: Source, target: Path) -> Exported:
+def export_folder(source: ExportSource, target: Path) -> Exported:
     """A clean Hugging Face folder, with a model card."""
     sample = write_all(source.model, source.tokenizer, "", source.sample.model_copy(update={"num_samples": 1,
         "max_new_tokens": SHOWN_TOKENS}))[0]  # fmt: skip
@@ -191,7 +191,7 @@ def _add_to(file: Path, values: dict[str, Any]) -> None:
     file.write_text(text, encoding="utf-8", newline="\n")
 
 
-def how_it_writes(source: Source) -> dict[str, Any]:
+def how_it_writes(source: ExportSource) -> dict[str, Any]:
     """The [sample] of a run as transformers' generation config."""
     sample = source.sample
     found: dict[str, Any] = {"max_new_tokens": sample.max_new_tokens, "do_sample": sample.temperature > 0}
@@ -207,7 +207,7 @@ def how_it_writes(source: Source) -> dict[str, Any]:
     return found
 
 
-def export_gguf(source: Source, target: Path, precision: str) -> Exported:
+def export_gguf(source: ExportSource, target: Path, precision: str) -> Exported:
     """One file for llama.cpp and Ollama, with a Modelfile beside it."""
     _require("gguf", "gguf")
     from yanmo.hub.exports.gguf_file import PRECISIONS, write_gguf
@@ -231,7 +231,7 @@ def export_gguf(source: Source, target: Path, precision: str) -> Exported:
     return Exported(target, tuple(said), None, values)
 
 
-def export_onnx(source: Source, target: Path) -> Exported:
+def export_onnx(source: ExportSource, target: Path) -> Exported:
     """The folder that transformers.js opens: the graph with a cache, and once more in 8 bits."""
     _require("onnx", "onnxscript")
     _require("onnx", "onnxruntime")

@@ -32,7 +32,7 @@ LARGEST_FILE = 1 << 31
 """Bytes a protobuf may have: weights of a larger model lie in a file beside it."""
 
 
-class Step(nn.Module):
+class GraphStep(nn.Module):
     """One look at the model: tokens and what is remembered of those before, as plain tensors."""
 
     def __init__(self, model: GPT) -> None:
@@ -146,7 +146,7 @@ def write_onnx(path: Path, model: GPT) -> None:
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            Step(model).eval(),
+            GraphStep(model).eval(),
             arguments,
             dynamo=True,
             opset_version=OPSET,

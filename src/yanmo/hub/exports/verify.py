@@ -40,7 +40,7 @@ NEEDED = {"hf": ("transformers", "hf"), "onnx": ("onnxruntime", "export"), "gguf
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What a comparison found."""
 
     by: str
@@ -64,7 +64,7 @@ def require_library(target: str) -> None:
         )
 
 
-def require_passed(verdict: Verdict, path: Path) -> None:
+def require_passed(verdict: Verification, path: Path) -> None:
     """Raise what failed, with its numbers; what was written stays.
 
     Raises:
@@ -82,7 +82,7 @@ def require_passed(verdict: Verdict, path: Path) -> None:
 # -- transformers -----------------------------------------------------------------------------
 
 
-def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
+def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verification:
     """Logits, tokens and a greedy text by transformers."""
     rows = rows_to_compare(model, tokenizer, positions=64)
     prompt = rows[0, : prompt_of(model)].tolist()
@@ -108,13 +108,13 @@ def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
     failed += _same_tokens(tokens, tokenizer) + _same_text(written, ours_written)
     said = f"largest difference of logits {difference:.1e}; the same tokens; {count} greedy tokens equal"
     numbers = {"difference": difference, "written": _equal_tokens(written, ours_written)}
-    return Verdict(by, (said,), tuple(failed), numbers)
+    return Verification(by, (said,), tuple(failed), numbers)
 
 
 # -- llama.cpp --------------------------------------------------------------------------------
 
 
-def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) -> Verdict:
+def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) -> Verification:
     """Tokens, logits and a greedy text by llama.cpp; without it, the weights by the gguf package."""
     if not has_llama():
         return verify_tensors(path, model, tokenizer, precision)
@@ -138,7 +138,7 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) ->
         f" largest difference of logits {found['difference']:.1e}; {same} of {count} greedy tokens equal"
     )
     numbers = {key: found[key] for key in ("agreement", "difference")} | {"written": same}
-    return Verdict(f"llama.cpp (llama-cpp-python {found['version']})", (said,), tuple(failed), numbers)
+    return Verification(f"llama.cpp (llama-cpp-python {found['version']})", (said,), tuple(failed), numbers)
 
 
 def has_llama() -> bool:
@@ -181,7 +181,7 @@ def ask_llama(
     return found
 
 
-def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) -> Verdict:
+def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) -> Verification:
     """What the gguf package reads of a GGUF file, where there is no llama.cpp: weights and vocabulary."""
     import gguf
 
@@ -207,13 +207,13 @@ def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str)
     count = len(reader.fields["tokenizer.ggml.tokens"].data)
     if count != tokenizer.vocab_size:
         failed.append(f"it has {count} tokens, the vocabulary {tokenizer.vocab_size}")
-    return Verdict("the gguf package", (said,), tuple(failed), {"weights": worst})
+    return Verification("the gguf package", (said,), tuple(failed), {"weights": worst})
 
 
 # -- onnxruntime ------------------------------------------------------------------------------
 
 
-def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
+def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verification:
     """Logits of a batch, and a greedy text written with the cache, by onnxruntime; and what 8 bits cost."""
     import onnxruntime
 
@@ -240,7 +240,7 @@ def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verdict:
     by = f"onnxruntime {onnxruntime.__version__}"
     same = _equal_tokens(written, ours_written)
     numbers = {"difference": difference, "written": same, "lost_in_8_bits": lost}
-    return Verdict(by, (said, in_8_bits), tuple(failed), numbers)
+    return Verification(by, (said, in_8_bits), tuple(failed), numbers)
 
 
 def in_two(session: Any, model: GPT, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

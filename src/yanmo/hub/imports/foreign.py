@@ -15,7 +15,7 @@ from yanmo.core.errors import CheckpointError, ConfigError
 from yanmo.core.storage import MANIFEST, read_json, verify_folder
 from yanmo.hub.imports.nanogpt import as_gpt2, bare_names
 from yanmo.hub.imports.pickled import open_pickle
-from yanmo.hub.imports.recognise import Source
+from yanmo.hub.imports.recognise import ImportSource
 from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
 from yanmo.tokenizer.base import CHAT
@@ -56,7 +56,7 @@ class Foreign:
     """What was changed, and what a user should know."""
 
 
-def read_foreign(source: Source, config: TokenizerConfig) -> Foreign:
+def read_foreign(source: ImportSource, config: TokenizerConfig) -> Foreign:
     """The model of a source.
 
     Raises:
@@ -66,7 +66,7 @@ def read_foreign(source: Source, config: TokenizerConfig) -> Foreign:
     return (_read_nanogpt if source.kind == "nanoGPT checkpoint" else _read_folder)(source, config)
 
 
-def _read_folder(source: Source, config: TokenizerConfig) -> Foreign:
+def _read_folder(source: ImportSource, config: TokenizerConfig) -> Foreign:
     folder = source.path
     if (folder / MANIFEST).is_file():  # ours: it says whether anything was changed
         verify_folder(folder)
@@ -89,7 +89,7 @@ def _read_folder(source: Source, config: TokenizerConfig) -> Foreign:
     return Foreign(folder.name, values, tensors, tokenizer, chat_template_of(folder), notes)
 
 
-def _read_nanogpt(source: Source, config: TokenizerConfig) -> Foreign:
+def _read_nanogpt(source: ImportSource, config: TokenizerConfig) -> Foreign:
     file = source.files[0]
     found = open_pickle(file)
     arguments = found.values.get("model_args")

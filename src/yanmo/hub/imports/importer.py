@@ -25,7 +25,7 @@ from yanmo.hub.imports.fetch import fetch_model
 from yanmo.hub.imports.foreign import Foreign, fit_vocabulary, read_foreign
 from yanmo.hub.imports.nanogpt import as_settings, read_config
 from yanmo.hub.imports.proof import Proof, prove
-from yanmo.hub.imports.recognise import Source, recognise
+from yanmo.hub.imports.recognise import ImportSource, recognise
 from yanmo.hub.imports.token_files import restore_text
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.settings.recipe import load_recipe, to_toml
@@ -63,9 +63,9 @@ def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> 
         raise ConfigError("it is there already", where=f"--out {out}", hint="name a new folder")
     source = recognise(name)
     if source.kind == "hub":
-        source = Source("model folder", fetch_model(name))
+        source = ImportSource("model folder", fetch_model(name))
     console.print(f"{name}: {source.kind}")
-    kinds: dict[str, Callable[[Source, Path, TokenizerConfig], Imported]] = {
+    kinds: dict[str, Callable[[ImportSource, Path, TokenizerConfig], Imported]] = {
         "token files": import_tokens,
         "nanoGPT config": import_config,
     }
@@ -75,7 +75,7 @@ def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> 
 # -- a model ----------------------------------------------------------------------------------
 
 
-def import_model(source: Source, out: Path, config: TokenizerConfig) -> Imported:
+def import_model(source: ImportSource, out: Path, config: TokenizerConfig) -> Imported:
     """A model → a folder that yanmo and transformers open."""
     foreign = read_foreign(source, config)
     where = str(source.path)
@@ -140,7 +140,7 @@ def write_imported(out: Path, model: GPT, foreign: Foreign) -> None:
 # -- tokens and settings ----------------------------------------------------------------------
 
 
-def import_tokens(source: Source, out: Path, config: TokenizerConfig) -> Imported:
+def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> Imported:
     """Token files → their text and their vocabulary."""
     tokenizer = _vocabulary_of(source, config)
     storage.remove_path(out)
@@ -172,7 +172,7 @@ def import_tokens(source: Source, out: Path, config: TokenizerConfig) -> Importe
     return Imported(str(source.path), out, tuple(said), following, None, vars(found))
 
 
-def _vocabulary_of(source: Source, config: TokenizerConfig) -> Tokenizer:
+def _vocabulary_of(source: ImportSource, config: TokenizerConfig) -> Tokenizer:
     beside = source.path / "meta.pkl"
     if not config.path and not beside.is_file():
         raise ConfigError(
@@ -184,7 +184,7 @@ def _vocabulary_of(source: Source, config: TokenizerConfig) -> Tokenizer:
     return read_tokenizer(Path(config.path or beside), config)
 
 
-def import_config(source: Source, out: Path, config: TokenizerConfig) -> Imported:
+def import_config(source: ImportSource, out: Path, config: TokenizerConfig) -> Imported:
     """nanoGPT's settings → a recipe."""
     config_py = read_config(source.files[0])
     try:

@@ -37,7 +37,7 @@ KNOWN = (
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """What was recognised, and the files it consists of."""
 
     kind: Kind
@@ -45,7 +45,7 @@ class Source:
     files: tuple[Path, ...] = ()
 
 
-def recognise(name: str) -> Source:
+def recognise(name: str) -> ImportSource:
     """What ``name`` is: a path here, or the name of a repository.
 
     Raises:
@@ -57,41 +57,41 @@ def recognise(name: str) -> Source:
     if path.is_file():
         return _file(path)
     if HUB_NAME.fullmatch(name) and path.suffix not in FILES:
-        return Source("hub", path)
+        return ImportSource("hub", path)
     raise ConfigError(f"there is no {name}", where="yanmo import", hint=f"name {KNOWN}")
 
 
-def _folder(path: Path) -> Source:
+def _folder(path: Path) -> ImportSource:
     if (path / "config.json").is_file():
-        return Source("model folder", path)
+        return ImportSource("model folder", path)
     if (path / "ckpt.pt").is_file():
-        return Source("nanoGPT checkpoint", path, (path / "ckpt.pt",))
+        return ImportSource("nanoGPT checkpoint", path, (path / "ckpt.pt",))
     files = [file for file in (*path.glob("*.bin"), *path.glob("*.npy")) if file.is_file()]
     tokens = [file for file in files if not is_pickle(file)]
     if tokens:
-        return Source("token files", path, tuple(sorted(tokens, key=_validation_last)))
+        return ImportSource("token files", path, tuple(sorted(tokens, key=_validation_last)))
     raise ConfigError("the folder holds nothing that is imported", where=str(path), hint=f"name {KNOWN}")
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path) -> ImportSource:
     if (
         path.name == "config.json"
         or path.suffix == ".safetensors"
         or (path.suffix == ".bin" and is_pickle(path))
     ):
         if (path.parent / "config.json").is_file():
-            return Source("model folder", path.parent)
+            return ImportSource("model folder", path.parent)
         raise ConfigError(
             f"there is no config.json beside {path.name}, so its shape is not known",
             where=str(path),
             hint="give a folder with both",
         )
     if path.suffix in (".bin", ".npy"):
-        return Source("token files", path.parent, (path,))
+        return ImportSource("token files", path.parent, (path,))
     if path.suffix in (".pt", ".pth", ".ckpt"):
-        return Source("nanoGPT checkpoint", path.parent, (path,))
+        return ImportSource("nanoGPT checkpoint", path.parent, (path,))
     if path.suffix == ".py":
-        return Source("nanoGPT config", path.parent, (path,))
+        return ImportSource("nanoGPT config", path.parent, (path,))
     if path.suffix in (".pkl", ".model", ".tiktoken", ".txt", ".json", ".bpe"):
         raise ConfigError(
             f"{path.name} is no model; is it a vocabulary?",

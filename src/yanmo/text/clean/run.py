@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from yanmo.core import storage
-from yanmo.core.console import Console, Progress
+from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import DataError
 from yanmo.core.workers import cores, in_order, processes
 from yanmo.settings.schema import Cleaning, DedupConfig
@@ -58,7 +58,7 @@ class SourceCounts:
 
 
 @dataclass
-class Result:
+class CleaningResult:
     """What was read, changed, dropped and written."""
 
     out: Path
@@ -80,7 +80,7 @@ class Result:
     """Share of what would be held out that stands in the training text as well, where that was looked for."""
 
     @classmethod
-    def of(cls, config: Cleaning, out: Path, dedup: bool, weights: Sequence[float] = ()) -> "Result":
+    def of(cls, config: Cleaning, out: Path, dedup: bool, weights: Sequence[float] = ()) -> "CleaningResult":
         """Nothing yet, of these sources."""
         parts = {"clean", "dedup"} if dedup else {"clean"}
         sources = [SourceCounts(path) for path in config.corpus.path]
@@ -144,7 +144,7 @@ def run(
     weights: Sequence[float] = (),
     dedup: bool = False,
     workers: int | None = None,
-) -> Result:
+) -> CleaningResult:
     """Clean, and write ``out`` and its manifest.
 
     Args:
@@ -159,7 +159,7 @@ def run(
         DataError: a path is missing or unreadable, or nothing is left.
         StorageError: the disk is full or refuses.
     """
-    result = Result.of(config, out, dedup, weights)
+    result = CleaningResult.of(config, out, dedup, weights)
     unfinished = out.with_name(f"{storage.TEMPORARY}{out.name}-{os.getpid()}")
     with storage.disk_errors(f"writing {out.name}", out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def run(
     return result
 
 
-def write_manifest(result: Result) -> None:
+def write_manifest(result: CleaningResult) -> None:
     """Say beside the corpus where every document went."""
     storage.write_json(manifest_path(result.out), result.as_json())
 
@@ -293,7 +293,12 @@ class Rows:
 
 
 def _write_rows(
-    file: BinaryIO, config: Cleaning, result: Result, dedup: bool, workers: int | None, console: Console
+    file: BinaryIO,
+    config: Cleaning,
+    result: CleaningResult,
+    dedup: bool,
+    workers: int | None,
+    console: Console,
 ) -> Rows:
     """Write every document that stays, count all others."""
     rows = Rows()
@@ -302,7 +307,7 @@ def _write_rows(
             stale.unlink()  # of a run that was killed
     seen = seen_before(config) if dedup else None
     licences = [licence_beside(Path(source.path)) for source in result.sources]
-    with Progress(console, "cleaning", corpus_size(config.corpus.path)) as progress:
+    with ProgressLine(console, "cleaning", corpus_size(config.corpus.path)) as progress:
         documents = documents_of(config, result.counts)
         many = processes_for(config, workers)
         for number, document, cleaned, marks in cleaned_documents(documents, config, dedup, many):
@@ -405,7 +410,7 @@ def _licence_of_manifest(manifest: Path) -> str:
         return UNKNOWN
 
 
-def _check_something_left(result: Result) -> None:
+def _check_something_left(result: CleaningResult) -> None:
     if result.documents:
         return
     reasons = result.dropped + result.counts.documents_dropped
@@ -417,7 +422,7 @@ def _check_something_left(result: Result) -> None:
     )
 
 
-def _tell_repeats(written: Path, rows: Rows, result: Result) -> None:
+def _tell_repeats(written: Path, rows: Rows, result: CleaningResult) -> None:
     """Put into each row how often it is to be read, and count what that makes of the sources."""
     often = passes([source.characters for source in result.sources], result.weights)
     times = repeats(list(zip(rows.sources, rows.characters, strict=True)), often)

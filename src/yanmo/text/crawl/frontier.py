@@ -48,7 +48,7 @@ class Task:
 
 
 @dataclass
-class Tally:
+class CrawlTally:
     """What became of every address that was found."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -70,7 +70,7 @@ class Frontier:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self.tally = Tally()
+        self.tally = CrawlTally()
         self.kept: list[Task] = []
         """Texts, in reading order."""
         self.lists: dict[str, Task] = {}

@@ -21,7 +21,7 @@ from w3lib.url import safe_url_string
 from yanmo.text.crawl.profile import Profile
 from yanmo.text.read.damage import decode_page
 from yanmo.text.read.encodings import remove_controls, unify_line_ends
-from yanmo.text.read.html import VERBATIM, Lines, Piece, extracted, scan, seen
+from yanmo.text.read.html import VERBATIM, LineBuilder, MarkupPiece, extracted, scan, seen
 
 VERSION = 3
 """Part of what a journal row was read with: raise it when the same bytes would give another page."""
@@ -95,7 +95,7 @@ def media_type(content_type: str) -> str:
 # -- what is on a page ------------------------------------------------------------------------
 
 
-def _tree(pieces: list[Piece]) -> Selector | None:
+def _tree(pieces: list[MarkupPiece]) -> Selector | None:
     """The page as a tree, with what it hides; nesting beyond libxml2's limit is cut."""
     if not any(piece.source.strip() for piece in pieces):
         return None
@@ -160,7 +160,7 @@ def _time(tree: Selector, css: str) -> str:
     return iso if hour is None else f"{iso}T{hour:02d}:{minute:02d}:{second or 0:02d}"
 
 
-def _body(tree: Selector, pieces: list[Piece], profile: Profile) -> tuple[str, str]:
+def _body(tree: Selector, pieces: list[MarkupPiece], profile: Profile) -> tuple[str, str]:
     """(the text, what found it)."""
     elements = [match.root for match in tree.css(profile.select.body)] if profile.select.body else []
     elements = [element for element in elements if isinstance(element, etree._Element)]
@@ -173,7 +173,9 @@ def _body(tree: Selector, pieces: list[Piece], profile: Profile) -> tuple[str, s
         return found, "selector"
     page = seen(pieces)
     by = "trafilatura" if page.is_bearable else "page"
-    found = _join(extracted(page).get("text", "").split("\n") if page.is_bearable else Lines(page).lines)
+    found = _join(
+        extracted(page).get("text", "").split("\n") if page.is_bearable else LineBuilder(page).lines
+    )
     return found, by if found else ""
 
 
@@ -186,7 +188,7 @@ def _outermost(elements: list[Any]) -> list[Any]:
 def _lines(elements: list[Any]) -> list[str]:
     """The lines of elements as a browser would set them."""
     sources = (etree.tostring(e, method="html", encoding="unicode", with_tail=False) for e in elements)
-    page = Lines(seen(scan(BETWEEN.join(sources))))
+    page = LineBuilder(seen(scan(BETWEEN.join(sources))))
     return page.lines or [page.title]
 
 

@@ -49,7 +49,7 @@ class Selectors(Section):
     """With join = "book": the book's author on its list page. Left out: as with author."""
 
 
-class Budget(Section):
+class CrawlBudget(Section):
     """Where enough is enough; what lies beyond is counted as refused, by the key that refused it."""
 
     max_pages: PositiveInt = 10_000
@@ -99,7 +99,7 @@ class Profile(Section):
     """Let the crawler reach private addresses (an intranet, a test); delay may then be below 1."""
     select: Selectors = Selectors()
     """What is what on a page."""
-    budget: Budget = Budget()
+    budget: CrawlBudget = CrawlBudget()
     """How much is enough."""
 
     @field_validator("start")
@@ -195,7 +195,7 @@ def _nearest(loc: list[str]) -> str:
     """The known key that an unknown one was meant to be."""
     keys = {key: key for key in Profile.model_fields}
     keys |= {key: f"[select] {key}" for key in Selectors.model_fields}
-    keys |= {key: f"[budget] {key}" for key in Budget.model_fields}
+    keys |= {key: f"[budget] {key}" for key in CrawlBudget.model_fields}
     near = difflib.get_close_matches(loc[-1], keys, n=1, cutoff=0.6)
     return f"did you mean '{keys[near[0]]}'?" if near else "sites/template.toml shows every key"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from yanmo.core.console import Console, Progress
+from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.settings.schema import Cleaning
 from yanmo.text.clean import filters
@@ -139,9 +139,9 @@ def inspect(config: Cleaning, processes: int | None, console: Console) -> Report
     Raises:
         DataError: a path is missing. A file that cannot be read is part of the report.
     """
-    report, lines, seen = Report(), Lines(), seen_before(config)
+    report, lines, seen = Report(), LineCounts(), seen_before(config)
     lengths: Counter[int] = Counter()
-    with Progress(console, "reading", corpus_size(config.corpus.path)) as progress:
+    with ProgressLine(console, "reading", corpus_size(config.corpus.path)) as progress:
         documents = _documents(config, report)
         found = cleaned_documents(documents, config, True, processes_for(config, processes))
         for number, document, cleaned, marks in found:
@@ -212,7 +212,7 @@ def is_poem(text: str) -> bool:
     return length in VERSE_LENGTHS and number >= 0.7 * len(verses)
 
 
-class Lines:
+class LineCounts:
     """Counts how often a line stands in the corpus, and in how many documents."""
 
     def __init__(self) -> None:
@@ -293,7 +293,7 @@ def _count_cleaning(
             report.dropped_names.append(f"{document.id}: {reason}")
 
 
-def _sum_up(report: Report, lengths: Counter[int], lines: Lines) -> None:
+def _sum_up(report: Report, lengths: Counter[int], lines: LineCounts) -> None:
     """What can be said when everything was read."""
     report.documents = lengths.total()
     report.bytes = sum(file.bytes for file in report.files)

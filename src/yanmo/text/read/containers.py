@@ -100,7 +100,7 @@ def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
 
 def member_reader(archive: zipfile.ZipFile, size: int) -> Callable[[zipfile.ZipInfo], BinaryIO]:
     """Opens members of an archive of so many bytes, which share its allowance."""
-    budget = Budget(lambda: size)
+    budget = UnpackBudget(lambda: size)
     return lambda member: _open_member(archive, member, budget)
 
 
@@ -117,14 +117,14 @@ def _file_entry(raw: BinaryIO, kind: str, wrappers: list[str]) -> Entry:
         before, consumed = consumed, raw.tell()
         return consumed - before
 
-    return Entry("", kind, lambda: _unwrapped(raw, wrappers, Budget(raw.tell)), share)
+    return Entry("", kind, lambda: _unwrapped(raw, wrappers, UnpackBudget(raw.tell)), share)
 
 
-def _unwrapped(stream: BinaryIO, wrappers: list[str], budget: "Budget") -> BinaryIO:
+def _unwrapped(stream: BinaryIO, wrappers: list[str], budget: "UnpackBudget") -> BinaryIO:
     """What is in the compressed streams that are in each other."""
     for wrapper in wrappers:
         stream = cast(BinaryIO, io.BufferedReader(_Unpacked(_decompressed(stream, wrapper), budget), BUFFER))
-        budget = Budget(stream.tell)
+        budget = UnpackBudget(stream.tell)
     return stream
 
 
@@ -136,7 +136,7 @@ def _decompressed(stream: BinaryIO, wrapper: str) -> Any:
     return lzma.LZMAFile(stream) if wrapper == ".xz" else _Zstandard(stream)
 
 
-class Budget:
+class UnpackBudget:
     """What may come out, by what went in."""
 
     def __init__(self, consumed: Callable[[], int]) -> None:
@@ -159,7 +159,7 @@ class Budget:
 class _Unpacked(io.RawIOBase):
     """A stream of unpacked bytes that are counted and whose errors are ours."""
 
-    def __init__(self, source: Any, budget: Budget) -> None:
+    def __init__(self, source: Any, budget: UnpackBudget) -> None:
         self._source = source
         self._budget = budget
         self._produced = 0
@@ -231,7 +231,7 @@ class _Zstandard:
 
 def _members(archive: zipfile.ZipFile, size: int) -> Iterator[Entry]:
     """Members in the order of their names; hidden ones and folders are none."""
-    budget = Budget(lambda: size)
+    budget = UnpackBudget(lambda: size)
     named = sorted(((safe_name(member), member) for member in archive.infolist()), key=lambda pair: pair[0])
     for name, member in named:
         is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
@@ -239,7 +239,9 @@ def _members(archive: zipfile.ZipFile, size: int) -> Iterator[Entry]:
             yield _member_entry(archive, member, name, budget)
 
 
-def _member_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, budget: Budget) -> Entry:
+def _member_entry(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, budget: UnpackBudget
+) -> Entry:
     kind, wrappers = layers_of(name)
     ratio = member.compress_size / max(member.file_size, 1)
     consumed = 0
@@ -250,7 +252,7 @@ def _member_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, 
         if kind == ARCHIVE:
             raise Unusable(NESTED, "the file is an archive in an archive", hint="unpack the outer one")
         inner = _open_member(archive, member, budget)
-        return _unwrapped(inner, wrappers, Budget(inner.tell)) if wrappers else inner
+        return _unwrapped(inner, wrappers, UnpackBudget(inner.tell)) if wrappers else inner
 
     def share(size: float) -> float:
         nonlocal consumed
@@ -263,7 +265,7 @@ def _member_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, 
     return Entry(name, kind if is_read else "", opened, share)
 
 
-def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> BinaryIO:
+def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: UnpackBudget) -> BinaryIO:
     if member.flag_bits & 1:
         raise Unusable(ENCRYPTED, "the file is encrypted", hint="unpack it with its password")
     if stat.S_ISLNK(member.external_attr >> 16):

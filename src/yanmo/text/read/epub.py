@@ -28,7 +28,7 @@ from yanmo.text.read.containers import (
 )
 from yanmo.text.read.elements import Element, elements
 from yanmo.text.read.encodings import decode
-from yanmo.text.read.html import Lines, decoded_page, scan, seen
+from yanmo.text.read.html import LineBuilder, decoded_page, scan, seen
 from yanmo.text.read.records import EMPTY, Record, Unusable
 
 CONTAINER = "META-INF/container.xml"
@@ -245,7 +245,7 @@ def _with_entities(source: str) -> str:
 
 
 def _text(source: str, heading: str) -> str:
-    page = Lines(seen(scan(source)))
+    page = LineBuilder(seen(scan(source)))
     is_headed = page.has_heading or heading in page.lines[:3]
     lines = page.lines if is_headed or not heading or not page.lines else [heading, *page.lines]
     return "\n".join(lines)

@@ -111,7 +111,7 @@ def decoded_page(data: bytes, encoding: str = "auto") -> tuple[str, str, int]:
 def main_text(source: str) -> tuple[str, dict[str, str]]:
     """(text, what is known of it) of a page."""
     page = seen(scan(source))
-    lines, found = Lines(page), extracted(page)
+    lines, found = LineBuilder(page), extracted(page)
     known = {name: found.get(name) for name in ("title", "author", "date", "url", "sitename")}
     known["title"] = known["title"] or lines.title
     text = found.get("text") or "\n".join(lines.lines)
@@ -133,7 +133,7 @@ def extracted(page: "Seen") -> dict[str, Any]:
     return found.as_dict() if isinstance(found, trafilatura.settings.Document) else {}
 
 
-class Piece(NamedTuple):
+class MarkupPiece(NamedTuple):
     """A text between tags (its ``tag`` is empty), or a tag."""
 
     source: str
@@ -158,7 +158,7 @@ class Scanner:
         """No tag ends behind it: the rest is text."""
         self._never_closed: set[re.Pattern[str]] = set()
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[MarkupPiece]:
         """Texts, scripts and tags in their order; comments and declarations are left out."""
         source, at = self._source, 0
         while (found := MARKUP.search(source, at)) and found.start() < self._last:
@@ -169,11 +169,11 @@ class Scanner:
                 yield piece
             if piece and piece.begins and not piece.ends and piece.tag in VERBATIM:
                 begin, at = at, self._behind_verbatim(piece.tag, at)
-                yield Piece(source[begin:at])
+                yield MarkupPiece(source[begin:at])
         if at < len(source):
             yield _text(source[at:])
 
-    def _markup(self, at: int) -> tuple[Piece | None, int]:
+    def _markup(self, at: int) -> tuple[MarkupPiece | None, int]:
         """(what stands at a ``<``, where it ends)."""
         follows = self._source[at + 1]
         if follows.isalpha():
@@ -187,7 +187,7 @@ class Scanner:
             return None, self._behind(SECTION_END, at + 9)
         return None, self._next_end(at)
 
-    def _tag(self, at: int) -> tuple[Piece, int]:
+    def _tag(self, at: int) -> tuple[MarkupPiece, int]:
         whole = None if TAG in self._never_closed else TAG.match(self._source, at)
         if whole:
             return _tag(whole[1], whole[0], begins=True, ends=bool(whole[2])), whole.end()
@@ -213,14 +213,14 @@ class Scanner:
         return (self._source.find(">", at) + 1) or len(self._source)
 
 
-def _text(source: str) -> Piece:
-    return Piece(source.replace("<", "&lt;"), unescaped(source))
+def _text(source: str) -> MarkupPiece:
+    return MarkupPiece(source.replace("<", "&lt;"), unescaped(source))
 
 
-def _tag(name: str, source: str = "", begins: bool = False, ends: bool = False) -> Piece:
+def _tag(name: str, source: str = "", begins: bool = False, ends: bool = False) -> MarkupPiece:
     """A tag; one whose quotes nobody closes has no attributes."""
     source = source or (f"<{name}>" if begins else f"</{name}>")
-    return Piece(source, "", name.lower(), begins, ends)
+    return MarkupPiece(source, "", name.lower(), begins, ends)
 
 
 # -- what is seen -----------------------------------------------------------------------------
@@ -233,7 +233,7 @@ NO_TEXT, GONE, INVISIBLE, TINY = 1, 2, 4, 8
 class Seen:
     """What is seen of a page."""
 
-    pieces: list[Piece]
+    pieces: list[MarkupPiece]
     depth: int
     """Tags within tags, at most."""
 
@@ -249,18 +249,18 @@ class Seen:
         return "<!doctype html>" + "".join(tags)
 
 
-def scan(source: str) -> list[Piece]:
+def scan(source: str) -> list[MarkupPiece]:
     """The texts, scripts and tags of a source."""
     return list(Scanner(source).pieces())
 
 
-def seen(pieces: list[Piece], with_hidden: bool = False) -> Seen:
+def seen(pieces: list[MarkupPiece], with_hidden: bool = False) -> Seen:
     """What a reader sees of a page; ``with_hidden``: and what it hides, such as the rest of a list."""
     page, is_mostly_hidden = _seen(pieces, with_hidden)
     return _seen(pieces, True)[0] if is_mostly_hidden else page
 
 
-def _seen(pieces: list[Piece], with_hidden: bool) -> tuple[Seen, bool]:
+def _seen(pieces: list[MarkupPiece], with_hidden: bool) -> tuple[Seen, bool]:
     """(what is seen, whether one element hides most of the text)."""
     kept, elements = [], Elements(with_hidden)
     total = hidden = most_hidden = 0
@@ -288,7 +288,7 @@ class Elements:
         self._places: defaultdict[str, list[int]] = defaultdict(list)
         self._fences: list[int] = []
 
-    def read(self, piece: Piece) -> int:
+    def read(self, piece: MarkupPiece) -> int:
         """Why a piece is not seen; 0 where it is."""
         if piece.begins:
             return self._begin(piece)
@@ -298,7 +298,7 @@ class Elements:
     def _state(self) -> int:
         return self._open[-1][1] if self._open else 0
 
-    def _begin(self, piece: Piece) -> int:
+    def _begin(self, piece: MarkupPiece) -> int:
         for name in CLOSES.get(piece.tag, ()):
             self._close(name, is_bounded=True)
         state = self._state | (NO_TEXT if piece.tag in SILENT else 0)
@@ -382,7 +382,7 @@ def _bounded(tag: str) -> str:
 # -- lines ------------------------------------------------------------------------------------
 
 
-class Lines:
+class LineBuilder:
     """The paragraphs and headings that are seen as lines."""
 
     def __init__(self, page: Seen) -> None:
@@ -395,7 +395,7 @@ class Lines:
             self._read(piece)
         self._end_line()
 
-    def _read(self, piece: Piece) -> None:
+    def _read(self, piece: MarkupPiece) -> None:
         if piece.begins:
             self._begin(piece.tag)
         if piece.ends and not (piece.begins and piece.tag in NEVER_CLOSED):

@@ -1,6 +1,6 @@
 """A stream of any length → its text: whole, in parts cut at line ends where it is too large, or its articles.
 
-In: a binary stream and an encoding. Out: :class:`Piece`; of a stream up to ``LARGE`` bytes one, of a
+In: a binary stream and an encoding. Out: :class:`TextPart`; of a stream up to ``LARGE`` bytes one, of a
 larger one several of about ``PART``, never more than a few of them in memory. Each part is decoded on its
 own evidence.
 """
@@ -30,7 +30,7 @@ OUTSIDE = "outside of articles"
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPart:
     """A text or a part of it."""
 
     text: str
@@ -41,7 +41,7 @@ class Piece:
     is_part: bool
 
 
-def read_pieces(stream: BinaryIO, encoding: str = "auto") -> Iterator[Piece]:
+def read_pieces(stream: BinaryIO, encoding: str = "auto") -> Iterator[TextPart]:
     """The text of a stream.
 
     Raises:
@@ -80,7 +80,7 @@ def read_text(stream: BinaryIO, encoding: str = "auto") -> Iterator[Record]:
         )  # fmt: skip
 
 
-def _articles(pieces: Iterator[Piece]) -> Iterator[Record]:
+def _articles(pieces: Iterator[TextPart]) -> Iterator[Record]:
     """What WikiExtractor writes: ``<doc id="…" url="…" title="…">``, an article, ``</doc>``, each a line."""
     article = _Article()
     for piece in pieces:
@@ -110,7 +110,7 @@ class _Article:
         self._encoding = ""
         self._undecodable_bytes = 0
 
-    def add(self, piece: Piece, start: int, end: int) -> None:
+    def add(self, piece: TextPart, start: int, end: int) -> None:
         self._parts.append(piece.text[start:end])
         self._size += piece.size * (end - start) / max(len(piece.text), 1)
         self._encoding = piece.encoding
@@ -152,7 +152,7 @@ def read_json_file(stream: BinaryIO, path: str, encoding: str = "auto") -> Itera
         lost = 0
 
 
-def _piece(data: bytes, encoding: str, is_part: bool) -> Piece:
+def _piece(data: bytes, encoding: str, is_part: bool) -> TextPart:
     try:
         text, found, lost = decode_lenient(data, encoding)
     except ValueError as error:
@@ -161,7 +161,7 @@ def _piece(data: bytes, encoding: str, is_part: bool) -> Piece:
             f"the file is not readable text: {error}",
             hint="give a text file; if the encoding is another one, name it: corpus.encoding=shift_jis",
         ) from error
-    return Piece(text, found, len(data), lost, is_part)
+    return TextPart(text, found, len(data), lost, is_part)
 
 
 def _cut(buffer: bytearray, encoding: str) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from yanmo.text.read.containers import DAMAGED, FREE_BYTES, Budget, read_whole
+from yanmo.text.read.containers import DAMAGED, FREE_BYTES, UnpackBudget, read_whole
 from yanmo.text.read.encodings import Line, read_lines
 from yanmo.text.read.fields import BESIDE, roots
 from yanmo.text.read.records import UNDECODABLE, NeedsExtra, Record, Unusable, record_of
@@ -70,7 +70,7 @@ def _rows(parquet: Any, source: Any, path: str) -> Iterator[Record]:
         wanted = roots(path, names)
         columns = [n for n in names if n in wanted or n in BESIDE] if wanted else None
         share, number, is_first = size / max(table.metadata.num_rows, 1), 0, True
-        budget = Budget(lambda: size)
+        budget = UnpackBudget(lambda: size)
         for group in range(table.num_row_groups):
             try:
                 for row in _rows_of_group(table, group, columns, budget):
@@ -89,7 +89,7 @@ def _rows(parquet: Any, source: Any, path: str) -> Iterator[Record]:
                 yield Record(number, 0, dropped=DAMAGED, place=place, why=str(error).partition("\n")[0])
 
 
-def _rows_of_group(table: Any, group: int, columns: list[str] | None, budget: Budget) -> Iterator[Any]:
+def _rows_of_group(table: Any, group: int, columns: list[str] | None, budget: UnpackBudget) -> Iterator[Any]:
     """The rows of a row group; None for one whose text cannot be decoded.
 
     What the file says of its size is believed where it speaks against it; what comes out is counted as well,
