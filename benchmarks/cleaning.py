@@ -27,7 +27,7 @@ from yanmo.core.console import Console
 from yanmo.settings.recipe import load_cleaning
 from yanmo.settings.schema import CorpusConfig, DedupConfig
 from yanmo.text.clean.dedup import SHINGLE, DuplicateIndex, marks_of
-from yanmo.text.clean.filters import ENOUGH, Dropped, measure, quality
+from yanmo.text.clean.filters import MIN_CHARACTERS, Dropped, measure, quality
 from yanmo.text.clean.run import run
 from yanmo.text.read.documents import CorpusCounts, read_documents
 
@@ -76,7 +76,7 @@ def judge(corpora: list[str]) -> None:
         corpus = CorpusConfig(path=(path,), split_chapters=True)
         texts = [document.text for document in read_documents(corpus, CorpusCounts())]
         dropped = sum(1 for text in texts if is_dropped(text))
-        found = [one for one in map(measure, texts) if one.visible >= ENOUGH]
+        found = [one for one in map(measure, texts) if one.visible >= MIN_CHARACTERS]
         cells = []
         for name in ("letters", "digits", "common", "compressed"):
             values = sorted((getattr(one, name) for one in found), reverse=name == "digits")

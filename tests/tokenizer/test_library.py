@@ -143,7 +143,7 @@ def test_merges_that_tiktoken_would_read_otherwise_are_not_fast() -> None:
 @kinds
 def test_a_run_without_end_is_cut_and_comes_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts_module, "MAX_RUN", 50)
-    monkeypatch.setattr("yanmo.tokenizer.library.CHUNK", 40)
+    monkeypatch.setattr("yanmo.tokenizer.library.CHUNK_CHARACTERS", 40)
     text = "江湖客栈" * 100 + "。" + "a" * 333
     tokenizer = LEARNED[kind]
     whole = tokenizer.encode(text).tolist()

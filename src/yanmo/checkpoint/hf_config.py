@@ -51,7 +51,7 @@ _ROTARY_SIZES = {
     "intermediate_size": 1 << 20,
     "max_position_embeddings": 1 << 24,
 }
-LARGEST: dict[Family, dict[str, int]] = {
+MAX_SIZES: dict[Family, dict[str, int]] = {
     "gpt2": {
         "n_layer": 1_000,
         "n_head": 4_096,
@@ -184,7 +184,7 @@ def check_sizes(family: Family, values: dict[str, Any], where: str) -> None:
         CheckpointError: one is not.
     """
     wrong = []
-    for key, largest in (LARGEST[family] | {"vocab_size": MOST_TOKENS}).items():
+    for key, largest in (MAX_SIZES[family] | {"vocab_size": MOST_TOKENS}).items():
         value, least = values.get(key), 0 if key == "first_k_dense_replace" else 1
         is_open = key not in values or (value is None and key in OPTIONAL)
         if not is_open and not (type(value) is int and least <= value <= largest):

@@ -21,7 +21,7 @@ VERSION = 3
 """Part of every cache key: raise it when the same text would give another vocabulary or other shards."""
 BPE_FROM = 20_000_000
 """Bytes of text from which on a vocabulary of pieces is learned where none is asked for."""
-SHOWN = 5
+SHOWN_LOST_CHARACTERS = 5
 
 
 def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, console: Console) -> Tokenizer:
@@ -78,10 +78,10 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
 
 
 def _say_counts(counts: CorpusCounts, console: Console) -> None:
-    for dropped in counts.dropped[:SHOWN]:
+    for dropped in counts.dropped[:SHOWN_LOST_CHARACTERS]:
         console.warn(f"dropped {dropped}")
     dropped_in_all = counts.documents_dropped.total()
-    if dropped_in_all > SHOWN:
+    if dropped_in_all > SHOWN_LOST_CHARACTERS:
         console.warn(f"dropped {dropped_in_all:,} documents in all; corpus.json names them")
     if counts.control_characters_removed:
         console.print(f"{counts.control_characters_removed:,} control characters removed")

@@ -34,7 +34,7 @@ CACHE_BYTES = 2 << 30
 """Memory for keys and values of samples written together on a CPU; elsewhere a quarter of the device's."""
 SEEDS = 1_000_000
 """A seed that nobody named is one of so many: short enough to be typed."""
-SMALL = 1 << 24
+SMALL_MODEL_PARAMETERS = 1 << 24
 """A CPU's caches hold much of a model with fewer parameters: half the bytes hardly make it faster."""
 
 
@@ -44,7 +44,7 @@ def make_writer(model: GPT, device: torch.device, precision: str | None, trained
     Writing is reading all weights for each token, so bfloat16 doubles its speed: on a GPU, and on a CPU for
     a large model whose run has measured (``trained``) that bfloat16 is the faster arithmetic there.
     """
-    large = count_parameters(model.config) > SMALL
+    large = count_parameters(model.config) > SMALL_MODEL_PARAMETERS
     fast = device.type == "cuda" or (device.type == "cpu" and large and trained == "bfloat16")
     precision = precision or ("bfloat16" if fast else "float32")
     biases = [router.bias for router in routers_of(model)]

@@ -22,7 +22,7 @@ MIN_TEMPERATURE = 1e-4
 """Below this the likeliest token always wins, and smaller divisors overflow."""
 TYPED_LINE_END = re.compile(r"(\\?)\\n(?![A-Za-z])")
 TYPED_WORD = re.compile(r"(?<!\\)\\n[A-Za-z]")
-LARGEST = 1e9
+MAX_STRENGTH = 1e9
 """Temperatures and penalties beyond it change nothing more, and would overflow."""
 
 
@@ -124,7 +124,7 @@ def penalise_repeats(logits: Tensor, windows: Sequence[Sequence[int]], penalty: 
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, window in enumerate(windows):
         seen[row, list(window)] = True
-    penalty = min(penalty, LARGEST)
+    penalty = min(penalty, MAX_STRENGTH)
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
@@ -144,7 +144,7 @@ def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generato
     """One token per row of logits (B, V)."""
     if config.temperature == 0:
         return logits.argmax(dim=-1).tolist()
-    logits = logits.float() / min(max(config.temperature, MIN_TEMPERATURE), LARGEST)
+    logits = logits.float() / min(max(config.temperature, MIN_TEMPERATURE), MAX_STRENGTH)
     logits = keep_top_k(logits, config.top_k)
     logits = keep_top_p(logits, config.top_p)
     logits = keep_min_p(logits, config.min_p)

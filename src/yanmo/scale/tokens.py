@@ -39,7 +39,7 @@ from yanmo.text.read.documents import CorpusCounts, content_of, fingerprint_of, 
 from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 SIDES = ("train", "val")
-CHUNK = 16 << 20
+COPY_BYTES = 16 << 20
 """Bytes copied at a time."""
 ONE_FILE = 1 << 62
 """Tokens: a part's are never cut."""
@@ -173,7 +173,7 @@ def _copy(plan: Plan, side: str, sizes: list[int], begin: int, end: int, target:
         with open(plan.work("pieces", f"{part:05d}") / f"{side}-00000.bin", "rb") as source:
             source.seek(first)
             while first < last:
-                chunk = source.read(min(CHUNK, last - first))
+                chunk = source.read(min(COPY_BYTES, last - first))
                 first += target.write(chunk)
                 written += len(chunk)
     return written

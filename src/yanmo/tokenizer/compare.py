@@ -28,7 +28,7 @@ LONGEST_LINE = 60
 HANZI_RUN = re.compile("[\u3400-\u9fff\U00020000-\U000323af]+")
 SAMPLE_CHARACTERS = 1 << 20
 """Samples are taken from so much text at most."""
-LONGEST = 12
+MAX_WORD_CHARACTERS = 12
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def judge(name: str, kind: str, tokenizer: Tokenizer, texts: Sequence[str]) -> C
         byte_tokens=int(sum(counts[token] for token in used if "�" in shown[token])),
         lost=lost.as_json() if broken else {},
         longest=tuple(
-            sorted((shown[token] for token in used), key=lambda text: (-len(text), text))[:LONGEST]
+            sorted((shown[token] for token in used), key=lambda text: (-len(text), text))[
+                :MAX_WORD_CHARACTERS
+            ]
         ),
         encode_mb_per_s=encode_speed,
         decode_mb_per_s=decode_speed,

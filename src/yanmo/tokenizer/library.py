@@ -28,7 +28,7 @@ from yanmo.tokenizer.splits import split_rule
 KINDS = ("bpe", "unigram", "wordpiece")
 WORTH_BEING_FAST = 1 << 14
 """Characters from which on the fast encoder is worth being made."""
-CHUNK = 1 << 13
+CHUNK_CHARACTERS = 1 << 13
 """Characters the library is given at a time."""
 TRIAL = "Ａ é\u0301 “龘”…\n①👍 ﬁ 2024"
 """What a damaged table of characters stumbles over."""
@@ -114,7 +114,7 @@ class LibraryTokenizer:
         if len(text) >= WORTH_BEING_FAST and not special and (fast := self._fast_encoder()):
             return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN)])
         self._library.encode_special_tokens = not special
-        parts = list(self.pieces(text, CHUNK))
+        parts = list(self.pieces(text, CHUNK_CHARACTERS))
         with fence(self._where):
             found = self._library.encode_batch_fast(parts, add_special_tokens=False)
         return np.fromiter(chain.from_iterable(part.ids for part in found), dtype=np.int64)

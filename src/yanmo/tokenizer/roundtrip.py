@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-SHOWN = 12
+SHOWN_CHARACTERS = 12
 
 
 class RoundTripLoss:
@@ -62,7 +62,7 @@ class RoundTripLoss:
             "characters": self.characters,
             "total": self.total,
             "unknown": self.unknown.total(),
-            "unknown_characters": dict(self.unknown.most_common(SHOWN)),
+            "unknown_characters": dict(self.unknown.most_common(SHOWN_CHARACTERS)),
             "spaces_and_line_ends": self.spaces,
             "case_and_accents": self.case,
         }

@@ -29,7 +29,7 @@ from yanmo.tokenizer.splits import split_step
 UNKNOWN = "[UNK]"
 SPECIALS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD = 100
-CHUNK = 1 << 12
+CHUNK_CHARACTERS = 1 << 12
 """Characters the library is given at a time; its work grows faster than the text."""
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
@@ -164,7 +164,7 @@ class WordPieceTokenizer:
         if special and self._roles.newline:
             text = text.replace(self._roles.newline, "\n")
         self._library.encode_special_tokens = not special
-        chunks = list(self.pieces(text, CHUNK))
+        chunks = list(self.pieces(text, CHUNK_CHARACTERS))
         found = self._library.encode_batch_fast(chunks, add_special_tokens=False)
         return np.array([token for chunk in found for token in chunk.ids], dtype=np.int64)
 

@@ -34,7 +34,7 @@ MUCH_FLOP = 2e13
 ROUNDS = 3
 LONG_ROUND = 7
 """Seconds; a longer round is not repeated: so large a model's passes take steady times."""
-HOPELESS = 4
+HOPELESS_RATIO = 4
 """So many times slower than another, and a way is not measured again."""
 
 
@@ -74,7 +74,7 @@ def measure(
         lacks it may take 50 times as long.
         """
         first = {option: time_of(option) for option in options}
-        left = [option for option in options if first[option] <= HOPELESS * min(first.values())]
+        left = [option for option in options if first[option] <= HOPELESS_RATIO * min(first.values())]
         seconds = config.block_size * sum(first[option] * min(option[1], most) for option in left)
         rounds = [[time_of(option) for option in left] for _ in range(1 if seconds > LONG_ROUND else ROUNDS)]
         return {option: min(times) for option, *times in zip(left, *rounds, strict=True)}

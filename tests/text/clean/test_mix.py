@@ -19,7 +19,7 @@ def test_the_example_is_true():
 def test_the_sources_shares_are_their_weights(sizes, data):
     weights = data.draw(st.lists(st.floats(0.5, 4), min_size=len(sizes), max_size=len(sizes)))
     often = mix.passes([sum(source) for source in sizes], weights)
-    assume(max(often) < mix.MOST)  # beyond it a source is too small for its share
+    assume(max(often) < mix.MAX_PASSES)  # beyond it a source is too small for its share
     rows = [(number, size) for number, source in enumerate(sizes) for size in source]
     times = list(mix.repeats(rows, often))
     assert min(times) >= 1

@@ -1,6 +1,6 @@
 import pytest
 
-from yanmo.text.read.damage import FEW, declared, decode_lenient, decode_page
+from yanmo.text.read.damage import MAX_BROKEN_PLACES, declared, decode_lenient, decode_page
 from yanmo.text.read.encodings import decode
 
 SIMPLIFIED = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。\n"
@@ -47,7 +47,7 @@ def test_many_broken_places_are_refused(codec: str) -> None:
         decode_lenient(many)
     huge = data * 20
     with pytest.raises(ValueError):
-        decode_lenient(huge.replace("秦".encode(codec), b"\xff", FEW + 1))
+        decode_lenient(huge.replace("秦".encode(codec), b"\xff", MAX_BROKEN_PLACES + 1))
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_half_a_pair_in_utf_16_lines_is_kept_to_be_removed() -> None:
 def test_a_line_longer_than_any_text_is_reported_and_the_next_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(encodings, "LONGEST", 1 << 17)
+    monkeypatch.setattr(encodings, "MAX_LINE_BYTES", 1 << 17)
     data = b"a\n" + b"b" * 500_000 + b"\nc\n" + b"d" * 500_000
     lines = list(read_lines(io.BytesIO(data)))
     assert [line.text for line in lines] == ["a", "", "c", ""]

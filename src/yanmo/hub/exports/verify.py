@@ -35,7 +35,7 @@ ROUNDED = {"f32": 0.0, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "q5_0": 0.1, "q4
 """How far a weight may be from what it was, as a share of the largest in its tensor."""
 LOST_IN_8_BITS = 0.1
 """Nats per token an ONNX graph in 8 bits may be off; a small sound one is by 0.0002 (docs/interop.md)."""
-SECONDS = 1800
+TIMEOUT_SECONDS = 1800
 NEEDED = {"hf": ("transformers", "hf"), "onnx": ("onnxruntime", "export"), "gguf": ("gguf", "export")}
 
 
@@ -166,7 +166,7 @@ def ask_llama(
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     if child.returncode:

@@ -54,7 +54,7 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
 }
-LARGEST = 10**15
+MAX_NUMBER = 10**15
 
 
 def bare_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,7 +166,7 @@ def _number(node: ast.expr, known: dict[str, Any]) -> int | float:
 
 def _bounded(value: int | float) -> int | float:
     """A number that can be reckoned with and written: one of 10,000 digits cannot."""
-    if not abs(value) <= LARGEST:
+    if not abs(value) <= MAX_NUMBER:
         raise ValueError("no setting is so large")
     return value
 

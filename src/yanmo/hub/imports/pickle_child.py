@@ -23,7 +23,7 @@ FORBIDDEN = (
     "os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.remove", "os.rename", "os.putenv",
     "subprocess.", "socket.", "ctypes.", "shutil.", "exec", "compile", "urllib.", "webbrowser.", "pty.",
 )  # fmt: skip
-DEEPEST = 20
+MAX_DEPTH = 20
 ZIP = b"PK\x03\x04"
 UNPACKED_RATIO, UNPACKED_BYTES = 2, 64 << 20
 """A checkpoint may hold so many times its size and so many bytes more: torch.save packs nothing."""
@@ -125,7 +125,7 @@ def _is_dense(value: Any) -> bool:
 
 def plain(value: Any, depth: int) -> Any:
     """What JSON can hold of a value; the rest is left out."""
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         return None
     if isinstance(value, dict):
         kept = {str(k): plain(v, depth + 1) for k, v in value.items() if k not in ("optimizer", *MODELS)}

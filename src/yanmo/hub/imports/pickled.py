@@ -20,7 +20,7 @@ from yanmo.checkpoint.tensors import load_tensors
 from yanmo.core.errors import CheckpointError
 from yanmo.core.storage import read_json
 
-SECONDS = 600
+TIMEOUT_SECONDS = 600
 SPARE = 1 << 30
 """Bytes a child may take beyond three times its file: one reading, one copy, one written."""
 MENDED = (2, 10)
@@ -35,7 +35,7 @@ class Pickled:
     values: dict[str, Any]
 
 
-def open_pickle(path: Path, seconds: float = SECONDS, spare: int = SPARE) -> Pickled:
+def open_pickle(path: Path, seconds: float = TIMEOUT_SECONDS, spare: int = SPARE) -> Pickled:
     """The model in what ``torch.save`` wrote.
 
     Raises:

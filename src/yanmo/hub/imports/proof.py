@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yanmo.checkpoint.hf_config import ARCHITECTURES, COMPUTED, LARGEST
+from yanmo.checkpoint.hf_config import ARCHITECTURES, COMPUTED, MAX_SIZES
 from yanmo.core.errors import CheckpointError
 from yanmo.model.config import Family, GPTConfig
 from yanmo.model.gpt import GPT
@@ -40,7 +40,7 @@ OPENAI = {(12, 768): 12, (24, 1024): 16, (36, 1280): 20, (48, 1600): 25, (6, 768
 """Heads of GPT-2 by layers and width (Radford et al. 2019), and of its distilled form."""
 OPENAI_TOKENS = 50_257
 MEANT = {
-    *(key for family in COMPUTED for key in (*COMPUTED[family], *LARGEST[family])),
+    *(key for family in COMPUTED for key in (*COMPUTED[family], *MAX_SIZES[family])),
     "model_type", "vocab_size", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout",
     "routed_scaling_factor", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
 }  # fmt: skip

@@ -18,7 +18,7 @@ from yanmo.text.read.html import BLOCKS, SILENT, VERBATIM
 
 MISREAD = re.compile(f"[\xc0-\xff][{READ_AS_LATIN}]")
 """Bytes read as Latin-1 or Windows-1252: an accented letter, then what follows none."""
-HEAD = 1000
+HEAD_CHARACTERS = 1000
 """Characters within which HZ or escapes begin, where most of a text is written so."""
 GBK_MOJIBAKE = re.compile("[锛銆鈥鐨鏄涓浜鎴鍦鍙鍚鏂鏈閫紝槸狅]")
 """UTF-8 read as GBK: ， 。 “ 的 是 一 人 我… become one of these, which no Chinese text has often."""
@@ -97,7 +97,7 @@ def mojibake(text: str) -> str:
     if MISREAD.search(text):
         text = as_chinese(text)
         text = _ftfy()(text) if MISREAD.search(text) else text
-    head = text if text.isascii() else text[:HEAD]
+    head = text if text.isascii() else text[:HEAD_CHARACTERS]
     text = hz(text) if "~{" in head else text
     text = escapes(text) if "\\u" in head else text
     if GBK_MOJIBAKE.search(text):

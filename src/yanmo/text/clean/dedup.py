@@ -35,7 +35,7 @@ SEED = 1
 WINDOW = 50
 """Characters in a row that do not stand in two texts by chance."""
 BASE = 0x9E3779B97F4A7C15
-CHUNK = 1 << 14
+HASHED_WINDOWS = 1 << 14
 """Windows hashed at a time: what stays in the cache is several times faster."""
 FILTER = 1 << 20
 """Slots by which windows that are not sought are passed over at once."""
@@ -212,8 +212,8 @@ def windows(text: str, step: int) -> npt.NDArray[np.uint64]:
     """A hash of every ``step``-th run of 50 characters; spaces and case make no difference."""
     data = "".join(text.split()).casefold().encode("utf-32-le", "surrogatepass")
     points = np.frombuffer(data, dtype=np.uint32)
-    ends = range(WINDOW - 1, len(points), CHUNK)
-    found = [_runs(points[end + 1 - WINDOW : end + CHUNK]) for end in ends]
+    ends = range(WINDOW - 1, len(points), HASHED_WINDOWS)
+    found = [_runs(points[end + 1 - WINDOW : end + HASHED_WINDOWS]) for end in ends]
     return np.concatenate(found)[::step] if found else np.empty(0, np.uint64)
 
 

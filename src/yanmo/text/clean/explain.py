@@ -14,7 +14,7 @@ from yanmo.text.read.documents import CorpusCounts, Document, read_documents
 
 REACH = 60
 """Lines looked ahead for the place where two texts meet again."""
-SHOWN = 30
+SHOWN_CHARACTERS = 30
 """Characters shown on each side of a change within a long line."""
 
 LONGEST_COMPARED = 2000
@@ -116,7 +116,9 @@ def _shortened(text: str, is_first: bool, is_last: bool) -> str:
     if is_first and is_last:
         return text
     if is_first:
-        return text if len(text) <= SHOWN else f"…{text[-SHOWN:]}"
+        return text if len(text) <= SHOWN_CHARACTERS else f"…{text[-SHOWN_CHARACTERS:]}"
     if is_last:
-        return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-    return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]}…{text[-SHOWN:]}"
+        return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+    return (
+        text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…{text[-SHOWN_CHARACTERS:]}"
+    )

@@ -13,11 +13,11 @@ from functools import cache
 
 from yanmo.text.read.encodings import PRIVATE, common_characters
 
-SAMPLE = 400
+SAMPLE_CHARACTERS = 400
 """Characters at the beginning, in the middle and at the end by which a long text is judged."""
 ENOUGH_LETTERS = 20
 """A text or paragraph with fewer is not judged: a name or a date has no language."""
-ENOUGH = 100
+MIN_CHARACTERS = 100
 """Characters from which on a text can be mostly symbols or repeat itself."""
 MIN_LETTERS = 0.35
 """Share of letters, hanzi and digits among what is no space; real documents have 0.52 and more, single
@@ -33,7 +33,7 @@ MAX_LOST = 0.05
 """Share of U+FFFD and private-use characters; the worst real novel has 0.0003."""
 FEW_LOST = 5
 """So many of them are no reason, be the text ever so short."""
-MAX_BYTES = 0.5
+MAX_HIGH_BYTE_SHARE = 0.5
 """Share of U+0080 to U+00FF among what is no space: bytes read as Latin-1 have 0.8 and more, French 0.04."""
 MIN_COMPRESSED = 0.15
 """Size of the compressed text; Chinese has 0.39 and more, one sentence over and over 0.03, with another
@@ -137,9 +137,9 @@ def quality(text: str) -> str:
     """
     found = measure(text)
     is_strange = found.common < SUSPICIOUS_COMMON and found.lost > SUSPICIOUS
-    if is_strange or found.common < MIN_COMMON or found.lost > MAX_LOST or found.bytes > MAX_BYTES:
+    if is_strange or found.common < MIN_COMMON or found.lost > MAX_LOST or found.bytes > MAX_HIGH_BYTE_SHARE:
         raise Dropped("garbled")
-    if found.visible < ENOUGH:
+    if found.visible < MIN_CHARACTERS:
         return text
     if found.digits > MAX_DIGITS:
         raise Dropped("mostly digits")
@@ -187,7 +187,7 @@ def measure(text: str) -> Measures:
         common=kinds["common"] / hanzi if hanzi >= ENOUGH_LETTERS else 1.0,
         lost=kinds["lost"] / total if kinds["lost"] > FEW_LOST else 0.0,
         bytes=byte_like / total if byte_like >= ENOUGH_LETTERS else 0.0,
-        compressed=len(zlib.compress(data, 1)) / max(len(data), 1) if visible >= ENOUGH else 1.0,
+        compressed=len(zlib.compress(data, 1)) / max(len(data), 1) if visible >= MIN_CHARACTERS else 1.0,
     )
 
 
@@ -207,7 +207,7 @@ def _kind(character: str) -> str:
 
 
 def _sample(text: str) -> str:
-    if len(text) <= 3 * SAMPLE:
+    if len(text) <= 3 * SAMPLE_CHARACTERS:
         return text
     middle = len(text) // 2
-    return text[:SAMPLE] + text[middle : middle + SAMPLE] + text[-SAMPLE:]
+    return text[:SAMPLE_CHARACTERS] + text[middle : middle + SAMPLE_CHARACTERS] + text[-SAMPLE_CHARACTERS:]

@@ -17,7 +17,7 @@ INDENT = re.compile(r"^[ \t　]+", re.MULTILINE)
 
 ENDS = "。！？…；：”’」』》）)!?.;:\"'—~～】"
 """A paragraph ends with one of these, or is a heading."""
-SAMPLE = 4000
+SAMPLE_LINES = 4000
 """Lines that show whether a text was cut at a fixed width."""
 MIN_LINES = 20
 MIN_WIDTH, MAX_WIDTH = 40, 120
@@ -120,7 +120,7 @@ def unwrap(text: str) -> str:
 
 def _cut_width(lines: list[str]) -> int:
     """The width in columns at which these lines were cut; 0 if they were not."""
-    sample = [line for line in lines[:SAMPLE] if line.strip()]
+    sample = [line for line in lines[:SAMPLE_LINES] if line.strip()]
     if len(sample) < MIN_LINES or _nearly_longest(map(len, sample)) > MAX_WIDTH:
         return 0
     widths = [columns(line) for line in sample]

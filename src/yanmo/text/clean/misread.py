@@ -19,7 +19,7 @@ RUN = re.compile(f"[\\t\\x20-\\x7e{BYTE}]+")
 ACCENTED = re.compile("[\xa1-\xff]")
 MIN_BYTES = 12
 """Bytes beyond ASCII in a run that is judged alone."""
-SURE = 0.8
+SURE_COMMON_SHARE = 0.8
 """Share of common characters in what is read back: right text has about 0.95, French or German none."""
 MIN_READ = 6
 """Characters read back from HZ or escapes before they count as evidence."""
@@ -82,14 +82,14 @@ def _read_as(run: str, name: str) -> str:
         text = _bytes_of(run).decode(name)
     except UnicodeDecodeError:
         return run
-    return text if common_share(text) >= SURE else run
+    return text if common_share(text) >= SURE_COMMON_SHARE else run
 
 
 def is_chinese(text: str) -> bool:
     """Whether what was read back is running Chinese, and no chance."""
     beyond = [c for c in text if c > "\x7f"]
     commonest = sum(1 for c in beyond if c in COMMONEST)
-    return common_share(text) >= SURE and commonest >= MIN_COMMONEST * len(beyond) > 0
+    return common_share(text) >= SURE_COMMON_SHARE and commonest >= MIN_COMMONEST * len(beyond) > 0
 
 
 def hz(text: str) -> str:

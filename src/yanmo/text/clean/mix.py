@@ -8,7 +8,7 @@ others as often as it takes. How often stands in each row of the .jsonl as ``yan
 from collections.abc import Iterator, Mapping, Sequence
 
 REPEAT = "yanmo_repeat"
-MOST = 100
+MAX_PASSES = 100
 """Passes over a source, at most; more would only be learned by heart."""
 
 
@@ -20,7 +20,7 @@ def passes(characters: Sequence[int], weights: Sequence[float]) -> list[float]:
     """
     per_weight = [n / w for n, w in zip(characters, weights, strict=True)]
     largest = max(per_weight)
-    return [min(largest / share, MOST) if share else 1.0 for share in per_weight]
+    return [min(largest / share, MAX_PASSES) if share else 1.0 for share in per_weight]
 
 
 def repeats(rows: Sequence[tuple[int, int]], often: Sequence[float]) -> Iterator[int]:
@@ -34,7 +34,7 @@ def repeats(rows: Sequence[tuple[int, int]], often: Sequence[float]) -> Iterator
     for source, characters in rows:
         fewer = int(often[source])
         owed[source] += (often[source] - fewer) * characters
-        one_more = owed[source] >= characters / 2 and fewer < MOST
+        one_more = owed[source] >= characters / 2 and fewer < MAX_PASSES
         owed[source] -= characters if one_more else 0
         yield fewer + one_more
 
@@ -42,4 +42,4 @@ def repeats(rows: Sequence[tuple[int, int]], often: Sequence[float]) -> Iterator
 def times_of(fields: Mapping[str, object]) -> int:
     """How often a document with these fields is to be read; once, if they do not say."""
     times = fields.get(REPEAT)
-    return times if isinstance(times, int) and 1 <= times <= MOST and times is not True else 1
+    return times if isinstance(times, int) and 1 <= times <= MAX_PASSES and times is not True else 1

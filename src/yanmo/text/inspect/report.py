@@ -38,7 +38,7 @@ MIN_VERSES = 4
 REPEATED = 3
 """A line that stands in so many documents, or so often in fewer, is worth a look."""
 MIN_REPEATED_LETTERS = 4
-SHOWN = 20
+SHOWN_ROWS = 20
 UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
 """A line with one of these is not proposed for a command line."""
 LONGEST_SHOWN = 100
@@ -130,7 +130,7 @@ class Report:
         repeated = [*self.repeated_lines, *self.repeated_within]
         lines = [line for line, _ in repeated if _looks_like_boilerplate(line) and ads(line)]
         plain = [line for line in lines if not UNSAFE.search(line)]
-        return "clean.drop_lines=" + json.dumps(plain[:SHOWN], ensure_ascii=False) if plain else ""
+        return "clean.drop_lines=" + json.dumps(plain[:SHOWN_ROWS], ensure_ascii=False) if plain else ""
 
 
 def inspect(config: Cleaning, processes: int | None, console: Console) -> Report:
@@ -257,7 +257,7 @@ class LineCounts:
 
 
 def _most_frequent(lines: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(lines.items(), key=lambda pair: (-pair[1], pair[0]))[: 2 * SHOWN]
+    return sorted(lines.items(), key=lambda pair: (-pair[1], pair[0]))[: 2 * SHOWN_ROWS]
 
 
 def _looks_like_boilerplate(line: str) -> bool:
@@ -277,10 +277,10 @@ def _count_cleaning(
     for rule, removed in cleaned.changes.items():
         report.changed[rule] += 1
         report.removed[rule] += removed
-    if "ads" in cleaned.changes and len(report.ads) < SHOWN:
+    if "ads" in cleaned.changes and len(report.ads) < SHOWN_ROWS:
         lines = (line.strip() for line in document.text.split("\n"))
         gone = [_short(line) for line in lines if line and ads(line) != line]
-        report.ads += gone[: SHOWN - len(report.ads)]
+        report.ads += gone[: SHOWN_ROWS - len(report.ads)]
     reason = cleaned.dropped
     if not reason:
         left, reason = unlike_others(cleaned.text, marks, seen)
@@ -289,7 +289,7 @@ def _count_cleaning(
             report.removed["repeated_paragraphs"] += len(cleaned.text) - len(left)
     if reason:
         report.dropped[reason] += 1
-        if len(report.dropped_names) < SHOWN:
+        if len(report.dropped_names) < SHOWN_ROWS:
             report.dropped_names.append(f"{document.id}: {reason}")
 
 

@@ -19,7 +19,7 @@ CLOSING = "】〗〕］]》〉」』）)#＃*＊☆★※◆◇●○■□▲�
 SEPARATORS = " \t\u3000:：.．·・、—－_|｜-"
 BLANK = "[ \t\u3000]"
 FRAME = rf"(?:[{OPENING}]+[{BLANK[1:-1]}、]*)?"
-LONGEST = 100
+MAX_HEADING_CHARACTERS = 100
 """Characters of a line that may be a heading."""
 
 HEADING = re.compile(
@@ -108,7 +108,7 @@ def _short_lines(text: str, sought: re.Pattern[str]) -> Iterator[tuple[int, int]
     at, search = 0, sought.search
     for line in text.split("\n"):
         end = at + len(line)
-        if end - at <= LONGEST and search(line):
+        if end - at <= MAX_HEADING_CHARACTERS and search(line):
             yield at, end
         at = end + 1
 

@@ -35,7 +35,7 @@ FREE_BYTES = 16 << 20
 WHOLE = 512 << 20
 """Bytes of a file of a kind that has to be in memory as a whole when it comes out of a container."""
 BUFFER = 1 << 16
-CHUNK = 1 << 20
+UNPACK_BYTES = 1 << 20
 """Bytes unpacked at a time, however many are asked for, so that a bomb is noticed early."""
 FED = 512
 """Bytes given to zstd at a time, of which each four may become 128 KB."""
@@ -172,7 +172,7 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._source.read1(min(len(buffer), CHUNK))
+            data = self._source.read1(min(len(buffer), UNPACK_BYTES))
         except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
             raise _damaged(error) from error
         except OSError as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from yanmo.text.read.encodings import (
     CHINESE,
-    HEAD,
+    HEAD_BYTES,
     MARKS,
     MAX_CONTROL_SHARE,
     anomaly,
@@ -23,12 +23,12 @@ from yanmo.text.read.encodings import (
     read_lines,
 )
 
-FEW = 100
+MAX_BROKEN_PLACES = 100
 BYTES_A_PLACE = 10_000
-"""Broken places that are borne with: one, and one more in so many bytes, but no more than ``FEW``."""
-SHORTEST = 64
+"""Broken places that are borne with: one, and one more in so many bytes, but no more than those above."""
+MIN_BYTES = 64
 """Bytes of a file with a broken place: shorter ones show too little of what they are."""
-SURE = 0.8
+SURE_COMMON_SHARE = 0.8
 """Plausibility of a text that is put together or has broken places; right ones have about 0.95."""
 
 GB, BIG5 = CHINESE[0], CHINESE[1:]
@@ -112,7 +112,7 @@ def _patched_page(data: bytes, names: tuple[str, ...]) -> tuple[str, str, int] |
     """A page with more broken places than a text may have, in what it declares or the usual encodings."""
     for name in (*names, "utf-8", GB):
         for text, lost in _with_few_broken(data, name, 1 + len(data) // BYTES_A_PAGE_PLACE):
-            if not anomaly(text) and (name in names or common_share(text) >= SURE):
+            if not anomaly(text) and (name in names or common_share(text) >= SURE_COMMON_SHARE):
                 return text, name, lost
     return None
 
@@ -125,9 +125,9 @@ def _all_strict(data: bytes, names: tuple[str, ...]) -> Iterator[tuple[str, str,
 
 def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
     """The most plausible text with few broken places."""
-    if len(data) < SHORTEST:
+    if len(data) < MIN_BYTES:
         return None
-    places = min(FEW, 1 + len(data) // BYTES_A_PLACE)
+    places = min(MAX_BROKEN_PLACES, 1 + len(data) // BYTES_A_PLACE)
     found = [
         (text, name, lost)
         for name in _candidates(data, encoding)
@@ -137,7 +137,7 @@ def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
     best = max(found, key=lambda one: score(one[0].replace("\ufffd", "")), default=None)
     if best is None or anomaly(best[0], best[1]):
         return None
-    is_sure = encoding != "auto" or score(best[0].replace("\ufffd", "")) >= SURE
+    is_sure = encoding != "auto" or score(best[0].replace("\ufffd", "")) >= SURE_COMMON_SHARE
     return best if is_sure else None
 
 
@@ -176,7 +176,7 @@ def _with_few_broken(data: bytes, encoding: str, places: int) -> Iterator[tuple[
 
 def _line_by_line(data: bytes) -> tuple[str, str, int] | None:
     """A text joined from several encodings."""
-    if data.count(b"\x00") > MAX_CONTROL_SHARE * len(data) or len(data) < HEAD >> 10:
+    if data.count(b"\x00") > MAX_CONTROL_SHARE * len(data) or len(data) < HEAD_BYTES >> 10:
         return None
     lines: list[str] = []
     names: set[str] = set()
@@ -186,6 +186,6 @@ def _line_by_line(data: bytes) -> tuple[str, str, int] | None:
         lines.append(line.text)
         names.add(line.encoding)
     text = "\n".join(lines) + "\n" * data.endswith(b"\n")
-    if common_share(text) < SURE or anomaly(text):
+    if common_share(text) < SURE_COMMON_SHARE or anomaly(text):
         return None
     return text, "+".join(sorted(names)), 0

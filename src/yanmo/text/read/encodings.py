@@ -32,13 +32,13 @@ MAX_PRIVATE_SHARE = 0.01
 have a few hundred."""
 MAX_CONTROL_SHARE = 0.1
 """A text with more control characters than this is no text; a few, NUL too, are removed."""
-FEW = 100
+MAX_FEW_CHARACTERS = 100
 """So many private-use or control characters are no reason to refuse a text, be it ever so short."""
-HEAD = 1 << 16
+HEAD_BYTES = 1 << 16
 """Bytes of a file of lines that show which encoding most of it has."""
-CHUNK = 1 << 20
+UTF_16_BYTES = 1 << 20
 """Bytes of UTF-16 decoded at a time."""
-LONGEST = 1 << 29
+MAX_LINE_BYTES = 1 << 29
 """Bytes of a line: longer ones are passed over and reported, so that no file fills the memory."""
 WEAK_EVIDENCE = 40
 """A line with fewer bytes beyond ASCII than this is too short to be judged alone."""
@@ -92,16 +92,16 @@ def read_lines(stream: BinaryIO, encoding: str = "auto") -> Iterator[Line]:
     Raises:
         LookupError: no encoding has this name.
     """
-    head = stream.read(HEAD)
+    head = stream.read(HEAD_BYTES)
     like = encoding if encoding != "auto" else encoding_of_head(head)
     if is_wide(like):
         yield from _wide_lines(head, stream, like)
         return
-    following = iter(partial(stream.readline, LONGEST), b"")
+    following = iter(partial(stream.readline, MAX_LINE_BYTES), b"")
     for line in chain(_lines_of_head(head, stream), following):
-        if len(line) >= LONGEST and not line.endswith(b"\n"):
+        if len(line) >= MAX_LINE_BYTES and not line.endswith(b"\n"):
             size = len(line) + _rest_of_line(stream)
-            yield Line("", "", size, f"the line is longer than {LONGEST >> 20} MB")
+            yield Line("", "", size, f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
             continue
         try:
             text, found = _decode_line(line, encoding, like)
@@ -198,9 +198,9 @@ def anomaly(text: str, encoding: str = "") -> str:
     """
     is_unicode = encoding.startswith("utf")
     private = 0 if is_unicode else len(PRIVATE.findall(text))
-    if private > max(MAX_PRIVATE_SHARE * len(text), FEW):
+    if private > max(MAX_PRIVATE_SHARE * len(text), MAX_FEW_CHARACTERS):
         return f"{private / len(text):.0%} of its characters are private-use ones"
-    most, unified = max(MAX_CONTROL_SHARE * len(text), FEW), text.replace("\r", "")
+    most, unified = max(MAX_CONTROL_SHARE * len(text), MAX_FEW_CHARACTERS), text.replace("\r", "")
     controls = len(ILLEGAL.findall(unified))
     if controls > most and is_unicode and BYTES_OF_TEXT.search(text):
         controls = len(LOW_CONTROL.findall(unified))
@@ -277,14 +277,14 @@ def _lines_of_head(head: bytes, stream: BinaryIO) -> list[bytes]:
     """The lines that begin in what has been read; the last one is read to its end."""
     lines = io.BytesIO(head).readlines()
     if lines and not lines[-1].endswith(b"\n"):
-        lines[-1] += stream.readline(LONGEST)
+        lines[-1] += stream.readline(MAX_LINE_BYTES)
     return lines
 
 
 def _rest_of_line(stream: BinaryIO) -> int:
     """Read on to the line's end. Gives how many bytes that took."""
     size = 0
-    while part := stream.readline(HEAD):
+    while part := stream.readline(HEAD_BYTES):
         size += len(part)
         if part.endswith(b"\n"):
             break
@@ -319,7 +319,7 @@ def _wide_lines(head: bytes, stream: BinaryIO, encoding: str) -> Iterator[Line]:
             return
         for line in lines:
             yield _wide_line(line + "\n", encoding)
-        chunk = stream.read(CHUNK)
+        chunk = stream.read(UTF_16_BYTES)
     if rest:
         yield _wide_line(rest, encoding)
 

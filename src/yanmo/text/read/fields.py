@@ -13,11 +13,11 @@ from typing import Any
 
 ABSENT = object()
 """No such field."""
-SMALL = 500
+MAX_FIELD_CHARACTERS = 500
 """Characters of a field that is kept beside the text."""
-MANY = 20
+MAX_FIELDS = 20
 """So many fields are kept beside the text."""
-DEEPEST = 50
+MAX_LIST_DEPTH = 50
 """Lists within lists that are gone into."""
 DEPTH = 32
 ELEMENTS = 100
@@ -64,11 +64,11 @@ def small_fields(value: dict[str, Any], path: str) -> dict[str, str | int | floa
     kept = {
         name: item
         for name, item in value.items()
-        if (0 < len(item) <= SMALL if type(item) is str else type(item) in (int, float))
-        and len(name) <= SMALL
+        if (0 < len(item) <= MAX_FIELD_CHARACTERS if type(item) is str else type(item) in (int, float))
+        and len(name) <= MAX_FIELD_CHARACTERS
         and name not in own
     }
-    return kept if len(kept) <= MANY else dict(list(kept.items())[:MANY])
+    return kept if len(kept) <= MAX_FIELDS else dict(list(kept.items())[:MAX_FIELDS])
 
 
 def suggest(value: Any) -> str:
@@ -119,7 +119,7 @@ def is_turns(value: Any) -> bool:
 
 def _follow(value: Any, path: str, depth: int = 0) -> Any:
     if isinstance(value, list):
-        if depth > DEEPEST:
+        if depth > MAX_LIST_DEPTH:
             return ABSENT
         return _joined([_follow(item, path, depth + 1) for item in value])
     if not isinstance(value, dict):

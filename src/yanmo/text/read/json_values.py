@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-LONGEST = 1 << 29
+MAX_VALUE_CHARACTERS = 1 << 29
 """Characters of one value: more are taken for an end that is missing."""
 NEAR_THE_END = 16
 """A value that breaks so near to the window's end may only be cut off."""
@@ -139,7 +139,7 @@ class Window:
     def _grow(self) -> bool:
         """Forget what is read, and add at least half of what is kept, so that growing takes linear time."""
         kept = self.text[self.at :]
-        if self._more is None or len(kept) > LONGEST:
+        if self._more is None or len(kept) > MAX_VALUE_CHARACTERS:
             return False
         added: list[str] = []
         while not added or sum(map(len, added)) < len(kept) // 2:

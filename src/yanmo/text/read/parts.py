@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from yanmo.text.read.damage import decode_lenient
 from yanmo.text.read.elements import unescaped
-from yanmo.text.read.encodings import CHINESE, HEAD, encoding_of_head, is_wide
-from yanmo.text.read.fields import SMALL
+from yanmo.text.read.encodings import CHINESE, HEAD_BYTES, encoding_of_head, is_wide
+from yanmo.text.read.fields import MAX_FIELD_CHARACTERS
 from yanmo.text.read.records import UNDECODABLE, Record, Unusable, read_json
 
 LARGE = 128 << 20
@@ -54,7 +54,7 @@ def read_pieces(stream: BinaryIO, encoding: str = "auto") -> Iterator[TextPart]:
         return
     buffer = bytearray(head)
     del head
-    like = encoding_of_head(bytes(buffer[:HEAD])) if encoding == "auto" else encoding
+    like = encoding_of_head(bytes(buffer[:HEAD_BYTES])) if encoding == "auto" else encoding
     encoding = _without_mark(like, buffer) if is_wide(like) else encoding
     while buffer:
         if len(buffer) <= PART:
@@ -131,7 +131,11 @@ class _Article:
 
 def _said(header: str) -> dict[str, str]:
     """The attributes of an article; a title may hold quotes."""
-    return {found[1]: unescaped(found[2]) for found in ATTRIBUTE.finditer(header) if len(found[2]) <= SMALL}
+    return {
+        found[1]: unescaped(found[2])
+        for found in ATTRIBUTE.finditer(header)
+        if len(found[2]) <= MAX_FIELD_CHARACTERS
+    }
 
 
 def read_json_file(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[Record]:

@@ -36,7 +36,7 @@ from yanmo.text.read.kinds import (
 
 STDIN = "-"
 """The path that means standard input."""
-CHUNK = 1 << 20
+READ_BYTES = 1 << 20
 RUN_LOCK = "run.lock"
 """What a run folder has."""
 ARROW = ".arrow"
@@ -54,7 +54,7 @@ LINK = "link"
 UNREADABLE_FOLDER = "unreadable folder"
 MOST_ENTRIES = 10_000
 """Files and folders in the top of a disk or in a home, where that is named as a corpus."""
-SHOWN = 5
+SHOWN_FILES = 5
 """So many files are named where nothing is read."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 """How Python keeps the bytes of a file's name that it cannot decode."""
@@ -257,8 +257,10 @@ def _listed(files: Iterable[Path], beside: Counter[str]) -> str:
     """What there is, for people: suffixes with numbers, names where there is no suffix."""
     named = sorted(legible(file.name) for file in files if not file.suffix)
     counted = Counter(suffix_of(file) for file in files if file.suffix) + beside
-    counted += Counter({"others without a suffix": max(len(named) - SHOWN, 0)})
-    return ", ".join([*named[:SHOWN], *(f"{what} {n}" for what, n in counted.most_common())]) or "nothing"
+    counted += Counter({"others without a suffix": max(len(named) - SHOWN_FILES, 0)})
+    return (
+        ", ".join([*named[:SHOWN_FILES], *(f"{what} {n}" for what, n in counted.most_common())]) or "nothing"
+    )
 
 
 def _is_wanted(file: Path) -> bool:
@@ -290,7 +292,7 @@ def spool(stream: BinaryIO, folder: Path) -> Path:
         try:
             with open(temporary, "wb") as file:
                 file.write(head)
-                while chunk := stream.read(CHUNK):
+                while chunk := stream.read(READ_BYTES):
                     digest.update(chunk)
                     file.write(chunk)
             target = folder / digest.hexdigest()[:16] / f"stdin{sniff(head)}"
