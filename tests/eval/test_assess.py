@@ -11,7 +11,7 @@ import torch
 
 from tests.makers.runs import Trained
 from tests.makers.texts import invented_text
-from yanmo.checkpoint.folder import ProgressLine as Progressed
+from yanmo.checkpoint.folder import Progress as Progressed
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer
 from yanmo.cli.app import summary
 from yanmo.core.console import Console, ProgressLine
