@@ -23,7 +23,7 @@ def test_an_untrained_model_stands_at_the_uniform_line(novel: Path, console: Con
     V = done.tokenizer.vocab_size
     model = GPT(GPTConfig(V, 1, 1, 8, 16))
     torch.nn.init.zeros_(model.tokens.weight)
-    characters = done.shards.manifest["splits"]["val"]["characters"]
+    characters = done.shards.manifest.splits.val.characters
     found = evaluate(model, done.shards.val, characters, 0, 4, nullcontext, ALONE)
     lines = baselines_of(done.shards, V, 0)
     assert found.loss == pytest.approx(math.log(V), rel=1e-5)
@@ -70,7 +70,7 @@ def test_reference_lines_are_what_counting_gives(tmp_path: Path, console: Consol
         followers = [b for a, b in pairs if a == before]
         kinds = max(len(set(followers)), 1)
         bits_2 -= math.log2((followers.count(token) + kinds * uni[token]) / (len(followers) + kinds))
-    characters = done.shards.manifest["splits"]["val"]["characters"]
+    characters = done.shards.manifest.splits.val.characters
     assert lines.unigram == pytest.approx(bits_1 / characters)
     assert lines.bigram == pytest.approx(bits_2 / characters)
     assert lines.floor is None

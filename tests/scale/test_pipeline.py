@@ -57,9 +57,9 @@ def same_as_alone(corpus: Path, console: Console) -> None:
     made = ShardSet(
         Path("plan/shards"),
         corpus_fingerprint(CorpusConfig(path=("plan/corpus",))),
-        alone.manifest["tokenizer"],
+        alone.manifest.tokenizer,
     )
-    assert made.manifest["splits"] == alone.manifest["splits"]
+    assert made.manifest.splits == alone.manifest.splits
 
 
 ASKED = ("texts", "tokenizer.path=tok", "data.val_fraction=0.1", "model.block_size=16")

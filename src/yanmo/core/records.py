@@ -29,7 +29,7 @@ class TypedRecord(BaseModel):
 R = TypeVar("R", bound=TypedRecord)
 
 
-class Part(TypedRecord):
+class SplitCounts(TypedRecord):
     """A side of a split, as a manifest of shards has it."""
 
     files: list[str]
@@ -38,11 +38,21 @@ class Part(TypedRecord):
     characters: NonNegativeInt
 
 
-class Parts(TypedRecord):
+class Splits(TypedRecord):
     """Both sides."""
 
-    train: Part
-    val: Part
+    train: SplitCounts
+    val: SplitCounts
+
+    @property
+    def characters(self) -> int:
+        """Of both."""
+        return self.train.characters + self.val.characters
+
+    @property
+    def tokens(self) -> int:
+        """Of both."""
+        return self.train.tokens + self.val.tokens
 
 
 class Counts(TypedRecord):
@@ -59,10 +69,16 @@ class Manifest(TypedRecord):
     vocab_size: PositiveInt
     corpus: str
     tokenizer: str
-    splits: Parts
+    splits: Splits
     counts: Counts
+    lost: dict[str, Any] | None = None
+    """What the vocabulary could not say; None where nothing can be lost."""
     val_floor_bits: float | None = None
     init: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in the file."""
+        return self.model_dump(exclude_unset=True)
 
 
 def read_record(path: Path, kind: type[R], error: type[YanmoError] = CheckpointError, hint: str = "") -> R:

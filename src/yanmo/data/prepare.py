@@ -52,11 +52,11 @@ class Prepared:
     @property
     def is_lossy(self) -> bool:
         """Whether the vocabulary lost something of this text."""
-        return bool(self.shards.manifest.get("lost", {}).get("total"))
+        return bool((self.shards.manifest.lost or {}).get("total"))
 
     def as_json(self) -> dict[str, Any]:
         """Where things are and how many there are."""
-        manifest = self.shards.manifest
+        manifest = self.shards.manifest.as_json()
         return {
             "shards": str(self.shards.folder),
             "tokenizer": kind_of(self.tokenizer),
@@ -68,17 +68,15 @@ class Prepared:
 
     def lines(self) -> list[str]:
         """The same for people."""
-        splits = self.shards.manifest["splits"]
-        characters = sum(part["characters"] for part in splits.values())
-        tokens = sum(part["tokens"] for part in splits.values())
+        splits = self.shards.manifest.splits
         return [
             f"shards     {self.shards.folder}",
             f"tokenizer  {kind_of(self.tokenizer)}, {self.tokenizer.vocab_size:,} tokens",
             *(
-                f"{side:<10} {part['documents']:,} documents, {part['tokens']:,} tokens"
-                for side, part in splits.items()
+                f"{side:<10} {part.documents:,} documents, {part.tokens:,} tokens"
+                for side, part in (("train", splits.train), ("val", splits.val))
             ),
-            f"{'a token':<10} {characters / max(tokens, 1):.3f} characters",
+            f"{'a token':<10} {splits.characters / max(splits.tokens, 1):.3f} characters",
         ]
 
     def openings(self, count: int, max_tokens: int) -> list[str]:
@@ -130,8 +128,8 @@ def prepare(
     shards = ShardSet(folder, content, trained.fingerprint)
     _check_long_enough(shards, block_size)
     prepared = Prepared(trained, shards, val_fraction)
-    if prepared.is_lossy:
-        console.warn(f"{describe(shards.manifest['lost'])}; bits per character are lossy")
+    if shards.manifest.lost and prepared.is_lossy:
+        console.warn(f"{describe(shards.manifest.lost)}; bits per character are lossy")
     return prepared
 
 
@@ -160,8 +158,8 @@ def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_s
     """Shards as they are; what is asked of them must be what they were made with."""
     tokenizer = load_tokenizer(folder)
     hint = "restore it from a copy, or make the shards again"
-    manifest = read_record(folder / "manifest.json", OpenManifest, DataError, hint).model_dump()
-    split = manifest["split"]
+    manifest = read_record(folder / "manifest.json", OpenManifest, DataError, hint)
+    split = manifest.split
     other = find_tokenizer(asked) if asked.path is not None else tokenizer
     if other is not None and other.fingerprint != tokenizer.fingerprint:
         raise DataError(
@@ -169,22 +167,22 @@ def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_s
             where=str(folder),
             hint="leave tokenizer.path out",
         )
-    if data.val_fraction not in (None, split["val_fraction"]):
+    if data.val_fraction not in (None, split.val_fraction):
         raise DataError(
-            f"the shards hold out {split['val_fraction']}, not data.val_fraction={data.val_fraction}",
+            f"the shards hold out {split.val_fraction}, not data.val_fraction={data.val_fraction}",
             where=str(folder),
             hint="leave data.val_fraction out",
         )
-    if split["cut_documents"] and block_size > split["block_size"]:
+    if split.cut_documents and block_size > split.block_size:
         raise DataError(
-            f"the shards were cut for windows of {split['block_size']} tokens, not"
+            f"the shards were cut for windows of {split.block_size} tokens, not"
             f" model.block_size={block_size}",
             where=str(folder),
             hint="a smaller model.block_size, or shards made with this one",
         )
-    shards = ShardSet(folder, manifest["corpus"], tokenizer.fingerprint)
+    shards = ShardSet(folder, manifest.corpus, tokenizer.fingerprint)
     _check_long_enough(shards, block_size)
-    return Prepared(tokenizer, shards, split["val_fraction"])
+    return Prepared(tokenizer, shards, split.val_fraction)
 
 
 @dataclass(frozen=True)

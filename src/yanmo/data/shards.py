@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import NonNegativeInt
 
 from yanmo.core.errors import DataError
-from yanmo.core.records import Manifest, TypedRecord, read_record
+from yanmo.core.records import Manifest, SplitCounts, TypedRecord, read_record
 from yanmo.core.storage import not_through_a_link, write_json
 
 FORMAT = 1
@@ -234,35 +234,35 @@ class ShardSet:
             DataError: the shards were made of another corpus or with another tokenizer.
         """
         self.folder = folder
-        record = read_record(
-            folder / "manifest.json", Manifest, DataError, "delete that folder; it is made again"
-        )
-        self.manifest: dict[str, Any] = record.model_dump(exclude_unset=True)
-        for name, expected in (("corpus", corpus), ("tokenizer", tokenizer)):
-            if self.manifest[name] != expected:
+        hint = "delete that folder; it is made again"
+        self.manifest = read_record(folder / "manifest.json", Manifest, DataError, hint)
+        for name, found, expected in (
+            ("corpus", self.manifest.corpus, corpus),
+            ("tokenizer", self.manifest.tokenizer, tokenizer),
+        ):
+            if found != expected:
                 raise DataError(
-                    f"the shards belong to {name} {self.manifest[name]}, not {expected}",
+                    f"the shards belong to {name} {found}, not {expected}",
                     where=str(folder),
                     hint="delete that folder; the shards are made again",
                 )
-        self.train = self._open(folder, "train")
-        self.val = self._open(folder, "val")
+        self.train = self._open(folder, "train", self.manifest.splits.train)
+        self.val = self._open(folder, "val", self.manifest.splits.val)
 
-    def _open(self, folder: Path, split: str) -> Tokens:
-        part = self.manifest["splits"][split]
-        files = [folder / Path(name).name for name in part["files"]]
+    def _open(self, folder: Path, split: str, part: SplitCounts) -> Tokens:
+        files = [folder / Path(name).name for name in part.files]
         starts = folder / f"{split}.starts.bin"
-        itemsize = dtype_for(self.manifest["vocab_size"]).itemsize
+        vocab_size = self.manifest.vocab_size
+        dtype = dtype_for(vocab_size)
         sizes = [sum(path.stat().st_size for path in group if path.is_file()) for group in (files, [starts])]
-        if sizes != [itemsize * part["tokens"], 8 * part["documents"]]:
+        if sizes != [dtype.itemsize * part.tokens, 8 * part.documents]:
             raise DataError(
                 f"the files of {split} hold {sizes[0]:,} bytes of tokens and {sizes[1]:,} of starts, and"
-                f" manifest.json says {part['tokens']:,} tokens and {part['documents']:,} documents",
+                f" manifest.json says {part.tokens:,} tokens and {part.documents:,} documents",
                 where=str(folder),
                 hint="delete that folder; the shards are made again",
             )
-        vocab_size = self.manifest["vocab_size"]
-        return Tokens(files, dtype_for(vocab_size).str, starts, vocab_size)
+        return Tokens(files, dtype.str, starts, vocab_size)
 
 
 def write_manifest(

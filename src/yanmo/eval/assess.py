@@ -132,7 +132,7 @@ def assess(
         if own
         else None,
         lossy=lossy,
-        trained_on_it=bool(corpus and own and own.shards.manifest["corpus"] == corpus_fingerprint(config)),
+        trained_on_it=bool(corpus and own and own.shards.manifest.corpus == corpus_fingerprint(config)),
     )
 
 
@@ -154,7 +154,7 @@ def stride_within(window: int, stride: int | None) -> int:
 def held_out(own: Prepared) -> tuple[Ids, int, bool]:
     """The held-out text of a run: its tokens, its characters, and whether some were lost."""
     val = own.shards.val
-    return val.slice(0, len(val)), own.shards.manifest["splits"]["val"]["characters"], own.is_lossy
+    return val.slice(0, len(val)), own.shards.manifest.splits.val.characters, own.is_lossy
 
 
 def training_text(recipe: Recipe | None, tokenizer: Tokenizer, console: Console) -> Prepared | None:

@@ -55,9 +55,9 @@ class NGramBaselines:
 def baselines_of(shards: ShardSet, vocab_size: int, end_of_text: int) -> NGramBaselines:
     """The lines of a run: counted on its training tokens, measured on its held-out ones."""
     val = shards.val.slice(0, len(shards.val))
-    characters = max(shards.manifest["splits"]["val"]["characters"], 1)
+    characters = max(shards.manifest.splits.val.characters, 1)
     lines = fit_baselines(shards.train, val, characters, vocab_size, end_of_text)
-    floor_bits = shards.manifest.get("val_floor_bits")
+    floor_bits = shards.manifest.val_floor_bits
     return replace(lines, floor=floor_bits / characters) if floor_bits is not None else lines
 
 

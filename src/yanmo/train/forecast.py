@@ -47,8 +47,7 @@ class TextSize:
     @classmethod
     def of(cls, shards: ShardSet) -> "TextSize":
         """From prepared shards."""
-        characters = sum(part["characters"] for part in shards.manifest["splits"].values())
-        return cls(characters, len(shards.train), len(shards.val))
+        return cls(shards.manifest.splits.characters, len(shards.train), len(shards.val))
 
 
 @dataclass(frozen=True)

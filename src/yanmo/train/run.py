@@ -85,7 +85,7 @@ OWN_FILES = ("run.lock", "recipe.toml", "plan.json", "corpus.json")
 
 @dataclass
 class Run:
-    """A run that is open: what it was asked for, its tensors, its counters, and how far it aims."""
+    """A run that is open: what it was asked for, its tensors, its counters, and its total steps."""
 
     folder: Path
     recipe: Recipe
@@ -125,8 +125,8 @@ class Run:
     @property
     def characters_per_token(self) -> float:
         """Of the training text; turns nats per token into bits per character."""
-        part = self.prepared.shards.manifest["splits"]["train"]
-        return float(max(part["characters"], 1) / part["tokens"])
+        train = self.prepared.shards.manifest.splits.train
+        return max(train.characters, 1) / train.tokens
 
     def due(self, interval: int | None) -> bool:
         """Whether something done every ``interval`` steps, and at the end, is to be done now."""
@@ -199,7 +199,7 @@ def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Pr
     console.print(f"all settings are in {folder / 'recipe.toml'}")
     plan = StepSchedule.first(total_steps, lengths_of(recipe))
     recipe = recipe.model_copy(update={"started_in": started_in(folder)})
-    write_records(folder, recipe, plan, prepared.shards.manifest | _origin(recipe))
+    write_records(folder, recipe, plan, prepared.shards.manifest.as_json() | _origin(recipe))
     return recipe, prepared, plan, world
 
 
@@ -374,12 +374,11 @@ def as_long_as(plan: StepSchedule, recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _require_same_corpus(prepared: Prepared, corpus: CorpusConfig, recorded: Manifest, folder: Path) -> None:
-    then = recorded.model_dump()
+    then, now = recorded.as_json(), prepared.shards.manifest.as_json()
     for name in ("corpus", "tokenizer", "splits"):
-        now = prepared.shards.manifest[name]
-        if then[name] != now and not (name == "corpus" and then[name] == earlier_fingerprint(corpus)):
+        if then[name] != now[name] and (name != "corpus" or then[name] != earlier_fingerprint(corpus)):
             raise ConfigError(
-                f"the {name} is not the one this run was made with ({then[name]}, now {now})",
+                f"the {name} is not the one this run was made with ({then[name]}, now {now[name]})",
                 where=f"{folder}: corpus.json, or recipe.toml",
                 hint="put the old text back, or train into another folder with --out",
             )

@@ -152,7 +152,7 @@ def forget(folder: Path) -> None:
 
 
 def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
-    """Train until the plan's total_steps or a signal.
+    """Train for as many steps as are planned, or until a signal.
 
     Raises:
         Stopped: a signal came; the run is saved at its current step.
@@ -173,6 +173,8 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
         if run.due(train.log_interval):
             logged = log_step(run, metrics, result, rate, logged)
         improved = run.due(train.eval_interval) and evaluate_now(run, metrics, result)
+        if run.due(train.eval_interval):
+            replan_total_steps(run, metrics)  # the one place where the learning rate's horizon changes
         at_end = run.progress.step >= run.plan.total_steps
         epoch_ends = train.save_every_epoch and ends_epoch(batches, run.progress.step)
         if improved or run.due(train.checkpoint_interval) or epoch_ends or at_end or stopping:
@@ -309,11 +311,11 @@ def log_experts(run: Run, metrics: Metrics, result: StepResult) -> None:
 
 
 def evaluate_now(run: Run, metrics: Metrics, result: StepResult) -> bool:
-    """Loss on the validation text, a sample, a new aim; True if the loss is the best so far."""
+    """Loss on the validation text, and a sample; True if the loss is the best so far."""
     log_experts(run, metrics, result)
-    part, tokenizer = run.prepared.shards.manifest["splits"]["val"], run.prepared.tokenizer
+    tokenizer, val = run.prepared.tokenizer, run.prepared.shards.manifest.splits.val
     found = evaluate(
-        run.model, run.prepared.shards.val, part["characters"], tokenizer.end_of_text,
+        run.model, run.prepared.shards.val, val.characters, tokenizer.end_of_text,
         run.recipe.train.micro_batch_size or 1, run.autocast, run.world,
     )  # fmt: skip
     progress, step = run.progress, run.progress.step
@@ -334,7 +336,6 @@ def evaluate_now(run: Run, metrics: Metrics, result: StepResult) -> bool:
         f" {found.bits_per_char:.3f} bits/char ({run.lines.describe_rank(found.bits_per_char)})"
     )
     write_sample(run)
-    replan_total_steps(run, metrics)
     return improved
 
 
@@ -353,9 +354,9 @@ def write_sample(run: Run) -> None:
 
 
 def replan_total_steps(run: Run, metrics: Metrics) -> None:
-    """A run of ``minutes`` aims at the steps that still fit; the change is written before it counts.
+    """Plan a run of ``minutes`` to end with the steps that still fit; the change is written before it counts.
 
-    An aim that was recorded at this step before a restart stands.
+    A segment that was recorded at this step before a restart stands.
     """
     train, step = run.recipe.train, run.progress.step
     if train.minutes is None or step >= run.plan.total_steps_before(step):

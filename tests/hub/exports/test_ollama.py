@@ -13,7 +13,7 @@ from tests.makers.ollama import is_valid_name, read_modelfile
 from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError
 from yanmo.hub.exports import exporter
-from yanmo.hub.exports.card import Past, fenced, in_markdown, model_card
+from yanmo.hub.exports.card import RunRecords, fenced, in_markdown, model_card
 from yanmo.hub.exports.exporter import Exported, export
 from yanmo.hub.exports.ollama import accepted_name, create_line, is_sayable, modelfile, modelfile_of, quoted
 from yanmo.settings.schema import SampleConfig
@@ -196,5 +196,5 @@ def opened_by(card: Path) -> str:
 
 def test_what_a_card_quotes_of_a_sample_stays_within_its_fence() -> None:
     sample = "一\n```\n# 二\n<script>"
-    card = model_card("n", Path("n"), MODEL, char_tokenizer(), Past(), sample)
+    card = model_card("n", Path("n"), MODEL, char_tokenizer(), RunRecords(), sample)
     assert f"````text\n{sample}\n````" in card

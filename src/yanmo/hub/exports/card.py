@@ -25,23 +25,25 @@ PLACES = ("path", "init", "device", "workers", "threads")
 
 
 @dataclass(frozen=True)
-class Past:
+class RunRecords:
     """What the run of a model recorded; nothing for a model that has no run."""
 
     recipe: Recipe | None = None
-    corpus: dict[str, Any] | None = None
+    corpus: Manifest | None = None
     metrics: tuple[dict[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, model_folder: Path, recipe: Recipe | None) -> "Past":
+    def of(cls, model_folder: Path, recipe: Recipe | None) -> "RunRecords":
         """Of the run that a model folder belongs to."""
         run = run_of(model_folder)
         if recipe is None or run is None:
             return cls()
-        return cls(recipe, read_record(run / "corpus.json", Manifest).model_dump(), tuple(read_metrics(run)))
+        return cls(recipe, read_record(run / "corpus.json", Manifest), tuple(read_metrics(run)))
 
 
-def model_card(name: str, folder: Path, model: GPT, tokenizer: Tokenizer, past: Past, sample: str) -> str:
+def model_card(
+    name: str, folder: Path, model: GPT, tokenizer: Tokenizer, past: RunRecords, sample: str
+) -> str:
     """README.md of an exported ``folder``, as the Hugging Face hub shows it."""
     parts = [_front(past), f"# {in_markdown(name)}", _what(model, tokenizer, past), _use(folder)]
     if past.corpus:
@@ -72,12 +74,12 @@ def fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}"
 
 
-def _front(past: Past) -> str:
+def _front(past: RunRecords) -> str:
     language = "language: zh\n" if past.recipe else ""  # of a model that came from elsewhere nothing is known
     return f"---\n{language}library_name: transformers\npipeline_tag: text-generation\ntags:\n- yanmo\n---"
 
 
-def _what(model: GPT, tokenizer: Tokenizer, past: Past) -> str:
+def _what(model: GPT, tokenizer: Tokenizer, past: RunRecords) -> str:
     config = model.config
     size, active = count_parameters(config), count_active(config)
     said = f"{WORDS[config.family]} (`{ARCHITECTURES[config.family][0]}`) of {size:,} parameters"
@@ -100,15 +102,14 @@ def _use(folder: Path) -> str:
     return f"## Use\n\n{fenced(code, 'python')}"
 
 
-def _corpus(manifest: dict[str, Any]) -> str:
-    counts, splits = manifest["counts"], manifest["splits"]
+def _corpus(manifest: Manifest) -> str:
     rows = [
-        f"| {name} | {part['documents']:,} | {part['characters']:,} | {part['tokens']:,} |"
-        for name, part in splits.items()
+        f"| {name} | {part.documents:,} | {part.characters:,} | {part.tokens:,} |"
+        for name, part in (("train", manifest.splits.train), ("val", manifest.splits.val))
     ]
-    dropped = sum(counts["documents_dropped"].values())
+    dropped = sum(manifest.counts.documents_dropped.values())
     table = "| part | documents | characters | tokens |\n|---|---|---|---|\n" + "\n".join(rows)
-    read = f"Documents read: {counts['documents_read']:,}; dropped: {dropped:,}."
+    read = f"Documents read: {manifest.counts.documents_read:,}; dropped: {dropped:,}."
     return f"## Text\n\n{table}\n\n{read}"
 
 

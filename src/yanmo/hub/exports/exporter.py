@@ -22,7 +22,7 @@ from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, YanmoError
 from yanmo.core.outputs import require_file, require_folder
 from yanmo.generate.text import write_all
-from yanmo.hub.exports.card import Past, model_card
+from yanmo.hub.exports.card import RunRecords, model_card
 from yanmo.hub.exports.ollama import create_line, modelfile, modelfile_of, require_sayable, sayable
 from yanmo.hub.exports.verify import (
     Verification,
@@ -173,7 +173,7 @@ def export_folder(source: ExportSource, target: Path) -> Exported:
     """A clean Hugging Face folder, with a model card."""
     sample = write_all(source.model, source.tokenizer, "", source.sample.model_copy(update={"num_samples": 1,
         "max_new_tokens": SHOWN_TOKENS}))[0]  # fmt: skip
-    past = Past.of(source.folder, source.recipe)
+    past = RunRecords.of(source.folder, source.recipe)
 
     def fill(folder: Path) -> None:
         write_model(folder, source.model.config, source.model.state_dict(), source.tokenizer, source.chat)
