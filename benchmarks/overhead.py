@@ -105,14 +105,14 @@ def with_length(settings: list[str]) -> list[str]:
 def train(watch: Stopwatch, arguments: list[str], folder: Path) -> dict[str, Any]:
     """A run with its parts timed; its steps and what was decided."""
     start = time.perf_counter()
-    from yanmo.cli.app import read_recipe
     from yanmo.core.console import Console
     from yanmo.settings.recipe import get, load_recipe
     from yanmo.train import trainer
+    from yanmo.train.request import asked_recipe
 
     watch.note("importing", start)
     wrap_parts(watch)
-    recipe, _ = read_recipe(arguments)
+    recipe, _ = asked_recipe(arguments)
     result = trainer.train(recipe, folder, Console(stream=sys.stderr))
     made = load_recipe(folder / "recipe.toml")
     return {

@@ -1,4 +1,4 @@
-"""What every test has: an empty folder, a cache, a quiet voice, a small novel; and what holds for all of them.
+"""What every test has: an empty folder, a cache, a quiet console, a small novel; and what holds for all of them.
 
 Tests come in tiers (CONTRIBUTING.md says which is which): a test without a mark is one of every day, and no
 such test may take more than ``BUDGET_S`` seconds of a processor.

@@ -11,10 +11,11 @@ from tests.makers.console import here, yanmo
 from tests.makers.processes import python
 from tests.makers.runs import RUN, TINY, Trained
 from yanmo.checkpoint.folder import Progress
-from yanmo.cli.app import INTERRUPTED, as_command, longer_setting, main, names_a_recipe, short_path
+from yanmo.cli.app import INTERRUPTED, as_command, longer_setting, main, short_path
 from yanmo.core.console import visible
 from yanmo.eval.baselines import NGramBaselines
 from yanmo.settings.recipe import load_recipe, split_arguments, to_toml
+from yanmo.train.request import names_a_recipe
 from yanmo.train.trainer import TrainResult
 
 HEAVY = ("torch", "numpy", "pydantic", "transformers", "scrapy", "trafilatura", "tokenizers", "safetensors")

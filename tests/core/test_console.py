@@ -112,7 +112,7 @@ def test_what_a_terminal_would_obey_is_shown_to_it_and_left_alone_elsewhere(text
 
 
 @pytest.mark.parametrize("text", OBEYED)
-def test_the_voice_obeys_nobody_but_itself(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_console_obeys_nobody_but_itself(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     screen = stream(on_terminal=True)

@@ -10,13 +10,13 @@ from tests.makers.console import here
 from tests.makers.runs import RUN, TINY, Trained, tiny_recipe
 from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import find_model_folder, recorded_recipe
-from yanmo.cli.app import read_recipe
-from yanmo.cli.words import run_name
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DataError
+from yanmo.settings.places import run_name
 from yanmo.settings.recipe import load_recipe, split_arguments
 from yanmo.train import run, trainer
+from yanmo.train.request import asked_recipe
 from yanmo.train.trainer import train
 
 
@@ -60,9 +60,9 @@ def test_a_run_is_called_by_what_was_trained_in_letters_every_system_takes(
 
 def test_a_recipe_of_a_run_is_a_run_on_the_same_text(trained: Trained) -> None:
     trained("elsewhere/x")
-    assert read_recipe(["elsewhere/x/recipe.toml"])[1] == RUN
-    assert read_recipe(["demo"])[1] == Path("runs/demo")
-    assert read_recipe(["demo", "novel.txt"])[1] == Path("runs/demo")
+    assert asked_recipe(["elsewhere/x/recipe.toml"])[1] == RUN
+    assert asked_recipe(["demo"])[1] == Path("runs/demo")
+    assert asked_recipe(["demo", "novel.txt"])[1] == Path("runs/demo")
 
 
 # -- what it leaves ---------------------------------------------------------------------------

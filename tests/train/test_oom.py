@@ -20,12 +20,12 @@ PEAK = """
 import sys
 from pathlib import Path
 from yanmo.settings.recipe import load_recipe
-from yanmo.core.console import Voice
+from yanmo.core.console import Console
 from yanmo.model.gpt import count_parameters
 from yanmo.checkpoint.folder import find_model_folder, load_shape
 from yanmo.train.trainer import train
 text, *settings = sys.argv[1:]
-train(load_recipe(None, [f"corpus.path=['{text}']", *settings]), Path("run"), Voice())
+train(load_recipe(None, [f"corpus.path=['{text}']", *settings]), Path("run"), Console())
 with open("/proc/self/status", encoding="ascii") as status:
     peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 print(count_parameters(load_shape(find_model_folder(Path("run")))), peak)

@@ -20,10 +20,11 @@ from yanmo.cli.crawl import crawl
 from yanmo.cli.hub import export, import_
 from yanmo.cli.scale import app as scale_app
 from yanmo.cli.tokenizer import app as tokenizer_app
-from yanmo.cli.words import Verb, run_name, unforeseen
+from yanmo.cli.words import Verb, unforeseen
 from yanmo.core.console import guarded
 from yanmo.core.errors import ConfigError, YanmoError
-from yanmo.core.storage import free_bytes, is_file, is_there
+from yanmo.core.storage import free_bytes, is_file
+from yanmo.settings.places import run_name
 
 if TYPE_CHECKING:
     from yanmo.generate.text import Sample
@@ -195,8 +196,9 @@ def prepare(
     """Turn TEXT into a tokenizer and token shards, as `train` does first; cut off, it goes on."""
     from yanmo.core.console import Console
     from yanmo.data.prepare import prepare as prepare_text
+    from yanmo.train.request import asked_recipe
 
-    recipe, _ = read_recipe(arguments or [])
+    recipe, _ = asked_recipe(arguments or [])
     console = Console()
     found = prepare_text(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
     if as_json:
@@ -225,8 +227,9 @@ def train(
     from yanmo.core.console import Console
     from yanmo.core.outputs import require_folder
     from yanmo.settings.recipe import to_toml
+    from yanmo.train.request import asked_recipe
 
-    recipe, folder = read_recipe(arguments or [], out)
+    recipe, folder = asked_recipe(arguments or [], out)
     if dry_run:
         print(to_toml(recipe))
         return
@@ -261,9 +264,10 @@ def plan(
     """
     from yanmo.core.console import Console
     from yanmo.train.forecast import describe
+    from yanmo.train.request import asked_recipe
     from yanmo.train.run import plan_run
 
-    recipe, _ = read_recipe(arguments or [])
+    recipe, _ = asked_recipe(arguments or [])
     with Console() as console:
         recipe, config, found = plan_run(recipe, console, free_bytes(Path()))
     if as_json:
@@ -407,58 +411,6 @@ def env(as_json: Json = False) -> None:
 # -- what the verbs share ---------------------------------------------------------------------
 
 
-def read_recipe(arguments: list[str], out: Path | None = None) -> tuple["Recipe", Path]:
-    """The recipe that the arguments of `train` and `plan` mean, and its run folder.
-
-    What is left out of a run that is there is as in that run: so it is checked with the rest of it.
-    """
-    from yanmo.settings.constraints import check_relations
-    from yanmo.settings.recipe import load_recipe, recipe_path, split_arguments
-    from yanmo.text.read.sources import is_run
-
-    texts, settings = split_arguments(arguments)
-    if out is None and len(texts) == 1 and is_run(Path(texts[0])):
-        texts, out = [], Path(texts[0])  # go on with that run
-    source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None
-    if texts and source is None:
-        require_text_or_recipe(texts[0])
-    texts = [text if text != "-" else str(stdin_file()) for text in texts]
-    named = texts[1:] if source else texts
-    if named:
-        settings = [f"corpus.path={json.dumps(named, ensure_ascii=False)}", *settings]
-    recipe = load_recipe(source, settings, is_whole=False)
-    names = [*texts, *recipe.corpus.path] if not source or source.stem != "recipe" else recipe.corpus.path
-    folder = out or Path("runs") / run_name(next(iter(names), ""))
-    if not (recipe.corpus.path or (out and is_file(out / "recipe.toml"))):
-        raise ConfigError("no text is named", where="yanmo train", hint="yanmo train novel.txt")
-    if not is_file(folder / "recipe.toml"):
-        check_relations(recipe)
-    return recipe, folder
-
-
-def require_text_or_recipe(name: str) -> None:
-    """Refuse a word that is neither, with the recipes there are."""
-    from yanmo.settings.recipe import our_recipes, recipe_meant
-
-    meant = recipe_meant(name)
-    if is_there(name) or not (meant or name.isidentifier()):
-        return  # a path: reading it says what is wrong with it
-    hint = f"did you mean '{meant}'?" if meant else f"the recipes are: {', '.join(our_recipes())}"
-    raise ConfigError(f"'{name}' is no file, no folder and no recipe", "command line", hint)
-
-
-def stdin_file() -> Path:
-    """Standard input as a file, which a recipe can name and a resumed run finds again."""
-    from yanmo.text.read.sources import spooled_stdin
-
-    return spooled_stdin()
-
-
-def names_a_recipe(name: str) -> bool:
-    """A .toml file, or a word that no file here is called."""
-    return name.endswith(".toml") or not is_there(name)
-
-
 def devices_named(recipe: "Recipe", folder: Path) -> int:
     """How many devices `train.device` names, in the recipe or in that of the run it resumes."""
     from yanmo.settings.recipe import load_recipe
@@ -472,29 +424,11 @@ def devices_named(recipe: "Recipe", folder: Path) -> int:
 
 def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
     """Load RUN and write one prompt."""
-    _, model, tokenizer, config = load_writer(run, given)
-    stream_to_stdout(model, tokenizer, [config.prompt or ""], config)
+    from yanmo.generate.writer import load
 
-
-def load_writer(
-    run: Path | None,
-    given: dict[str, Any],
-    device: str | None = None,
-    precision: str | None = None,
-    verify: bool = True,
-) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
-    """What writing needs: the folder that RUN means, its model and tokenizer, its [sample] with ``given``."""
-    from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer
-    from yanmo.generate.engine import make_writer
-    from yanmo.parallel.distributed import find_device
-    from yanmo.settings.recipe import with_values
-
-    folder = find_model_folder(run)
-    values = {f"sample.{key}": value for key, value in given.items() if value is not None}
-    recipe = with_values(recipe_of(folder), values)
-    place = find_device(device, "--device")
-    model, tokenizer = load_model_and_tokenizer(folder, verify)
-    return folder, make_writer(model, place, precision, recipe.train.precision), tokenizer, recipe.sample
+    writer = load(run)
+    config = writer.config(**given)
+    stream_to_stdout(writer.model, writer.tokenizer, [config.prompt or ""], config)
 
 
 def open_writer(
@@ -507,13 +441,15 @@ def open_writer(
 ) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
     """What writing needs; how it will be done is said, with a seed that can be named to have it again."""
     from yanmo.generate.engine import describe, drawn_seed
+    from yanmo.generate.writer import load
 
     given = given | {"seed": drawn_seed() if seed is None else seed}
-    folder, model, tokenizer, config = load_writer(run, given, device, precision, verify)
-    note(describe(config, model))
+    writer = load(run, device, precision, verify)
+    config = writer.config(**given)
+    note(describe(config, writer.model))
     if seed is None and config.temperature > 0:
         note(f"the seed was drawn: --seed {config.seed} writes the same again")
-    return folder, model, tokenizer, config
+    return writer.folder, writer.model, writer.tokenizer, config
 
 
 def note(text: str) -> None:

@@ -1,41 +1,16 @@
-"""What the words of a command line mean: the name of a run, and a setting spelt as other commands spell it.
+"""What the words of a command line mean: a setting spelt as other commands spell it.
 
-In: arguments. Out: a name every file system takes; a :class:`ConfigError` with the right spelling.
+In: arguments. Out: a :class:`ConfigError` with the right spelling.
 """
 
-import glob
-import os
-import re
 import traceback
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
 
 from yanmo.core.errors import ConfigError, StorageError, YanmoError
-from yanmo.core.storage import is_folder, is_there
-
-REFUSED = re.compile(r'[<>:"/\\|?*\[\]\x00-\x1f\x7f\ud800-\udfff]')
-"""What a name has not on Windows, and what a shell takes for a pattern."""
-DEVICES = re.compile("con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
-"""Names that are devices on Windows."""
-LONGEST_NAME = 60
-"""Characters: of three bytes each they leave room for the endings of temporary names."""
-
-
-def run_name(text: str) -> str:
-    """What a run on ``text`` is called: the file's stem, of a glob its folder, of `..` that folder's name."""
-    path = Path(text.removeprefix("yanmo:"))
-    if not is_there(path):
-        path = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-    if path.name in ("", ".."):
-        path = path.resolve()
-    name = path.name if is_folder(path) else path.stem
-    if not name.isascii() and any("\udc80" <= letter <= "\udcff" for letter in name):
-        name = os.fsencode(name).decode("gb18030", "replace")  # the usual bytes that are no UTF-8
-    name = REFUSED.sub("_", name)[:LONGEST_NAME].strip(" .")
-    return f"{name}_" if DEVICES.fullmatch(name.partition(".")[0]) else name or "run"
+from yanmo.core.storage import is_there
 
 
 def unforeseen(error: OSError | ValueError) -> YanmoError:

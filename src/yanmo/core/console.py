@@ -1,6 +1,6 @@
-"""One console voice: a live line on a terminal, plain lines everywhere else, rank 0 only.
+"""The console: a live status line on a terminal, plain lines everywhere else, rank 0 only.
 
-The voice speaks on standard error, so that standard output holds results and nothing else. Names of files
+It writes to standard error, so that standard output holds results and nothing else. Names of files
 and fields, and what models write, are others' text: a terminal gets it through :func:`visible`.
 """
 

@@ -5,6 +5,7 @@ In: a run (or any model folder) and texts; without texts, the run's own held-out
 the beginning of a context but the first.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,22 @@ class Assessment:
         return said
 
 
+def evaluate(
+    model: str | Path | None,
+    texts: str | Path | Sequence[str | Path] = (),
+    stride: int | None = None,
+    device: str | None = None,
+) -> Assessment:
+    """Bits per character of a model on ``texts``, or on its run's held-out text, for programs.
+
+    Raises:
+        YanmoError: as :func:`assess`.
+    """
+    several = [texts] if isinstance(texts, str | Path) else texts
+    folder = None if model is None else Path(model)
+    return assess(folder, tuple(map(str, several)), stride, Console(is_main=False), device)
+
+
 def assess(
     run: Path | None,
     corpus: tuple[str, ...],
@@ -93,7 +110,7 @@ def assess(
         run: run, checkpoint or model folder; None: the newest run.
         corpus: files and folders.
         stride: tokens between windows; None: half a window.
-        voice: for progress.
+        console: for progress.
         device: where to compute; None: a GPU where there is one.
         verify: look at the checksums of the model first.
 

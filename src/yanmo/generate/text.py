@@ -59,7 +59,7 @@ def write(
 ) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
 
-    Of a prompt longer than the model's window its end is continued, and ``print`` is told so.
+    Of a prompt longer than the model's window its end is continued, and ``say`` is told so.
 
     Raises:
         ConfigError: the prompt holds half a character.

@@ -1,11 +1,13 @@
-"""Paths in a recipe: found from where its run was started, whatever folder one is in, and after it was moved.
+"""Places of runs: what a run is called, and paths in its recipe, found from where it was started.
 
 In: the values of a recipe and its own path. Out: the same values, with paths that lead from here.
 """
 
 import glob
 import os
+import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,26 @@ from yanmo.core.storage import is_folder, is_there
 
 PATHS = ("corpus.path", "tokenizer.path", "model.init")
 """Settings that name files."""
+REFUSED = re.compile(r'[<>:"/\\|?*\[\]\x00-\x1f\x7f\ud800-\udfff]')
+"""What a name has not on Windows, and what a shell takes for a pattern."""
+DEVICES = re.compile("con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+"""Names that are devices on Windows."""
+MAX_NAME_CHARACTERS = 60
+"""Characters: of three bytes each they leave room for the endings of temporary names."""
+
+
+def run_name(text: str) -> str:
+    """What a run on ``text`` is called: the file's stem, of a glob its folder, of `..` that folder's name."""
+    path = Path(text.removeprefix("yanmo:"))
+    if not is_there(path):
+        path = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    if path.name in ("", ".."):
+        path = path.resolve()
+    name = path.name if is_folder(path) else path.stem
+    if not name.isascii() and any("\udc80" <= letter <= "\udcff" for letter in name):
+        name = os.fsencode(name).decode("gb18030", "replace")  # the usual bytes that are no UTF-8
+    name = REFUSED.sub("_", name)[:MAX_NAME_CHARACTERS].strip(" .")
+    return f"{name}_" if DEVICES.fullmatch(name.partition(".")[0]) else name or "run"
 
 
 def shipped(name: str) -> Path:

@@ -150,7 +150,7 @@ def run(
     Args:
         config: what to read, and which rules.
         out: the .jsonl to write.
-        voice: is told how far it is.
+        console: is told how far it is.
         weights: of the sources in the mix, one each; none: every document is read once.
         dedup: whether to look for duplicates.
         workers: processes; left out: one for each core.

@@ -15,12 +15,13 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from yanmo.core.errors import ConfigError, DataError
+from yanmo.settings.recipe import load_cleaning
 from yanmo.settings.schema import CorpusConfig
 from yanmo.text.demo import stories
 from yanmo.text.read.chapters import split_chapters
@@ -95,6 +96,21 @@ class CorpusCounts:
         self.documents_dropped[reason] += 1
         if len(self.dropped) < NAMED:
             self.dropped.append(named)
+
+
+def read(paths: str | Path | Sequence[str | Path], *settings: str) -> Iterator[Document]:
+    """The documents of files, folders and globs, for programs.
+
+    Args:
+        paths: one or several; what they may be says ``corpus.path``.
+        settings: those of [corpus], such as ``"corpus.text_field=content"``.
+
+    Raises:
+        DataError: a path is missing, or nothing in it can be read.
+        ConfigError: there is no such setting.
+    """
+    several = [paths] if isinstance(paths, str | Path) else paths
+    return read_documents(load_cleaning(settings, map(str, several)).corpus)
 
 
 def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> Iterator[Document]:

@@ -1,0 +1,112 @@
+"""A trained model with its tokenizer, for commands and programs: it writes, and says how likely a text is.
+
+In: a run, a checkpoint, or any Hugging Face folder of our families. Out: a :class:`Writer`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, recorded_recipe
+from yanmo.data.batches import sliding_batches
+from yanmo.generate.engine import make_writer
+from yanmo.generate.text import write, write_all
+from yanmo.model.config import IGNORED
+from yanmo.model.gpt import GPT
+from yanmo.parallel.distributed import find_device
+from yanmo.settings.recipe import with_values
+from yanmo.settings.schema import Recipe, SampleConfig
+from yanmo.tokenizer import Tokenizer
+
+
+class TokenLogprob(NamedTuple):
+    """A token of a text, and its log probability behind what stands before it, in nats."""
+
+    id: int
+    text: str
+    """The characters that it completes: a token may be a part of one."""
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model, its tokenizer, and the [sample] settings of its run."""
+
+    folder: Path
+    model: GPT
+    tokenizer: Tokenizer
+    sample: SampleConfig
+
+    def write(self, prompt: str = "", **settings: Any) -> str:
+        """Continue ``prompt`` once; the text without it.
+
+        Args:
+            prompt: of one longer than the window its end is continued.
+            settings: those of [sample], such as ``seed``, ``max_new_tokens``, ``temperature``, ``stop``.
+
+        Raises:
+            ConfigError: there is no such setting, or the prompt holds half a character.
+        """
+        return write_all(self.model, self.tokenizer, prompt, self.config(**settings, num_samples=1))[0]
+
+    def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
+        """The same, in whole characters as they come."""
+        for _, text in write(self.model, self.tokenizer, prompt, self.config(**settings, num_samples=1)):
+            yield text
+
+    @torch.no_grad()
+    def logprobs(self, text: str) -> list[TokenLogprob]:
+        """The log probability of each token of a text, the first one behind the end of another text.
+
+        Of a text longer than the window each token has at least half a window before it.
+        """
+        ids = self.tokenizer.encode(text)
+        block_size, end = self.model.config.block_size, self.tokenizer.end_of_text
+        found: list[float] = []
+        for batch in sliding_batches(ids, block_size, max(block_size // 2, 1), 1, end) if len(ids) else ():
+            targets = torch.from_numpy(batch.targets[0]).to(self.model.tokens.weight.device)  # (T,)
+            logits = self.model(torch.from_numpy(batch.inputs).to(targets.device))[0].float()  # (T, V)
+            counted = targets != IGNORED
+            said = F.log_softmax(logits[counted], dim=-1).gather(1, targets[counted, None])  # (T', 1)
+            found += said.flatten().tolist()
+        characters = self.tokenizer.stream()
+        return [
+            TokenLogprob(token, characters.push(token), logprob)
+            for token, logprob in zip(ids.tolist(), found, strict=True)
+        ]
+
+    def config(self, **settings: Any) -> SampleConfig:
+        """The [sample] settings of the run with others where they are given; None is none."""
+        values = {f"sample.{name}": value for name, value in settings.items() if value is not None}
+        return with_values(Recipe(sample=self.sample), values).sample
+
+
+def load(
+    folder: str | Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    verify: bool = True,
+) -> Writer:
+    """The model that a folder holds, ready to write.
+
+    Args:
+        folder: a run (its best model), a checkpoint or a model folder; None: the newest run.
+        device: where to compute; None: a GPU where there is one.
+        precision: ``float32`` or ``bfloat16``; None: by rule.
+        verify: look at the checksums of the weights first.
+
+    Raises:
+        ConfigError: there is no such model, or no such device.
+        CheckpointError: a file of it is damaged.
+    """
+    found = find_model_folder(None if folder is None else Path(folder))
+    place = find_device(device, "--device")
+    model, tokenizer = load_model_and_tokenizer(found, verify)
+    recipe = recorded_recipe(found) or Recipe()
+    return Writer(
+        found, make_writer(model, place, precision, recipe.train.precision), tokenizer, recipe.sample
+    )

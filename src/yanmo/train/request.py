@@ -1,0 +1,76 @@
+"""What a command or a program asks to be trained: texts or a recipe, settings, a place → a run.
+
+In: the words of `yanmo train`. Out: the recipe and the run folder they mean; from a program, the run.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from yanmo.core.console import Console
+from yanmo.core.errors import ConfigError
+from yanmo.core.storage import is_file, is_there
+from yanmo.settings.constraints import check_relations
+from yanmo.settings.places import run_name
+from yanmo.settings.recipe import load_recipe, our_recipes, recipe_meant, recipe_path, split_arguments
+from yanmo.settings.schema import Recipe
+from yanmo.text.read.sources import is_run, spooled_stdin
+from yanmo.train.trainer import TrainResult, train
+
+
+def train_run(
+    *asked: str | Path, out: str | Path | None = None, console: Console | None = None
+) -> TrainResult:
+    """Train, resume, or, if the run is finished, say where it stands: `yanmo train` for programs.
+
+    Args:
+        asked: texts (files, folders, globs), or a recipe; then settings, such as ``"train.max_steps=200"``.
+        out: the run folder; None: ``runs/<name of the text or recipe>``.
+        console: what is said while it trains; None: nothing.
+
+    Raises:
+        YanmoError: see ``core/errors.py``.
+    """
+    recipe, folder = asked_recipe([str(word) for word in asked], None if out is None else Path(out))
+    return train(recipe, folder, console or Console(is_main=False))
+
+
+def asked_recipe(arguments: Sequence[str], out: Path | None = None) -> tuple[Recipe, Path]:
+    """The recipe that texts or a recipe and settings mean, and its run folder.
+
+    What is left out of a run that is there is as in that run: so it is checked with the rest of it.
+    """
+
+    texts, settings = split_arguments(list(arguments))
+    if out is None and len(texts) == 1 and is_run(Path(texts[0])):
+        texts, out = [], Path(texts[0])  # go on with that run
+    source = recipe_path(texts[0]) if texts and names_a_recipe(texts[0]) else None
+    if texts and source is None:
+        require_text_or_recipe(texts[0])
+    texts = [text if text != "-" else str(spooled_stdin()) for text in texts]
+    named = texts[1:] if source else texts
+    if named:
+        settings = [f"corpus.path={json.dumps(named, ensure_ascii=False)}", *settings]
+    recipe = load_recipe(source, settings, is_whole=False)
+    names = [*texts, *recipe.corpus.path] if not source or source.stem != "recipe" else recipe.corpus.path
+    folder = out or Path("runs") / run_name(next(iter(names), ""))
+    if not (recipe.corpus.path or (out and is_file(out / "recipe.toml"))):
+        raise ConfigError("no text is named", where="yanmo train", hint="yanmo train novel.txt")
+    if not is_file(folder / "recipe.toml"):
+        check_relations(recipe)
+    return recipe, folder
+
+
+def require_text_or_recipe(name: str) -> None:
+    """Refuse a word that is neither, with the recipes there are."""
+
+    meant = recipe_meant(name)
+    if is_there(name) or not (meant or name.isidentifier()):
+        return  # a path: reading it says what is wrong with it
+    hint = f"did you mean '{meant}'?" if meant else f"the recipes are: {', '.join(our_recipes())}"
+    raise ConfigError(f"'{name}' is no file, no folder and no recipe", "command line", hint)
+
+
+def names_a_recipe(name: str) -> bool:
+    """A .toml file, or a word that no file here is called."""
+    return name.endswith(".toml") or not is_there(name)
