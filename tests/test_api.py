@@ -89,7 +89,7 @@ def test_log_probabilities_are_those_of_the_model(trained: Trained) -> None:
     row = torch.tensor([[writer.tokenizer.end_of_text, *ids[: size - 1]]])
     expected = writer.model(row)[0].log_softmax(-1)  # (T, V)
     for place, token in enumerate(found[:size]):
-        assert token.logprob == pytest.approx(float(expected[place, token.id]), abs=1e-5)
+        assert token.logprob == pytest.approx(expected[place, token.id].item(), abs=1e-5)
     assert writer.logprobs("") == []
 
 

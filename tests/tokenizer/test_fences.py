@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.makers.console import here
-from tests.makers.models import ENTRIES, LETTERS
+from tests.makers.models import ENTRIES, LETTERS, TOKENIZERS
 from yanmo.core.errors import TokenizerError
 from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import library, read_tokenizer
@@ -185,3 +185,19 @@ def test_an_entry_has_one_part_to_play(roles: dict[str, str], tmp_path: Path) ->
     file.write_text("\n".join(ENTRIES), encoding="utf-8")
     with pytest.raises(TokenizerError, match="is to be a line end"):
         read_tokenizer(file, TokenizerConfig(**roles))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("key", ["byte_fallback", "type", "ignore_merges", "dropout", "unk_id"])
+def test_what_a_vocabulary_leaves_out_is_no_traceback(kind: str, key: str, tmp_path: Path) -> None:
+    TOKENIZERS[kind]().save(tmp_path, 48)
+    path = tmp_path / "tokenizer.json"
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    spec["model"].pop(key, None)
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    try:
+        found = read_tokenizer(tmp_path, TokenizerConfig())
+    except TokenizerError as error:
+        assert error.where and error.hint
+    else:
+        assert found.decode(found.encode("我们")) and found.lossless in (True, False)

@@ -105,7 +105,7 @@ def write_tokenizer(
     ``more`` are keys of tokenizer_config.json beside or instead of the usual ones; ``unused`` is a token that
     no text is ever written with.
     """
-    special = [token["content"] for token in spec["added_tokens"] if token["special"]]
+    special = [token["content"] for token in spec["added_tokens"] if token.get("special")]
     splits = chat_template is None and not set(CHAT_TOKENS) & set(special)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

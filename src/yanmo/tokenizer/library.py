@@ -292,7 +292,7 @@ def _token_bytes(
     """The bytes each token stands for; None if the decoder is not of a kind that has such."""
     kinds = {step["type"] for step in decoder_steps(spec)}
     added = set(_added(spec))
-    if spec["model"]["type"] == "WordPiece":
+    if spec["model"].get("type") == "WordPiece":
         return None
     if kinds == {"ByteLevel"}:
         letters = byte_letters()
@@ -322,7 +322,11 @@ def _token_bytes(
 def _is_plain_bpe(spec: dict[str, Any]) -> bool:
     """Whether merges alone decide: nothing is normalised, no token but special ones stands outside."""
     added = spec.get("added_tokens", [])
-    return spec["model"]["type"] == "BPE" and not spec.get("normalizer") and all(t["special"] for t in added)
+    return (
+        spec["model"].get("type") == "BPE"
+        and not spec.get("normalizer")
+        and all(t.get("special") for t in added)
+    )
 
 
 def _added(spec: dict[str, Any]) -> list[str]:
@@ -349,5 +353,7 @@ def _keeps_everything(spec: dict[str, Any], texts: list[str | None]) -> bool:
     if kinds == {"ByteLevel"}:
         return split_rule(spec) is not None and set(byte_letters()) <= set(texts)
     if kinds == {"ByteFallback", "Fuse"}:
-        return all(f"<0x{value:02X}>" in texts for value in range(256)) and spec["model"]["byte_fallback"]
+        return all(f"<0x{value:02X}>" in texts for value in range(256)) and bool(
+            spec["model"].get("byte_fallback")
+        )
     return False
