@@ -78,3 +78,17 @@ def test_pages_name_no_path_of_a_machine_and_link_to_files_that_exist(page: str)
     assert "@@" not in text
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (path.parent / target).exists(), target
+
+
+def test_where_is_names_words_that_stand_in_their_files() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| `([^`]+)` \| `(src/[^`]+\.py)` \|$", page, re.MULTILINE)
+    assert len(rows) >= 20
+    for word, file in rows:
+        assert word in (ROOT / file).read_text(encoding="utf-8"), f"{word} is not in {file}"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_are_named_are_there(page: str) -> None:
+    for name in re.findall(r"`((?:[\w.]+/)+\w+\.(?:py|md))`", (ROOT / page).read_text(encoding="utf-8")):
+        assert (ROOT / name).exists() or (ROOT / "src/yanmo" / name).exists(), f"{page}: {name}"
