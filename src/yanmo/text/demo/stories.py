@@ -1,7 +1,7 @@
 """The demo corpus: micro-stories of the jianghu (江湖), told by a seeded grammar.
 
 The corpus is ours from the first character to the last: nobody else's text is in it.
-`demo_lexicon` holds the grammar as data, this module tells stories with it.
+``lexicon.txt`` holds the grammar as data, this module tells stories with it.
 
 Grammar.  A *pool* is a list of entries (surnames, weapons, weathers, plots); an entry has one
 or more named *forms*, and every form is a template:
