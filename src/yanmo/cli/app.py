@@ -229,7 +229,7 @@ def train(
     from yanmo.settings.recipe import to_toml
     from yanmo.train.request import asked_recipe
 
-    recipe, folder = asked_recipe(arguments or [], out)
+    recipe, folder = asked_recipe(arguments or [], out, needs_text=not dry_run)
     if dry_run:
         print(to_toml(recipe))
         return

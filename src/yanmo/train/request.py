@@ -35,7 +35,9 @@ def train_run(
     return train(recipe, folder, console or Console(is_main=False))
 
 
-def asked_recipe(arguments: Sequence[str], out: Path | None = None) -> tuple[Recipe, Path]:
+def asked_recipe(
+    arguments: Sequence[str], out: Path | None = None, needs_text: bool = True
+) -> tuple[Recipe, Path]:
     """The recipe that texts or a recipe and settings mean, and its run folder.
 
     What is left out of a run that is there is as in that run: so it is checked with the rest of it.
@@ -54,7 +56,8 @@ def asked_recipe(arguments: Sequence[str], out: Path | None = None) -> tuple[Rec
     recipe = load_recipe(source, settings, is_whole=False)
     names = [*texts, *recipe.corpus.path] if not source or source.stem != "recipe" else recipe.corpus.path
     folder = out or Path("runs") / run_name(next(iter(names), ""))
-    if not (recipe.corpus.path or (out and is_file(out / "recipe.toml"))):
+    has_text = recipe.corpus.path or (out and is_file(out / "recipe.toml"))
+    if needs_text and not has_text:
         raise ConfigError("no text is named", where="yanmo train", hint="yanmo train novel.txt")
     if not is_file(folder / "recipe.toml"):
         check_relations(recipe)
