@@ -47,6 +47,7 @@ class Batches:
     def at(self, step: int, rows: range | None = None) -> Batch:
         """Rows of the global batch of ``step``; all of them by default."""
         rows = rows if rows is not None else range(self._batch_size)
+        # the n-th window that training ever sees: step and row alone say which it is
         sample = step * self._batch_size + np.asarray(rows, dtype=np.int64)  # (B,)
         epoch, place = np.divmod(sample, self.windows_per_epoch)  # (B,)
         window, offset = np.empty_like(place), np.zeros_like(place)
@@ -58,6 +59,7 @@ class Batches:
         first = window * (self._stride or self._block_size)  # (B,)
         if self._stride is not None:
             first = np.minimum(first, len(self._tokens) - self._block_size - 1)
+        # one token more than the window: inputs are all but the last, targets all but the first
         index = first[:, None] + np.arange(self._block_size + 1)  # (B, T + 1)
         ids = self._tokens.at((offset[:, None] + index) % len(self._tokens))  # (B, T + 1)
         targets = np.where(index[:, 1:] <= len(self._tokens), ids[:, 1:], IGNORED)  # (B, T)

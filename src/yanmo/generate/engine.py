@@ -123,6 +123,7 @@ def rows_together(model: GPT) -> int:
 def _write_together(
     model: GPT, rows: list[RunningSequence], config: SampleConfig, rules: TokenConstraints
 ) -> Iterator[list[RunningSequence]]:
+    # continuous only in leaving: a row that ends makes the batch smaller, none comes in
     cache = KVCache(model.config, len(rows), like=model.tokens.weight)
     logits = prefill(model, cache, rows)  # (B, V)
     for left in reversed(range(config.max_new_tokens)):
@@ -146,6 +147,7 @@ def prefill(model: GPT, cache: KVCache, rows: list[RunningSequence]) -> Tensor:
     logits = []
     for _, group in groupby(range(len(rows)), key=lambda place: rows[place].prompt):
         first, *others = group
+        # prefill: all tokens of a prompt in one pass, which fills the KV cache; its copies share the work
         said = forward_rows(model, cache, [first], [rows[first].past.ids])  # (1, V)
         for other in others:
             cache.copy_row(first, other)
@@ -158,6 +160,7 @@ def decode_step(model: GPT, cache: KVCache, rows: list[RunningSequence]) -> Tens
 
     A row whose window is full reads the newer half of it again, and so has room to go on.
     """
+    # rows whose window is full are read apart from the others, as their lengths differ
     window, logits = model.config.block_size, []
     for full, group in groupby(enumerate(list(cache.lengths)), key=lambda row: row[1] == window):
         places = [place for place, _ in group]
@@ -203,6 +206,7 @@ def sample_next(
 
 def step(model: GPT, cache: KVCache, ids: Tensor) -> Tensor:
     """Logits (B, V) of the token that follows ``ids`` (B, T), which continue the cache."""
+    # only the last token's logits are needed: the LM head is the dearest product of a step
     return model.head(model.hidden_states(ids, cache)[:, -1])
 
 

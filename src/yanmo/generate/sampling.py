@@ -144,6 +144,7 @@ def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generato
     """One token per row of logits (B, V)."""
     if config.temperature == 0:
         return logits.argmax(dim=-1).tolist()
+    # temperature first: below 1 it sharpens the distribution, above it flattens
     logits = logits.float() / min(max(config.temperature, MIN_TEMPERATURE), MAX_STRENGTH)
     logits = keep_top_k(logits, config.top_k)
     logits = keep_top_p(logits, config.top_p)
@@ -155,6 +156,7 @@ def draw(probabilities: Tensor, generators: list[torch.Generator]) -> list[int]:
     """One index per row of probabilities (B, V), all rows at once; each row has its own random number."""
     if probabilities.device.type == "mps":  # has no float64
         probabilities = probabilities.cpu()
+    # inverse transform: where a uniform number falls in the running sum; float64, or rare tokens are lost
     up_to = probabilities.double().cumsum(dim=-1)  # (B, V)
     numbers = [torch.rand((), dtype=torch.float64, generator=generator) for generator in generators]
     below_one = torch.stack(numbers).to(up_to.device) * (1 - 2**-50)  # so that no product is the sum itself
@@ -176,6 +178,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
         return logits
     ordered, order = logits.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
+    # a token stays if all likelier ones together are still below p: the likeliest always does
     before = probabilities.cumsum(dim=-1) - probabilities  # mass of all likelier tokens
     return logits.masked_fill((before >= p).scatter(-1, order, before >= p), -torch.inf)
 
@@ -184,6 +187,7 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     """Keeps tokens at least p times as likely as the likeliest; p = 0 keeps all (Nguyen et al. 2024)."""
     if p <= 0:
         return logits
+    # p(token) >= p * p(likeliest), as a difference of logits: no softmax is needed
     least = logits.amax(dim=-1, keepdim=True) + math.log(p)  # (B, 1)
     return logits.masked_fill(logits < least, -torch.inf)
 

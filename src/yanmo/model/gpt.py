@@ -63,6 +63,7 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, T, n_head, D), keys and values (B, T, n_kv_head, D) of x (B, T, C)."""
+        # one product for all three, (B, T, 3C), cut into heads: each attends for itself
         q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.heads, self.head_dim)).unbind(2)
         return q, k, v
 
@@ -73,6 +74,7 @@ class Attention(nn.Module):
             y = causal_attention(q, k, v, p, shared.documents)  # (B, T, n_head, D)
         else:
             y = sdpa_attention(q, k, v, p, self.layer, shared)
+        # the heads' answers side by side, mixed and written into the residual stream
         return dropout(self.out(y.flatten(2)), self.dropout, self.training)  # (B, T, C)
 
 
@@ -94,6 +96,8 @@ class ModernAttention(Attention):
     def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, T, n_head, D), keys and values (B, T, n_kv_head, D) of x (B, T, C)."""
         assert rotation is not None
+        # positions come in here: turning q and k by their place makes their product know the distance
+        # normalised queries and keys keep the logits of attention in bounds, whatever the weights become
         q, k, v = (torch.unflatten(y, -1, (-1, self.head_dim)) for y in (self.q(x), self.k(x), self.v(x)))
         return apply_rope(self.q_norm(q), *rotation), apply_rope(self.k_norm(k), *rotation), v
 
@@ -110,6 +114,8 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared
         mask = causal_mask(T, S, q.device)
     if shared.documents is not None:
         mask = causal_mask(T, T, q.device) & same_document(shared.documents)  # (B, 1, T, T)
+    # softmax(q kᵀ / √D) v, where a token sees itself and what is before it; several query heads may share
+    # one head of keys and values (enable_gqa)
     y = F.scaled_dot_product_attention(
         q, k, v, mask, p, is_causal=mask is None and T > 1, enable_gqa=q.size(1) != k.size(1)
     )
@@ -136,6 +142,7 @@ class MLP(nn.Module):
         self.approximate = "tanh" if config.gelu == "tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
+        # wider, bent, and back: each token by itself
         y: Tensor = self.down(F.gelu(self.up(x), approximate=self.approximate))
         return y  # (B, T, C)
 
@@ -169,6 +176,7 @@ class Block(nn.Module):
         self.mlp = mlp_of(config, layer)
 
     def forward(self, x: Tensor, shared: ForwardContext) -> Tensor:
+        # pre-norm: the residual stream itself is never normalised, so gradients reach every layer
         x = x + self.attention(self.norm_1(x), shared)
         return x + dropout(self.mlp(self.norm_2(x)), self.dropout, self.training)  # (B, T, C)
 
@@ -203,9 +211,11 @@ class GPT(nn.Module):
         if past + T > config.block_size:
             raise ValueError(f"{past + T} tokens do not fit a window of {config.block_size}")
         position = torch.arange(T, device=ids.device) if cache is None else cache.advance(T)  # (T,) or (B, T)
+        # a row of the table for each token
         x = self.tokens(ids)  # (B, T, C)
         rotation = None
         if config.family == "gpt2":
+            # gpt2 learns a vector for each place; the others turn queries and keys instead
             x = x + self.positions(position)
         else:
             rotation = rotation_at(position, config.head_dim, config.rope_theta, product_dtype(x))
@@ -215,6 +225,7 @@ class GPT(nn.Module):
             x = block(x, shared)
         if cache is not None:
             cache.lengths = [length + T for length in cache.lengths]
+        # normalised once more, since the LM head reads what all blocks added up
         y: Tensor = self.norm(x)
         return y  # (B, T, C)
 
@@ -228,6 +239,7 @@ class GPT(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix (V, C) of the output head."""
+        # tied: the table that reads tokens also scores them (Press & Wolf 2017)
         return self.tokens.weight if self.config.tied_head else self.lm_head.weight
 
     def head(self, x: Tensor) -> Tensor:
@@ -236,6 +248,7 @@ class GPT(nn.Module):
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Sum over all targets (B, T) of the negative log likelihood, in nats."""
+        # the logits (B, T, V) are never whole in memory: loss and LM head are computed together, in parts
         x = self.hidden_states(ids).flatten(0, 1)  # (B * T, C)
         return linear_cross_entropy(x, self.head_weight, targets.flatten())
 
@@ -250,6 +263,7 @@ class GPT(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
+                # 2L projections write into the stream: each is smaller by √(2L), and the sum is as large as one
                 into_stream = name.endswith(("out.weight", "down.weight", "experts.down"))
                 scale = 1 / math.sqrt(2 * self.config.n_layer) if into_stream else 1.0
                 scale = 0.0 if into_stream and zero_projections else scale

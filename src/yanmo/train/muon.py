@@ -61,12 +61,15 @@ class Muon(torch.optim.Optimizer):
                     alike[key].append(parameter)
         for (parts, shape, rate, decay, _), parameters in alike.items():
             rows, columns = shape[-2] // parts, shape[-1]
+            # matrices of one shape go through the iteration together: fewer, larger products
             momenta = torch.stack([self._with_momentum(parameter) for parameter in parameters])
             updates = orthogonalise(momenta.view(-1, rows, columns).to(self.dtype))
             updates = updates.float().contiguous()  # (N, R, C); tall ones come transposed
+            # an orthogonal R x C matrix has entries of about 1/√max(R, C): so their RMS becomes 0.2, as AdamW's
             scales = self._scales(updates, parameters) * RMS * math.sqrt(max(rows, columns))
             updates, scales = updates.view(-1, *shape), scales.view(-1, *neurons(shape))
             for parameter, update, scale in zip(parameters, updates, scales, strict=True):
+                # decoupled weight decay (Loshchilov & Hutter 2019): W ← (1 - ηλ) W - η update
                 parameter.mul_(1 - rate * decay)
                 parameter.addcmul_(update, scale, value=-rate)
 
@@ -76,6 +79,7 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
+        # m ← β m + (1 - β) g, and Nesterov looks one step ahead: (1 - β) g + β m
         buffer: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
         return gradient.lerp(buffer, self.momentum)
 
@@ -125,8 +129,10 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     tall = matrices.size(1) > matrices.size(2)
     x = matrices.mT if tall else matrices  # (N, R, C), R <= C
+    # the iteration wants singular values of at most 1: no one is larger than the Frobenius norm
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT  # (N, R, R)
+        # x ← a x + (b G + c G²) x with G = x xᵀ: a quintic in each singular value, their vectors stay
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x

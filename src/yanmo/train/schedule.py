@@ -21,8 +21,10 @@ def learning_rate_at(step: int, plan: StepSchedule, optim: OptimConfig) -> float
     peak = optim.learning_rate or 0.0
     lowest = peak / 10 if optim.min_lr is None else optim.min_lr
     warmup = optim.warmup_steps or 0
+    # linear warm-up: the optimizer's running averages are worth little at first
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
+    # the rest of the run, 0 to 1, is where the rate falls
     done = plan.progress_at(warmup) if warmup < plan.total_steps else 1.0
     share = (plan.progress_at(step) - done) / (1 - done) if done < 1 else 1.0
     return lowest + (peak - lowest) * height_at(min(max(share, 0.0), 1.0), optim.schedule)

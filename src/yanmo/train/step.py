@@ -94,9 +94,11 @@ def training_step(
     """
     loss = accumulate_gradient(loss_of, batches, step, settings, world, scale)
     parameters = list(loss_of.parameters())
+    # float16: the loss was scaled so that small gradients do not vanish; here it is undone
     for parameter in parameters if scale != 1 else []:
         assert parameter.grad is not None
         parameter.grad.div_(scale)
+    # one norm over all parameters (Pascanu et al. 2013); a step with NaN or Inf is not taken
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or float("inf"))
     finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
     loads = None
@@ -127,15 +129,18 @@ def accumulate_gradient(
     starts = range(rows.start, rows.stop, settings.micro_batch_size)
     for micro, first in enumerate(starts):
         micro_rows = range(first, min(first + settings.micro_batch_size, rows.stop))
+        # dropout is a function of (seed, step, micro-batch, rank): a restart draws the same
         torch.manual_seed(noise_seed(settings.seed, step, micro, world.rank))
         batch = batches.at(step, micro_rows)
         inputs = torch.from_numpy(batch.inputs).to(world.device)  # (B, T)
         targets = torch.from_numpy(batch.targets).to(world.device)  # (B, T)
         if settings.parts > 1:
             inputs, targets = in_parts(inputs, settings.parts), in_parts(targets, settings.parts)
+        # gradient accumulation: `.grad` adds up, and only the last micro-batch of a step makes DDP all-reduce
         last = first == starts[-1]
         with nullcontext() if last else world.no_sync(loss_of):
             with settings.autocast():
+                # nats per token of the whole global batch, however it is cut into micro-batches
                 loss = loss_of(inputs, targets) / count
             torch.autograd.backward(loss * (scale * world.size))  # ranks' gradients are averaged
         total += loss.detach()
