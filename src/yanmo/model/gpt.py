@@ -263,7 +263,7 @@ class GPT(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
-                # 2L projections write into the stream: each is smaller by √(2L), and the sum is as large as one
+                # 2L projections write into the stream: each smaller by √(2L), the sum is as large as one
                 into_stream = name.endswith(("out.weight", "down.weight", "experts.down"))
                 scale = 1 / math.sqrt(2 * self.config.n_layer) if into_stream else 1.0
                 scale = 0.0 if into_stream and zero_projections else scale

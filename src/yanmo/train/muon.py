@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
             momenta = torch.stack([self._with_momentum(parameter) for parameter in parameters])
             updates = orthogonalise(momenta.view(-1, rows, columns).to(self.dtype))
             updates = updates.float().contiguous()  # (N, R, C); tall ones come transposed
-            # an orthogonal R x C matrix has entries of about 1/√max(R, C): so their RMS becomes 0.2, as AdamW's
+            # an orthogonal R x C matrix has entries of about 1/√max(R, C); now their RMS is 0.2, as AdamW's
             scales = self._scales(updates, parameters) * RMS * math.sqrt(max(rows, columns))
             updates, scales = updates.view(-1, *shape), scales.view(-1, *neurons(shape))
             for parameter, update, scale in zip(parameters, updates, scales, strict=True):
