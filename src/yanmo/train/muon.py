@@ -20,7 +20,7 @@ ITERATIONS = 5
 RMS = 0.2
 """An update's root mean square in learning rates, that of AdamW's (Liu et al. 2025)."""
 MEMORY = 0.95
-"""How much of a neuron's usual size in updates stays from step to step."""
+"""Decay of the running mean of each neuron's squared update."""
 TINY = 1e-20
 """In place of a length of nothing."""
 
