@@ -3,8 +3,8 @@
 An epoch is a ring. Its tokens, from a random offset on, are laid out as windows of ``block_size``
 that wrap around, so that every token is a target exactly once. With a ``stride`` it is a row instead:
 windows begin every ``stride`` tokens, overlap, and the last ends with the last token, so a token is a
-target about block_size / stride times. The windows come in a random order that is computed and never
-stored (a Feistel permutation). Nothing depends on ranks, workers or restarts: a rank takes its rows of
+target about block_size / stride times. The windows are shuffled by a permutation that is computed and never
+stored (Feistel). Nothing depends on ranks, workers or restarts: a rank takes its rows of
 the same global batch.
 """
 

@@ -1,4 +1,4 @@
-"""``yanmo evaluate``: a finished model on a text, beside the lines that counting reaches.
+"""``yanmo evaluate``: a finished model on a text, beside the n-gram baselines.
 
 In: a run (or any model folder) and texts; without texts, the run's own held-out part. Out: an
 :class:`Assessment`. Each token is predicted from a window that slides over the text, so none stands at

@@ -1,9 +1,9 @@
 """A model and prompts of ids go in, ids come out: one step function, one sampler.
 
     write(...), write_samples(...) (``text.py``)  text   for the command line, chat, samples in training
-      generate_batch(...)  ids   the loop: choose, step, read the newer half again when a window is full
+      generate_batch(...)  ids   the loop: prefill, then sample and decode a token a step
         step(model, cache, ids) → logits   one look at the model
-        process, sample (``sampling.py``)  one choice
+        apply_logits_processors, sample (``sampling.py``)  one choice
 
 Each sample is a row with a window and a random generator of its own, seeded by (seed, sample number): it
 does not depend on what is written beside it, up to rounding.

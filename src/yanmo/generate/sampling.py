@@ -1,6 +1,6 @@
 """From logits to a token: penalties, bans and cuts, each a pure function, in the order of Hugging Face.
 
-    process(logits, pasts, ...)  repetition penalty, then what may not be written at all
+    apply_logits_processors(logits, pasts, ...)  repetition penalty, then what may not be written at all
     sample(logits, config, ...)  temperature → top-k → top-p → min-p → chance; greedy at temperature 0
 
 In: logits (B, V) of B rows, and what each row has written so far. Out: one token per row.

@@ -1,4 +1,4 @@
-"""What a model remembers of the tokens it has seen, so that writing need not read them again."""
+"""The KV cache: keys and values of the tokens a model has seen, for incremental decoding."""
 
 import copy
 

@@ -182,7 +182,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids (B, T) → logits (B, T, V)."""
+    """Token ids (B, T) → hidden states (B, T, C) → logits (B, T, V)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class GPT(nn.Module):
         return self.head(self.hidden_states(ids, cache))  # (B, T, V)
 
     def hidden_states(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """What the head reads: the normalised residual stream (B, T, C) behind the last block.
+        """The hidden states (B, T, C) behind the last block, normalised: what the LM head reads.
 
         Raises:
             ValueError: more tokens than ``block_size``.

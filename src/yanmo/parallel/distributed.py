@@ -1,4 +1,4 @@
-"""Ranks and devices: who computes which rows, where, and how ranks agree.
+"""Data parallelism (DDP): ranks and devices, who computes which rows, and how ranks agree.
 
 The loop asks a :class:`World` for its rows and for sums over all ranks, and never counts ranks itself.
 One process is a world of size 1. Several are started by ``parallel/launch.py`` or by torchrun; each finds

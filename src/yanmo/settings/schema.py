@@ -212,7 +212,7 @@ class ModelConfig(Section):
     zero_projections: bool = False
     """Begin with zeros where attention and MLP add to the stream, instead of small random numbers."""
     dropout: Share | None = None
-    """Share of activations dropped in training, which keeps a text from being learned by heart. Decided:
+    """Share of activations dropped in training, against overfitting a text that is read often. Decided:
     0.1 for a run of six passes over the text or more, else 0."""
     init: str | None = None
     """Begin from the weights in a folder: a run, a checkpoint, or any Hugging Face folder of our families

@@ -196,8 +196,8 @@ def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iter
     if from_scratch and found.tokens_per_parameter < FEW_TOKENS:
         yield (
             f"{found.text.train_tokens:,} training tokens are little for {found.parameters:,} parameters"
-            f" ({found.tokens_per_parameter:.3f} each): it will learn by heart; give more text, a smaller"
-            " model, or start from weights with model.init"
+            f" ({found.tokens_per_parameter:.3f} each): it will overfit and memorise them; give more text,"
+            " a smaller model, or start from weights with model.init"
         )
     if found.passes and found.passes > MANY_PASSES and recipe.model.dropout == 0:
         yield (

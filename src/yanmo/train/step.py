@@ -1,4 +1,4 @@
-"""One forward-backward-update.
+"""One optimizer step: forward, backward with gradient accumulation, clipping, update.
 
 The gradient of a step is that of the mean loss over all targets of the global batch, however it is cut
 into micro-batches and ranks. Dropout's noise is seeded by (seed, step, micro-batch, rank), so a step

@@ -1,9 +1,9 @@
 """Training: from an open run to a model that writes.
 
     train(recipe, folder)
-      open_run, restore, lengthen    in ``run.py``
-      run_loop                       step, log, evaluate, save
-      Result                         where the run stands
+      open_run, restore, extend_run    in ``run.py``
+      run_loop                         step, log, evaluate, replan, save
+      TrainResult                      where the run stands
 
 Everything a step needs is a function of the recipe, the data, the seed and the step's number; so what
 a checkpoint holds is weights, optimizer and counters, and nothing else.

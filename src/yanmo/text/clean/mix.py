@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 REPEAT = "yanmo_repeat"
 MAX_PASSES = 100
-"""Passes over a source, at most; more would only be learned by heart."""
+"""Passes over a source, at most; more would only be memorised."""
 
 
 def passes(characters: Sequence[int], weights: Sequence[float]) -> list[float]:
