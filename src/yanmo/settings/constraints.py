@@ -1,6 +1,6 @@
 """What settings have to do with each other: which are impossible together, which decision rests on which.
 
-In: a :class:`Recipe`. Out: a :class:`ConfigError` with both values and the mend; or the decisions that are
+In: a :class:`Recipe`. Out: a :class:`ConfigError` with both values and a hint; or the decisions that are
 open again because a setting they rest on has changed.
 """
 

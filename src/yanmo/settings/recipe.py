@@ -2,7 +2,7 @@
 
 A recipe is TOML with the sections of ``schema.py``; any key is also set as ``section.key=value`` on the
 command line. In: TOML text and such strings. Out: a frozen :class:`Recipe`, or a :class:`ConfigError` that
-names the key, the value and the mend.
+names the key, the value and a hint.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Pickles of other tools: opened in a process of their own, which can build tensors and little else.
 
 A pickle is a program. torch's restricted reader (``weights_only``) knows no instruction that does harm, on
-versions that have its mistakes mended; here it runs in a child with limits on memory and time, and with a
+versions that have its mistakes fixed; here it runs in a child with limits on memory and time, and with a
 wire that ends it when it tries to start, to connect or to compile anything. What comes back is a safetensors
 file and plain JSON, both looked over as anybody's would be.
 """

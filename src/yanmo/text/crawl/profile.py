@@ -1,7 +1,7 @@
 """A site as one TOML file: where it begins, what its links and texts look like, how much is enough.
 
 In: a bare name (a profile of ours, from ``sites/``) or the path of a .toml. Out: a frozen
-:class:`Profile`, or a ConfigError that names the key and the mend. Nothing is fetched here.
+:class:`Profile`, or a ConfigError that names the key and a hint. Nothing is fetched here.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-"""What a reader of a corpus should know before it is trained on, and the setting or rule that mends it.
+"""What a reader of a corpus should know before it is trained on, and the setting or rule that helps.
 
 In: documents as they are read. Out: :class:`Notes`, numbers, and sentences where they are large:
 a novel of hundreds of chapters in one document, characters of a site's font, marks between texts that

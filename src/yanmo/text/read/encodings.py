@@ -194,7 +194,7 @@ def anomaly(text: str, encoding: str = "") -> str:
 
     What is Unicode was not decoded wrongly here: its private-use characters are those of a site's font, and
     its U+0080 to U+009F may be bytes that were read as Latin-1. ``text/inspect/notes.py`` says the one,
-    ``clean`` mends the other.
+    ``clean`` repairs the other.
     """
     is_unicode = encoding.startswith("utf")
     private = 0 if is_unicode else len(PRIVATE.findall(text))
