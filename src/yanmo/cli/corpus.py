@@ -54,7 +54,7 @@ def inspect(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a corpus is, what ails it, and what `yanmo clean` would do about it."""
+    """Say what a corpus is, what is wrong with it, and what `yanmo clean` would do about it."""
     from yanmo.core import storage
     from yanmo.core.console import Console
     from yanmo.core.outputs import is_marked, require_file

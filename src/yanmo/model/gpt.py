@@ -202,7 +202,7 @@ class GPT(nn.Module):
         return self.head(self.hidden_states(ids, cache))  # (B, T, V)
 
     def hidden_states(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The hidden states (B, T, C) behind the last block, normalised: what the LM head reads.
+        """The hidden states (B, T, C) after the last block, normalised: what the LM head reads.
 
         Raises:
             ValueError: more tokens than ``block_size``.

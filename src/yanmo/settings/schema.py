@@ -101,7 +101,7 @@ class CleanConfig(Section):
 
 
 class DedupConfig(Section):
-    """What `yanmo clean --dedup` takes for the same (``text/clean/dedup.py``)."""
+    """What `yanmo clean --dedup` counts as a duplicate (``text/clean/dedup.py``)."""
 
     exact: bool = True
     """Drop a document that is an earlier one, whatever its spaces and case."""

@@ -1,4 +1,4 @@
-"""The corpus doctor: what a corpus is, what ails it, and what ``clean`` would do about it.
+"""The corpus doctor: what a corpus is, what is wrong with it, and what ``clean`` would do about it.
 
 In: a corpus and the rules of ``clean``. Out: :class:`Report`, numbers and samples in plain values, for the
 terminal, JSON or a page (``page.py``). One pass, in order; what is compared across documents is kept
