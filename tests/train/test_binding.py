@@ -174,7 +174,8 @@ def test_what_is_free_is_not_bound() -> None:
 
 @pytest.mark.parametrize(
     "row", ["[]", "3", "null", '{"step": 2}', '{"event": "train", "step": "2"}', '{"event": "eval", "step": 4}',
-            '{"event": "train", "step": NaN}', "[" * 100_000, '{"event": 3}']
+            '{"event": "train", "step": NaN}', "[" * 100_000, '{"event": 3}',
+            '{"event": "train", "stepx": 4, "loss_hex": "0x1p+2"}', '{"event": "train", "step": 4, "loss": 2.5}']
 )  # fmt: skip
 def test_a_damaged_row_moves_aside(novel: Path, trained: Trained, console: Console, row: str) -> None:
     trained(RUN)

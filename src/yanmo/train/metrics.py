@@ -33,6 +33,7 @@ class MetricsRow(TypedRecord):
 
     event: str
     step: NonNegativeInt | None = None
+    loss_hex: str | None = None
     val_loss: float | None = None
     val_bits_per_char: float | None = None
     val_perplexity: float | None = None
@@ -42,6 +43,8 @@ class MetricsRow(TypedRecord):
         values = (self.step, self.val_loss, self.val_bits_per_char, self.val_perplexity)
         if self.event == "eval" and None in values:
             raise ValueError("an evaluation lacks a value")
+        if self.event == "train" and None in (self.step, self.loss_hex):
+            raise ValueError("a step of training lacks a value")
         return self
 
 
