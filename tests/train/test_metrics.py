@@ -21,7 +21,7 @@ def test_only_rank_0_writes(tmp_path: Path) -> None:
 def test_rewinding_moves_later_rows_and_a_torn_line_and_loses_none(tmp_path: Path) -> None:
     rows = [
         {"event": "start"},
-        *({"event": "train", "step": s} for s in range(1, 6)),
+        *({"event": "train", "step": s, "loss_hex": "0x1p+1"} for s in range(1, 6)),
         {"event": "end", "step": 5},
     ]
     lines = [json.dumps(row).encode() + b"\n" for row in rows]
