@@ -221,3 +221,11 @@ def test_the_latest_chapters_above_the_list_change_no_order() -> None:
         html = "<dl>" + "".join(map(link, (*latest, *range(1, 13)))) + "</dl>"
         found = read(html, "list").links["chapter"]
         assert found == [f"http://a.example/book/{n}.html" for n in range(1, 13)]
+
+
+def test_a_page_joined_from_two_encodings_has_its_links() -> None:
+    line = "<p>春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。</p>" * 20
+    link = '<a class=c href="2.html?名=二">下一章</a>'
+    page = read(line.encode() + b"\n" + line.encode("gb18030") + b"\n" + link.encode(), "list", chapter="a.c")
+    assert "+" in page.encoding
+    assert list(page.links["chapter"]) == ["http://a.example/book/2.html?%E5%90%8D=%E4%BA%8C"]

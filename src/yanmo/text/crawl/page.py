@@ -114,6 +114,7 @@ def _links(tree: Selector, css: str, url: str, encoding: str) -> dict[str, int]:
     and how often each stands there."""
     found: dict[str, int] = {}
     base = url
+    encoding = "utf-8" if "+" in encoding else encoding  # of a page joined from several, no one says which
     with contextlib.suppress(ValueError):
         base = urljoin(url, tree.css("base::attr(href)").get(default=""))
     for match in tree.css(css) if css else ():
