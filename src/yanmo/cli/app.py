@@ -545,14 +545,6 @@ def heading(number: int, of: int) -> str:
     return f"── {number}/{of} ──\n" if of > 1 else ""
 
 
-def recipe_of(model_folder: Path) -> "Recipe":
-    """The recipe of the run that a model folder belongs to, or the defaults."""
-    from yanmo.checkpoint.folder import recorded_recipe
-    from yanmo.settings.schema import Recipe
-
-    return recorded_recipe(model_folder) or Recipe()
-
-
 def demo_prompts() -> list[str]:
     """Three openings of stories."""
     from yanmo.text.demo.stories import PROMPTS

@@ -69,7 +69,7 @@ class RoundTripLoss:
 
 
 def describe(lost: dict[str, Any]) -> str:
-    """The counts of :meth:`Lost.as_json` in a sentence."""
+    """The counts of :meth:`RoundTripLoss.as_json` in a sentence."""
     names = ", ".join(f"{_shown(c)} ×{n:,}" for c, n in list(lost["unknown_characters"].items())[:6])
     parts = [
         f"{lost['unknown']:,} characters it does not know ({names})" if lost["unknown"] else "",

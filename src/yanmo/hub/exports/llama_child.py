@@ -1,4 +1,4 @@
-"""llama.cpp in a process of its own: ``python -m yanmo.hub.llama_child``, asked and answering in JSON.
+"""llama.cpp in a process of its own: ``python -m yanmo.hub.exports.llama_child``, which answers in JSON.
 
 Asked for: the path of a .gguf, a text to cut, a prompt to continue greedily, and rows of tokens whose logits
 lie in a .npy. llama.cpp may end its process on what it does not like, and prints as it pleases: not here.

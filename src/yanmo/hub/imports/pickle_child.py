@@ -1,4 +1,4 @@
-"""The process that opens a pickle: ``python -m yanmo.hub.pickle_child FILE FOLDER BYTES``.
+"""The process that opens a pickle: ``python -m yanmo.hub.imports.pickle_child FILE FOLDER BYTES``.
 
 It leaves ``tensors.safetensors`` and ``values.json`` in FOLDER, or ends with one line that says why not.
 """
