@@ -21,6 +21,7 @@ from yanmo.checkpoint.hf_names import to_hugging_face
 from yanmo.generate.engine import generate_batch
 from yanmo.generate.sampling import TokenConstraints
 from yanmo.model.config import GPTConfig
+from yanmo.model.families import GPT2
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
 
@@ -90,7 +91,7 @@ def transformers_side(batch: int) -> Writer:
     ours = GPT(CONFIG)
     ours.initialise(0)
     model = transformers_twin(CONFIG, eos_token_id=None, use_cache=True).eval()
-    model.load_state_dict(to_hugging_face("gpt2", ours.state_dict()), strict=False)
+    model.load_state_dict(to_hugging_face(GPT2, ours.state_dict()), strict=False)
     model.tie_weights()
     start = torch.ones(batch, 1, dtype=torch.long)
 

@@ -23,6 +23,7 @@ from yanmo.generate import chat as module
 from yanmo.generate.chat import COMMANDS, HELP, LEAVE, Chat, converse, read_pasted, read_piped
 from yanmo.generate.text import write_all
 from yanmo.model.config import GPTConfig
+from yanmo.model.families import GPT2
 from yanmo.settings.schema import SampleConfig
 
 CONFIG = SampleConfig(max_new_tokens=10, temperature=1, top_p=1)
@@ -212,7 +213,7 @@ def folder(tmp_path: Path) -> Path:
         model.tokens.weight[:, 0] = 0
         model.tokens.weight[:257, 0] = -10  # it makes bytes and the end unlikely
     weights = {name: p.detach() for name, p in model.named_parameters()}
-    save_file(to_hugging_face("gpt2", weights), place / "model.safetensors", {"format": "pt"})
+    save_file(to_hugging_face(GPT2, weights), place / "model.safetensors", {"format": "pt"})
     TOKENIZER.save(place, 32)
     return place
 

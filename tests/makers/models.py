@@ -18,6 +18,7 @@ from yanmo.checkpoint.hf_names import to_hugging_face
 from yanmo.core.storage import write_json
 from yanmo.hub.imports.proof import SENTENCES
 from yanmo.model.config import GPTConfig
+from yanmo.model.families import GPT2
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import routers_of
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, WordPieceTokenizer
@@ -133,11 +134,11 @@ def hugging_face_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Path:
     """What transformers saves of the same model: its own names, its own config.json."""
     import transformers
 
-    from yanmo.checkpoint.hf_config import ARCHITECTURES, to_config_json
+    from yanmo.checkpoint.hf_config import to_config_json
 
     config = transformers.AutoConfig.for_model(**to_config_json(model.config, tokenizer.end_of_text))
-    kind = getattr(transformers, ARCHITECTURES[model.config.family][0])
-    tensors = to_hugging_face(model.config.family, model.state_dict())
+    kind = getattr(transformers, model.config.kind.architecture)
+    tensors = to_hugging_face(model.config.kind, model.state_dict())
     theirs = kind.from_pretrained(None, config=config, state_dict=tensors)
     theirs.save_pretrained(folder)
     tokenizer.save(folder, model.config.block_size)
@@ -153,7 +154,7 @@ def our_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Path:
 def gpt2_chinese_folder(folder: Path, model: GPT) -> Path:
     """pytorch_model.bin of torch before 1.6, with masks; n_ctx; the vocabulary is elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    config, tensors = model.config, to_hugging_face("gpt2", model.state_dict())
+    config, tensors = model.config, to_hugging_face(GPT2, model.state_dict())
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
     for layer in range(config.n_layer):
         T = config.block_size
@@ -281,7 +282,7 @@ def saved_model(folder: Path, config: GPTConfig) -> GPT:
         for router in routers_of(model):
             router.bias.copy_(torch.randn(router.bias.shape) * 0.1)
     save_file(
-        to_hugging_face(config.family, model.state_dict()), folder / "model.safetensors", {"format": "pt"}
+        to_hugging_face(config.kind, model.state_dict()), folder / "model.safetensors", {"format": "pt"}
     )
     write_json(folder / "config.json", to_config_json(config, 0))
     return model.eval()

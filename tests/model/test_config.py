@@ -155,7 +155,8 @@ def test_a_resolved_recipe_takes_another_shape() -> None:
     wider = load_recipe(Path("made.toml"), ["model.n_embd=512", "model.n_head=8"])
     assert (wider.model.head_dim, wider.model.n_kv_head, wider.model.n_inner) == (None, None, 100)
     assert "model.head_dim" not in wider.decided
-    assert load_recipe(Path("made.toml"), ["train.max_steps=5"]).model.head_dim == 64
+    again = decide(load_recipe(Path("made.toml"), ["train.max_steps=5"]), decide_shape(made))
+    assert (again.model.head_dim, again.model.n_inner) == (64, 100)  # by rule, and as before
     older = load_recipe(Path("made.toml"), ["model.family=gpt2"])
     assert GPTConfig.of(older.model, 9).family == "gpt2"
 

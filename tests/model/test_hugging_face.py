@@ -67,7 +67,7 @@ def test_logits_loss_and_gradients_equal_transformers(config: GPTConfig, tmp_pat
     loss.backward()
     output.loss.backward()
     ours = {name: p.grad for name, p in model.named_parameters()}
-    found, expected = to_hugging_face(config.family, ours), gradients_of(theirs)
+    found, expected = to_hugging_face(config.kind, ours), gradients_of(theirs)
     if config.tied_head:
         found.pop("lm_head.weight", None)  # the embedding's again
     assert set(found) == set(expected)

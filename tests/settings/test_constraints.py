@@ -1,4 +1,4 @@
-"""A resolved recipe as the base of a new run: decisions that rest on what is typed now are open again."""
+"""A resolved recipe as the base of a new run: which decisions are taken again."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from yanmo.core.errors import ConfigError
-from yanmo.settings.constraints import GROUNDS
+from yanmo.settings.constraints import MEASURED
 from yanmo.settings.recipe import (
     decide,
     differences,
@@ -17,69 +17,37 @@ from yanmo.settings.recipe import (
     settings,
     to_toml,
 )
-from yanmo.settings.schema import FREE_ON_RESUME, SECTIONS, SHAPE_KEYS, Recipe
+from yanmo.settings.schema import FREE_ON_RESUME, Recipe
 
-SHAPE = {"model.n_kv_head": 4, "model.head_dim": 64, "model.n_inner": 704, "model.rope_theta": 1e4}
-PASS = {
+BY_RULE: dict[str, Any] = {
+    "model.n_kv_head": 4,
+    "model.head_dim": 64,
+    "model.n_inner": 704,
+    "model.rope_theta": 1e4,
+    "optim.name": "muon",
+    "optim.learning_rate": 6e-3,
+    "optim.min_lr": 6e-4,
+    "tokenizer.kind": "char",
+    "data.packing": "offset",
+    "data.val_fraction": 0.01,
+    "train.minutes": 10.0,
+    "train.checkpoint_interval": 200,
+    "train.seq_len_warmup": 0.4,
+    "sample.prompt": "江湖",
+}
+BY_MEASURING: dict[str, Any] = {
+    "train.device": "cpu",
+    "train.threads": 2,
     "train.precision": "bfloat16",
     "train.attention": "sdpa",
     "train.matmul": "torch",
     "train.micro_batch_size": 8,
-}
-LENGTH = {
-    "train.eval_interval": 200,
-    "train.checkpoint_interval": 200,
-    "optim.warmup_steps": 100,
-    "model.dropout": 0.0,
     "train.compile": False,
+    "model.dropout": 0.0,
+    "train.eval_interval": 200,
+    "optim.warmup_steps": 100,
 }
-RATES = {"optim.learning_rate": 6e-3, "optim.min_lr": 6e-4}
-KIND = {"tokenizer.kind": "char", "sample.prompt": "江湖"}
-REST = {
-    "train.device": "cpu",
-    "train.threads": 2,
-    "train.minutes": 10.0,
-    "data.packing": "offset",
-    "data.val_fraction": 0.01,
-    "optim.name": "muon",
-    "train.seq_len_warmup": 0.4,
-}
-ALL: dict[str, Any] = SHAPE | PASS | LENGTH | RATES | KIND | REST
-
-
-OF_A_PASS = [
-    "model.n_layer=8", "model.n_embd=512", "model.block_size=64", "model.dropout=0.2", "corpus.path=['b.txt']",
-    "tokenizer.vocab_size=5000", "data.document_mask=true", "train.batch_size=20", "train.device=cuda",
-    "train.threads=1", "train.deterministic=true", "train.precision=float32", "train.attention=matmul",
-    "train.matmul=onednn", "train.micro_batch_size=2",
-]  # fmt: skip
-OF_A_LENGTH = [
-    *OF_A_PASS, "train.max_steps=1000", "train.epochs=2", "train.minutes=60", "optim.name=adamw",
-    "data.val_fraction=0.1", "data.stride=4",
-]  # fmt: skip
-PAIRS = {
-    **{key: ["model.family=moe", "model.n_embd=512", "model.init=x"] for key in SHAPE},
-    "data.stride": ["model.block_size=64"],
-    "data.packing": ["data.stride=4"],
-    "optim.name": ["model.init=x"],
-    "optim.learning_rate": ["optim.name=adamw", "model.n_embd=512", "model.init=x"],
-    "optim.min_lr": ["optim.learning_rate=0.1"],
-    "tokenizer.kind": ["corpus.path=['b.txt']", "tokenizer.path=b", "model.init=x"],
-    "tokenizer.path": ["tokenizer.kind=bpe", "model.init=x"],
-    "data.val_fraction": ["corpus.path=['b.txt']"],
-    **dict.fromkeys(PASS, OF_A_PASS),
-    "train.compile": OF_A_LENGTH,
-    "train.minutes": ["train.max_steps=1000", "train.epochs=2"],
-    "train.eval_interval": [*OF_A_LENGTH, "train.compile=true"],
-    "train.checkpoint_interval": [*OF_A_LENGTH, "train.compile=true", "train.eval_interval=7"],
-    "optim.warmup_steps": [*OF_A_LENGTH, "train.compile=true"],
-    "model.dropout": [*OF_A_LENGTH, "train.compile=true"],
-    "sample.prompt": [
-        "corpus.path=['b.txt']", "tokenizer.vocab_size=5000", "data.val_fraction=0.1", "model.block_size=64"
-    ],
-    "train.seq_len_warmup": ["optim.name=adamw", "model.init=x", "model.block_size=64"],
-}  # fmt: skip
-"""Each decision, and settings that open it by themselves."""
+ALL = BY_RULE | BY_MEASURING
 
 
 def made(*typed: str, **other: Any) -> Path:
@@ -105,57 +73,31 @@ def opened(path: Path, *typed: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"),
+    "typed",
     [
-        ("model.n_layer=8", {*SHAPE, *PASS, *LENGTH}),
-        ("model.n_embd=1024", {*SHAPE, *PASS, *LENGTH, *RATES}),
-        ("model.block_size=99", {*SHAPE, *PASS, *LENGTH, "sample.prompt", "train.seq_len_warmup"}),
-        ("model.n_kv_head=2", {*SHAPE, *PASS, *LENGTH} - {"model.n_kv_head"}),
-        ("model.init=x", {*SHAPE, *PASS, *LENGTH, *RATES, *KIND, "optim.name", "train.seq_len_warmup"}),
-        ("model.dropout=0.2", {*PASS, *LENGTH} - {"model.dropout"}),
-        ("optim.name=adamw", {*PASS, *LENGTH, *RATES, "train.seq_len_warmup"}),
-        ("optim.learning_rate=1e-4", {"optim.min_lr"}),
-        ("train.batch_size=20", {*PASS, *LENGTH}),
-        ("train.device=cuda", {*PASS, *LENGTH}),
-        ("train.threads=1", {*PASS, *LENGTH}),
-        ("train.deterministic=true", {*PASS, *LENGTH}),
-        ("data.document_mask=true", {*PASS, *LENGTH}),
-        ("train.precision=float32", {*PASS, *LENGTH} - {"train.precision"}),
-        ("train.attention=matmul", {*PASS, *LENGTH} - {"train.attention"}),
-        ("train.matmul=onednn", {*PASS, *LENGTH} - {"train.matmul"}),
-        ("train.micro_batch_size=4", {*PASS, *LENGTH} - {"train.micro_batch_size"}),
-        ("train.compile=true", {*PASS, *LENGTH} - {"train.compile"}),
-        ("train.max_steps=40", {*PASS, *LENGTH, "train.minutes"}),
-        ("train.epochs=2", {*PASS, *LENGTH, "train.minutes"}),
-        ("train.minutes=60", {*PASS, *LENGTH}),
-        ("train.eval_interval=7", {"train.checkpoint_interval"}),
-        ("corpus.path=['b.txt']", {*KIND, *PASS, *LENGTH, "data.val_fraction"}),
-        ("corpus.split_chapters=true", {*KIND, *PASS, *LENGTH, "data.val_fraction"}),
-        ("tokenizer.path=vocab.txt", {*KIND, *PASS, *LENGTH}),
-        ("tokenizer.kind=bpe", {*PASS, *LENGTH, "sample.prompt"}),
-        ("tokenizer.vocab_size=5000", {*PASS, *LENGTH, "sample.prompt"}),
-        ("data.val_fraction=0.1", {*PASS, *LENGTH, "sample.prompt"}),
-        ("data.stride=8", {*PASS, *LENGTH, "data.packing"}),
-        ("data.packing=stride", {*PASS, *LENGTH}),
-        ("optim.schedule=wsd", set()),
-        ("train.seed=1", set()),
-        ("train.checkpoint_interval=7", set()),
+        "model.n_layer=8", "model.n_embd=1024", "model.block_size=99", "model.n_kv_head=2", "model.init=x",
+        "model.dropout=0.2", "optim.name=adamw", "train.batch_size=20", "train.device=cuda", "train.threads=1",
+        "train.deterministic=true", "data.document_mask=true", "train.precision=float32",
+        "train.attention=matmul", "train.matmul=onednn", "train.micro_batch_size=4", "train.compile=true",
+        "train.max_steps=40", "train.epochs=2", "train.minutes=60", "corpus.path=['b.txt']",
+        "corpus.split_chapters=true", "tokenizer.path=vocab.txt", "tokenizer.kind=bpe",
+        "tokenizer.vocab_size=5000", "data.val_fraction=0.1", "data.stride=8", "data.packing=stride",
     ],
-)
-def test_what_rests_on_a_changed_setting_is_open_again(typed: str, expected: set[str]) -> None:
-    assert opened(made(), typed) == expected
+)  # fmt: skip
+def test_a_setting_that_changes_speed_or_length_opens_every_decision(typed: str) -> None:
+    assert opened(made(), typed) == set(ALL) - {typed.partition("=")[0]}
 
 
 @pytest.mark.parametrize(
-    ("name", "typed"),
-    [(name, typed) for name, all_typed in PAIRS.items() for typed in all_typed if name not in typed],
-)
-def test_each_ground_opens_what_rests_on_it(name: str, typed: str) -> None:
-    """In a recipe of which nothing else was decided."""
-    path = made(train__micro_batch_size=4, data__packing="stride", data__stride=8, tokenizer__path="a")
-    recipe = load_recipe(path)
-    path.write_text(to_toml(recipe.model_copy(update={"decided": (name,)})), encoding="utf-8")
-    assert opened(path, typed) == {name}
+    "typed",
+    [
+        "optim.learning_rate=1e-4", "optim.schedule=wsd", "train.seed=1", "train.eval_interval=7",
+        "train.checkpoint_interval=7", "train.keep_last=3", "sample.temperature=0.5",
+    ],
+)  # fmt: skip
+def test_any_other_setting_opens_only_what_follows_by_rule(typed: str) -> None:
+    """Deriving that again costs nothing; measuring again would make another run of it."""
+    assert opened(made(), typed) == set(BY_RULE) - {typed.partition("=")[0]}
 
 
 @pytest.mark.parametrize(
@@ -203,27 +145,13 @@ def test_the_same_value_opens_nothing() -> None:
 
 def test_what_somebody_wrote_is_never_opened() -> None:
     """Neither what was typed for the first run, nor what is typed for a later one."""
-    typed = ("optim.learning_rate=0.004", "train.micro_batch_size=2", "optim.warmup_steps=7")
-    gone = opened(made(*typed), "optim.name=adamw", "model.n_embd=512", "train.batch_size=20")
-    assert not {*RATES, "train.micro_batch_size", "optim.warmup_steps"} & gone
+    wrote = ("optim.learning_rate=0.004", "train.micro_batch_size=2", "optim.warmup_steps=7")
+    gone = opened(made(*wrote), "optim.name=adamw", "model.n_embd=512", "train.batch_size=20")
+    assert not {"optim.learning_rate", "train.micro_batch_size", "optim.warmup_steps"} & gone
     assert {"train.precision", "train.seq_len_warmup"} <= gone
     path = made()
     path.write_text(to_toml(load_recipe(path, ["optim.learning_rate=0.006"])), encoding="utf-8")
     assert "optim.learning_rate" not in opened(path, "optim.name=adamw")
-
-
-def test_several_settings_and_one_that_is_typed_itself() -> None:
-    pinned = ("optim.learning_rate=0.006", "train.compile=false")  # both as they are
-    short = "train.seq_len_warmup"
-    moved = {*PASS, *LENGTH, short}
-    assert opened(made(), "optim.name=adamw", *pinned) == moved - {"train.compile"}
-    assert opened(made(), "optim.name=adamw", "optim.learning_rate=1e-3") == moved | {"optim.min_lr"}
-
-
-def test_a_longer_run_that_may_want_dropout_is_measured_anew_unless_dropout_is_settled() -> None:
-    """torch's attention is fast without dropout, and holds every weight with it."""
-    assert "train.attention" in opened(made(), "train.minutes=60")
-    assert not set(PASS) & opened(made("model.dropout=0"), "train.minutes=60")
 
 
 @pytest.mark.parametrize("typed", ["train.minutes=20", "train.eval_interval=7", "sample.prompt=夜雨"])
@@ -247,9 +175,6 @@ def test_another_setting_in_the_folder_of_a_run_is_still_refused() -> None:
     assert changed == ['optim.name: "muon" in the run, "adamw" asked']
 
 
-def test_every_decision_has_its_grounds() -> None:
-    left_open = {name for name, _ in settings() if get(Recipe(), name) is None}
-    never_decided = {"data.workers", "model.init", "train.max_steps", "train.epochs"}
-    assert set(GROUNDS) == left_open - never_decided | {f"model.{key}" for key in SHAPE_KEYS}
-    known = {name for name, _ in settings()} | {f"{section}." for section in SECTIONS}
-    assert {ground for grounds in GROUNDS.values() for ground in grounds} <= known
+def test_what_is_measured_is_a_setting_that_can_be_left_open() -> None:
+    assert all(get(Recipe(), name) is None for name in MEASURED)
+    assert set(MEASURED) == set(BY_MEASURING)

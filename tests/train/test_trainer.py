@@ -357,6 +357,22 @@ def test_a_resolved_recipe_can_be_run_again(trained: Trained, console: Console) 
     assert weights(Path("again")) == weights(RUN)
 
 
+def test_a_resolved_recipe_with_another_seed_is_the_same_but_for_it(
+    trained: Trained, console: Console
+) -> None:
+    """What follows by rule is derived again, and comes out as it was; nothing is measured again."""
+    from yanmo.settings.recipe import load_recipe
+
+    trained(RUN)
+    train(load_recipe(RUN / "recipe.toml", ["train.seed=2"]), Path("again"), console)
+    made, again = load_recipe(RUN / "recipe.toml"), load_recipe(Path("again/recipe.toml"))
+    assert set(again.decided) == set(made.decided)
+    assert again.model_copy(update={"train": made.train, "decided": (), "started_in": ()}) == made.model_copy(
+        update={"decided": (), "started_in": ()}
+    )
+    assert again.train == made.train.model_copy(update={"seed": 2})
+
+
 @pytest.mark.slow
 def test_a_resolved_recipe_with_another_setting_is_decided_anew(trained: Trained, console: Console) -> None:
     """In a new run; the same recipe in the old folder makes that one longer, with its decisions."""

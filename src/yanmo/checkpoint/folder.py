@@ -102,7 +102,7 @@ def write_model(
     chat_template: str | None = None,
 ) -> None:
     """Write what a Hugging Face folder consists of: weights, config, tokenizer."""
-    save_tensors(folder / ONE_FILE, to_hugging_face(config.family, weights))
+    save_tensors(folder / ONE_FILE, to_hugging_face(config.kind, weights))
     write_configs(folder, config, tokenizer, chat_template)
 
 
@@ -223,7 +223,7 @@ def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GP
     with torch.device("meta"):
         model = GPT(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    weights = from_hugging_face(config.family, tensors, shapes, where)
+    weights = from_hugging_face(config.kind, tensors, shapes, where)
     for name, tensor in weights.items():
         if not tensor.is_floating_point() or tensor.element_size() < 2:
             raise CheckpointError(

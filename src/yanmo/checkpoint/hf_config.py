@@ -1,4 +1,4 @@
-"""The shape of a model ↔ the config.json of its Hugging Face architecture.
+"""The shape of a model ↔ the config.json of its Hugging Face architecture, by the record of its family.
 
 Every key that has a say is written, those too whose default is right today: other tools have other
 defaults. What a config.json asks for and ours does not do is refused by name.
@@ -7,146 +7,57 @@ defaults. What a config.json asks for and ours does not do is refused by name.
 from typing import Any
 
 from yanmo.core.errors import CheckpointError
-from yanmo.model.config import Family, GPTConfig
-from yanmo.model.layers import RMSNorm
+from yanmo.model.config import GPTConfig
+from yanmo.model.families import FAMILIES, Family
+from yanmo.settings.schema import MOST_TOKENS, FamilyName
 
-ARCHITECTURES: dict[Family, tuple[str, str]] = {
-    "gpt2": ("GPT2LMHeadModel", "gpt2"),
-    "modern": ("Qwen3ForCausalLM", "qwen3"),
-    "moe": ("Dots1ForCausalLM", "dots1"),
-}
-"""Class and model_type."""
-
-_ROTARY: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu",),
-    "rms_norm_eps": (RMSNorm.EPSILON,),
-    "attention_bias": (False,),
-    "rope_scaling": (None,),
-    "rope_type": ("default",),
-    "sliding layers": (False,),
-}
-COMPUTED: dict[Family, dict[str, tuple[Any, ...]]] = {
-    "gpt2": {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu"),
-        "layer_norm_epsilon": (1e-5,),
-        "tie_word_embeddings": (True,),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-    },
-    "modern": _ROTARY | {"use_sliding_window": (False,)},
-    "moe": _ROTARY
-    | {"norm_topk_prob": (True,), "n_group": (1,), "topk_group": (1,), "enough experts": (True,)},
-}
-"""What ours computes: keys, and the values that mean it; a key that is missing has the first, but for those
-that ``refuse_differences`` works out."""
-
-
-_ROTARY_SIZES = {
-    "num_hidden_layers": 1_000,
-    "num_attention_heads": 4_096,
-    "num_key_value_heads": 4_096,
+MAX_SIZES = {
+    "vocab_size": MOST_TOKENS,
+    "n_layer": 1_000,
+    "n_head": 4_096,
+    "n_kv_head": 4_096,
     "head_dim": 4_096,
-    "hidden_size": 1 << 17,
-    "intermediate_size": 1 << 20,
-    "max_position_embeddings": 1 << 24,
-}
-MAX_SIZES: dict[Family, dict[str, int]] = {
-    "gpt2": {
-        "n_layer": 1_000,
-        "n_head": 4_096,
-        "n_embd": 1 << 17,
-        "n_inner": 1 << 20,
-        "n_positions": 1 << 24,
-    },
-    "modern": _ROTARY_SIZES,
-    "moe": _ROTARY_SIZES
-    | {
-        "n_routed_experts": 4_096,
-        "num_experts_per_tok": 4_096,
-        "n_shared_experts": 4_096,
-        "moe_intermediate_size": 1 << 20,
-        "first_k_dense_replace": 1_000,
-        "max_window_layers": 1_000,
-    },
+    "n_embd": 1 << 17,
+    "n_inner": 1 << 20,
+    "block_size": 1 << 24,
+    "n_expert": 4_096,
+    "n_expert_active": 4_096,
+    "n_expert_shared": 4_096,
+    "expert_inner": 1 << 20,
+    "n_dense_layer": 1_000,
 }
 """What no model exceeds: a config.json that does is a mistake, and would cost memory before it is found."""
-MOST_TOKENS = 1 << 20
-OPTIONAL = {"n_inner", "num_key_value_heads", "head_dim", "n_shared_experts", "max_window_layers"}
-"""null means: as usual."""
+MAX_NUMBER = 1e12
+NUMBERS = ("dropout", "rope_theta", "expert_scaling")
+NULLABLE = ("n_inner", "n_kv_head", "head_dim", "n_expert_shared")
+"""Sizes that may be null, which means: as usual."""
+GELU = {"tanh": "gelu_new", "erf": "gelu"}
+ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "erf"}
+DAMAGED = "take the folder from its source again"
 
 
 def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     """config.json as transformers, llama.cpp and vLLM expect it."""
-    architecture, model_type = ARCHITECTURES[config.family]
-    common = {
-        "architectures": [architecture],
-        "model_type": model_type,
-        "vocab_size": config.vocab_size,
+    kind = config.kind
+    values = {
+        "architectures": [kind.architecture],
+        "model_type": kind.model_type,
         "initializer_range": 0.02,
-        "tie_word_embeddings": config.tied_head,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "dtype": "float32",
+        **{key: allowed[0] for key, allowed in kind.constants.items()},
+        **kind.also_written,
+        **{theirs: getattr(config, ours) for ours, theirs in kind.config_keys.items()},
+        **{theirs: getattr(config, ours) for theirs, ours in kind.same_keys.items()},
     }
-    if config.family == "gpt2":
-        return common | _gpt2(config)
-    return common | _modern(config) | (_experts(config) if config.family == "moe" else {})
-
-
-def _gpt2(config: GPTConfig) -> dict[str, Any]:
-    return {
-        "activation_function": "gelu" if config.gelu == "erf" else "gelu_new",
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_embd": config.n_embd,
-        "n_inner": None if config.n_inner == 4 * config.n_embd else config.n_inner,
-        "n_positions": config.block_size,
-        "n_ctx": config.block_size,  # llama.cpp reads it
-        "attn_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
-        "layer_norm_epsilon": 1e-05,
-    }
-
-
-def _modern(config: GPTConfig) -> dict[str, Any]:
-    return {
-        "hidden_act": "silu",
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "num_key_value_heads": config.n_kv_head,
-        "head_dim": config.head_dim,
-        "hidden_size": config.n_embd,
-        "intermediate_size": config.n_inner,
-        "max_position_embeddings": config.block_size,
-        "rope_theta": config.rope_theta,  # where transformers before 5, llama.cpp and vLLM look
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rms_norm_eps": RMSNorm.EPSILON,
-        "attention_bias": False,
-        "attention_dropout": config.dropout,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "max_window_layers": config.n_layer,
-        "use_cache": True,
-    }
-
-
-def _experts(config: GPTConfig) -> dict[str, Any]:
-    return {
-        "n_routed_experts": config.n_expert,
-        "num_experts_per_tok": config.n_expert_active,
-        "n_shared_experts": config.n_expert_shared,
-        "moe_intermediate_size": config.expert_inner,
-        "first_k_dense_replace": config.n_dense_layer,
-        "routed_scaling_factor": config.expert_scaling,
-        "norm_topk_prob": True,
-        "scoring_func": "noaux_tc",  # so llama.cpp's converter and vLLM call sigmoid scores with a bias
-        "topk_method": "noaux_tc",
-        "moe_layer_freq": 1,
-        "n_group": 1,
-        "topk_group": 1,
-    }
+    if kind.positions == "rotary":
+        values["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if config.has("gelu"):
+        values["activation_function"] = GELU[config.gelu]
+    if "n_inner" in kind.defaults and config.n_inner == 4 * config.n_embd:
+        values["n_inner"] = None  # as the class has it, and as other tools compare it
+    return values
 
 
 def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
@@ -155,146 +66,145 @@ def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
     Raises:
         CheckpointError: another architecture, or one of ours with a part that ours does not have.
     """
-    families = {model_type: family for family, (_, model_type) in ARCHITECTURES.items()}
-    family = families.get(str(values.get("model_type", "gpt2")))
-    if family is None:
-        raise CheckpointError(
-            f"config.json has model_type={values['model_type']!r}; yanmo knows {', '.join(families)}",
-            where=where,
-            hint="give a folder of one of these",
-        )
+    name = family_of(values, where)
+    kind = FAMILIES[name]
     if values.get("quantization_config"):
         raise CheckpointError(
             "config.json has a quantization_config: its weights are rounded in a way yanmo does not read",
             where=where,
             hint="give the model as it was before it was quantised",
         )
-    check_sizes(family, values, where)
-    refuse_differences(family, values, where)
-    try:
-        return from_gpt2(values) if family == "gpt2" else from_modern(family, values)
-    except KeyError as error:
-        raise CheckpointError(f"config.json lacks {error}", where=where) from error
+    asked = shape_in(kind, values, where)
+    check_sizes(kind, asked, where)
+    check_shares(kind, asked, where)
+    refuse_differences(name, values, where)
+    return GPTConfig(**{ours: value for ours, value in asked.items() if value is not None}, family=name)
 
 
-def check_sizes(family: Family, values: dict[str, Any], where: str) -> None:
+def family_of(values: dict[str, Any], where: str) -> FamilyName:
+    """Which family a config.json means.
+
+    Raises:
+        CheckpointError: none of ours.
+    """
+    names = {kind.model_type: name for name, kind in FAMILIES.items()}
+    model_type = values.get("model_type", "gpt2")
+    if str(model_type) not in names:
+        raise CheckpointError(
+            f"config.json has model_type={model_type!r}; yanmo knows {', '.join(names)}",
+            where=where,
+            hint="give a folder of one of these",
+        )
+    return names[str(model_type)]
+
+
+def shape_in(kind: Family, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The shape a config.json asks for, by our keys: what it leaves out is as the class has it.
+
+    Raises:
+        CheckpointError: a key without a default is missing, or another activation is asked for.
+    """
+    asked = {}
+    for ours, theirs in kind.config_keys.items():
+        if theirs not in values and ours not in kind.defaults:
+            raise CheckpointError(f"config.json lacks {theirs!r}", where=where)
+        asked[ours] = values.get(theirs, kind.defaults.get(ours))
+    if kind.positions == "rotary":
+        rope = values.get("rope_parameters") or {}
+        if not isinstance(rope, dict):
+            raise impossible("rope_parameters", rope, where)
+        asked["rope_theta"] = rope.get("rope_theta") or asked["rope_theta"] or kind.defaults["rope_theta"]
+        asked["head_dim"] = asked["head_dim"] or kind.defaults["head_dim"]
+    if "gelu" in asked:
+        asked["gelu"] = ACTIVATIONS.get(str(asked["gelu"]))
+        if asked["gelu"] is None:
+            raise different(kind, "activation_function", values["activation_function"], "gelu_new", where)
+    return asked
+
+
+def check_sizes(kind: Family, asked: dict[str, Any], where: str) -> None:
     """Sizes are whole numbers that a model can have, shares and scales are numbers.
 
     Raises:
         CheckpointError: one is not.
     """
-    wrong = []
-    for key, largest in (MAX_SIZES[family] | {"vocab_size": MOST_TOKENS}).items():
-        value, least = values.get(key), 0 if key == "first_k_dense_replace" else 1
-        is_open = key not in values or (value is None and key in OPTIONAL)
-        if not is_open and not (type(value) is int and least <= value <= largest):
-            wrong.append(key)
-    rope = values.get("rope_parameters") or {}
-    if not isinstance(rope, dict):
-        wrong, rope = [*wrong, "rope_parameters"], {}
-    numbers = {key: values.get(key) for key in ("resid_pdrop", "attention_dropout", "routed_scaling_factor")}
-    numbers["rope_theta"] = rope.get("rope_theta", values.get("rope_theta"))
-    wrong += [
-        key
-        for key, value in numbers.items()
-        if value is not None and not (type(value) in (int, float) and 0 <= value < 1e12)
-    ]
-    if wrong:
-        value = values.get(wrong[0], numbers.get(wrong[0]))
+    for ours, value in asked.items():
+        is_open = value is None and (ours in NULLABLE or ours in NUMBERS)
+        least = 0 if ours == "n_dense_layer" else 1
+        if ours in MAX_SIZES:
+            is_right = type(value) is int and least <= value <= MAX_SIZES[ours]
+        elif ours in NUMBERS:
+            is_right = type(value) in (int, float) and 0 <= value < MAX_NUMBER
+        else:
+            is_right = True
+        if not (is_right or is_open):
+            raise impossible(kind.config_keys[ours], value, where)
+
+
+def check_shares(kind: Family, asked: dict[str, Any], where: str) -> None:
+    """Heads share out what they must, and no token goes through more experts than there are.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    active, experts = asked.get("n_expert_active", 1), asked.get("n_expert", 1)
+    if active > experts:
         raise CheckpointError(
-            f"config.json has {wrong[0]}={value!r}, which no model has",
+            f"config.json has num_experts_per_tok={active} of n_routed_experts={experts}",
             where=where,
-            hint="take the folder from its source again",
+            hint=DAMAGED,
         )
-    if (values.get("num_experts_per_tok") or 1) > (values.get("n_routed_experts") or 1 << 20):
+    heads, shared, width = asked["n_head"], asked.get("n_kv_head") or 1, asked["n_embd"]
+    if heads % shared or (not asked.get("head_dim") and width % heads):
         raise CheckpointError(
-            f"config.json has num_experts_per_tok={values['num_experts_per_tok']} of"
-            f" n_routed_experts={values['n_routed_experts']}",
+            f"config.json has {kind.config_keys['n_head']}={heads}, which does not divide"
+            f" {kind.config_keys['n_embd']}={width} or is not shared out evenly among"
+            f" num_key_value_heads={shared}",
             where=where,
-            hint="take the folder from its source again",
-        )
-    heads = "n_head" if family == "gpt2" else "num_attention_heads"
-    width = "n_embd" if family == "gpt2" else "hidden_size"
-    whole, shared = values.get(heads) or 1, values.get("num_key_value_heads") or 1
-    if whole % shared or (family != "modern" and not values.get("head_dim") and values.get(width, 0) % whole):
-        raise CheckpointError(
-            f"config.json has {heads}={whole}, which does not divide {width}={values.get(width)} or is not"
-            f" shared out evenly among num_key_value_heads={shared}",
-            where=where,
-            hint="take the folder from its source again",
+            hint=DAMAGED,
         )
 
 
-def refuse_differences(family: Family, values: dict[str, Any], where: str) -> None:
+def refuse_differences(name: FamilyName, values: dict[str, Any], where: str) -> None:
     """Only what ours computes in the same way is opened.
 
     Raises:
         CheckpointError: a key asks for something else.
     """
-    rope = values.get("rope_parameters") or {}
-    asked = {
-        "rope_type": rope.get("rope_type", "default"),
-        "sliding layers": has_sliding_layers(family, values),
-    }
-    if family == "moe":
-        asked |= {"norm_topk_prob": False, "enough experts": values.get("n_routed_experts", 2) >= 2}
-    asked |= values
-    for key, allowed in COMPUTED[family].items():
-        value = asked.get(key, allowed[0])
-        if value not in allowed:
-            raise CheckpointError(
-                f"config.json has {key}={value!r}; yanmo's {family} has {allowed[0]!r}",
-                where=where,
-                hint="give a folder without that",
-            )
+    kind = FAMILIES[name]
+    asked = {"norm_topk_prob": False} | values  # Dots1Config's default; the other families have no such key
+    for key, allowed in kind.constants.items():
+        if asked.get(key, allowed[0]) not in allowed:
+            raise different(kind, key, asked[key], allowed[0], where)
+    if kind.positions == "rotary":
+        rope_type = (values.get("rope_parameters") or {}).get("rope_type", "default")
+        if rope_type != "default":
+            raise different(kind, "rope_type", rope_type, "default", where)
+        if values.get("rope_scaling") is not None:
+            raise different(kind, "rope_scaling", values["rope_scaling"], None, where)
+        if has_sliding_layers(name, values):
+            raise different(kind, "sliding layers", True, False, where)
+    if values.get("n_routed_experts", 2) < 2:
+        raise different(kind, "enough experts", False, True, where)
 
 
-def has_sliding_layers(family: Family, values: dict[str, Any]) -> bool:
+def has_sliding_layers(name: FamilyName, values: dict[str, Any]) -> bool:
     """Whether a layer looks at the last tokens only; Dots1Config says so without naming layers, too."""
-    if values.get("layer_types") or family != "moe" or values.get("sliding_window", 4096) is None:
+    if values.get("layer_types") or name != "moe" or values.get("sliding_window", 4096) is None:
         return "sliding_attention" in str(values.get("layer_types"))
-    return bool((values.get("max_window_layers") or 62) < values.get("num_hidden_layers", 62))
+    first = values.get("max_window_layers") or 62  # Dots1Config's default, as 4096 is above
+    return not isinstance(first, int) or first < values["num_hidden_layers"]
 
 
-def from_gpt2(values: dict[str, Any]) -> GPTConfig:
-    """A GPT-2's shape; KeyError where a key is missing."""
-    return GPTConfig(
-        vocab_size=values["vocab_size"],
-        n_layer=values["n_layer"],
-        n_head=values["n_head"],
-        n_embd=values["n_embd"],
-        block_size=values["n_positions"],
-        dropout=values.get("resid_pdrop", 0.1),
-        n_inner=values.get("n_inner") or 0,
-        gelu="erf" if values.get("activation_function") == "gelu" else "tanh",
-    )
+def impossible(key: str, value: Any, where: str) -> CheckpointError:
+    """A value that no model has."""
+    return CheckpointError(f"config.json has {key}={value!r}, which no model has", where=where, hint=DAMAGED)
 
 
-def from_modern(family: Family, values: dict[str, Any]) -> GPTConfig:
-    """A Qwen3's or Dots1's shape; KeyError where a key is missing."""
-    rope = values.get("rope_parameters") or {}
-    experts = {
-        "n_expert": "n_routed_experts",
-        "n_expert_active": "num_experts_per_tok",
-        "n_expert_shared": "n_shared_experts",
-        "expert_inner": "moe_intermediate_size",
-    }
-    config = {ours: values[theirs] for ours, theirs in experts.items()} if family == "moe" else {}
-    if family == "moe":
-        config["expert_scaling"] = values.get("routed_scaling_factor", 1.0)
-        config["n_dense_layer"] = values.get("first_k_dense_replace", 0)
-    return GPTConfig(
-        vocab_size=values["vocab_size"],
-        n_layer=values["num_hidden_layers"],
-        n_head=values["num_attention_heads"],
-        n_embd=values["hidden_size"],
-        block_size=values["max_position_embeddings"],
-        dropout=values.get("attention_dropout", 0.0),
-        family=family,
-        n_kv_head=values.get("num_key_value_heads", 32) or 0,  # both classes' default; None is all heads
-        head_dim=values.get("head_dim") or (128 if family == "modern" else 0),  # Qwen3Config's default
-        n_inner=values["intermediate_size"],
-        tied_head=values.get("tie_word_embeddings", False),
-        rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
-        **config,
+def different(kind: Family, key: str, value: Any, ours: Any, where: str) -> CheckpointError:
+    """A value that means something which ours does not compute."""
+    return CheckpointError(
+        f"config.json has {key}={value!r}; yanmo's {kind.model_type} has {ours!r}",
+        where=where,
+        hint="give a folder without that",
     )

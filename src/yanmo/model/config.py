@@ -6,9 +6,11 @@ Nothing here computes; ``gpt.py`` builds a model of this shape, ``checkpoint/hf_
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from yanmo.settings.schema import EXPERT_KEYS, SHAPE_KEYS, USUAL_EXPERTS, ModelConfig
+from yanmo.model.families import FAMILIES, Family
+from yanmo.settings.schema import OWN_KEYS, SHAPE_KEYS, USUAL_EXPERTS, FamilyName, ModelConfig
 
-Family = Literal["gpt2", "modern", "moe"]
+USUAL: dict[str, float | str] = {"gelu": "tanh", "rope_theta": 10_000.0, **USUAL_EXPERTS}
+"""What keys are that only some families have."""
 IGNORED = -1
 """A target that counts for nothing."""
 
@@ -23,7 +25,7 @@ class GPTConfig:
     n_embd: int
     block_size: int
     dropout: float = 0.0
-    family: Family = "gpt2"
+    family: FamilyName = "gpt2"
     n_kv_head: int = 0
     head_dim: int = 0
     n_inner: int = 0
@@ -40,17 +42,14 @@ class GPTConfig:
     def __post_init__(self) -> None:
         self._fill("n_kv_head", self.n_head)
         self._fill("head_dim", self.n_embd // self.n_head)
-        self._fill("n_inner", usual_inner(self.family, self.n_embd))
-        if self.family == "gpt2":
-            self._fill("gelu", "tanh")
-        else:
-            self._fill("rope_theta", 10_000.0)
-        if self.family == "moe":
-            for name, usual in USUAL_EXPERTS.items():
+        self._fill("n_inner", usual_inner(self.n_embd, gated=self.kind.mlp == "gated"))
+        for name, usual in USUAL.items():
+            if self.has(name):
                 self._fill(name, usual)
+        if self.has("expert_inner"):
             self._fill("expert_inner", rounded(self.n_inner / (self.n_expert_active + self.n_expert_shared)))
         if self.n_dense_layer < 0:
-            object.__setattr__(self, "n_dense_layer", 1 if self.family == "moe" else self.n_layer)
+            object.__setattr__(self, "n_dense_layer", 1 if self.has("n_dense_layer") else self.n_layer)
 
     def _fill(self, name: str, usual: float | str) -> None:
         object.__setattr__(self, name, getattr(self, name) or usual)
@@ -63,9 +62,16 @@ class GPTConfig:
 
     def settings(self) -> dict[str, Any]:
         """The shape as keys of [model]; None where the family has no such thing."""
-        missing = [] if self.family == "moe" else [*EXPERT_KEYS]
-        missing += ["rope_theta"] if self.family == "gpt2" else ["gelu"]
-        return {name: None if name in missing else getattr(self, name) for name in SHAPE_KEYS}
+        return {name: getattr(self, name) if self.has(name) else None for name in SHAPE_KEYS}
+
+    @property
+    def kind(self) -> Family:
+        """What the family is built of, and its names elsewhere."""
+        return FAMILIES[self.family]
+
+    def has(self, key: str) -> bool:
+        """Whether a key of [model] means something in this family."""
+        return self.family in OWN_KEYS.get(key, (self.family,))
 
     @property
     def cached_values(self) -> int:
@@ -74,15 +80,15 @@ class GPTConfig:
 
     def has_experts(self, layer: int) -> bool:
         """Whether a layer has experts; the first ones may have one MLP instead."""
-        return self.family == "moe" and layer >= self.n_dense_layer
+        return self.has("n_expert") and layer >= self.n_dense_layer
 
 
-def usual_inner(family: Family, width: int) -> int:
+def usual_inner(width: int, gated: bool) -> int:
     """GPT-2's four times the width; of a gated MLP, which has a third matrix, two thirds of that.
 
     Shazeer 2020, "GLU Variants Improve Transformer".
     """
-    return 4 * width if family == "gpt2" else rounded(8 * width / 3)
+    return rounded(8 * width / 3) if gated else 4 * width
 
 
 def rounded(width: float) -> int:

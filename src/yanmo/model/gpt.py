@@ -10,7 +10,8 @@ S >= T counts the tokens attention looks back on, those of the cache included.
              values shared by several queries, normalised queries and keys, no biases
     moe      the same, with experts for an MLP (``moe.py``)
 
-What differs is ``norm_of``, ``attention_of``, ``mlp_of`` and where positions come in; all else is one.
+What differs (``families.py``) is ``norm_of``, ``attention_of``, ``mlp_of`` and where positions come in;
+all else is one.
 """
 
 import math
@@ -149,19 +150,19 @@ class MLP(nn.Module):
 
 def norm_of(config: GPTConfig) -> nn.Module:
     """What keeps the stream's size in bounds before it is read."""
-    return nn.LayerNorm(config.n_embd) if config.family == "gpt2" else RMSNorm(config.n_embd)
+    return nn.LayerNorm(config.n_embd) if config.kind.norm == "layer" else RMSNorm(config.n_embd)
 
 
 def attention_of(config: GPTConfig, layer: int) -> Attention:
     """How tokens look at each other."""
-    return Attention(config, layer) if config.family == "gpt2" else ModernAttention(config, layer)
+    return Attention(config, layer) if config.kind.attention == "full" else ModernAttention(config, layer)
 
 
 def mlp_of(config: GPTConfig, layer: int) -> nn.Module:
     """What each token goes through alone."""
     if config.has_experts(layer):
         return MixtureOfExperts(config)
-    return MLP(config) if config.family == "gpt2" else GatedMLP(config.n_embd, config.n_inner)
+    return MLP(config) if config.kind.mlp == "plain" else GatedMLP(config.n_embd, config.n_inner)
 
 
 class Block(nn.Module):
@@ -190,7 +191,7 @@ class GPT(nn.Module):
         self.document_separator: int | None = None
         """The token that ends a document, where attention is to stay within one."""
         self.tokens = Embedding(config.vocab_size, config.n_embd)
-        if config.family == "gpt2":
+        if config.kind.positions == "learned":
             self.positions = Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm_of(config)
@@ -214,7 +215,7 @@ class GPT(nn.Module):
         # a row of the table for each token
         x = self.tokens(ids)  # (B, T, C)
         rotation = None
-        if config.family == "gpt2":
+        if config.kind.positions == "learned":
             # gpt2 learns a vector for each place; the others turn queries and keys instead
             x = x + self.positions(position)
         else:
@@ -284,7 +285,7 @@ def count_parameters(config: GPTConfig) -> int:
 def count_between(config: GPTConfig) -> int:
     """Parameters but those of the tables of tokens and positions and of a head of its own."""
     tables = config.vocab_size * (1 if config.tied_head else 2)
-    tables += config.block_size if config.family == "gpt2" else 0
+    tables += config.block_size if config.kind.positions == "learned" else 0
     return count_parameters(config) - tables * config.n_embd
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from yanmo.model.families import NORM_EPSILON
 from yanmo.model.fused import linear, rms_norm
 
 
@@ -31,7 +32,7 @@ class Linear(nn.Linear):
 class RMSNorm(nn.Module):
     """Divide the last dimension by its root mean square (Zhang & Sennrich 2019); keeps the shape."""
 
-    EPSILON = 1e-6
+    EPSILON = NORM_EPSILON
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,18 +1,17 @@
-"""What settings have to do with each other: which are impossible together, which decision rests on which.
+"""What settings have to do with each other: which are impossible together, which decisions are open again.
 
-In: a :class:`Recipe`. Out: a :class:`ConfigError` with both values and a hint; or the decisions that are
-open again because a setting they rest on has changed.
+In: a :class:`Recipe`. Out: a :class:`ConfigError` with both values and a hint; or the decisions to take
+again because settings have changed.
 """
 
 from collections.abc import Collection
-from typing import Any
 
 from yanmo.core.errors import ConfigError
 from yanmo.settings.schema import (
-    EXPERT_KEYS,
+    FREE_KEYS,
     LENGTHS,
     MICRO_BATCH,
-    SHAPE_KEYS,
+    OWN_KEYS,
     USUAL_EXPERTS,
     ModelConfig,
     Recipe,
@@ -27,7 +26,7 @@ def check_relations(recipe: Recipe) -> None:
         ConfigError: with both values.
     """
     model, optim, train, data = recipe.model, recipe.optim, recipe.train, recipe.data
-    if model.n_embd % model.n_head and (model.family == "gpt2" or not model.head_dim):
+    if model.n_embd % model.n_head and not (model.head_dim and model.family in FREE_KEYS["head_dim"]):
         raise ConfigError(
             f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
             where="[model]",
@@ -95,17 +94,13 @@ def _check_step(train: TrainConfig, model: ModelConfig) -> None:
 def _check_family(model: ModelConfig) -> None:
     """Refuse what a family does not have."""
     fixed = {"n_kv_head": model.n_head, "head_dim": model.n_embd // model.n_head, "tied_head": True}
-    missing: dict[str, Any] = {"rope_theta": None, **fixed} if model.family == "gpt2" else {"gelu": None}
-    if model.family != "moe":
-        missing |= dict.fromkeys(EXPERT_KEYS)
-    for key, usual in missing.items():
+    for key, families in {**OWN_KEYS, **FREE_KEYS}.items():
         value = getattr(model, key)
-        if value not in (None, usual):
-            family = "moe" if key in EXPERT_KEYS else "gpt2" if key == "gelu" else "modern"
+        if model.family not in families and value not in (None, fixed.get(key)):
             raise ConfigError(
                 f"model.{key}={value} means nothing in a {model.family} model",
                 where="[model]",
-                hint=f"leave {key} out, or choose model.family={family}",
+                hint=f"leave {key} out, or choose model.family={families[0]}",
             )
     if model.n_head % (model.n_kv_head or 1):
         raise ConfigError(
@@ -115,7 +110,7 @@ def _check_family(model: ModelConfig) -> None:
             hint="choose a divisor of n_head",
         )
     head_dim = model.head_dim or fixed["head_dim"]
-    if model.family != "gpt2" and head_dim % 2:
+    if model.family in OWN_KEYS["rope_theta"] and head_dim % 2:
         raise ConfigError(
             f"a head of {head_dim} channels cannot be turned in pairs",
             where="[model]",
@@ -133,57 +128,23 @@ def _check_family(model: ModelConfig) -> None:
 
 # -- decisions ----------------------------------------------------------------------------------
 
-_SHAPE = tuple(f"model.{key}" for key in SHAPE_KEYS)
-_MEASURED = ("train.precision", "train.attention", "train.matmul", MICRO_BATCH)
-
-_PASS = (*_SHAPE, "model.dropout", "corpus.", "tokenizer.", "data.document_mask", "train.batch_size",
-         "train.device", "train.threads", "train.deterministic", *_MEASURED)  # fmt: skip
-"""What the time and memory of a pass rest on; the text through its vocabulary."""
-
-_STEPS = (*_PASS, *LENGTHS, "optim.name", "data.val_fraction", "data.packing", "data.stride")
-"""What the number of steps rests on: text and length, and speed where the clock ends a run."""
-
-GROUNDS: dict[str, tuple[str, ...]] = {
-    "tokenizer.path": ("model.init", "tokenizer.kind"),
-    **dict.fromkeys(_SHAPE, (*_SHAPE, "model.init")),
-    "train.device": (),
-    "train.threads": (),
-    "data.packing": ("data.stride",),
-    "data.stride": ("data.packing", "model.block_size"),
-    "optim.name": ("model.init",),
-    "optim.learning_rate": ("optim.name", "model.n_embd", "model.init"),
-    "tokenizer.kind": ("corpus.", "tokenizer.path", "model.init"),
-    "data.val_fraction": ("corpus.",),
-    **dict.fromkeys(_MEASURED, _PASS),
-    "train.compile": _STEPS,
-    "train.minutes": ("train.max_steps", "train.epochs"),
-    "train.eval_interval": (*_STEPS, "train.compile", "sample.max_new_tokens"),
-    "train.checkpoint_interval": (*_STEPS, "train.compile", "train.eval_interval"),
-    "optim.warmup_steps": (*_STEPS, "train.compile"),
-    "optim.min_lr": ("optim.learning_rate",),
-    "sample.prompt": ("corpus.", "tokenizer.", "data.val_fraction", "model.block_size"),
-    "model.dropout": (*_STEPS, "train.compile"),
-    "train.seq_len_warmup": ("optim.name", "model.init", "model.block_size"),
-}
-"""Every decision and what it rests on, keys and whole sections. Two rest on each other: what is fastest, and
-dropout, which costs time and follows from how many steps there is time for (``train/run.py``)."""
+_MACHINE = ("train.device", "train.threads", "train.precision", "train.attention", "train.matmul",
+            MICRO_BATCH, "train.compile")  # fmt: skip
+MEASURED = (*_MACHINE, "model.dropout", "train.eval_interval", "optim.warmup_steps")
+"""Decisions that rest on how fast a step is here, or on how many steps there is time for. All others follow
+from the settings by rule."""
+GROUNDS = ("corpus.", "tokenizer.", "model.", "data.", "optim.name", "train.batch_size",
+           "train.deterministic", *LENGTHS, *_MACHINE)  # fmt: skip
+"""What speed and length rest on: keys, and whole sections."""
 
 
 def reopened(decided: Collection[str], changed: Collection[str]) -> set[str]:
-    """Those decisions that rest on what has changed, or on another of them that does."""
-    again: set[str] = set()
-    moved = set(changed)
-    while moved:
-        moved = {name for name in set(decided) - again if _rests_on(name, moved)}
-        again |= moved
-    return again
+    """The decisions of a recipe that are to be taken again in a new run, for which some settings changed.
 
-
-def _rests_on(name: str, moved: Collection[str]) -> bool:
-    grounds = GROUNDS.get(name, ())
-    return any(other in grounds or _section_of(other) in grounds for other in moved)
-
-
-def _section_of(name: str) -> str:
-    """``"train.minutes"`` -> ``"train."``"""
-    return name.partition(".")[0] + "."
+    Whatever follows by rule is derived again, which costs nothing. What was measured is kept as long as
+    what it was measured on has not changed.
+    """
+    if not changed:
+        return set()
+    is_as_fast = not any(name.startswith(GROUNDS) for name in changed)
+    return {name for name in decided if not (is_as_fast and name in MEASURED)}

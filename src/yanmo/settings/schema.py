@@ -165,10 +165,13 @@ class DataConfig(Section):
     core."""
 
 
+FamilyName = Literal["gpt2", "modern", "moe"]
+
+
 class ModelConfig(Section):
     """The shape of the model (``model/config.py``). The vocabulary's size comes from the tokenizer."""
 
-    family: Literal["gpt2", "modern", "moe"] = "modern"
+    family: FamilyName = "modern"
     """`gpt2`: opens as `GPT2LMHeadModel` everywhere. `modern`: rotary positions, RMSNorm, gated MLP;
     opens as `Qwen3ForCausalLM`. `moe`: the same with experts, of which each token goes through a few; opens
     as `Dots1ForCausalLM`."""
@@ -375,7 +378,15 @@ FREE_ON_RESUME = (
 USUAL_EXPERTS = {"n_expert": 16, "n_expert_active": 3, "n_expert_shared": 1, "expert_scaling": 1.0}
 
 EXPERT_KEYS = (*USUAL_EXPERTS, "expert_inner", "n_dense_layer")
-"""Keys of [model] that only `moe` has."""
+_ROTARY: tuple[FamilyName, ...] = ("modern", "moe")
+OWN_KEYS: dict[str, tuple[FamilyName, ...]] = {
+    "gelu": ("gpt2",),
+    "rope_theta": _ROTARY,
+    **dict.fromkeys(EXPERT_KEYS, ("moe",)),
+}
+"""Keys of [model] that only some families have."""
+FREE_KEYS = dict.fromkeys(("n_kv_head", "head_dim", "tied_head"), _ROTARY)
+"""Keys of [model] whose value is fixed in the other families."""
 
 SHAPE_KEYS = ("family", "n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "n_inner", "block_size",
               "tied_head", "rope_theta", "gelu", *EXPERT_KEYS)  # fmt: skip

@@ -58,7 +58,7 @@ def adopt_shape(recipe: Recipe) -> Recipe:
     shape = load_shape(folder)
     taken = {f"model.{key}": value for key, value in shape.settings().items()}
     kept: set[str] = set()
-    free = () if shape.family == "gpt2" else ("model.block_size", "model.rope_theta")  # no table of positions
+    free = ("model.block_size", "model.rope_theta") if shape.kind.positions == "rotary" else ()
     for name, value in list(taken.items()):
         asked = get(recipe, name)
         if name not in given_keys(recipe) or asked in (None, value):
@@ -183,7 +183,7 @@ def decide_compile(
         return {}, speed
     device = world.device
     long = expected_seconds(recipe, speed, train_tokens) >= LONG_RUN.get(device.type, SHORT_RUN)
-    if config.family == "moe" or not (long and has_compiler(device)):  # experts' loads change every step
+    if config.has("n_expert") or not (long and has_compiler(device)):  # experts' loads change every step
         return {"train.compile": False}, speed
     gain = gain_of_compiling(recipe, config, device, clock)
     if gain < WORTH_COMPILING:

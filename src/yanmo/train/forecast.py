@@ -158,9 +158,9 @@ def values_of_layer(config: GPTConfig) -> int:
     Korthikanti et al. 2022 count 17 C for what is kept alone. A gated MLP keeps twice as much of its inner
     width, and a token that goes to K experts is there K times.
     """
-    if config.family == "gpt2":
+    if config.kind.mlp == "plain":
         return 20 * config.n_embd + 2 * config.n_inner
-    if config.family == "modern":
+    if not config.has("n_expert"):
         return 24 * config.n_embd + 4 * config.n_inner
     inner = (config.n_expert_active + config.n_expert_shared) * config.expert_inner
     return (24 + 4 * config.n_expert_active) * config.n_embd + 4 * inner
@@ -217,10 +217,10 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         ends.append(f"within {train.minutes:g} minutes{unasked}")
     if found.passes and found.epochs:
         ends.append(f"{found.epochs:.1f} epochs, {found.passes:.1f} passes over the text")
-    tables = "token and position tables" if config.family == "gpt2" else "token table and head"
+    tables = "token and position tables" if config.kind.positions == "learned" else "token table and head"
     shared = f" on {config.n_kv_head} of keys and values" if config.n_kv_head < config.n_head else ""
     active = ""
-    if config.family == "moe":
+    if config.has("n_expert"):
         active = (
             f"; {found.active_parameters:,} active, of {config.n_expert} experts {config.n_expert_active}"
             f" and {config.n_expert_shared} shared"

@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from yanmo.checkpoint.folder import run_of
-from yanmo.checkpoint.hf_config import ARCHITECTURES
 from yanmo.core.records import Manifest, read_record
 from yanmo.model.gpt import GPT, count_active, count_parameters
 from yanmo.settings.schema import SECTIONS, Recipe
 from yanmo.tokenizer import Tokenizer, kind_of
 from yanmo.train.metrics import read_metrics
 
-WORDS = {
-    "gpt2": "GPT-2",
-    "modern": "a Qwen3-shaped transformer (rotary positions, RMSNorm, gated MLP)",
-    "moe": "a Dots1-shaped transformer with experts",
-}
 PLACES = ("path", "init", "device", "workers", "threads")
 """Settings that say where and on what, not how."""
 
@@ -82,7 +76,7 @@ def _front(past: RunRecords) -> str:
 def _what(model: GPT, tokenizer: Tokenizer, past: RunRecords) -> str:
     config = model.config
     size, active = count_parameters(config), count_active(config)
-    said = f"{WORDS[config.family]} (`{ARCHITECTURES[config.family][0]}`) of {size:,} parameters"
+    said = f"{config.kind.title} (`{config.kind.architecture}`) of {size:,} parameters"
     said += f", {active:,} of them active for each token" if active < size else ""
     made = "trained" if past.recipe else "trained elsewhere and written"
     return (

@@ -250,8 +250,8 @@ def export_onnx(source: ExportSource, target: Path) -> Exported:
 
     storage.commit_folder(target, fill)
     said = [f"a folder for transformers.js: {GRAPH} with its cache, and the same in 8 bits, {QUANTIZED}"]
-    if source.model.config.family == "moe":
-        said.append("transformers.js knows no Dots1: these graphs are for onnxruntime")
+    if not source.model.config.kind.in_transformers_js:
+        said.append("transformers.js knows no such model: these graphs are for onnxruntime")
     return Exported(target, tuple(said), None)
 
 

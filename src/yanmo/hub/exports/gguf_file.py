@@ -21,7 +21,8 @@ from torch import Tensor
 
 from yanmo.checkpoint.hf_names import hugging_face_name
 from yanmo.core.errors import ConfigError
-from yanmo.model.config import Family, GPTConfig
+from yanmo.model.config import GPTConfig
+from yanmo.model.families import Family
 from yanmo.model.gpt import GPT
 from yanmo.model.layers import RMSNorm
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, kind_of
@@ -33,11 +34,6 @@ Precision = Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TYPES: Any = gguf.GGMLQuantizationType
 FILE_TYPES: Any = gguf.LlamaFileType
-ARCHITECTURES: dict[Family, Any] = {
-    "gpt2": gguf.MODEL_ARCH.GPT2,
-    "modern": gguf.MODEL_ARCH.QWEN3,
-    "moe": gguf.MODEL_ARCH.DOTS1,
-}
 RULES = {GPT2: "gpt-2", QWEN2: "qwen2", CL100K: "llama-bpe", O200K: "gpt-4o"}
 """What llama.cpp calls the rules that cut text into words."""
 ALWAYS_FLOAT32 = ("position_embd.weight", "ffn_gate_inp.weight")
@@ -62,24 +58,24 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
         ConfigError: llama.cpp has no such vocabulary.
     """
     config = model.config
-    architecture = ARCHITECTURES[config.family]
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
+    writer = gguf.GGUFWriter(path, config.kind.gguf)
     writer.add_name(name)
     _add_shape(writer, config)
     remarks = _add_vocabulary(writer, tokenizer)
     writer.add_file_type(_file_type(precision))
     if precision.startswith("q"):
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    names = gguf.get_tensor_name_map(architecture, config.n_layer)
+    names = gguf.get_tensor_name_map(architecture_of(config), config.n_layer)
     kept = []
     tensors = model.state_dict()
-    if config.family == "moe":  # llama.cpp's dots1 ties no head and shares no keys
+    if config.kind.stores_tied_head:
         tensors.setdefault("lm_head.weight", model.head_weight)
-        if config.n_kv_head < config.n_head:
-            tensors = with_keys_of_their_own(tensors, config)
-            remarks = (*remarks, "keys and values are stored for each head: llama.cpp's dots1 shares none")
+    if config.n_kv_head < config.n_head and not config.kind.gguf_shares_keys:
+        tensors = with_keys_of_their_own(tensors, config)
+        said = f"keys and values are stored for each head: llama.cpp's {config.kind.gguf} shares none"
+        remarks = (*remarks, said)
     for ours, tensor in tensors.items():
-        theirs = gguf_name(names, config.family, ours)
+        theirs = gguf_name(names, config.kind, ours)
         kind = _type_of(theirs, tensor, precision)
         if precision.startswith("q") and kind == TYPES.F16:
             kept.append(theirs)
@@ -104,6 +100,11 @@ def with_keys_of_their_own(tensors: dict[str, Tensor], config: GPTConfig) -> dic
 
     shared = ("attention.k.weight", "attention.v.weight")
     return {name: spread(t) if name.endswith(shared) else t for name, t in tensors.items()}
+
+
+def architecture_of(config: GPTConfig) -> Any:
+    """What the gguf package calls the architecture."""
+    return next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == config.kind.gguf)
 
 
 def gguf_name(names: Any, family: Family, ours: str) -> str:
@@ -135,16 +136,16 @@ def _add_shape(writer: Any, config: GPTConfig) -> None:
     writer.add_block_count(config.n_layer)
     writer.add_feed_forward_length(config.n_inner)
     writer.add_head_count(config.n_head)
-    if config.family == "gpt2":
+    if config.kind.norm == "layer":
         writer.add_layer_norm_eps(1e-5)
         return
-    writer.add_head_count_kv(config.n_head if config.family == "moe" else config.n_kv_head)
+    writer.add_head_count_kv(config.n_kv_head if config.kind.gguf_shares_keys else config.n_head)
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(RMSNorm.EPSILON)
-    if config.family == "moe":
+    if config.has("n_expert"):
         writer.add_expert_count(config.n_expert)
         writer.add_expert_used_count(config.n_expert_active)
         writer.add_expert_shared_count(config.n_expert_shared)

@@ -185,18 +185,18 @@ def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str)
     """What the gguf package reads of a GGUF file, where there is no llama.cpp: weights and vocabulary."""
     import gguf
 
-    from yanmo.hub.exports.gguf_file import ARCHITECTURES, gguf_name, with_keys_of_their_own
+    from yanmo.hub.exports.gguf_file import architecture_of, gguf_name, with_keys_of_their_own
 
     config = model.config
-    names = gguf.get_tensor_name_map(ARCHITECTURES[config.family], config.n_layer)
+    names = gguf.get_tensor_name_map(architecture_of(config), config.n_layer)
     reader = gguf.GGUFReader(path)
     found = {tensor.name: tensor for tensor in reader.tensors}
     worst = 0.0
     tensors = model.state_dict()
-    if config.family == "moe":
+    if not config.kind.gguf_shares_keys:
         tensors = with_keys_of_their_own(tensors, config)
     for ours, tensor in tensors.items():
-        theirs = found[gguf_name(names, config.family, ours)]
+        theirs = found[gguf_name(names, config.kind, ours)]
         read = gguf.quants.dequantize(theirs.data, theirs.tensor_type).reshape(tensor.shape)
         size = max(float(tensor.abs().max()), 1e-12)
         worst = max(worst, float(np.abs(read - tensor.float().numpy()).max()) / size)

@@ -104,7 +104,7 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
         CheckpointError: a tensor was not used, or a head that should be the embedding is not.
     """
     config = model.config
-    known = _bare(to_hugging_face(config.family, model.state_dict()))
+    known = _bare(to_hugging_face(config.kind, model.state_dict()))
     given = _bare(foreign.tensors)
     left = sorted(given.keys() - known.keys() - {"lm_head.weight"})
     if left:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yanmo.checkpoint.hf_config import ARCHITECTURES, COMPUTED, MAX_SIZES
 from yanmo.core.errors import CheckpointError
-from yanmo.model.config import Family, GPTConfig
+from yanmo.model.config import GPTConfig
+from yanmo.model.families import FAMILIES, GPT2, Family
 from yanmo.model.gpt import GPT
 from yanmo.tokenizer import Tokenizer
 
@@ -40,9 +40,9 @@ OPENAI = {(12, 768): 12, (24, 1024): 16, (36, 1280): 20, (48, 1600): 25, (6, 768
 """Heads of GPT-2 by layers and width (Radford et al. 2019), and of its distilled form."""
 OPENAI_TOKENS = 50_257
 MEANT = {
-    *(key for family in COMPUTED for key in (*COMPUTED[family], *MAX_SIZES[family])),
-    "model_type", "vocab_size", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout",
-    "routed_scaling_factor", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
+    *(key for kind in FAMILIES.values() for keys in (kind.constants, kind.same_keys) for key in keys),
+    *(key for kind in FAMILIES.values() for key in kind.config_keys.values()),
+    "model_type", "rope_parameters", "rope_scaling", "layer_types", "sliding_window",
 }  # fmt: skip
 """Keys of a config.json that say what is computed; no other one reaches transformers, some of which would
 fetch code."""
@@ -108,7 +108,7 @@ def prove(
         ours = model(ids)
         nats = reading(model, tokenizer)
         readings = dict(other_readings(model, tokenizer))
-        against, theirs = reference_logits(model.config.family, values, tensors, ids, where)
+        against, theirs = reference_logits(model.config.kind, values, tensors, ids, where)
     largest = float(ours.abs().max())
     difference = None if theirs is None else float((ours[..., :common] - theirs[..., :common]).abs().max())
     if difference is not None and not difference <= CLOSE * max(1.0, largest):
@@ -146,7 +146,7 @@ def reading(model: GPT, tokenizer: Tokenizer) -> float:
 def other_readings(model: GPT, tokenizer: Tokenizer) -> Iterator[tuple[str, float]]:
     """How the sentences read if the weights are taken in the other ways that their shapes allow."""
     config = model.config
-    if config.family == "gpt2":
+    if config.kind.attention == "full":
         for heads in range(1, config.n_embd // 8 + 1):
             if config.n_embd % heads == 0 and heads != config.n_head and config.n_embd // heads <= 256:
                 with heads_of(model, heads):
@@ -209,7 +209,7 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
         )
     usual = OPENAI.get((config.n_layer, config.n_embd)) if config.vocab_size == OPENAI_TOKENS else None
     as_usual = readings.get(f"{usual} heads", 0.0)
-    if config.family == "gpt2" and usual not in (None, config.n_head) and nats > as_usual - CLEARLY:
+    if config.kind is GPT2 and usual not in (None, config.n_head) and nats > as_usual - CLEARLY:
         raise CheckpointError(
             f"config.json says n_head={config.n_head}; GPT-2 of {config.n_layer} layers, {config.n_embd}"
             f" wide, with OpenAI's vocabulary has {usual}",
@@ -234,7 +234,7 @@ def reference_logits(
     with quiet_transformers() as transformers:
         try:
             config = transformers.AutoConfig.for_model(**{k: v for k, v in values.items() if k in MEANT})
-            kind = getattr(transformers, ARCHITECTURES[family][0])
+            kind = getattr(transformers, family.architecture)
             model, found = kind.from_pretrained(
                 None,
                 config=config,
