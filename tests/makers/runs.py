@@ -5,15 +5,16 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 from yanmo.checkpoint.folder import newest_first
 from yanmo.core.console import Console
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
-from yanmo.train import oom, trainer
+from yanmo.train import trainer
 from yanmo.train.metrics import read_metrics
+from yanmo.train.oom import TakeStep
+from yanmo.train.step import StepResult, training_step
 from yanmo.train.trainer import TrainResult, train
 
 TINY = (
@@ -36,7 +37,7 @@ def tiny_recipe(*paths: Path | str, more: tuple[str, ...] = ()) -> Recipe:
 class Trained:
     """Finished runs of the tiny recipe on ``novel.txt``: each is trained once, and copied from then on."""
 
-    _whole = oom.training_step, trainer.evaluate
+    _whole = (trainer.evaluate,)
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -46,7 +47,7 @@ class Trained:
         """``folder`` becomes such a run, with the settings ``more``; where it stands."""
         kept = self._store / str([*self._results, more].index(more))
         if more not in self._results:
-            assert (oom.training_step, trainer.evaluate) == self._whole, "nothing may be patched yet"
+            assert (trainer.evaluate,) == self._whole, "nothing may be patched yet"
             found = train(tiny_recipe("novel.txt", more=more), kept, Console(io.StringIO()))
             self._results[more] = found
         shutil.copytree(kept, folder, symlinks=True)
@@ -70,31 +71,29 @@ def without_times(folder: Path) -> list[dict[str, object]]:
 
 
 class StopAt:
-    """Sends a signal while the given step is computed."""
+    """The training step, with a signal while the given one is computed; once."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-        real = oom.training_step
+    def __init__(self, step: int, number: int = signal.SIGTERM, take_step: TakeStep = training_step) -> None:
+        self.step, self.number, self.take_step = step, number, take_step
 
-        def stepping(model, optimizer, batches, at, *rest):  # type: ignore[no-untyped-def]
-            if at == step:
-                monkeypatch.setattr(oom, "training_step", real)
-                signal.raise_signal(number)
-            return real(model, optimizer, batches, at, *rest)
-
-        monkeypatch.setattr(oom, "training_step", stepping)
+    def __call__(self, loss_of: Any, optimizer: Any, batches: Any, step: int, *rest: Any) -> StepResult:
+        if step == self.step:
+            self.step = -1
+            signal.raise_signal(self.number)
+        return self.take_step(loss_of, optimizer, batches, step, *rest)
 
 
-def overflow_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
-    """A float16 gradient that overflows at some steps."""
-    real = oom.training_step
+class OverflowAt:
+    """The training step, with a float16 gradient that overflows at some steps."""
 
-    def stepping(loss_of, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
-        if step not in steps:
-            return real(loss_of, optimizer, batches, step, *rest)
+    def __init__(self, steps: set[int]) -> None:
+        self.steps = steps
+
+    def __call__(self, loss_of: Any, optimizer: Any, batches: Any, step: int, *rest: Any) -> StepResult:
+        if step not in self.steps:
+            return training_step(loss_of, optimizer, batches, step, *rest)
         handle = loss_of.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
         try:
-            return real(loss_of, optimizer, batches, step, *rest)
+            return training_step(loss_of, optimizer, batches, step, *rest)
         finally:
             handle.remove()
-
-    monkeypatch.setattr(oom, "training_step", stepping)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
-from yanmo.checkpoint.folder import load_training, newest_first, step_of
+from yanmo.checkpoint.folder import Progress, load_training, newest_first, step_of
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, Stopped
@@ -22,10 +22,9 @@ from yanmo.train.metrics import METRICS, SUPERSEDED, read_metrics
 from yanmo.train.trainer import train
 
 
-def stopped(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
-    StopAt(monkeypatch, 9)
+def stopped(*more: str) -> None:
     with pytest.raises(Stopped):
-        train(tiny_recipe("novel.txt", more=more), RUN, Console(io.StringIO()))
+        train(tiny_recipe("novel.txt", more=more), RUN, Console(io.StringIO()), take_step=StopAt(9))
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +33,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stopped_run(novel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stopped_run(novel: Path, kept: Path) -> None:
     """A run that was stopped after ten steps: trained once, and copied from then on."""
     if kept.exists():
         shutil.copytree(kept, RUN, symlinks=True)
     else:
-        stopped(monkeypatch)
+        stopped()
         shutil.copytree(RUN, kept, symlinks=True)
 
 
@@ -107,7 +106,7 @@ def test_a_record_that_somebody_changed_is_an_error_that_names_it(
 def test_a_plan_without_a_seal_is_bound_by_the_checkpoint_and_the_limit(
     novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped(monkeypatch, "train.minutes=90")
+    stopped("train.minutes=90")
     plan = storage.read_json(RUN / "plan.json")
     del plan["check"]
     plan["aims"][0]["progress"] = 0.25
@@ -195,10 +194,10 @@ def test_a_kill_behind_the_last_save_leaves_no_checkpoint_too_many(
     more = ("train.keep_last=1",)
     trained("whole", *more)
 
-    def killed(run: run_module.Run, checkpoint: Path) -> None:
-        if run.progress.step == 12:
+    def killed(run: run_module.Run, progress: Progress, checkpoint: Path) -> None:
+        if progress.step == 12:
             raise KeyboardInterrupt
-        run_module.point_to_best(run, checkpoint)
+        run_module.point_to_best(run, progress, checkpoint)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("yanmo.train.trainer.point_to_best", killed)

@@ -24,13 +24,10 @@ pytestmark = [
 COMPILED = ("train.compile=true", "model.dropout=0.1", "train.seq_len_warmup=0.6")
 
 
-def test_a_compiled_run_that_is_stopped_equals_one_that_is_not(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_run_that_is_stopped_equals_one_that_is_not(novel: Path, console: Console) -> None:
     train(tiny_recipe(novel, more=COMPILED), Path("whole"), console)
-    with monkeypatch.context() as stopped, pytest.raises(Stopped):
-        StopAt(stopped, 6)
-        train(tiny_recipe(novel, more=COMPILED), RUN, console)
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel, more=COMPILED), RUN, console, take_step=StopAt(6))
     train(tiny_recipe(novel, more=COMPILED), RUN, console)
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))

@@ -41,13 +41,12 @@ FAMILIES = pytest.mark.parametrize("family", [MODERN, UNTIED, MOE], ids=["modern
     ids=["modern", "untied", "moe", "moe, bfloat16"],
 )
 def test_a_stopped_run_equals_one_that_was_not(
-    family: tuple[str, ...], precision: str, novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    family: tuple[str, ...], precision: str, novel: Path, console: Console
 ) -> None:
     recipe = tiny_recipe(novel, more=(*family, f"train.precision={precision}"))
     train(recipe, Path("whole"), console)
-    with monkeypatch.context() as stopped, pytest.raises(Stopped):
-        StopAt(stopped, 6)
-        train(recipe, RUN, console)
+    with pytest.raises(Stopped):
+        train(recipe, RUN, console, take_step=StopAt(6))
     train(recipe, RUN, console)
     assert weights(RUN) == weights(Path("whole"))
     resumed, whole = (

@@ -12,8 +12,8 @@ from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, DeviceError
 from yanmo.settings.recipe import load_recipe
 from yanmo.tokenizer import load_tokenizer
-from yanmo.train import oom
 from yanmo.train.metrics import read_metrics
+from yanmo.train.step import StepResult
 from yanmo.train.trainer import train
 
 
@@ -86,13 +86,16 @@ def test_weights_that_do_not_fit_are_refused(novel: Path, trained: Trained, cons
 
 
 def test_weights_that_changed_before_the_first_checkpoint_are_refused(
-    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console
 ) -> None:
     trained("first")
     asked = tiny_recipe(novel, more=("model.init=first",))
-    with monkeypatch.context() as broken, pytest.raises(RuntimeError):
-        broken.setattr(oom, "training_step", lambda *_: (_ for _ in ()).throw(RuntimeError("died")))
-        train(asked, RUN, console)
+
+    def died(*_: object) -> StepResult:
+        raise RuntimeError("died")
+
+    with pytest.raises(RuntimeError, match="died"):
+        train(asked, RUN, console, take_step=died)
     train(tiny_recipe(novel, more=("train.max_steps=16",)), Path("first"), console)
     with pytest.raises(ConfigError, match="weights to begin from have changed"):
         train(asked, RUN, console)

@@ -8,8 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
@@ -17,11 +15,12 @@ from tests.makers.models import TOKENIZER, lively_model, our_folder
 from tests.makers.parsers import shard_files
 from tests.makers.processes import Child, as_yanmo, children_of, needs_proc
 from tests.makers.ranks import run, words
-from tests.makers.runs import losses, overflow_at, tiny_recipe, weights, without_times
+from tests.makers.runs import OverflowAt, losses, tiny_recipe, weights, without_times
 from yanmo.checkpoint.folder import newest_first
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.train.metrics import METRICS
+from yanmo.train.step import training_step
 from yanmo.train.trainer import train
 
 STEPS = 24
@@ -62,10 +61,9 @@ def child(folder: str, die_at: int | None, kind: str, steps: int) -> None:
     """Train; with ``die_at``, die by SIGKILL at that storage call: inside saves, or, negative, in set-up."""
     if die_at is not None:
         _die_at(abs(die_at), in_save=die_at > 0)
-    if kind == "float16":
-        overflow_at(cast("pytest.MonkeyPatch", SimpleNamespace(setattr=setattr)), OVERFLOWS)
     more = (f"train.max_steps={steps}", "train.eval_interval=8", "model.dropout=0.1", *KINDS[kind])
-    train(tiny_recipe("novel.txt", more=more), Path(folder), Console(io.StringIO()))
+    take_step = OverflowAt(OVERFLOWS) if kind == "float16" else training_step
+    train(tiny_recipe("novel.txt", more=more), Path(folder), Console(io.StringIO()), take_step)
 
 
 def put_inputs() -> None:

@@ -96,15 +96,14 @@ def test_a_finished_run_goes_on_when_its_length_is_raised(
 
 
 def test_a_longer_run_that_is_stopped_in_between_is_the_same_run(
-    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console
 ) -> None:
     longer = tiny_recipe(novel, more=("train.max_steps=24",))
     for folder in (Path("whole"), RUN):
         trained(folder)
     train(longer, Path("whole"), console)
-    StopAt(monkeypatch, 17)
     with pytest.raises(Stopped):
-        train(longer, RUN, console)
+        train(longer, RUN, console, take_step=StopAt(17))
     train(longer, RUN, console)
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))

@@ -145,13 +145,12 @@ def damage(kept: dict[str, Path], whole: object, mutations: int, seed: int) -> N
 
 
 @pytest.fixture
-def kept(novel: Path, trained: Trained, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def kept(novel: Path, trained: Trained, own_cache: Path) -> dict[str, Path]:
     """A finished run and one that was stopped, and their cache."""
     runs = {name: Path(f"kept-{name}") for name in ("finished", "stopped")}
     outcome(runs["finished"])
-    StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel, more=MORE), runs["stopped"], Console(io.StringIO()))
+        train(tiny_recipe(novel, more=MORE), runs["stopped"], Console(io.StringIO()), take_step=StopAt(9))
     shutil.copytree(own_cache, "kept-cache")
     return runs
 

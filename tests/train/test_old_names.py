@@ -62,26 +62,21 @@ def recipe_of(novel: Path) -> Recipe:
     )
 
 
-def begin(novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as stopped, pytest.raises(Stopped):
-        StopAt(stopped, 7)
-        train(recipe_of(novel), RUN, console)
+def begin(novel: Path, console: Console) -> None:
+    with pytest.raises(Stopped):
+        train(recipe_of(novel), RUN, console, take_step=StopAt(7))
 
 
-def test_a_run_of_before_ends_with_the_losses_it_would_have_had(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_before_ends_with_the_losses_it_would_have_had(novel: Path, console: Console) -> None:
     train(recipe_of(novel), Path("whole"), console)
-    begin(novel, console, monkeypatch)
+    begin(novel, console)
     make_old(RUN)
     train(load_recipe(RUN / "recipe.toml"), RUN, console)
     assert (losses(RUN), weights(RUN)) == (losses(Path("whole")), weights(Path("whole")))
 
 
-def test_what_is_renamed_is_bound_to_its_checkpoint_as_before(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin(novel, console, monkeypatch)
+def test_what_is_renamed_is_bound_to_its_checkpoint_as_before(novel: Path, console: Console) -> None:
+    begin(novel, console)
     make_old(RUN)
     recipe = RUN / "recipe.toml"
     recipe.write_text(
@@ -91,10 +86,8 @@ def test_what_is_renamed_is_bound_to_its_checkpoint_as_before(
         train(load_recipe(recipe), RUN, console)
 
 
-def test_a_text_with_other_bytes_is_another_corpus(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin(novel, console, monkeypatch)
+def test_a_text_with_other_bytes_is_another_corpus(novel: Path, console: Console) -> None:
+    begin(novel, console)
     make_old(RUN)
     novel.write_text(novel.read_text(encoding="utf-8")[::-1], encoding="utf-8")
     with pytest.raises(ConfigError, match="the corpus is not the one"):

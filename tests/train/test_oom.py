@@ -2,18 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.makers.processes import python
-from tests.makers.runs import RUN, StopAt, Trained, losses, overflow_at, tiny_recipe, weights
+from tests.makers.runs import RUN, OverflowAt, StopAt, Trained, losses, tiny_recipe, weights
 from yanmo.core.console import Console
 from yanmo.core.errors import DeviceError, DivergedError, Stopped
 from yanmo.parallel import machine
 from yanmo.settings.recipe import load_recipe
-from yanmo.train import oom
 from yanmo.train.metrics import read_metrics
+from yanmo.train.step import StepResult, StepSettings, training_step
 from yanmo.train.trainer import train
 
 PEAK = """
@@ -32,27 +33,29 @@ print(count_parameters(load_shape(find_model_folder(Path("run")))), peak)
 """
 
 
-def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, at: int, rows: int) -> None:
-    """From step ``at`` on, a micro-batch of more than ``rows`` rows does not fit."""
-    real = oom.training_step
+class OutOfMemory:
+    """The training step; from step ``at`` on, a micro-batch of more than ``rows`` rows does not fit."""
 
-    def stepping(loss_of, optimizer, batches, step, settings, *rest):  # type: ignore[no-untyped-def]
-        if step >= at and settings.micro_batch_size > rows:
+    def __init__(self, at: int, rows: int) -> None:
+        self.at, self.rows = at, rows
+
+    def __call__(
+        self, loss_of: Any, optimizer: Any, batches: Any, step: int, settings: StepSettings, *rest: Any
+    ) -> StepResult:
+        if step >= self.at and settings.micro_batch_size > self.rows:
             for parameter in loss_of.parameters():
                 parameter.grad = torch.ones_like(parameter)  # half a step
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return real(loss_of, optimizer, batches, step, settings, *rest)
-
-    monkeypatch.setattr(oom, "training_step", stepping)
+        return training_step(loss_of, optimizer, batches, step, settings, *rest)
 
 
 @pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_the_step_is_done_again(
-    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console
 ) -> None:
     trained("small", "train.micro_batch_size=2")
-    run_out_of_memory(monkeypatch, at=0, rows=2)
-    train(tiny_recipe(novel, more=("train.micro_batch_size=8",)), RUN, console)
+    asked = tiny_recipe(novel, more=("train.micro_batch_size=8",))
+    train(asked, RUN, console, take_step=OutOfMemory(at=0, rows=2))
     assert losses(RUN) == losses(Path("small"))
     assert weights(RUN) == weights(Path("small"))
     sizes = [r["micro_batch_size"] for r in read_metrics(RUN) if "micro_batch_size" in r]
@@ -86,30 +89,24 @@ def test_a_step_that_runs_out_of_memory_in_its_update_is_not_done_twice(
     assert losses(RUN) == losses(Path("whole"))
 
 
-def test_not_even_one_window_fits(novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_out_of_memory(monkeypatch, at=3, rows=0)
+def test_not_even_one_window_fits(novel: Path, console: Console) -> None:
     with pytest.raises(DeviceError, match="not even one window of 16 tokens fits into memory"):
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=OutOfMemory(at=3, rows=0))
 
 
-def test_other_errors_are_not_taken_for_memory(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
+def test_other_errors_are_not_taken_for_memory(novel: Path, console: Console) -> None:
+    def broken(*_: object) -> StepResult:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(oom, "training_step", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=broken)
     said = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
     assert machine.is_out_of_memory(RuntimeError(said))
 
 
-def test_a_float16_overflow_skips_the_step_and_is_recorded(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overflow_at(monkeypatch, {2, 3, 9})
-    result = train(tiny_recipe(novel, more=("train.precision=float16",)), RUN, console)
+def test_a_float16_overflow_skips_the_step_and_is_recorded(novel: Path, console: Console) -> None:
+    asked = tiny_recipe(novel, more=("train.precision=float16",))
+    result = train(asked, RUN, console, take_step=OverflowAt({2, 3, 9}))
     health = [(r["step"], r["loss_scale"]) for r in read_metrics(RUN) if r["event"] == "health"]
     assert health == [(3, 32768.0), (4, 16384.0), (10, 8192.0)]
     assert result.progress.loss_scale == 8192.0
@@ -123,25 +120,22 @@ def test_a_float16_overflow_skips_the_step_and_is_recorded(
     [((2, 3, 9), 6), ((0, 1), 1)],  # the second before the first update: there is no optimizer state
 )
 def test_the_loss_scale_is_restored(
-    overflows: tuple[int, ...], stop: int, novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    overflows: tuple[int, ...], stop: int, novel: Path, console: Console
 ) -> None:
     asked = tiny_recipe(novel, more=("train.precision=float16", "model.dropout=0.1"))
-    overflow_at(monkeypatch, set(overflows))
-    train(asked, Path("whole"), console)
-    with monkeypatch.context() as stopped, pytest.raises(Stopped):
-        StopAt(stopped, stop)
-        train(asked, RUN, console)
-    train(asked, RUN, console)
+    train(asked, Path("whole"), console, take_step=OverflowAt(set(overflows)))
+    overflowing = OverflowAt(set(overflows))
+    with pytest.raises(Stopped):
+        train(asked, RUN, console, take_step=StopAt(stop, take_step=overflowing))
+    train(asked, RUN, console, take_step=overflowing)
     assert weights(RUN) == weights(Path("whole"))
     assert losses(RUN) == losses(Path("whole"))
 
 
-def test_a_float16_run_that_only_overflows_diverges(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overflow_at(monkeypatch, set(range(100)))
+def test_a_float16_run_that_only_overflows_diverges(novel: Path, console: Console) -> None:
     with pytest.raises(DivergedError, match="gradient norm"):
-        train(tiny_recipe(novel, more=("train.precision=float16", "train.max_steps=40")), RUN, console)
+        asked = tiny_recipe(novel, more=("train.precision=float16", "train.max_steps=40"))
+        train(asked, RUN, console, take_step=OverflowAt(set(range(100))))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")

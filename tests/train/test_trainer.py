@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from yanmo.core.console import Console
 from yanmo.core.errors import BusyError, CheckpointError, ConfigError, DivergedError, Stopped, StorageError
 from yanmo.data.batches import Batches
 from yanmo.data.prepare import prepare
-from yanmo.train import oom, trainer
+from yanmo.train import trainer
 from yanmo.train.binding import read_plan
 from yanmo.train.metrics import read_metrics
-from yanmo.train.step import StepResult
+from yanmo.train.step import StepResult, training_step
 from yanmo.train.trainer import train
 
 
@@ -89,7 +90,6 @@ def test_resume_equals_never_stopped(
     novel: Path,
     trained: Trained,
     console: Console,
-    monkeypatch: pytest.MonkeyPatch,
     precision: str,
     attention: str,
     optimizer: str,
@@ -98,9 +98,8 @@ def test_resume_equals_never_stopped(
     more += ("train.seq_len_warmup=0.5", "model.dropout=0.1")
     trained("whole", *more)
     for step in (0, 5, 8):
-        StopAt(monkeypatch, step)
         with pytest.raises(Stopped) as caught:
-            train(tiny_recipe(novel, more=more), Path("stopped"), console)
+            train(tiny_recipe(novel, more=more), Path("stopped"), console, take_step=StopAt(step))
         assert caught.value.exit_code == 143
         assert step_of(next(newest_first(Path("stopped")))) == step + 1
     train(tiny_recipe(novel, more=more), Path("stopped"), console)
@@ -113,23 +112,21 @@ def test_resume_equals_never_stopped(
     assert evaluations[0] == evaluations[1]
 
 
-def test_ctrl_c_is_answered_with_130(novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_answered_with_130(novel: Path, console: Console) -> None:
     before = signal.getsignal(signal.SIGINT)
-    StopAt(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(Stopped) as caught:
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=StopAt(3, signal.SIGINT))
     assert caught.value.exit_code == 130
     assert "the same command goes on" in caught.value.hint
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_same_command_on_a_finished_run_prints_its_result(
-    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch
+    novel: Path, trained: Trained, console: Console
 ) -> None:
     first = trained(RUN)
-    monkeypatch.setattr(oom, "training_step", lambda *_: pytest.fail("trained again"))
     metrics = (RUN / "metrics.jsonl").read_bytes()
-    again = train(tiny_recipe(novel), RUN, console)
+    again = train(tiny_recipe(novel), RUN, console, take_step=lambda *_: pytest.fail("trained again"))
     assert again.progress == first.progress
     assert (RUN / "metrics.jsonl").read_bytes() == metrics
 
@@ -157,12 +154,9 @@ def test_another_recipe_is_refused_with_its_changed_keys(
     assert "--out" in caught.value.hint
 
 
-def test_a_corpus_that_changed_is_refused(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    StopAt(monkeypatch, 4)
+def test_a_corpus_that_changed_is_refused(novel: Path, console: Console) -> None:
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=StopAt(4))
     novel.write_text(invented_text(6000, seed=1), encoding="utf-8")
     with pytest.raises(ConfigError, match="the corpus is not the one this run was made with"):
         train(tiny_recipe(novel), RUN, console)
@@ -180,13 +174,12 @@ def test_a_folder_that_is_no_run_is_refused(novel: Path, console: Console, tmp_p
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "training/state.safetensors", "MANIFEST.json"])
 def test_a_damaged_newest_checkpoint_is_passed_over_loudly(
-    novel: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch, damaged: str
+    novel: Path, trained: Trained, damaged: str
 ) -> None:
     heard = io.StringIO()
     trained("whole")
-    StopAt(monkeypatch, 9)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, Console(io.StringIO()))
+        train(tiny_recipe(novel), RUN, Console(io.StringIO()), take_step=StopAt(9))
     newest = next(newest_first(RUN))
     path = newest / damaged
     path.write_bytes(path.read_bytes()[:-7])
@@ -197,12 +190,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_loudly(
     assert weights(RUN) == weights(Path("whole"))
 
 
-def test_when_no_checkpoint_is_whole_the_run_says_so(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    StopAt(monkeypatch, 5)
+def test_when_no_checkpoint_is_whole_the_run_says_so(novel: Path, console: Console) -> None:
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=StopAt(5))
     for folder in newest_first(RUN):
         (folder / "MANIFEST.json").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):
@@ -235,54 +225,41 @@ def test_a_full_disk_ends_the_run_and_earlier_checkpoints_stay_whole(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_diverged_run_stops_and_saves_nothing_of_it(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
-    real = oom.training_step
-
+def test_a_diverged_run_stops_and_saves_nothing_of_it(novel: Path, console: Console, value: float) -> None:
     def diverging(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
-        return StepResult(value, 1.0, False) if step == 6 else real(model, optimizer, batches, step, *rest)
+        if step == 6:
+            return StepResult(value, 1.0, False)
+        return training_step(model, optimizer, batches, step, *rest)
 
-    monkeypatch.setattr(oom, "training_step", diverging)
     with pytest.raises(DivergedError) as caught:
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=diverging)
     assert caught.value.exit_code == 5
     assert caught.value.what == f"loss {value}, gradient norm 1.0 after step 6"
     assert "step-00000004" in caught.value.where
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
 
-def test_a_weight_that_is_not_finite_is_never_saved(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = oom.training_step
-
+def test_a_weight_that_is_not_finite_is_never_saved(novel: Path, console: Console) -> None:
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
-        result = real(model, optimizer, batches, step, *rest)
+        result = training_step(model, optimizer, batches, step, *rest)
         if step == 5:
             with torch.no_grad():
                 model.model.norm.weight[0] = float("nan")
         return StepResult(1.0, 1.0, True) if step > 5 else result
 
-    monkeypatch.setattr(oom, "training_step", poisoning)
     with pytest.raises(DivergedError, match="validation loss nan after step 8"):
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=poisoning)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
 
-def test_an_optimizer_value_that_is_not_finite_is_never_saved(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = oom.training_step
-
+def test_an_optimizer_value_that_is_not_finite_is_never_saved(novel: Path, console: Console) -> None:
     def poisoning(model, optimizer, batches, step, *rest):  # type: ignore[no-untyped-def]
-        result = real(model, optimizer, batches, step, *rest)
+        result = training_step(model, optimizer, batches, step, *rest)
         optimizer.parts[-1].state[model.model.norm.weight]["exp_avg"][0] = float("inf") if step == 7 else 0.0
         return result
 
-    monkeypatch.setattr(oom, "training_step", poisoning)
     with pytest.raises(DivergedError, match=r"norm\.weight/exp_avg is not finite after step 8"):
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=poisoning)
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
 
 
@@ -304,19 +281,14 @@ def test_old_checkpoints_go_and_the_best_stays(
     assert (RUN / "model").resolve().name == "step-00000004"
 
 
-def test_free_settings_may_change_on_resume(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    StopAt(monkeypatch, 5)
+def test_free_settings_may_change_on_resume(novel: Path, console: Console) -> None:
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel), RUN, console)
+        train(tiny_recipe(novel), RUN, console, take_step=StopAt(5))
     train(tiny_recipe(novel, more=("train.eval_interval=3", "train.log_interval=2")), RUN, console)
     assert [row["step"] for row in read_metrics(RUN) if row["event"] == "eval"] == [4, 9, 12]
 
 
-def test_a_run_of_minutes_follows_its_recorded_plan(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_minutes_follows_its_recorded_plan(novel: Path, console: Console) -> None:
     """After a restart the aims recorded before it are kept, so the same steps have the same rates."""
     more = (
         "train.minutes=0.2",
@@ -325,21 +297,23 @@ def test_a_run_of_minutes_follows_its_recorded_plan(
         "train.eval_interval=5",
         "train.checkpoint_interval=20",
     )
-    real = trainer.replan_total_steps
+    done = 0
 
-    def short(run, metrics):  # type: ignore[no-untyped-def]
-        run.clock_start -= 2  # each evaluation seems to take two seconds
-        real(run, metrics)
+    def take_step(*arguments):  # type: ignore[no-untyped-def]
+        nonlocal done
+        done += 1
+        return training_step(*arguments)
 
-    monkeypatch.setattr(trainer, "replan_total_steps", short)
-    train(tiny_recipe(novel, more=more), RUN, console)
+    def clock() -> float:
+        return time.monotonic() + 2 * (done // 5)  # five steps seem to take two seconds longer
+
+    train(tiny_recipe(novel, more=more), RUN, console, take_step=take_step, clock=clock)
     plan = read_plan(RUN)
     assert len(plan.segments) > 1
     before = losses(RUN), weights(RUN)
     rows = without_times(RUN)
     for folder in list(newest_first(RUN)):  # as if killed before the first checkpoint
         storage.remove_folder(folder)
-    monkeypatch.setattr(trainer, "replan_total_steps", real)
     train(tiny_recipe(novel, more=more), RUN, console)
     assert (losses(RUN), weights(RUN)) == before
     assert without_times(RUN) == rows
@@ -440,7 +414,7 @@ def test_a_warm_up_longer_than_a_run_of_minutes_is_refused(novel: Path, console:
 
 @pytest.mark.parametrize("name", ["plan.json", "corpus.json"])
 def test_a_run_without_its_records_says_so(
-    novel: Path, trained: Trained, console: Console, monkeypatch: pytest.MonkeyPatch, name: str
+    novel: Path, trained: Trained, console: Console, name: str
 ) -> None:
     trained(RUN)
     (RUN / name).write_text("{", encoding="utf-8")
@@ -448,18 +422,14 @@ def test_a_run_without_its_records_says_so(
         train(tiny_recipe(novel), RUN, console)
 
 
-def test_checkpoints_passed_over_do_not_push_whole_ones_out(
-    novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    StopAt(monkeypatch, 9)
+def test_checkpoints_passed_over_do_not_push_whole_ones_out(novel: Path, console: Console) -> None:
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, console)
+        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, console, take_step=StopAt(9))
     newest = next(newest_first(RUN))
     (newest / "model.safetensors").write_bytes(b"")
     (RUN / "checkpoints" / "step-00000004 copy").mkdir()  # somebody's own
-    StopAt(monkeypatch, 8)
     with pytest.raises(Stopped):
-        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, console)
+        train(tiny_recipe(novel, more=("train.keep_last=1",)), RUN, console, take_step=StopAt(8))
     assert step_of(next(newest_first(RUN))) == 9
     for folder in newest_first(RUN):
         storage.verify_folder(folder)

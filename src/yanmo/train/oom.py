@@ -6,10 +6,14 @@ begun with the smaller micro-batch.
 
 import contextlib
 import gc
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from yanmo.checkpoint.folder import Progress
+from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.core import storage
 from yanmo.core.errors import DeviceError
 from yanmo.data.batches import Batches
@@ -21,23 +25,35 @@ from yanmo.train.probe import largest_divisor, no_room
 from yanmo.train.run import Run
 from yanmo.train.step import StepResult, training_step
 
+TakeStep = Callable[..., StepResult]
+"""``training_step``, or in a test what befalls it."""
 
-def train_step_with_oom_retry(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> StepResult:
-    """The next training step, with as small a micro-batch as it takes.
+
+def train_step_with_oom_retry(
+    run: Run,
+    plan: StepSchedule,
+    progress: Progress,
+    loss_of: nn.Module,
+    batches: Batches,
+    metrics: Metrics,
+    take_step: TakeStep = training_step,
+) -> tuple[Run, StepResult]:
+    """The next training step, with as small a micro-batch as it takes, and the run with that micro-batch.
 
     Raises:
         DeviceError: not even one window fits; or, on several ranks, memory ran out in the middle of a
             run, which then can be resumed with the smaller micro-batch.
     """
     while True:
-        step, scale = run.progress.step, run.progress.loss_scale
+        step, scale = progress.step, progress.loss_scale
+        settings = run.step_settings(step, plan)
         try:
-            return training_step(loss_of, run.optimizer, batches, step, run.settings, run.world, scale)
+            return run, take_step(loss_of, run.optimizer, batches, step, settings, run.world, scale)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         free_step_memory(run)
-        halve_micro_batch(run, metrics)
+        run = halve_micro_batch(run, step, metrics)
         if run.world.size > 1:  # the others are in the middle of this step and cannot begin it again
             raise DeviceError(
                 f"rank {run.world.rank} ran out of memory at step {step:,}",
@@ -46,7 +62,7 @@ def train_step_with_oom_retry(run: Run, loss_of: nn.Module, batches: Batches, me
             )
 
 
-def agree_on_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> None:
+def agree_on_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> Run:
     """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them.
 
     Then one whose gradients travel. By the order in which they first come DDP lays them out for good, and
@@ -54,12 +70,12 @@ def agree_on_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics
     after a restart would be summed in another order than the same step of a run that was not interrupted.
     """
     if run.world.size == 1:
-        return
+        return run
     while True:
         failed = False
         try:
             with run.world.no_sync(loss_of):
-                try_micro_batch(run, loss_of, batches)
+                try_micro_batch(run, step, loss_of, batches)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -67,15 +83,16 @@ def agree_on_micro_batch(run: Run, loss_of: nn.Module, batches: Batches, metrics
         free_step_memory(run)
         if not run.world.all_reduce_max(failed):
             break
-        halve_micro_batch(run, metrics)
+        run = halve_micro_batch(run, step, metrics)
     with oom_as_error("weights and gradients", f"rank {run.world.rank}, {run.world.device}"):
-        try_micro_batch(run, loss_of, batches)
+        try_micro_batch(run, step, loss_of, batches)
     free_step_memory(run)
+    return run
 
 
-def try_micro_batch(run: Run, loss_of: nn.Module, batches: Batches) -> None:
+def try_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batches) -> None:
     """A forward and backward pass that is no part of the run."""
-    batch = batches.at(run.progress.step, range(run.settings.micro_batch_size))
+    batch = batches.at(step, range(run.micro_batch_size))
     inputs = torch.from_numpy(batch.inputs).to(run.world.device)  # (B, T)
     with run.autocast():
         loss = loss_of(inputs, inputs)
@@ -90,19 +107,20 @@ def free_step_memory(run: Run) -> None:
         torch.accelerator.empty_cache()
 
 
-def halve_micro_batch(run: Run, metrics: Metrics) -> None:
+def halve_micro_batch(run: Run, step: int, metrics: Metrics) -> Run:
     """Go on with at most half as many rows at a time, and write that down first.
 
     Raises:
         DeviceError: it is one row already.
     """
-    size, step = run.settings.micro_batch_size, run.progress.step
+    size = run.micro_batch_size
     if size == 1:
         raise no_room(run.model.config, f"{run.world.device}, {run.folder}")
     smaller = largest_divisor(run.recipe.train.batch_size, size // 2)
     recipe = with_values(run.recipe, {MICRO_BATCH: smaller}, "out of memory")
     decided = (*(name for name in recipe.decided if name != MICRO_BATCH), MICRO_BATCH)
-    run.recipe = recipe.model_copy(update={"decided": decided})
+    run = replace(run, recipe=recipe.model_copy(update={"decided": decided}))
     storage.write_atomic(run.folder / "recipe.toml", to_toml(run.recipe))
     metrics.write("memory", step=step, micro_batch_size=smaller)
     run.console.warn(f"out of memory at step {step:,}: from here {smaller} windows at a time, not {size}")
+    return run

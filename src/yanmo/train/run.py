@@ -4,7 +4,8 @@
     restore      weights, optimizer and counters of the newest whole checkpoint, if there is one
     lengthen     a later end, if one is asked for
 
-In: a recipe and a folder whose lock is held. Out: a :class:`Run`, ready for the loop of ``trainer.py``.
+In: a recipe and a folder whose lock is held. Out: a :class:`Run`, which is fixed, and where it stands: its
+:class:`StepSchedule` and its :class:`Progress`, which only the loop of ``trainer.py`` moves on.
 """
 
 import math
@@ -83,9 +84,9 @@ OWN_FILES = ("run.lock", "recipe.toml", "plan.json", "corpus.json")
 """What a run folder may hold before its recipe is written."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A run that is open: what it was asked for, its tensors, its counters, and its total steps."""
+    """A run that is open, and what of it is fixed: what it was asked for, its text, its tensors."""
 
     folder: Path
     recipe: Recipe
@@ -95,27 +96,31 @@ class Run:
     console: Console
     model: GPT
     optimizer: Optimizer
-    plan: StepSchedule
-    progress: Progress
+    clock: Callable[[], float]
     clock_start: float
+    """Where the clock stood when training began; later by what was done before a restart."""
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[None]]:
         """The context of forward passes."""
         return autocast_for(self.world.device, self.recipe.train.precision)
 
-    @property
-    def settings(self) -> StepSettings:
+    def step_settings(self, step: int, plan: StepSchedule) -> StepSettings:
         """What a training step needs."""
         train = self.recipe.train
         return StepSettings(
             seed=train.seed,
             batch_size=train.batch_size,
-            micro_batch_size=train.micro_batch_size or train.batch_size,
+            micro_batch_size=self.micro_batch_size,
             grad_clip=self.recipe.optim.grad_clip,
             autocast=self.autocast,
-            parts=window_parts(self.progress.step, self.plan, train.seq_len_warmup or 0.0),
+            parts=window_parts(step, plan, train.seq_len_warmup or 0.0),
         )
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Rows of one forward pass."""
+        return self.recipe.train.micro_batch_size or self.recipe.train.batch_size
 
     @property
     def step_limit(self) -> int | None:
@@ -128,14 +133,9 @@ class Run:
         train = self.prepared.shards.manifest.splits.train
         return max(train.characters, 1) / train.tokens
 
-    def due(self, interval: int | None) -> bool:
-        """Whether something done every ``interval`` steps, and at the end, is to be done now."""
-        step = self.progress.step
-        return step % (interval or 1) == 0 or step >= self.plan.total_steps_before(step)
-
     def elapsed(self) -> float:
         """Seconds of training so far, those before a restart included."""
-        return time.monotonic() - self.clock_start
+        return self.clock() - self.clock_start
 
 
 def check_folder(folder: Path) -> None:
@@ -150,8 +150,10 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def open_run(asked: Recipe, folder: Path, console: Console) -> Run:
-    """The run in ``folder``: made now, or as recorded there."""
+def open_run(
+    asked: Recipe, folder: Path, console: Console, clock: Callable[[], float] = time.monotonic
+) -> tuple[Run, StepSchedule]:
+    """The run in ``folder``: made now, or as recorded there; and how far it is planned."""
     recorded = folder / "recipe.toml"
     if recorded.exists():
         recipe, plan = _recorded_recipe(asked, folder)
@@ -171,11 +173,9 @@ def open_run(asked: Recipe, folder: Path, console: Console) -> Run:
     with oom_as_error("the weights", f"{world.device}, {folder}"):
         model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
     model.document_separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
-    progress = Progress(loss_scale=FIRST_LOSS_SCALE if recipe.train.precision == "float16" else 1.0)
-    return Run(
-        folder, recipe, prepared, lines, world, console, model,
-        build_optimizer(model, recipe.optim, recipe.train.precision), plan, progress, time.monotonic(),
-    )  # fmt: skip
+    optimizer = build_optimizer(model, recipe.optim, recipe.train.precision)
+    run = Run(folder, recipe, prepared, lines, world, console, model, optimizer, clock, clock())
+    return run, plan
 
 
 def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Prepared, StepSchedule, World]:
@@ -398,14 +398,14 @@ def init_weights(run: Run) -> None:
     run.model.load_state_dict(load_model(find_model_folder(Path(run.recipe.model.init))).state_dict())
 
 
-def restore(run: Run) -> None:
+def restore(run: Run) -> tuple[Run, Progress]:
     """Put back the newest whole checkpoint; say loudly what had to be passed over."""
     checkpoint = newest_whole(run.folder, run.console)
     if checkpoint is None:
         init_weights(run)
         if run.world.is_main:
             rewind(run.folder, -1)
-        return
+        return run, Progress(loss_scale=FIRST_LOSS_SCALE if run.recipe.train.precision == "float16" else 1.0)
     weights = load_model(checkpoint, verify=False).state_dict()  # it was
     try:
         run.model.load_state_dict(weights)
@@ -417,17 +417,16 @@ def restore(run: Run) -> None:
         ) from error
     progress, tensors, before = load_training(checkpoint)
     run.optimizer.load(run.model, tensors)
-    run.progress = progress
-    run.clock_start = time.monotonic() - progress.elapsed_s
-    point_to_best(run, checkpoint)
+    point_to_best(run, progress, checkpoint)
     here = environment()
     for name, then in before.items():
         now = here.get(name, "not there")
         if now != then:
             run.console.warn(f"{name} was {then}, is {now}: the last bits of results may differ")
+    return replace(run, clock_start=run.clock() - progress.elapsed_s), progress
 
 
-def extend_run(run: Run, asked: Recipe) -> None:
+def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) -> tuple[Run, StepSchedule]:
     """Aim at a later end if more steps, epochs or minutes are asked for than the run was made with.
 
     From here on the rate is that of a run that aimed there from the beginning. The plan is written before
@@ -436,40 +435,38 @@ def extend_run(run: Run, asked: Recipe) -> None:
     """
     greater = lengthened(asked, run.recipe)
     if not greater:
-        return
-    before = run.plan.total_steps
-    longer = with_values(run.recipe, greater, "a longer run")
-    total_steps = extended_total_steps(longer, run)
-    run.plan, run.recipe = StepSchedule.first(total_steps, lengths_of(longer)), longer
+        return run, plan
+    longer = replace(run, recipe=with_values(run.recipe, greater, "a longer run"))
+    planned_s = (run.recipe.train.minutes or 1) * 60 / plan.total_steps
+    total_steps = extended_total_steps(longer, progress, planned_s)
+    extended = StepSchedule.first(total_steps, lengths_of(longer.recipe))
     if run.world.is_main:
-        storage.write_json(run.folder / "plan.json", run.plan.as_json())
-        storage.write_atomic(run.folder / "recipe.toml", to_toml(longer))
-    run.console.print(f"the run of {before:,} steps goes on to step {total_steps:,}")
+        storage.write_json(run.folder / "plan.json", extended.as_json())
+        storage.write_atomic(run.folder / "recipe.toml", to_toml(longer.recipe))
+    run.console.print(f"the run of {plan.total_steps:,} steps goes on to step {total_steps:,}")
+    return longer, extended
 
 
-def extended_total_steps(longer: Recipe, run: Run) -> int:
-    """The step at which a run of the lengths in ``longer`` ends."""
-    step, elapsed = run.progress.step, run.progress.elapsed_s
-    limit = step_limit(longer, len(run.prepared.shards.train))
-    limits = [] if limit is None else [limit]
-    if longer.train.minutes is not None:
-        seconds_per_step = (
-            elapsed / step if step else (run.recipe.train.minutes or 1) * 60 / run.plan.total_steps
-        )
-        fitting = (longer.train.minutes * 60 - elapsed) / seconds_per_step
+def extended_total_steps(longer: Run, progress: Progress, planned_s: float) -> int:
+    """The step at which a longer run ends; ``planned_s`` is what a step takes if none has been done."""
+    step, elapsed, train = progress.step, progress.elapsed_s, longer.recipe.train
+    limits = [] if longer.step_limit is None else [longer.step_limit]
+    if train.minutes is not None:
+        seconds_per_step = elapsed / step if step else planned_s
+        fitting = (train.minutes * 60 - elapsed) / seconds_per_step
         limits.append(step + max(int(fitting), 1))
     return min(limits)
 
 
-def resume_metrics(run: Run) -> None:
+def resume_metrics(run: Run, step: int, total_steps: int) -> None:
     """Rows of steps that are to be done again are superseded."""
-    if run.progress.step >= run.plan.total_steps and run.world.is_main:
+    if step >= total_steps and run.world.is_main:
         set_damaged_aside(run.folder)
-    if not 0 < run.progress.step < run.plan.total_steps:
+    if not 0 < step < total_steps:
         return
     if run.world.is_main:
-        rewind(run.folder, run.progress.step)
-    run.console.print(f"resuming {run.folder} at step {run.progress.step:,} of {run.plan.total_steps:,}")
+        rewind(run.folder, step)
+    run.console.print(f"resuming {run.folder} at step {step:,} of {total_steps:,}")
 
 
 def newest_whole(folder: Path, console: Console) -> Path | None:
@@ -495,9 +492,9 @@ def newest_whole(folder: Path, console: Console) -> Path | None:
     return None
 
 
-def point_to_best(run: Run, checkpoint: Path) -> None:
+def point_to_best(run: Run, progress: Progress, checkpoint: Path) -> None:
     """Let ``model`` lead to the best checkpoint, or to the one at hand."""
     if not run.world.is_main:
         return
-    best = checkpoint.with_name(f"step-{run.progress.best_step or 0:08d}")
+    best = checkpoint.with_name(f"step-{progress.best_step or 0:08d}")
     storage.point(run.folder / "model", best if best.exists() else checkpoint)

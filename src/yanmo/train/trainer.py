@@ -11,7 +11,7 @@ a checkpoint holds is weights, optimizer and counters, and nothing else.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from yanmo.checkpoint.folder import (
     save_checkpoint,
     step_of,
 )
+from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.core import storage
 from yanmo.core.console import Console, span
 from yanmo.core.errors import DivergedError, Stopped
@@ -41,7 +42,7 @@ from yanmo.parallel.machine import return_freed_memory
 from yanmo.settings.schema import Recipe
 from yanmo.train.binding import bound
 from yanmo.train.metrics import Metrics, read_metrics
-from yanmo.train.oom import agree_on_micro_batch, train_step_with_oom_retry
+from yanmo.train.oom import TakeStep, agree_on_micro_batch, train_step_with_oom_retry
 from yanmo.train.run import (
     OWN_FILES,
     Run,
@@ -53,7 +54,7 @@ from yanmo.train.run import (
     resume_metrics,
 )
 from yanmo.train.schedule import learning_rate_at
-from yanmo.train.step import Loss, LossScale, StepResult
+from yanmo.train.step import Loss, LossScale, StepResult, training_step
 
 
 @dataclass(frozen=True)
@@ -86,28 +87,41 @@ class Logged:
     at: float
 
 
-def train(recipe: Recipe, folder: Path, console: Console) -> TrainResult:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    take_step: TakeStep = training_step,
+    clock: Callable[[], float] = time.monotonic,
+) -> TrainResult:
     """Train, resume, or, if the run is finished, say where it stands.
+
+    Args:
+        recipe: what is asked for.
+        folder: the run's.
+        console: where it is said how it goes.
+        take_step: one optimizer step.
+        clock: seconds.
 
     Raises:
         YanmoError: see ``core/errors.py``; the run folder is whole after each of them.
     """
     with Rendezvous() as ranks, lock_run_folder(folder, ranks.rank), console:
         with ranks.main_first():
-            run = open_run(recipe, folder, console)
-            restore(run)
-            extend_run(run, recipe)
-            resume_metrics(run)
+            run, plan = open_run(recipe, folder, console, clock)
+            run, progress = restore(run)
+            run, plan = extend_run(run, plan, progress, recipe)
+            resume_metrics(run, progress.step, plan.total_steps)
         ranks.connect(run.world.device)
-        if run.progress.step < run.plan.total_steps:
-            metrics = Metrics(folder, run.world.is_main, run.progress.step, run.console.warn)
+        if progress.step < plan.total_steps:
+            metrics = Metrics(folder, run.world.is_main, progress.step, run.console.warn)
             with metrics, StopSignal() as stop:
-                run_loop(run, metrics, stop)
+                plan, progress = run_loop(run, plan, progress, metrics, stop, take_step)
         else:
-            console.print(f"{folder} is finished ({run.progress.step:,} steps)")
-        finish(run)
+            console.print(f"{folder} is finished ({progress.step:,} steps)")
+        finish(run, progress)
         openings = tuple(run.prepared.openings(3, run.model.config.block_size))
-        return TrainResult(folder, run.progress, run.plan.total_steps, run.lines, openings)
+        return TrainResult(folder, progress, plan.total_steps, run.lines, openings)
 
 
 @contextmanager
@@ -151,8 +165,10 @@ def forget(folder: Path) -> None:
             storage.remove_path(folder / name)
 
 
-def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
-    """Train for as many steps as are planned, or until a signal.
+def run_loop(
+    run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, stop: StopSignal, take_step: TakeStep
+) -> tuple[StepSchedule, Progress]:
+    """Train for as many steps as are planned, or until a signal; gives where the run stands.
 
     Raises:
         Stopped: a signal came; the run is saved at its current step.
@@ -160,34 +176,41 @@ def run_loop(run: Run, metrics: Metrics, stop: StopSignal) -> None:
     """
     train, batches = run.recipe.train, batches_of(run)
     loss_of = loss_module(run)
-    agree_on_micro_batch(run, loss_of, batches, metrics)
-    log_run_start(run, metrics)
-    logged = Logged(run.progress.step, time.monotonic())
-    while run.progress.step < run.plan.total_steps:
-        rate = learning_rate_at(run.progress.step, run.plan, run.recipe.optim)
+    run = agree_on_micro_batch(run, progress.step, loss_of, batches, metrics)
+    log_run_start(run, progress.step, metrics)
+    logged = Logged(progress.step, run.clock())
+    while progress.step < plan.total_steps:
+        rate = learning_rate_at(progress.step, plan, run.recipe.optim)
         run.optimizer.set_learning_rate(rate)
-        result = train_step_with_oom_retry(run, loss_of, batches, metrics)
-        check_finite_and_update_loss_scale(run, result, metrics)
-        count_step(run, batches)
+        run, result = train_step_with_oom_retry(run, plan, progress, loss_of, batches, metrics, take_step)
+        progress = check_finite_and_update_loss_scale(run, progress, result, metrics)
+        progress = count_step(run, progress, batches)
         stopping = run.world.all_reduce_max(stop.number or 0)
-        if run.due(train.log_interval):
-            logged = log_step(run, metrics, result, rate, logged)
-        improved = run.due(train.eval_interval) and evaluate_now(run, metrics, result)
-        if run.due(train.eval_interval):
-            replan_total_steps(run, metrics)  # the one place where the learning rate's horizon changes
-        at_end = run.progress.step >= run.plan.total_steps
-        epoch_ends = train.save_every_epoch and ends_epoch(batches, run.progress.step)
-        if improved or run.due(train.checkpoint_interval) or epoch_ends or at_end or stopping:
-            save_now(run, metrics, batches)
-        if run.due(train.eval_interval) or run.due(train.checkpoint_interval):
-            logged = Logged(run.progress.step, time.monotonic())  # speed is that of training
+        if is_due(plan, progress.step, train.log_interval):
+            logged = log_step(run, plan, progress, metrics, result, rate, logged)
+        improved = False
+        if evaluating := is_due(plan, progress.step, train.eval_interval):
+            progress, improved = evaluate_now(run, progress, metrics, result)
+            plan = replan_total_steps(run, plan, progress.step, metrics)  # the only change of the horizon
+        at_end = progress.step >= plan.total_steps
+        saving = improved or at_end or stopping or is_due(plan, progress.step, train.checkpoint_interval)
+        if saving or (train.save_every_epoch and ends_epoch(batches, progress.step)):
+            progress = save_now(run, plan, progress, metrics, batches)
+        if evaluating or saving:
+            logged = Logged(progress.step, run.clock())  # speed is that of training
         if stopping and not at_end:
             raise Stopped(
                 stopping,
-                f"stopped by a signal at step {run.progress.step:,}, and saved",
+                f"stopped by a signal at step {progress.step:,}, and saved",
                 where=str(run.folder),
                 hint="the same command goes on from here",
             )
+    return plan, progress
+
+
+def is_due(plan: StepSchedule, step: int, interval: int | None) -> bool:
+    """Whether something done every ``interval`` steps, and at the end, is to be done now."""
+    return step % (interval or 1) == 0 or step >= plan.total_steps_before(step)
 
 
 def batches_of(run: Run) -> Batches:
@@ -208,18 +231,20 @@ def loss_module(run: Run) -> nn.Module:
     return module
 
 
-def check_finite_and_update_loss_scale(run: Run, result: StepResult, metrics: Metrics) -> None:
+def check_finite_and_update_loss_scale(
+    run: Run, progress: Progress, result: StepResult, metrics: Metrics
+) -> Progress:
     """Stop at a number that is not finite; only a float16 gradient may overflow, which halves its scale."""
     if run.recipe.train.precision != "float16":
-        require_finite(run, loss=result.loss, gradient_norm=result.grad_norm)
-        return
-    require_finite(run, loss=result.loss)
-    scale = LossScale(run.progress.loss_scale, run.progress.good_steps).after(not result.updated)
+        require_finite(run, progress.step, loss=result.loss, gradient_norm=result.grad_norm)
+        return progress
+    require_finite(run, progress.step, loss=result.loss)
+    scale = LossScale(progress.loss_scale, progress.good_steps).after(not result.updated)
     if not result.updated:
-        metrics.write("health", step=run.progress.step + 1, overflow=True, loss_scale=scale.factor)
+        metrics.write("health", step=progress.step + 1, overflow=True, loss_scale=scale.factor)
     if scale.factor < 1:
-        require_finite(run, gradient_norm=result.grad_norm)
-    run.progress = replace(run.progress, loss_scale=scale.factor, good_steps=scale.good_steps)
+        require_finite(run, progress.step, gradient_norm=result.grad_norm)
+    return replace(progress, loss_scale=scale.factor, good_steps=scale.good_steps)
 
 
 def ends_epoch(batches: Batches, step: int) -> bool:
@@ -227,31 +252,30 @@ def ends_epoch(batches: Batches, step: int) -> bool:
     return batches.epochs_after(step) > batches.epochs_after(step - 1)
 
 
-def count_step(run: Run, batches: Batches) -> None:
+def count_step(run: Run, progress: Progress, batches: Batches) -> Progress:
     """Count the step that was just done."""
-    progress = run.progress
     tokens = progress.tokens + batches.targets_in(progress.step)
-    run.progress = replace(progress, step=progress.step + 1, tokens=tokens, elapsed_s=run.elapsed())
+    return replace(progress, step=progress.step + 1, tokens=tokens, elapsed_s=run.elapsed())
 
 
-def finish(run: Run) -> None:
+def finish(run: Run, progress: Progress) -> None:
     """The last row of the metrics, unless it stands there already; ``final`` where it is asked for; and what
     a kill behind the last save has left undone."""
     if not run.world.is_main:
         return
-    tidy(run, batches_of(run))
+    tidy(run, progress, batches_of(run))
     if run.recipe.train.save_every_epoch:
-        storage.point(run.folder / "final", checkpoint_folder(run.folder, run.progress.step))
+        storage.point(run.folder / "final", checkpoint_folder(run.folder, progress.step))
     rows = read_metrics(run.folder)
     if not (rows and rows[-1]["event"] == "end"):
-        with Metrics(run.folder, step=run.progress.step) as metrics:
-            metrics.write("end", step=run.progress.step, elapsed_s=round(run.progress.elapsed_s, 3))
+        with Metrics(run.folder, step=progress.step) as metrics:
+            metrics.write("end", step=progress.step, elapsed_s=round(progress.elapsed_s, 3))
 
 
-def log_run_start(run: Run, metrics: Metrics) -> None:
+def log_run_start(run: Run, step: int, metrics: Metrics) -> None:
     """The first row of the metrics, or a note that the run goes on."""
-    if run.progress.step:
-        metrics.write("resume", step=run.progress.step)
+    if step:
+        metrics.write("resume", step=step)
         return
     lines = {f"{name}_bits_per_char": value for name, value in asdict(run.lines).items()}
     if run.prepared.is_lossy:
@@ -261,36 +285,39 @@ def log_run_start(run: Run, metrics: Metrics) -> None:
     run.console.print(f"baselines  bits per character of the held-out text: {shown}")
 
 
-def require_finite(run: Run, **values: float) -> None:
+def require_finite(run: Run, step: int, **values: float) -> None:
     """Stop before a number that is not finite can be saved."""
     if all(math.isfinite(value) for value in values.values()):
         return
     newest = next(newest_first(run.folder), None)
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
     raise DivergedError(
-        f"{said} after step {run.progress.step}",
+        f"{said} after step {step}",
         where=f"{run.folder} (the last checkpoint, {newest.name if newest else 'none'}, is sound)",
         hint=f"lower optim.learning_rate={run.recipe.optim.learning_rate} or set train.precision=float32,"
         " in a new folder (--out)",
     )
 
 
-def log_step(run: Run, metrics: Metrics, result: StepResult, rate: float, logged: Logged) -> Logged:
+def log_step(
+    run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, result: StepResult, rate: float,
+    logged: Logged,
+) -> Logged:  # fmt: skip
     """Write a ``train`` row and renew the live line; gives where to count speed from next."""
-    step, now = run.progress.step, time.monotonic()
+    step, now = progress.step, run.clock()
     tokens = (step - logged.step) * run.recipe.train.batch_size * run.model.config.block_size
     speed, experts = tokens / max(now - logged.at, 1e-9), busiest_expert(result)
     metrics.write(
         "train", step=step, loss=result.loss, loss_hex=result.loss.hex(), lr=rate,
-        grad_norm=result.grad_norm if result.updated else None, tokens=run.progress.tokens,
-        tokens_per_s=round(speed, 1), elapsed_s=round(run.progress.elapsed_s, 3),
+        grad_norm=result.grad_norm if result.updated else None, tokens=progress.tokens,
+        tokens_per_s=round(speed, 1), elapsed_s=round(progress.elapsed_s, 3),
         **experts,
     )  # fmt: skip
     bits = result.loss / math.log(2) / run.characters_per_token
     busiest = f"  busiest expert {experts['busiest_expert']:.2f}x" if experts else ""
-    left = run.progress.elapsed_s / step * (run.plan.total_steps - step)
+    left = progress.elapsed_s / step * (plan.total_steps - step)
     run.console.status(
-        f"step {step:,}/{run.plan.total_steps:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
+        f"step {step:,}/{plan.total_steps:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
         f"  {speed:,.0f} tokens/s  {span(left)} left{busiest}"
     )
     return Logged(step, now)
@@ -303,28 +330,28 @@ def busiest_expert(result: StepResult) -> dict[str, float]:
     return {"busiest_expert": float((result.loads / result.loads.mean(1, keepdim=True)).max())}
 
 
-def log_experts(run: Run, metrics: Metrics, result: StepResult) -> None:
+def log_experts(step: int, metrics: Metrics, result: StepResult) -> None:
     """The share of every expert in the last step, where 1 is an equal share; a row for each layer."""
     for layer, loads in enumerate(() if result.loads is None else result.loads):
         shares = [round(share, 3) for share in (loads / loads.mean()).tolist()]
-        metrics.write("experts", step=run.progress.step, layer=layer, load=shares)
+        metrics.write("experts", step=step, layer=layer, load=shares)
 
 
-def evaluate_now(run: Run, metrics: Metrics, result: StepResult) -> bool:
+def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepResult) -> tuple[Progress, bool]:
     """Loss on the validation text, and a sample; True if the loss is the best so far."""
-    log_experts(run, metrics, result)
+    step = progress.step
+    log_experts(step, metrics, result)
     tokenizer, val = run.prepared.tokenizer, run.prepared.shards.manifest.splits.val
     found = evaluate(
         run.model, run.prepared.shards.val, val.characters, tokenizer.end_of_text,
         run.recipe.train.micro_batch_size or 1, run.autocast, run.world,
     )  # fmt: skip
-    progress, step = run.progress, run.progress.step
-    require_finite(run, validation_loss=found.loss)
+    require_finite(run, step, validation_loss=found.loss)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
-    run.progress = replace(progress, val_loss=found.loss, val_bits_per_char=found.bits_per_char)
+    progress = replace(progress, val_loss=found.loss, val_bits_per_char=found.bits_per_char)
     if improved:
-        run.progress = replace(
-            run.progress, best_step=step, best_val_loss=found.loss,
+        progress = replace(
+            progress, best_step=step, best_val_loss=found.loss,
             best_val_bits_per_char=found.bits_per_char,
         )  # fmt: skip
     metrics.write(
@@ -335,11 +362,11 @@ def evaluate_now(run: Run, metrics: Metrics, result: StepResult) -> bool:
         f"step {step:,}  validation loss {found.loss:.4f}, perplexity {found.perplexity:.1f},"
         f" {found.bits_per_char:.3f} bits/char ({run.lines.describe_rank(found.bits_per_char)})"
     )
-    write_sample(run)
-    return improved
+    write_sample(run, step)
+    return progress, improved
 
 
-def write_sample(run: Run) -> None:
+def write_sample(run: Run, step: int) -> None:
     """One sample, on the console and in samples/, by the first rank."""
     if not run.world.is_main:
         return
@@ -349,61 +376,65 @@ def write_sample(run: Run) -> None:
     said = str  # once, when the run was opened
     text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, said)[0]
     run.model.train()
-    storage.write_atomic(run.folder / "samples" / f"step-{run.progress.step:08d}.txt", text + "\n")
+    storage.write_atomic(run.folder / "samples" / f"step-{step:08d}.txt", text + "\n")
     run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")
 
 
-def replan_total_steps(run: Run, metrics: Metrics) -> None:
+def replan_total_steps(run: Run, plan: StepSchedule, step: int, metrics: Metrics) -> StepSchedule:
     """Plan a run of ``minutes`` to end with the steps that still fit; the change is written before it counts.
 
     A segment that was recorded at this step before a restart stands.
     """
-    train, step = run.recipe.train, run.progress.step
-    if train.minutes is None or step >= run.plan.total_steps_before(step):
-        return
-    if run.plan.segments[-1].from_step < step:
+    train = run.recipe.train
+    if train.minutes is None or step >= plan.total_steps_before(step):
+        return plan
+    if plan.segments[-1].from_step < step:
         elapsed = run.elapsed()
         fitting = max(int((train.minutes * 60 - elapsed) / (elapsed / step)), 0)
         total_steps = run.world.all_reduce_max(min(step + fitting, run.step_limit or step + fitting))
-        run.plan = run.plan.replanned(step, total_steps)
+        plan = plan.replanned(step, total_steps)
         if run.world.is_main:
-            storage.write_json(run.folder / "plan.json", run.plan.as_json())
-    if segment := run.plan.segment_from(step):
+            storage.write_json(run.folder / "plan.json", plan.as_json())
+    if segment := plan.segment_from(step):
         metrics.write("plan", step=step, horizon=segment.total_steps)
+    return plan
 
 
-def name_epochs(run: Run, batches: Batches) -> None:
+def name_epochs(run: Run, last_step: int, batches: Batches) -> None:
     """Let epochs/N lead to each checkpoint that ends one, also if a crash came between saving and naming."""
     for checkpoint in newest_first(run.folder):
         step = step_of(checkpoint)
         name = run.folder / "epochs" / str(batches.epochs_after(step))
-        if step <= run.progress.step and ends_epoch(batches, step) and not name.exists():
+        if step <= last_step and ends_epoch(batches, step) and not name.exists():
             storage.point(name, checkpoint)
 
 
-def save_now(run: Run, metrics: Metrics, batches: Batches) -> None:
+def save_now(
+    run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, batches: Batches
+) -> Progress:
     """Commit a checkpoint, let ``model`` point to the best, delete what is too old."""
+    progress = replace(progress, elapsed_s=run.elapsed())
     if not run.world.is_main:
-        return
-    run.progress = replace(run.progress, elapsed_s=run.elapsed())
-    metrics.write("checkpoint", step=run.progress.step)
+        return progress
+    metrics.write("checkpoint", step=progress.step)
     metrics.flush()  # its rows reach the disk before the checkpoint does
     return_freed_memory()  # what a step used is not of the sizes that saving takes
     checkpoint = save_checkpoint(
-        run.folder, run.progress, run.model, run.prepared.tokenizer,
-        run.optimizer.tensors(run.model), environment(), bound(run.recipe, run.plan),
+        run.folder, progress, run.model, run.prepared.tokenizer,
+        run.optimizer.tensors(run.model), environment(), bound(run.recipe, plan),
     )  # fmt: skip
-    point_to_best(run, checkpoint)
-    tidy(run, batches)
+    point_to_best(run, progress, checkpoint)
+    tidy(run, progress, batches)
+    return progress
 
 
-def tidy(run: Run, batches: Batches) -> None:
+def tidy(run: Run, progress: Progress, batches: Batches) -> None:
     """Name the checkpoints that end an epoch, and delete those that are too old."""
     if run.recipe.train.save_every_epoch:
-        name_epochs(run, batches)
+        name_epochs(run, progress.step, batches)
     named = {link.resolve() for link in (run.folder / "final", *run.folder.glob("epochs/*"))}
 
     def is_kept(folder: Path) -> bool:
-        return step_of(folder) == run.progress.best_step or folder.resolve() in named
+        return step_of(folder) == progress.best_step or folder.resolve() in named
 
-    rotate(run.folder, run.progress.step, run.recipe.train.keep_last, is_kept)
+    rotate(run.folder, progress.step, run.recipe.train.keep_last, is_kept)
