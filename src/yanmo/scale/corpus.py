@@ -49,6 +49,7 @@ class Clean(PlanStep):
         unwanted.is_closed = True  # documents of the corpus are compared with each other later
         licences = [licence_beside(Path(path)) for path in config.corpus.path]
         documents = _documents_of(plan, rank, result.counts)
+        # Under its last name at once: a killed task has no mark of completion, and nobody reads its file.
         with open(_rows(plan, rank), "wb") as rows:
             for number, document, cleaned, marks in cleaned_documents(
                 documents, config, bool(config.dedup.against), 1
@@ -93,6 +94,7 @@ class Unlike(PlanStep):
 def _unlike(plan: Plan, part: int, near: bool, drop: Drop) -> Iterator[Document]:
     """The rows of a part that are not dropped, as datatrove's filters decide."""
     documents = _read_rows(plan, part)
+    # This order, in every stage: a near copy is known by its number among documents that are no copies.
     if plan.settings.dedup.exact:
         documents = exact_filter(plan, drop).run(documents, part)
     if plan.settings.dedup.near and near:
@@ -123,7 +125,7 @@ class Keep(PlanStep):
                 file.write(line_of(row | {"text": left}))
         result.bytes = target.stat().st_size
         if not result.documents:
-            target.unlink()
+            target.unlink()  # an empty file would be counted as a document that was dropped
         self.stat_update("documents", value=result.documents)
         _write_counts(plan, rank, "keep", result)
 

@@ -119,6 +119,7 @@ class NearSignature(MinhashDedupSignature):  # type: ignore[misc]
 
     def get_signature(self, shingles: npt.NDArray[np.uint32]) -> list[list[int]]:
         """As many of them as fill the bands, by bands."""
+        # The last numbers are left out where they fill no band: 11 bands of 11 take 121 of 128.
         bands, numbers = self.config.num_buckets, self.config.hashes_per_bucket
         return shingles[: bands * numbers].reshape(bands, numbers).tolist()
 
@@ -191,6 +192,7 @@ def all_places(plan: Plan, text: str, lines: set[int]) -> set[int]:
     if not lines:
         return lines
     paragraphs = marks_of(text, _only_paragraphs(plan)).paragraphs
+    # A paragraph was written down once for each document, with the first of its lines.
     repeated = {hashed for line, hashed in paragraphs if line in lines}
     return {line for line, hashed in paragraphs if hashed in repeated}
 

@@ -166,6 +166,7 @@ def make_plan(cleaning: Cleaning, recipe: Recipe, tasks: int, folder: Path) -> t
     if (folder / PLAN).is_file():
         _require_the_same(folder, text, lines, tokenizer)
     else:
+        # plan.toml comes last: where it is, the rest is there.
         storage.write_atomic(folder / FILES, lines)
         (folder / "tokenizer").mkdir(exist_ok=True)
         tokenizer.save(folder / "tokenizer", 1 << 30)
@@ -175,6 +176,7 @@ def make_plan(cleaning: Cleaning, recipe: Recipe, tasks: int, folder: Path) -> t
 
 def _settings(cleaning: Cleaning, recipe: Recipe, files: Sequence[PartFile]) -> Settings:
     """Everything a task must know, so that it decides the same wherever and whenever it runs."""
+    # Tasks may run in another folder; files of the corpus are written down as whole paths, too.
     against = tuple(path if path == DEMO else str(Path(path).absolute()) for path in cleaning.dedup.against)
     corpus_size(against)  # a path that is missing is said now, not by each task
     characters = sum(file.size for file in files) // BYTES_OF_A_CHARACTER
@@ -243,7 +245,7 @@ def deal(sizes: Sequence[int], tasks: int) -> list[int]:
 CORE_MICROSECONDS = 2.0
 """For a character, all stages together with a `bpe` tokenizer, on one core: docs/scale.md."""
 CLUSTER_BYTES = 60
-"""Memory of the stage `clusters` for 1,000 characters, where a third of the documents has near ones."""
+"""Memory of the stage `clusters` for a document of 1,000 characters, if 30% have near ones: docs/scale.md."""
 
 
 def costs(plan: Plan, files: Sequence[PartFile]) -> dict[str, Any]:

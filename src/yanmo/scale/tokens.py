@@ -117,7 +117,7 @@ def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
         "counts": counts,
         "split": {
             "held_out_documents": splits["val"]["documents"],
-            "cut_documents": 0,
+            "cut_documents": 0,  # so that windows of any size may be read
             "characters_left_out_between": 0,
             "documents_read_again": sum(piece["read_again"] for piece in pieces),
             "val_fraction": plan.settings.data.val_fraction,
@@ -135,6 +135,7 @@ def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
 def _join_side(plan: Plan, side: str, pieces: Sequence[Any], shard_tokens: int) -> dict[str, Any]:
     """Write the tokens of a side and where its documents begin; gives its part of the manifest."""
     found = [piece["splits"][side] for piece in pieces]
+    # Documents begin where they did in their part, behind all tokens of the parts before it.
     before = np.cumsum([0, *(one["tokens"] for one in found)], dtype=np.uint64)
     starts = [
         np.fromfile(plan.work("tokens") / f"{side}-{part:05d}.starts.bin", "<u8") + before[part]
@@ -160,7 +161,7 @@ def _join(sources: Sequence[Path], folder: Path, side: str, least: int) -> list[
         with open(source, "rb") as one, open(folder / names[-1], "ab") as all_of_them:
             shutil.copyfileobj(one, all_of_them, COPY_BYTES)
         size += source.stat().st_size
-    for name in names:
+    for name in names:  # on the disk before the manifest says that they are
         storage.sync_file(folder / name)
     return names
 
