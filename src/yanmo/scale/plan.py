@@ -242,7 +242,7 @@ def deal(sizes: Sequence[int], tasks: int) -> list[int]:
 
 # -- what it costs ----------------------------------------------------------------------------
 
-CORE_MICROSECONDS = 2.0
+CORE_MICROSECONDS = 4.0
 """For a character, all stages together with a `bpe` tokenizer, on one core: docs/scale.md."""
 CLUSTER_BYTES = 60
 """Memory of the stage `clusters` for a document of 1,000 characters, if 30% have near ones: docs/scale.md."""
