@@ -1,145 +1,197 @@
-"""Many tasks decide what one machine decides: the stages one after another, in this process."""
+"""Many tasks keep what one machine keeps: the script that a plan writes, run in this process."""
 
 import json
+import random
+import runpy
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.makers.corpora import write_corpus
+from tests.makers.corpora import some_text
 from yanmo.core.console import Console
 from yanmo.core.storage import read_json
-from yanmo.data.shards import ShardSet
-from yanmo.data.split import plan_split
-from yanmo.scale import tokens
-from yanmo.scale.corpus import unwanted_in
-from yanmo.scale.plan import Plan, deal, make_plan
-from yanmo.scale.script import stages_of
+from yanmo.data.shards import ShardSet, Tokens
 from yanmo.settings.recipe import load_cleaning, load_recipe
 from yanmo.text.clean.run import run
 from yanmo.text.read.documents import corpus_fingerprint
+from yanmo.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("datatrove")
 
-
-def run_here(plan: Plan) -> None:
-    from yanmo.scale import steps
-
-    for stage in stages_of(plan):
-        chain = [getattr(steps, text.partition("(")[0])(plan) for text in stage.steps.split(", ")]
-        for rank in range(stage.tasks):
-            data: Any = None
-            for step in chain:
-                data = step(data, rank, stage.tasks)
+from yanmo.scale import tokens  # noqa: E402 - what imports datatrove
+from yanmo.scale.plan import Plan, deal, make_plan  # noqa: E402
+from yanmo.scale.script import script  # noqa: E402
 
 
-def planned(texts: Path, vocabulary: Path, tasks: int, *asked: str) -> Plan:
+def made(texts: Path, vocabulary: Path, tasks: int, *asked: str) -> Plan:
+    """A plan that was carried out."""
     recipe = load_recipe(None, [f"tokenizer.path={vocabulary}", "data.val_fraction=0.1"])
-    return make_plan(load_cleaning(asked, [str(texts)]), recipe, tasks, Path("plan"))[0]
+    plan, _ = make_plan(load_cleaning(asked, [str(texts)]), recipe, tasks, Path("plan"))
+    Path("plan/pipeline.py").write_text(script(plan, "local", workers=1), encoding="utf-8")
+    runpy.run_path("plan/pipeline.py", run_name="__main__")
+    return plan
+
+
+def alone(texts: Path, console: Console, *asked: str) -> tuple[list[str], dict[str, Any]]:
+    """What one machine keeps, and its manifest."""
+    result = run(load_cleaning(asked, [str(texts)]), Path("one.jsonl"), console, dedup=True, workers=1)
+    return texts_of(Path("one.jsonl")), result.as_json()
+
+
+def texts_of(*files: Path) -> list[str]:
+    lines = (line for file in files for line in file.read_text(encoding="utf-8").splitlines())
+    return [json.loads(line)["text"] for line in lines]
+
+
+def kept(plan: Plan) -> list[str]:
+    return texts_of(*sorted(plan.corpus.glob("*.jsonl")))
+
+
+def letters(texts: list[str]) -> Counter[str]:
+    return Counter("".join(text.split()) for text in texts)
+
+
+def passage_of(texts: Path) -> str:
+    """A hundred characters from within a longer text of the corpus."""
+    longest = max(texts_of(texts / "a.jsonl"), key=len)
+    return longest[20:140]
+
+
+WITHOUT = ("dedup.near=0", "dedup.paragraphs=0")
 
 
 @pytest.mark.parametrize(
     "asked",
     [
         (),
-        ("dedup.near=0.5",),
-        ("dedup.near=0",),
+        ("dedup.near=0.5", "clean.ads=false"),
         ("dedup.exact=false",),
-        ("dedup.exact=false", "dedup.near=0"),
-        ("dedup.exact=false", "dedup.near=0", "dedup.paragraphs=0"),
-        ('dedup.against=["texts/a.jsonl"]',),
-        ('dedup.against=["passage.txt"]',),
-        ("clean.ads=false", "clean.script=traditional", "dedup.paragraphs=20"),
+        ("dedup.exact=false", "dedup.near=0", "dedup.paragraphs=20"),
+        ("dedup.exact=false", *WITHOUT),
     ],
     ids=" ".join,
 )
-def test_the_corpus_is_that_of_one_machine_whatever_is_asked(
+def test_every_document_is_kept_or_counted_under_a_reason(
     texts: Path, vocabulary: Path, console: Console, asked: tuple[str, ...]
 ) -> None:
-    Path("passage.txt").write_text(passage_of(texts), encoding="utf-8")
-    plan = planned(texts, vocabulary, 3, *asked)
-    run_here(plan)
-    alone = run(load_cleaning(asked, [str(texts)]), Path("one.jsonl"), console, dedup=True, workers=1)
-    parts = sorted(plan.corpus.glob("*.jsonl"))
-    assert b"".join(part.read_bytes() for part in parts) == Path("one.jsonl").read_bytes()
-    together = read_json(Path("plan/corpus.manifest.json"))
-    assert together["dropped"] == dict(alone.dropped)
-    assert {
-        key: together[key] for key in ("documents", "characters", "bytes", "sources", "read", "rules")
-    } == {
-        key: alone.as_json()[key] for key in ("documents", "characters", "bytes", "sources", "read", "rules")
-    }
-    if "passage" in "".join(asked):
-        assert together["dropped"]["also in passage.txt"] >= 1
-    dropped = sum(together["dropped"].values())
-    assert together["read"]["documents_read"] == together["documents"] + dropped
+    plan = made(texts, vocabulary, 3, *asked)
+    _, one = alone(texts, console, *asked)
+    found = read_json(Path("plan/corpus.manifest.json"))
+    assert found["read"] == one["read"]
+    assert found["read"]["documents_read"] == found["documents"] + sum(found["dropped"].values())
+    assert len(found["dropped_documents"]) == sum(found["dropped"].values())
+    assert found["documents"] == len(kept(plan)) == sum(source["documents"] for source in found["sources"])
+    assert found["characters"] == sum(map(len, kept(plan)))
+    assert found["bytes"] == sum(file.stat().st_size for file in plan.corpus.glob("*.jsonl"))
+    assert {*found["dropped"]} == {*one["dropped"]}
 
 
-def passage_of(texts: Path) -> str:
-    """A hundred characters from within a longer text of the corpus."""
-    rows = (texts / "a.jsonl").read_text(encoding="utf-8").splitlines()
-    longest = max((json.loads(row)["text"] for row in rows), key=len)
-    return longest[20:140]
-
-
-def test_texts_that_must_stay_out_are_found_from_any_folder(
-    texts: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tasks", [1, 4])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        WITHOUT,
+        ("dedup.exact=false", *WITHOUT),
+        ('dedup.against=["texts/a.jsonl"]', *WITHOUT),
+        ('dedup.against=["passage.txt"]', *WITHOUT),
+    ],
+    ids=" ".join,
+)
+def test_without_near_copies_the_same_texts_stay_as_on_one_machine(
+    texts: Path, vocabulary: Path, console: Console, asked: tuple[str, ...], tasks: int
 ) -> None:
     Path("passage.txt").write_text(passage_of(texts), encoding="utf-8")
-    planned(texts, vocabulary, 2, 'dedup.against=["passage.txt"]')
-    plan = Plan.load(Path("plan").resolve())
-    monkeypatch.chdir(tmp_path.parent)
-    assert unwanted_in(plan).holds(f"别的话。{passage_of(texts)}") == "also in passage.txt"
+    plan = made(texts, vocabulary, tasks, *asked)
+    one, manifest = alone(texts, console, *asked)
+    assert letters(kept(plan)) == letters(one)
+    dropped = read_json(Path("plan/corpus.manifest.json"))["dropped"]
+    assert sorted(dropped.values()) == sorted(manifest["dropped"].values())
+    assert any(reason.startswith("also in") for reason in dropped) == ("against" in "".join(asked))
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
-def test_the_first_of_near_copies_stays_in_any_corpus(
+def families(folder: Path, seed: int) -> Path:
+    """Texts of which some have copies and near copies; a text's first line, too short to matter, names it."""
+    rng = random.Random(seed)
+    rows = []
+    for number in range(60):
+        text = "".join(some_text(rng) for _ in range(3)).replace("\n", "")
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            letters = list(text)
+            letters[rng.randrange(len(letters))] = rng.choice("天地人")
+            rows.append(f"第{number}篇\n{rng.choice([text, ''.join(letters)])}")
+    rng.shuffle(rows)
+    folder.mkdir()
+    for part in range(5):
+        lines = (json.dumps({"text": row}, ensure_ascii=False) + "\n" for row in rows[part::5])
+        (folder / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_one_of_each_cluster_of_near_copies_stays(
     tmp_path: Path, vocabulary: Path, console: Console, seed: int
 ) -> None:
-    folder = write_corpus(tmp_path / f"texts{seed}", seed, count=200)
-    plan = planned(folder, vocabulary, 2 + seed)
-    run_here(plan)
-    run(load_cleaning((), [str(folder)]), Path("one.jsonl"), console, dedup=True, workers=1)
-    together = b"".join(part.read_bytes() for part in sorted(plan.corpus.glob("*.jsonl")))
-    assert together == Path("one.jsonl").read_bytes()
+    folder = families(tmp_path / "families", seed)
+    asked = "dedup.paragraphs=0"
+    names = [text.partition("\n")[0] for text in kept(made(folder, vocabulary, 3, asked))]
+    one, manifest = alone(folder, console, asked)
+    assert sorted(names) == sorted(text.partition("\n")[0] for text in one)
+    assert len({*names}) == len(names) == 60
+    dropped = read_json(Path("plan/corpus.manifest.json"))["dropped"]
+    assert {*dropped} == {"a copy", "nearly a copy"}
+    assert sum(dropped.values()) == sum(manifest["dropped"].values())
 
 
-def test_shards_are_those_of_one_machine_however_the_files_are_cut(
-    texts: Path, vocabulary: Path, console: Console
+def test_a_paragraph_of_several_texts_stays_once_and_a_refrain_as_often_as_it_is_sung(
+    tmp_path: Path, vocabulary: Path, console: Console
 ) -> None:
-    plan = planned(texts, vocabulary, 4)
-    run_here(plan)
-    whole = b"".join(part.read_bytes() for part in sorted(plan.shards.glob("train-*.bin")))
-    for file in plan.shards.glob("*-*.bin"):
-        file.unlink()
-    for task in range(3):
-        tokens.join_shards(plan, task, 3, shard_tokens=1000)
-    splits = tokens.finish(plan, shard_tokens=1000)
-    files = splits["train"]["files"]
-    assert len(files) == -(-splits["train"]["tokens"] // 1000) > 3
-    assert b"".join((plan.shards / name).read_bytes() for name in files) == whole
+    rng = random.Random(7)
+    own = [some_text(rng).replace("\n", "") for _ in range(7)]
+    shared, refrain, both = (some_text(rng).replace("\n", "") * 2 for _ in range(3))
+    songs = [f"{refrain}\n{own[0]}\n{refrain}", f"{both}\n{own[5]}\n{both}", f"{both}\n{own[6]}\n{both}"]
+    rows = [*songs, *(f"{shared}\n{text}" for text in own[1:5]), shared]
+    (tmp_path / "songs").mkdir()
+    for number, row in enumerate(rows):
+        (tmp_path / "songs" / f"{number}.txt").write_text(row, encoding="utf-8")
+    plan = made(tmp_path / "songs", vocabulary, 4, "dedup.near=0", "clean.quality=false")
+    lines = Counter(line for text in kept(plan) for line in text.split("\n"))
+    assert lines[refrain] == 2 and lines[both] == 2 and lines[shared] == 1
+    assert all(lines[text] == 1 for text in own)
+    found = read_json(Path("plan/corpus.manifest.json"))
+    assert found["rules"]["repeated_paragraphs"]["documents"] == 5
+
+
+def documents_in(side: Tokens, tokenizer: Tokenizer) -> list[str]:
+    ends = [*side.starts.tolist()[1:], len(side)]
+    return [
+        tokenizer.decode(side.slice(begin, end - 1)) for begin, end in zip(side.starts, ends, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("shard_tokens", [1, 1000, 1 << 28])
+def test_shards_hold_the_documents_of_the_corpus_in_order_however_files_are_joined(
+    texts: Path, vocabulary: Path, shard_tokens: int
+) -> None:
+    plan = made(texts, vocabulary, 4)
+    splits = tokens.finish(plan, shard_tokens)
+    assert len(splits["train"]["files"]) == (4 if shard_tokens == 1 else 1 if shard_tokens > 1000 else 4)
     corpus = load_recipe(None, [f"corpus.path=['{plan.corpus.as_posix()}']"]).corpus
     shards = ShardSet(plan.shards, corpus_fingerprint(corpus), plan.tokenizer().fingerprint)
-    assert len(shards.train) == splits["train"]["tokens"]
-    assert np.array_equal(shards.train.at(shards.train.starts[1:] - 1),
-                          np.full(len(shards.train.starts) - 1, plan.tokenizer().end_of_text))  # fmt: skip
+    held_out = [text for text in kept(plan) if tokens.is_held_out(text, 0.1)]
+    others = [text for text in kept(plan) if not tokens.is_held_out(text, 0.1)]
+    assert documents_in(shards.val, plan.tokenizer()) == held_out
+    assert documents_in(shards.train, plan.tokenizer()) == others
+    assert held_out and shards.manifest.counts.documents_read == len(kept(plan))
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 200)), min_size=1, max_size=60),
-    st.floats(0.005, 0.5),
-)
-def test_the_smallest_hashes_are_enough_to_split(documents: list[tuple[int, int]], share: float) -> None:
-    length = dict(documents)  # equal hashes, equal sizes
-    sizes = sorted((f"{name:02d}", length[name]) for name, _ in documents)
-    characters = sum(size for _, size in sizes)
-    some = tokens.smallest(sizes, share * characters)
-    assert plan_split(some, share, characters) == plan_split(sizes, share)
+def test_a_share_of_all_texts_is_held_out() -> None:
+    found = sum(tokens.is_held_out(f"第{number}篇", 0.05) for number in range(20_000))
+    assert abs(found - 1000) < 150
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=50), st.integers(1, 60))

@@ -1,6 +1,8 @@
 """The script that the command line writes: run for real, killed, run again; and written for clusters."""
 
 import ast
+import importlib
+import inspect
 import os
 import shutil
 import signal
@@ -16,15 +18,11 @@ from tests.makers.runs import TINY
 from yanmo.core.console import Console
 from yanmo.core.errors import DataError
 from yanmo.data.prepare import prepare
-from yanmo.data.shards import ShardSet
-from yanmo.settings.recipe import load_cleaning
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
-from yanmo.text.clean.run import run
-from yanmo.text.read.documents import corpus_fingerprint
 
 pytestmark = pytest.mark.slow
 
-datatrove_executor = pytest.importorskip("datatrove.executor")
+pytest.importorskip("datatrove.executor")
 
 
 def done(*words: str) -> str:
@@ -46,53 +44,45 @@ def kill_when(process: subprocess.Popen[bytes], there: Path) -> None:
     process.wait()
 
 
-def same_as_alone(corpus: Path, console: Console) -> None:
-    """The shards of plan/ are those that clean --dedup and prepare make of the corpus."""
-    run(load_cleaning((), [str(corpus)]), Path("one.jsonl"), console, dedup=True, workers=1)
-    one, tokenizer = CorpusConfig(path=("one.jsonl",)), TokenizerConfig(path="tok")
-    alone = prepare(one, tokenizer, DataConfig(val_fraction=0.1), 16, console).shards
-    for side in ("train", "val"):
-        for name in (f"{side}-00000.bin", f"{side}.starts.bin"):
-            assert (alone.folder / name).read_bytes() == Path("plan/shards", name).read_bytes(), name
-    made = ShardSet(
-        Path("plan/shards"),
-        corpus_fingerprint(CorpusConfig(path=("plan/corpus",))),
-        alone.manifest.tokenizer,
+def products(folder: str) -> dict[str, bytes]:
+    """All that a plan leaves for others to read, but for times and versions."""
+    files = (
+        path for name in ("corpus", "shards") for path in Path(folder, name).rglob("*") if path.is_file()
     )
-    assert made.manifest.splits == alone.manifest.splits
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-ASKED = ("texts", "tokenizer.path=tok", "data.val_fraction=0.1", "model.block_size=16")
+ASKED = ("texts", "tokenizer.path=tok", "data.val_fraction=0.1")
 
 
-def test_the_script_leaves_the_shards_of_one_machine(
+def test_the_script_leaves_shards_that_train_reads(
     texts: Path, vocabulary: Path, console: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call_here("scale", "plan", *ASKED, "--tasks", "2", "--out", "plan", capsys=capsys)[0] == 0
     assert start("plan/pipeline.py").wait() == 0, Path("log.txt").read_text(encoding="utf-8")
-    same_as_alone(texts, console)
+    assert not [path for path in Path("plan").rglob("*") if path.suffix in (".pkl", ".pickle", ".pik")]
     shutil.rmtree("plan/work")
-    opened = prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), DataConfig(), 16, console)
+    done("train", "plan/shards", *TINY, "train.max_steps=4", "--out", "run")
+    assert Path("run/model/model.safetensors").is_file()
+    shards = CorpusConfig(path=("plan/shards",))
+    opened = prepare(shards, TokenizerConfig(), DataConfig(), 16, console)
     assert opened.shards.folder == Path("plan/shards") and opened.val_fraction == 0.1
     with pytest.raises(DataError, match="hold out 0.1"):
-        other = DataConfig(val_fraction=0.2)
-        prepare(CorpusConfig(path=("plan/shards",)), TokenizerConfig(), other, 16, console)
+        prepare(shards, TokenizerConfig(), DataConfig(val_fraction=0.2), 16, console)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes are killed as a group")
-def test_a_script_killed_twice_and_run_again_leaves_the_same_and_train_reads_it(
-    texts: Path, vocabulary: Path, console: Console
-) -> None:
-    done("scale", "plan", *ASKED, "--tasks", "2", "--out", "plan")
-    kill_when(start("plan/pipeline.py"), Path("plan/logs/1-clean/completions"))
-    kill_when(start("plan/pipeline.py"), Path("plan/logs/5-keep/completions/00000"))
-    first = Path("plan/logs/1-clean/completions/00000").stat().st_mtime_ns
+def test_a_script_killed_twice_and_run_again_leaves_the_same(texts: Path, vocabulary: Path) -> None:
+    for plan in ("plan", "other"):
+        done("scale", "plan", *ASKED, "--tasks", "2", "--out", plan)
+    assert start("other/pipeline.py").wait() == 0, Path("log.txt").read_text(encoding="utf-8")
+    kill_when(start("plan/pipeline.py"), Path("plan/logs/clean/completions"))
+    kill_when(start("plan/pipeline.py"), Path("plan/logs/keep/completions/00000"))
+    first = Path("plan/logs/clean/completions/00000").stat().st_mtime_ns
     assert start("plan/pipeline.py").wait() == 0, Path("log.txt").read_text(encoding="utf-8")
-    assert Path("plan/logs/1-clean/completions/00000").stat().st_mtime_ns == first  # not done again
-    same_as_alone(texts, console)
-    done("train", "plan/shards", *TINY, "train.max_steps=4", "--out", "run")
-    assert Path("run/model/model.safetensors").is_file()
+    assert Path("plan/logs/clean/completions/00000").stat().st_mtime_ns == first  # not done again
+    assert products("plan") == products("other")
 
 
 @pytest.mark.parametrize(
@@ -102,27 +92,38 @@ def test_a_script_killed_twice_and_run_again_leaves_the_same_and_train_reads_it(
 def test_scripts_for_every_executor_name_what_exists(
     texts: Path, vocabulary: Path, executor: str, more: tuple[str, ...]
 ) -> None:
-    import inspect
-
-    import yanmo.scale.steps as steps
-
     done("scale", "plan", "texts", "tokenizer.path=tok", "--executor", executor, *more, "--out", "plan")
     tree = ast.parse(Path("plan/pipeline.py").read_text(encoding="utf-8"))
-    imported = {
-        (node.module, name.name)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for name in node.names
-    }
-    named = next(name for module, name in imported if module == "datatrove.executor")
-    assert all(hasattr(steps, name) for module, name in imported if module == "yanmo.scale.steps")
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    call = next(node for node in calls if ast.unparse(node.func) == named)
-    parameters = inspect.signature(getattr(datatrove_executor, named)).parameters
-    assert {keyword.arg for keyword in call.keywords} <= {*parameters}
+    steps = [node.func for node in calls if isinstance(node.func, ast.Attribute)]
+    named = [(step.value.id, step.attr) for step in steps if isinstance(step.value, ast.Name)]
+    ours = [name for name in named if name[0] in ("corpus", "duplicates", "tokens")]
+    assert len(ours) == 13
+    assert all(hasattr(importlib.import_module(f"yanmo.scale.{module}"), name) for module, name in ours)
+    call = next(node for node in calls if ast.unparse(node.func).endswith("PipelineExecutor"))
+    kind = getattr(importlib.import_module("datatrove.executor"), ast.unparse(call.func))
+    assert {keyword.arg for keyword in call.keywords} <= {*inspect.signature(kind).parameters}
     stages = [node for node in calls if ast.unparse(node.func) == "stage"]
-    assert len(stages) == 9 and sum(len(node.args) == 5 for node in stages) == 8  # each waits for one
+    assert len(stages) == 10 and sum(len(node.args) == 5 for node in stages) == 9  # each waits for one
     assert not {ast.unparse(node.func) for node in calls} & {"eval", "exec"}
+
+
+def test_what_is_written_into_a_script_is_text_and_no_code(texts: Path, vocabulary: Path) -> None:
+    odd = '"); import os #'
+    done(
+        "scale",
+        "plan",
+        "texts",
+        "tokenizer.path=tok",
+        "--executor",
+        "slurm",
+        "--partition",
+        odd,
+        "--out",
+        "p",
+    )
+    tree = ast.parse(Path("p/pipeline.py").read_text(encoding="utf-8"))
+    assert odd in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,9 @@ def test_scripts_for_every_executor_name_what_exists(
         (["none", "tokenizer.path=tok"], 3, "no such file or folder"),
         (["yanmo:demo", "tokenizer.path=tok"], 2, "needs no second machine"),
         (["texts", "tokenizer.path=tok", "train.max_steps=3"], 2, "changes nothing in a plan"),
+        (["texts", "tokenizer.path=tok", "model.block_size=64"], 2, "changes nothing in a plan"),
         (["texts", "tokenizer.path=tok", "clean.add=true"], 2, "clean.ads"),
+        (["texts", "tokenizer.path=tok", 'dedup.against=["none.txt"]'], 3, "no such file or folder"),
         (["texts", "tokenizer.path=tok", "--executor", "slurm"], 2, "--partition NAME"),
         (["texts", "tokenizer.path=tok", "--partition", "cpu"], 2, "are of SLURM"),
     ],
@@ -169,6 +172,19 @@ def test_the_same_plan_again_keeps_an_edited_script_and_another_plan_is_refused(
     (texts / "e.txt").write_text("春风夜雨。", encoding="utf-8")
     code, said = call_here(*words, capsys=capsys)
     assert code == 2 and "other files" in said
+
+
+def test_a_pipeline_of_an_earlier_version_is_named_as_one(
+    texts: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("scale", "plan", "texts", "tokenizer.path=tok", "--out", "plan")
+    assert call_here(*words, capsys=capsys)[0] == 0
+    plan = Path("plan/plan.toml")
+    plan.write_text(plan.read_text(encoding="utf-8") + "block_size = 128\n", encoding="utf-8")
+    code, said = call_here(*words, capsys=capsys)
+    assert code == 2 and "a plan of an earlier version" in said
+    with pytest.raises(ImportError, match="Make it anew"):
+        from yanmo.scale.steps import FindCopies  # noqa: F401
 
 
 def test_a_missing_datatrove_is_named_with_its_extra(

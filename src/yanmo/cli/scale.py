@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-OURS = ("data.val_fraction", "model.block_size")
+OURS = ("data.val_fraction",)
 """Of the sections of a recipe, beside [tokenizer]: what the shards depend on."""
 
 
@@ -32,7 +32,7 @@ def plan(
         typer.Argument(
             metavar="CORPUS… [section.key=value…]",
             help="Files, folders, globs; then settings of [corpus], [clean], [dedup] and [tokenizer],"
-            " data.val_fraction and model.block_size. tokenizer.path is needed.",
+            " and data.val_fraction. tokenizer.path is needed.",
             show_default=False,
         ),
     ],
@@ -53,15 +53,14 @@ def plan(
 ) -> None:
     """Write a datatrove pipeline that cleans, drops duplicates and tokenises CORPUS with many machines.
 
-    It makes the tokens that `yanmo clean --dedup` and `yanmo prepare` make.
+    It does what `yanmo clean --dedup` and `yanmo prepare` do, but of near copies another may stay.
     """
     _require_datatrove()
     from yanmo.core import storage
     from yanmo.core.outputs import require_folder
     from yanmo.core.workers import cores
-    from yanmo.scale.estimate import estimate
-    from yanmo.scale.plan import make_plan
-    from yanmo.scale.script import Running, script
+    from yanmo.scale.plan import costs, make_plan
+    from yanmo.scale.script import script
 
     if executor != "slurm" and (partition or time):
         raise ConfigError("--partition and --time are of SLURM", f"--executor {executor}", "leave them out")
@@ -73,18 +72,30 @@ def plan(
     cleaning, recipe = plan_settings(arguments)
     made, files = make_plan(cleaning, recipe, tasks or cores(), out)
     workers = cores() if executor == "local" else -1
-    found = estimate(made, files)
+    cost = costs(made, files)
     limit = time or ("24:00:00" if executor == "slurm" else "")
-    running = Running(executor, workers, partition or "", limit, copies_gb=1 + int(found.memory * 1.5e-9))
+    clusters_gb = 2 + int(cost["memory"] * 1.5e-9)
     target = out / "pipeline.py"
     if is_new := not target.exists():
-        storage.write_atomic(target, script(made, running))
+        storage.write_atomic(target, script(made, executor, workers, partition or "", limit, clusters_gb))
     if as_json:
-        print(json.dumps({"plan": str(out), "script": str(target), **found.as_json()}, ensure_ascii=False))
+        print(json.dumps({"plan": str(out), "script": str(target), **cost}, ensure_ascii=False))
         return
-    print("\n".join([f"plan       {out / 'plan.toml'}", *found.lines(workers)]))
+    print("\n".join([f"plan       {out / 'plan.toml'}", *_cost_lines(cost)]))
     print(f"script     {target}" + ("" if is_new else " was there already, and is left as it is"))
     print(f"Next:\n  python {shlex.quote(str(target))}\n  yanmo train {shlex.quote(str(out / 'shards'))}")
+
+
+def _cost_lines(cost: dict[str, Any]) -> list[str]:
+    """What a plan takes, for people."""
+    disk = ", ".join(f"{name} {size * 1e-9:,.3f} GB" for name, size in cost["disk"].items())
+    characters = f"about {cost['characters']:,} characters"
+    return [
+        f"corpus     {cost['files']:,} files, {cost['bytes'] * 1e-9:,.3f} GB, {characters}",
+        f"time       about {cost['core_hours']:,.2f} hours of one core",
+        f"disk       at most {disk}",
+        f"memory     about {cost['memory'] * 1e-9:,.3f} GB in the stage clusters, which is one task",
+    ]
 
 
 def _require_datatrove() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Protocol
 
 import numpy as np
 
@@ -24,19 +23,11 @@ HASH_BYTES = 12
 """Of a text's content."""
 
 
-class Names(Protocol):
-    """A set of content hashes that may be larger than memory."""
-
-    def __contains__(self, name: object, /) -> bool: ...
-
-    def __len__(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Split:
     """Which documents are validation, whole (``held_out``) or by their end (``cuts``), by content hash."""
 
-    held_out: Names
+    held_out: frozenset[str]
     cuts: dict[str, int]
     """Content hash -> how many of the last characters are validation."""
 

@@ -1,109 +1,133 @@
 """Text in, text out: the parts of a corpus cleaned, and rid of their duplicates.
 
-1. ``clean_part``: files → documents → the rules of ``text/clean`` → rows in ``work/rows``.
-2. ``keep_part``: rows that are no copies, without paragraphs others have → ``corpus/<part>.jsonl``, and the
-   content hash and size of each document for the split.
+1. ``Clean``: files → documents → the rules of ``text/clean`` → rows in ``work/rows``.
+2. ``Unlike``: rows → documents, without the duplicates that are known by then.
+3. ``Keep``: the documents that stay, without paragraphs others have → ``corpus/<part>.jsonl``.
 
-Each counts what it read, changed, dropped and kept; ``whole_manifest`` adds the parts up.
+1 and 3 count what they read, changed, dropped and kept; ``whole_manifest`` adds the parts up. A killed task
+is done again from its beginning and writes its files anew.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from datatrove.data import Document
+
 from yanmo.core import storage
-from yanmo.data.split import content_hash
-from yanmo.scale.duplicates import copies_of, repeated_lines_of, unwanted_reason
-from yanmo.scale.plan import Plan, whole
-from yanmo.settings.schema import CorpusConfig
-from yanmo.text.clean.dedup import DuplicateIndex, Marks
-from yanmo.text.clean.rules import clean, rules_for
+from yanmo.scale.duplicates import Drop, all_places, exact_filter, near_filter, repeated_lines_of
+from yanmo.scale.plan import Plan
+from yanmo.scale.steps import PlanStep
 from yanmo.text.clean.run import (
     CleaningResult,
+    Numbered,
+    cleaned_documents,
     licence_beside,
     licence_of,
     line_of,
     row_of,
+    seen_before,
+    unlike_others,
     without_lines,
 )
-from yanmo.text.read.documents import NAMED, CorpusCounts, read_documents, read_file
+from yanmo.text.read.documents import NAMED, CorpusCounts, read_file
 
 COUNTED = ("documents", "characters", "bytes", "sources", "read", "rules", "dropped", "dropped_documents")
 """Of a manifest, what is added up."""
 
 
-def clean_part(plan: Plan, part: int) -> Iterator[str]:
-    """The clean texts of a part, in order; they are written as rows on the way."""
-    settings, result = plan.settings, _nothing(plan)
-    rules = rules_for(settings.clean)
-    licences = {} if plan.is_against(part) else _licences(settings.corpus.path)
-    unwanted = DuplicateIndex(settings.dedup) if plan.is_against(part) else unwanted_in(plan)
-    with whole(_rows(plan, part)) as rows:
-        for file in plan.files_of(part):
-            place = Path(file.path), file.name, file.is_searched
-            for document in read_file(*place, settings.corpus, result.counts):
-                cleaned = clean(document.text, rules)
-                if not plan.is_against(part):
-                    result.read(file.source, cleaned)
-                reason = cleaned.dropped or unwanted.holds(cleaned.text)
+class Clean(PlanStep):
+    """Files of a part → clean documents: the rules of `yanmo clean`, and nothing of dedup.against."""
+
+    name = "clean"
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Clean documents, which are written on the way: the next stages read them again."""
+        plan, config = self.plan, self.plan.settings.cleaning
+        result, unwanted = _nothing(plan), seen_before(config)
+        unwanted.is_closed = True  # documents of the corpus are compared with each other later
+        licences = [licence_beside(Path(path)) for path in config.corpus.path]
+        documents = _documents_of(plan, rank, result.counts)
+        # Under its last name at once: a killed task has no mark of completion, and nobody reads its file.
+        with open(_rows(plan, rank), "wb") as rows:
+            for number, document, cleaned, marks in cleaned_documents(
+                documents, config, bool(config.dedup.against), 1
+            ):
+                result.read(number, cleaned)
+                text, reason = cleaned.text, cleaned.dropped
+                if not reason:
+                    text, reason = unlike_others(text, marks, unwanted)
+                    result.shorten(cleaned.text, text)
                 if reason:
                     result.drop(reason, document.id)
                     continue
-                if not plan.is_against(part):
-                    licence = licence_of(document) or licences[file.source]
-                    row = row_of(cleaned.text, document, settings.corpus.path[file.source])
-                    rows.write(line_of({"number": file.source, "licence": licence, "row": row}))
-                yield cleaned.text
-    _write_counts(plan, part, "clean", result)
+                licence = licence_of(document) or licences[number]
+                row = row_of(text, document, config.corpus.path[number])
+                rows.write(line_of({"number": number, "licence": licence, "row": row}))
+                self.stat_update("documents")
+                yield Document(text, document.id)
+        _write_counts(plan, rank, "clean", result)
 
 
-def unwanted_in(plan: Plan) -> DuplicateIndex:
-    """The texts of dedup.against, whose passages keep a document out; whole copies are found later."""
-    seen, settings = DuplicateIndex(plan.settings.dedup), plan.settings
-    rules = rules_for(settings.clean)
-    for file in plan.files_of(0) if settings.scale.against else ():
+def _documents_of(plan: Plan, part: int, counts: CorpusCounts) -> Iterator[Numbered]:
+    for file in plan.files_of(part):
         place = Path(file.path), file.name, file.is_searched
-        for document in read_file(*place, settings.corpus, CorpusCounts()):
-            cleaned = clean(document.text, rules)
-            if not cleaned.dropped:
-                seen.block(cleaned.text, Marks(), unwanted_reason(settings.dedup))
-    return seen
+        for document in read_file(*place, plan.settings.corpus, counts):
+            yield file.source, document
 
 
-def keep_part(plan: Plan, part: int) -> int:
-    """Write the documents of a part that stay, and their sizes; gives how many there are."""
-    if plan.is_against(part):
-        return 0
-    result = _nothing(plan)
-    copies, repeated = copies_of(plan, part), repeated_lines_of(plan, part)
-    target = plan.corpus_file(part)
-    with whole(target) as file, open(_rows(plan, part), encoding="utf-8", errors="surrogatepass") as rows:
-        for number, line in enumerate(rows):
-            found = json.loads(line)
-            row = found["row"]
-            reason = copies.get(number, "")
-            if not reason:
-                left, reason = without_lines(row["text"], repeated.get(number, ()))
+class Unlike(PlanStep):
+    """The clean documents of a part but for copies and, once clusters are known, near copies."""
+
+    name = "unlike others"
+
+    def __init__(self, plan: Plan, near: bool = False) -> None:
+        super().__init__(plan)
+        self.near = near
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Documents, always in the same order."""
+        return _unlike(self.plan, rank, self.near, lambda reason, name: self.stat_update(reason))
+
+
+def _unlike(plan: Plan, part: int, near: bool, drop: Drop) -> Iterator[Document]:
+    """The rows of a part that are not dropped, as datatrove's filters decide."""
+    documents = _read_rows(plan, part)
+    # This order, in every stage: a near copy is known by its number among documents that are no copies.
+    if plan.settings.dedup.exact:
+        documents = exact_filter(plan, drop).run(documents, part)
+    if plan.settings.dedup.near and near:
+        documents = near_filter(plan, drop).run(documents, part)
+    return documents
+
+
+class Keep(PlanStep):
+    """Documents of a part that stay → corpus/."""
+
+    name = "keep"
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        """Write them, and what became of the others."""
+        plan, result = self.plan, _nothing(self.plan)
+        repeated, target = repeated_lines_of(plan, rank), plan.corpus_file(rank)
+        target.parent.mkdir(exist_ok=True)
+        with self.track_time(unit="task"), open(target, "wb") as file:
+            for number, document in enumerate(_unlike(plan, rank, True, result.drop)):
+                row = document.metadata["row"]
+                lines = all_places(plan, row["text"], repeated.get(number, set()))
+                left, reason = without_lines(row["text"], lines)
                 result.shorten(row["text"], left)
-                row["text"] = left
-            if reason:
-                result.drop(reason, row["id"])
-                continue
-            result.keep(found["number"], len(row["text"]), found["licence"])
-            file.write(line_of(row))
-    result.bytes = target.stat().st_size
-    if not result.documents:
-        target.unlink()
-    _write_counts(plan, part, "keep", result)
-    _write_sizes(plan, part)
-    return result.documents
-
-
-def part_of(plan: Plan, part: int) -> CorpusConfig | None:
-    """How ``prepare`` reads the clean documents of a part; None where there are none."""
-    file = plan.corpus_file(part)
-    return CorpusConfig(path=(str(file),)) if file.is_file() else None
+                if reason:
+                    result.drop(reason, document.id)
+                    continue
+                result.keep(document.metadata["number"], len(left), document.metadata["licence"])
+                file.write(line_of(row | {"text": left}))
+        result.bytes = target.stat().st_size
+        if not result.documents:
+            target.unlink()  # an empty file would be counted as a document that was dropped
+        self.stat_update("documents", value=result.documents)
+        _write_counts(plan, rank, "keep", result)
 
 
 def whole_manifest(plan: Plan) -> dict[str, Any]:
@@ -111,9 +135,8 @@ def whole_manifest(plan: Plan) -> dict[str, Any]:
     manifest = _nothing(plan).as_json()
     for part in range(plan.parts):
         for stage in ("clean", "keep"):
-            if not plan.is_against(part):
-                counts = storage.read_json(_counts(plan, part, stage))
-                manifest |= {key: added(manifest[key], counts[key]) for key in COUNTED}
+            counts = storage.read_json(_counts(plan, part, stage))
+            manifest |= {key: added(manifest[key], counts[key]) for key in COUNTED}
     return manifest | {"made_by": manifest["made_by"].replace("yanmo clean", "yanmo scale")}
 
 
@@ -124,8 +147,8 @@ def added(one: Any, other: Any) -> Any:
     {'a': 3, 'b': ['x', 'y'], 'c': 3}
     """
     if isinstance(one, dict):
-        return {key: added(one[key], other[key]) if key in one and key in other else {**one, **other}[key]
-                for key in {**one, **other}}  # fmt: skip
+        both = {key: added(one[key], other[key]) for key in one if key in other}
+        return {**one, **other, **both}
     if isinstance(one, list):
         if one and isinstance(one[0], dict):
             return [added(mine, others) for mine, others in zip(one, other, strict=True)]
@@ -137,28 +160,22 @@ def _nothing(plan: Plan) -> CleaningResult:
     return CleaningResult.of(plan.settings.cleaning, plan.corpus, dedup=True)
 
 
-def _licences(paths: Sequence[str]) -> dict[int, str]:
-    return {number: licence_beside(Path(path)) for number, path in enumerate(paths)}
-
-
 def _rows(plan: Plan, part: int) -> Path:
-    return plan.work("rows", f"{part:05d}.jsonl")
+    folder = plan.work("rows")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{part:05d}.jsonl"
+
+
+def _read_rows(plan: Plan, part: int) -> Iterator[Document]:
+    with open(_rows(plan, part), encoding="utf-8") as rows:
+        for line in rows:
+            found = json.loads(line)
+            yield Document(found["row"]["text"], found["row"]["id"], metadata=found)
 
 
 def _counts(plan: Plan, part: int, stage: str) -> Path:
-    return plan.work("counts", f"{part:05d}.{stage}.json")
+    return plan.work("counts") / f"{part:05d}.{stage}.json"
 
 
 def _write_counts(plan: Plan, part: int, stage: str, result: CleaningResult) -> None:
     storage.write_json(_counts(plan, part, stage), result.as_json())
-
-
-def _write_sizes(plan: Plan, part: int) -> None:
-    """(content hash, characters) of each document as ``prepare`` will read it, by hash."""
-    corpus = part_of(plan, part)
-    documents = read_documents(corpus) if corpus is not None else ()
-    sizes = sorted((content_hash(document.text), len(document.text)) for document in documents)
-    with whole(plan.work("sizes", f"{part:05d}.txt")) as file:
-        file.writelines(b"%s %d\n" % (name.encode("ascii"), size) for name, size in sizes)
-    total = sum(size for _, size in sizes)
-    storage.write_json(plan.work("sizes", f"{part:05d}.json"), {"documents": len(sizes), "characters": total})

@@ -1,292 +1,205 @@
-"""Duplicates among documents that no machine holds: the decisions of ``text/clean/dedup.py``, by tasks.
+"""Duplicates among documents that no machine holds: datatrove's stages, given our marks of a text.
 
-1. ``Signatures`` writes the marks of a part's texts: ``marks_of``, as on one machine. Between, datatrove's
-   MinhashDedupBuckets finds documents that agree in a band (``steps.py``).
-2. ``find_copies`` goes through those in order: a document is a copy if an earlier one that stays has its
-   letters, or agrees in a band and in ``dedup.near`` of all numbers. What came first stays.
-3. ``find_repeated`` finds, for a range of hashes, the paragraphs that an earlier document has.
+Each kind goes the same way: a part's documents → signatures; those of all parts → what is like another;
+that → a filter of the part's documents. Documents are known by their number among those that came through the
+filters before, so each stage must be given the same documents in the same order.
 
-A document is (part, number in the part), both 32 bits. All files are plain little-endian numbers.
+1. Equal documents (``ExactDedup…``): any one of them stays.
+2. Near ones (``MinhashDedup…``): documents that have all numbers of a band in common are joined, and what is
+   joined by a chain of them is one cluster, of which any one document stays.
+3. Paragraphs that several documents have (``SentenceDedup…``): any one of them keeps it.
+
+The marks are those of ``text/clean/dedup.py``, so that no words are needed: datatrove would have spaCy and
+jieba find them.
 """
 
-from array import array
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from functools import cache
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from datatrove.data import Document
+from datatrove.pipeline.dedup import (
+    ExactDedupConfig,
+    ExactDedupFilter,
+    ExactDedupSignature,
+    ExactFindDedups,
+    MinhashConfig,
+    MinhashDedupBuckets,
+    MinhashDedupCluster,
+    MinhashDedupFilter,
+    MinhashDedupSignature,
+    SentDedupConfig,
+    SentenceDedupSignature,
+    SentenceFindDedups,
+)
+from datatrove.utils.hashing import HashConfig
+from datatrove.utils.word_tokenizers import WhitespaceTokenizer
 
-from yanmo.scale.plan import Plan, whole
+from yanmo.scale.plan import Plan
 from yanmo.settings.schema import DedupConfig
-from yanmo.text.clean.dedup import BANDS, COPY, NEAR_COPY, PERMUTATIONS, marks_of
+from yanmo.text.clean.dedup import COPY, NEAR_COPY, PERMUTATIONS, marks_of
 
-Numbers = npt.NDArray[Any]
-BAND = PERMUTATIONS // BANDS
-"""Numbers of 32 bits in a band; the exact mark of 96 bits is a band too, the last one."""
-UNWANTED = 2
-"""Code of a reason: see ``_reasons``."""
-
-
-def bands_of(config: DedupConfig) -> int:
-    """How many bands documents are compared by; 0: whole documents are not compared."""
-    return (BANDS if config.near else 0) + bool(config.exact)
-
-
-# -- marks ------------------------------------------------------------------------------------
+Drop = Callable[[str, str], None]
+"""Is told the reason and the name of a document that is left out."""
+READ_AT_ONCE = 1000
+"""Signatures read from a file at a time; datatrove's 5 cost more calls than comparisons."""
+LINES = 1 << 16
+"""Lines of a document that are compared: datatrove writes a line's number in 16 bits."""
+REPEATED = np.dtype([("document", "<u4"), ("line", "<u2")])
+"""What ``SentenceFindDedups`` writes."""
+EQUAL = HashConfig(precision=64, hash_fc="sha1")
+NO_WORDS = WhitespaceTokenizer()
+"""datatrove's signatures load a tokenizer of words, which ours never ask; this one needs no library."""
 
 
-class Signatures:
-    """Writes the marks of the texts of one part, in order."""
-
-    def __init__(self, plan: Plan, part: int) -> None:
-        self._plan, self._part, self._config = plan, part, plan.settings.dedup
-        self._open = ExitStack()
-        self._digests: BinaryIO | None = None
-        self._hashes = bytearray()
-        self._places = array("I")
-        self._texts = 0
-
-    def __enter__(self) -> "Signatures":
-        self._digests = self._open.enter_context(whole(_digests(self._plan, self._part)))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._open.__exit__(*error)
-        if error[0] is None:
-            self._write_paragraphs()
-
-    def add(self, text: str) -> Numbers:
-        """Write a text's marks; gives its numbers, uint32 of shape (bands · 4,)."""
-        marks = marks_of(text, self._config)
-        data = marks.near + marks.exact.ljust(4 * BAND if marks.exact else 0, b"\0")
-        assert self._digests is not None
-        self._digests.write(data)
-        for line, hashed in marks.paragraphs:
-            self._hashes += hashed
-            self._places.extend((self._texts, line))
-        self._texts += 1
-        return np.frombuffer(data, "<u4")
-
-    def _write_paragraphs(self) -> None:
-        hashes = np.frombuffer(self._hashes, "<u8")
-        order = np.argsort(hashes, kind="stable")
-        _write(_paragraphs(self._plan, self._part, "hashes"), hashes[order])
-        _write(
-            _paragraphs(self._plan, self._part, "places"),
-            np.asarray(self._places, "<u4").reshape(-1, 2)[order],
-        )
+# -- equal documents --------------------------------------------------------------------------
 
 
-# -- whole documents --------------------------------------------------------------------------
+def letters_of(document: Document) -> bytes:
+    """What equal documents have in common: a hash of their letters, without spaces and case."""
+    return marks_of(document.text, DedupConfig(near=0, paragraphs=0)).exact
 
 
-def find_copies(plan: Plan) -> Counter[str]:
-    """Write which documents of each part are dropped, and why; gives how many for each reason."""
-    config, chains = plan.settings.dedup, _chains(plan)
-    kept: defaultdict[int, list[int]] = defaultdict(list)
-    """Chain -> its documents that stay."""
-    of_equals: dict[int, tuple[int, int]] = {}
-    """Chain of equal documents whose first is dropped -> what it is a copy of, and the reason's code."""
-    dropped: list[tuple[int, int, int]] = []
-    read = cache(lambda part: _mapped(_digests(plan, part), "<u4").reshape(-1, bands_of(config) * BAND))
-
-    def digest(document: int) -> Numbers:
-        return np.asarray(read(document >> 32)[document & 0xFFFFFFFF, :PERMUTATIONS])
-
-    def found(document: int, mine: Sequence[int]) -> tuple[int, int] | None:
-        """An earlier document that this one is a copy of, and the reason's code."""
-        for chain in mine:
-            if chain < chains.first_near and chain in kept:
-                return kept[chain][0], 0
-            if chain in of_equals:
-                return of_equals[chain]
-        others = {other for chain in mine for other in kept.get(chain, ())}
-        numbers = digest(document) if others else None
-        for other in sorted(others):
-            if np.mean(digest(other) == numbers) >= config.near:
-                return other, 1
-        return None
-
-    for document, mine in chains.by_document():
-        copy = None if plan.is_against(document >> 32) else found(document, mine)
-        if copy is None:
-            for chain in mine:
-                kept[chain].append(document)
-            continue
-        of_equals |= {chain: copy for chain in mine if chain < chains.first_near and chain not in kept}
-        original, reason = copy
-        reason = UNWANTED if plan.is_against(original >> 32) else reason
-        dropped.append((document >> 32, document & 0xFFFFFFFF, reason))
-    _write_by_part(plan, "copies", dropped)
-    names = _reasons(plan)
-    return Counter(names[reason] for _, _, reason in dropped)
+def exact_signature(plan: Plan) -> ExactDedupSignature:
+    """Signatures of a part's documents."""
+    return ExactDedupSignature(str(plan.work("exact")), _exact_config(), plan.finders)
 
 
-def copies_of(plan: Plan, part: int) -> dict[int, str]:
-    """The numbers of a part's documents that are dropped, with the reasons."""
-    names = _reasons(plan)
-    return {int(number): names[int(reason)] for _, number, reason in _read_rows(plan.work("copies"), part)}
+def find_copies(plan: Plan) -> ExactFindDedups:
+    """Which documents are copies, in a range of hashes; as many tasks as the plan has finders."""
+    folders = str(plan.work("exact")), str(plan.work("copies"))
+    return ExactFindDedups(*folders, _exact_config(), lines_to_buffer=READ_AT_ONCE)
 
 
-def _reasons(plan: Plan) -> tuple[str, str, str]:
-    return COPY, NEAR_COPY, unwanted_reason(plan.settings.dedup)
+def exact_filter(plan: Plan, drop: Drop) -> ExactDedupFilter:
+    """Lets one of equal documents through."""
+    return ExactDedupFilter(str(plan.work("copies")), _exact_config(), _told(drop, COPY))
 
 
-def unwanted_reason(config: DedupConfig) -> str:
-    """Why a document is dropped that dedup.against has."""
-    return f"also in {', '.join(config.against)}"
+def _exact_config() -> ExactDedupConfig:
+    return ExactDedupConfig(letters_of, hash_config=EQUAL)
 
 
-class Chains:
-    """Documents that agree in a band stand in a chain, in order.
+# -- near documents ---------------------------------------------------------------------------
 
-    Memory: 40 bytes for each place in a chain; a document has up to 33, an exact copy of another just one.
+
+def bands_of(near: float) -> tuple[int, int]:
+    """(number of bands, numbers in each) that find documents with ``near`` of their runs in common.
+
+    Two documents with a share s in common agree in one number of their MinHash with probability s, in all r
+    of a band with sʳ, and in one of b bands at least with 1 - (1 - sʳ)ᵇ: a curve in the form of an S that is
+    steepest at about (1/b)^(1/r) (Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, 3.4). Of all
+    shapes with 128 numbers, the one whose step is nearest.
+
+    >>> bands_of(0.8), bands_of(0.5), bands_of(1.0)
+    ((11, 11), (25, 5), (1, 128))
+    """
+    shapes = [(PERMUTATIONS // numbers, numbers) for numbers in range(1, PERMUTATIONS + 1)]
+    return min(shapes, key=lambda shape: abs((1 / shape[0]) ** (1 / shape[1]) - near))
+
+
+class NearSignature(MinhashDedupSignature):  # type: ignore[misc]
+    """datatrove's signatures, of runs of five characters instead of words.
+
+    The numbers are rensa's, as `yanmo clean --dedup` compares them. datatrove would hash each run in Python
+    and make a table of 128 numbers for each: far slower, and a gigabyte for a million characters.
     """
 
-    def __init__(self) -> None:
-        self._documents: list[Numbers] = []
-        self._chains: list[Numbers] = []
-        self._equals = np.empty(0, np.int64)
-        """Documents that are equal to an earlier one: what becomes of that becomes of them."""
-        self.count = 0
-        self.first_near = 0
-        """Chains below it are of equal documents."""
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(str(plan.work("near")), near_config(plan), NO_WORDS)
+        self._compared = DedupConfig(exact=False, near=plan.settings.dedup.near, paragraphs=0)
 
-    def add_equal(self, pairs: Numbers) -> None:
-        """Take the chains of the exact mark, before all others."""
-        documents, chains, begins = self._read(pairs)
-        self._equals = np.sort(documents[~begins])
-        self._add(documents, chains)
-        self.first_near = self.count
+    def get_shingles(self, text: str) -> npt.NDArray[np.uint32]:
+        """The smallest hash of a text's runs for each permutation, (128,)."""
+        return np.frombuffer(marks_of(text, self._compared).near, "<u4")
 
-    def add_near(self, pairs: Numbers) -> None:
-        """Take the chains of a band, without those that are left with one document."""
-        documents, chains, _ = self._read(pairs)
-        others = ~np.isin(documents, self._equals)
-        documents, chains = documents[others], chains[others]
-        _, which, many = np.unique(chains, return_inverse=True, return_counts=True)
-        several = (many > 1)[which]
-        self._add(documents[several], chains[several])
-
-    def _read(self, pairs: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """datatrove's pairs of neighbours (part, number, part, number), which write a chain as (a, b),
-        (b, c), …: each place's document and chain, and whether it is the first."""
-        before, after = (pairs[:, i].astype(np.int64) << 32 | pairs[:, i + 1] for i in (0, 2))  # (pairs,)
-        begins = np.ones(len(pairs), bool)
-        begins[1:] = after[:-1] != before[1:]
-        chains = np.cumsum(begins) - 1 + self.count
-        self.count += int(begins.sum())
-        first = np.concatenate([np.ones(int(begins.sum()), bool), np.zeros(len(pairs), bool)])
-        return np.concatenate([before[begins], after]), np.concatenate([chains[begins], chains]), first
-
-    def _add(self, documents: Numbers, chains: Numbers) -> None:
-        self._documents.append(documents)
-        self._chains.append(chains)
-
-    def by_document(self) -> Iterator[tuple[int, list[int]]]:
-        """Each document in order, with its chains. The chains are forgotten then."""
-        if not self._documents:
-            return
-        documents, chains = np.concatenate(self._documents), np.concatenate(self._chains)
-        self._documents, self._chains = [], []
-        order = np.argsort(documents, kind="stable")
-        documents, chains = documents[order], chains[order]
-        begins = np.flatnonzero(np.diff(documents, prepend=-1))
-        for begin, end in pairwise([*begins.tolist(), len(documents)]):
-            yield int(documents[begin]), chains[begin:end].tolist()
+    def get_signature(self, shingles: npt.NDArray[np.uint32]) -> list[list[int]]:
+        """As many of them as fill the bands, by bands."""
+        # The last numbers are left out where they fill no band: 11 bands of 11 take 121 of 128.
+        bands, numbers = self.config.num_buckets, self.config.hashes_per_bucket
+        return shingles[: bands * numbers].reshape(bands, numbers).tolist()
 
 
-def _chains(plan: Plan) -> Chains:
-    """The chains that datatrove's buckets stage found; the exact mark is the last band."""
-    config, found = plan.settings.dedup, Chains()
-    exact = f"{bands_of(config) - 1:05d}_" if config.exact else "none"
-    files = sorted(
-        plan.work("buckets").glob("*.dups"), key=lambda file: (not file.name.startswith(exact), file)
-    )
-    for file in files:
-        pairs = np.fromfile(file, "<u4").reshape(-1, 4)
-        (found.add_equal if file.name.startswith(exact) else found.add_near)(pairs)
-    return found
+def near_config(plan: Plan) -> MinhashConfig:
+    """Bands of numbers of 32 bits; how datatrove would hash words does not matter."""
+    bands, numbers = bands_of(plan.settings.dedup.near)
+    hashes = HashConfig(precision=32, hash_fc="sha1")
+    return MinhashConfig(num_buckets=bands, hashes_per_bucket=numbers, hash_config=hashes)
+
+
+def find_pairs(plan: Plan) -> MinhashDedupBuckets:
+    """Documents that agree in a band; one task for each band, or a multiple."""
+    folders = str(plan.work("near")), str(plan.work("pairs"))
+    return MinhashDedupBuckets(*folders, config=near_config(plan), lines_to_buffer=READ_AT_ONCE)
+
+
+def cluster(plan: Plan) -> MinhashDedupCluster:
+    """Pairs → clusters, and all documents of each but one are to be removed. One task."""
+    folders = str(plan.work("pairs")), str(plan.work("clusters"))
+    return MinhashDedupCluster(*folders, near_config(plan), lines_to_buffer=READ_AT_ONCE)
+
+
+def near_filter(plan: Plan, drop: Drop) -> MinhashDedupFilter:
+    """Lets one document of each cluster through."""
+    return MinhashDedupFilter(str(plan.work("clusters")), _told(drop, NEAR_COPY))
+
+
+def _told(drop: Drop, reason: str) -> Any:
+    """What datatrove's filters take for a writer of what they leave out."""
+    return nullcontext(SimpleNamespace(write=lambda document, rank: drop(reason, document.id)))
 
 
 # -- paragraphs -------------------------------------------------------------------------------
 
 
-def find_repeated(plan: Plan, share: int, shares: int) -> int:
-    """Write the places of paragraphs that an earlier document has, for a share of all hashes."""
-    low, high = (np.uint64(min((1 << 64) * n // shares, (1 << 64) - 1)) for n in (share, share + 1))
-    hashes, places = [], []
-    for part in range(plan.parts):
-        mapped = _mapped(_paragraphs(plan, part, "hashes"), "<u8")
-        last = len(mapped) if share + 1 == shares else int(np.searchsorted(mapped, high))
-        here = slice(int(np.searchsorted(mapped, low)), last)
-        found = np.asarray(_mapped(_paragraphs(plan, part, "places"), "<u4").reshape(-1, 2)[here])
-        stays = ~np.isin(found[:, 0], [*copies_of(plan, part)])
-        hashes.append(np.asarray(mapped[here])[stays])
-        parts = np.full((int(stays.sum()), 1), part, "<u4")
-        places.append(np.concatenate([parts, found[stays]], axis=1))
-    hashed, place = np.concatenate(hashes), np.concatenate(places)  # (n,), (n, 3)
-    order = np.lexsort((place[:, 2], place[:, 1], place[:, 0], hashed))
-    hashed, place = hashed[order], place[order]
-    begins = np.ones(len(hashed), bool)
-    begins[1:] = hashed[1:] != hashed[:-1]
-    first = np.maximum.accumulate(np.where(begins, np.arange(len(hashed)), 0))
-    repeated = place[(place[:, :2] != place[first][:, :2]).any(axis=1)]
-    _write_by_part(plan, f"repeated/{share:05d}", repeated[np.lexsort(repeated.T[::-1])])
-    return len(repeated)
+class ParagraphSignature(SentenceDedupSignature):  # type: ignore[misc]
+    """datatrove's signatures of sentences, of long paragraphs instead."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(str(plan.work("paragraphs")), plan.finders, _sentence_config(), NO_WORDS)
+        self._compared = _only_paragraphs(plan)
+
+    def get_hashes(self, doc: Document, doc_idx: int) -> list[tuple[int, int, int]]:
+        """(hash, document, line) of each; once if a document repeats itself, as a song its refrain."""
+        first: dict[bytes, int] = {}
+        for line, hashed in marks_of(doc.text, self._compared).paragraphs:
+            if line < LINES:
+                first.setdefault(hashed, line)
+        return [(int.from_bytes(hashed, "little"), doc_idx, line) for hashed, line in first.items()]
+
+
+def find_repeated(plan: Plan) -> SentenceFindDedups:
+    """Which paragraphs another document has, in a range of hashes; as many tasks as the plan has finders."""
+    folders = str(plan.work("paragraphs")), str(plan.work("repeated"))
+    return SentenceFindDedups(*folders, config=_sentence_config(), lines_to_buffer=READ_AT_ONCE)
 
 
 def repeated_lines_of(plan: Plan, part: int) -> dict[int, set[int]]:
-    """The lines to take out of each document of a part."""
+    """The lines that are to be taken out of the documents of a part, by the document's number."""
     found: defaultdict[int, set[int]] = defaultdict(set)
-    for folder in sorted(plan.work("repeated").glob("*")):
-        for _, number, line in _read_rows(folder, part):
-            found[int(number)].add(int(line))
+    for file in plan.work("repeated").glob(f"*/{part:05d}.c4_dup"):
+        for document, line in np.fromfile(file, REPEATED).tolist():
+            found[document].add(line)
     return found
 
 
-# -- files ------------------------------------------------------------------------------------
+def all_places(plan: Plan, text: str, lines: set[int]) -> set[int]:
+    """These lines of a text, and those that say the same."""
+    if not lines:
+        return lines
+    paragraphs = marks_of(text, _only_paragraphs(plan)).paragraphs
+    # A paragraph was written down once for each document, with the first of its lines.
+    repeated = {hashed for line, hashed in paragraphs if line in lines}
+    return {line for line, hashed in paragraphs if hashed in repeated}
 
 
-def _digests(plan: Plan, part: int) -> Path:
-    return plan.work("digests", f"{part:05d}.bin")
+def _only_paragraphs(plan: Plan) -> DedupConfig:
+    return DedupConfig(exact=False, near=0, paragraphs=plan.settings.dedup.paragraphs)
 
 
-def _paragraphs(plan: Plan, part: int, what: str) -> Path:
-    return plan.work("paragraphs", f"{part:05d}.{what}")
-
-
-def _mapped(path: Path, dtype: str) -> Numbers:
-    return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
-
-
-def _write(path: Path, numbers: Numbers) -> None:
-    with whole(path) as file:
-        file.write(numbers.tobytes())
-
-
-def _rows(rows: Any, width: int) -> Numbers:
-    return np.asarray(rows, "<u4").reshape(-1, width)
-
-
-def _write_by_part(plan: Plan, station: str, rows: Any) -> None:
-    """Write rows (part, …, …), in order, so that one part's are found at once."""
-    table = _rows(rows, 3)
-    _write(plan.work(station, "rows"), table)
-    _write(
-        plan.work(station, "ends"), np.searchsorted(table[:, 0], np.arange(plan.parts), "right").astype("<u8")
-    )
-
-
-def _read_rows(folder: Path, part: int) -> Numbers:
-    """A part's rows; none where the stage was not asked for."""
-    if not (folder / "ends").is_file():
-        return np.empty((0, 3), "<u4")
-    ends = [0, *np.fromfile(folder / "ends", "<u8").tolist()]
-    count = 3 * (ends[part + 1] - ends[part])
-    return np.fromfile(folder / "rows", "<u4", count=count, offset=12 * ends[part]).reshape(-1, 3)
+def _sentence_config() -> SentDedupConfig:
+    return SentDedupConfig(n_sentences=1, split_sentences=False, hash_config=EQUAL)

@@ -1,23 +1,23 @@
 """What is to be made, and where it lies: the folder of a plan.
 
 In: the settings of ``yanmo clean`` and ``yanmo prepare``, and a number of tasks. Out: ``plan.toml`` (every
-setting), ``files.jsonl`` (every file and the part it belongs to), ``tokenizer/``. A part is a run
-of files in their order: the documents of the parts, one part after another, are those of ``yanmo clean``. How
-it is run stands in ``pipeline.py`` (``script.py``); the work is in ``corpus.py``, ``duplicates.py`` and
-``tokens.py``.
+setting), ``files.jsonl`` (every file and the part it belongs to), ``tokenizer/``. A part is a run of files in
+their order, the work of one task. How it is run stands in ``pipeline.py`` (``script.py``); the work is in
+``corpus.py``, ``duplicates.py`` and ``tokens.py``.
 """
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from pydantic import PositiveInt
 
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
+from yanmo.data.shards import dtype_for
+from yanmo.data.split import default_val_fraction
 from yanmo.settings.recipe import read_settings, section_toml
 from yanmo.settings.schema import (
     CleanConfig,
@@ -29,7 +29,7 @@ from yanmo.settings.schema import (
     Section,
     TokenizerConfig,
 )
-from yanmo.text.read.documents import DEMO
+from yanmo.text.read.documents import DEMO, corpus_size
 from yanmo.text.read.sources import find_files
 from yanmo.tokenizer import Tokenizer, find_tokenizer, load_tokenizer
 
@@ -39,6 +39,11 @@ HEAD = (
     "# After a change here delete logs/ and work/: finished tasks are not done again.",
     "",
 )
+BYTES_OF_A_CHARACTER = 3
+"""Of Chinese text in UTF-8."""
+MOST_FINDERS = 32
+"""Tasks that look for what is equal, each in a range of hashes: each opens a file of every part, and a part
+has a file for each."""
 
 
 class ScaleConfig(Section):
@@ -46,10 +51,6 @@ class ScaleConfig(Section):
 
     parts: PositiveInt = 1
     """Parts of the corpus, each the work of one task."""
-    against: bool = False
-    """Whether the first part holds the texts of dedup.against, which are compared and not kept."""
-    block_size: PositiveInt = 128
-    """model.block_size: the characters left out between the two parts of a document that is cut."""
 
 
 class Settings(Section):
@@ -74,7 +75,7 @@ class PartFile:
 
     part: int
     source: int
-    """Which of the corpus's paths it was found by; -1: one of dedup.against."""
+    """Which of the corpus's paths it was found by."""
     name: str
     """What its documents are called by."""
     is_searched: bool
@@ -106,6 +107,11 @@ class Plan:
         return self.settings.scale.parts
 
     @property
+    def finders(self) -> int:
+        """Tasks of the stages that look for equal documents and paragraphs."""
+        return min(self.parts, MOST_FINDERS)
+
+    @property
     def corpus(self) -> Path:
         """The folder of the clean documents, one .jsonl for each part."""
         return self.folder / "corpus"
@@ -119,17 +125,13 @@ class Plan:
         """The clean documents of a part; missing where none is left."""
         return self.corpus / f"{part:05d}.jsonl"
 
-    def work(self, station: str, name: str = "") -> Path:
-        """What is needed between the stages, and of no use after them."""
-        return self.folder / "work" / station / name
+    def work(self, station: str) -> Path:
+        """A folder of what is needed between the stages, and of no use after them."""
+        return self.folder / "work" / station
 
     def logs(self, stage: str) -> Path:
         """datatrove's logs and marks of finished tasks."""
         return self.folder / "logs" / stage
-
-    def is_against(self, part: int) -> bool:
-        """Whether a part's texts must not be in the corpus."""
-        return self.settings.scale.against and part == 0
 
     def files_of(self, part: int) -> list[PartFile]:
         """The files of a part, in order."""
@@ -156,21 +158,15 @@ def make_plan(cleaning: Cleaning, recipe: Recipe, tasks: int, folder: Path) -> t
             where="tokenizer.path",
             hint="yanmo tokenizer train SAMPLE --out tok, then tokenizer.path=tok",
         )
-    files, has_against = share_out(cleaning, tasks)
-    settings = Settings(
-        corpus=cleaning.corpus,
-        clean=cleaning.clean,
-        dedup=cleaning.dedup,
-        tokenizer=recipe.tokenizer,
-        data=recipe.data,
-        scale=ScaleConfig(parts=files[-1].part + 1, against=has_against, block_size=recipe.model.block_size),
-    )
-    plan = Plan(folder.resolve(), settings)
-    text = "\n".join([*HEAD, *(line for name, section in settings for line in section_toml(name, section))])
+    files = share_out(cleaning.corpus, tasks)
+    plan = Plan(folder.resolve(), _settings(cleaning, recipe, files))
+    named = (line for name, section in plan.settings for line in section_toml(name, section))
+    text = "\n".join([*HEAD, *named])
     lines = "".join(json.dumps(vars(file), ensure_ascii=False) + "\n" for file in files)
     if (folder / PLAN).is_file():
         _require_the_same(folder, text, lines, tokenizer)
     else:
+        # plan.toml comes last: where it is, the rest is there.
         storage.write_atomic(folder / FILES, lines)
         (folder / "tokenizer").mkdir(exist_ok=True)
         tokenizer.save(folder / "tokenizer", 1 << 30)
@@ -178,34 +174,44 @@ def make_plan(cleaning: Cleaning, recipe: Recipe, tasks: int, folder: Path) -> t
     return plan, files
 
 
+def _settings(cleaning: Cleaning, recipe: Recipe, files: Sequence[PartFile]) -> Settings:
+    """Everything a task must know, so that it decides the same wherever and whenever it runs."""
+    # Tasks may run in another folder; files of the corpus are written down as whole paths, too.
+    against = tuple(path if path == DEMO else str(Path(path).absolute()) for path in cleaning.dedup.against)
+    corpus_size(against)  # a path that is missing is said now, not by each task
+    characters = sum(file.size for file in files) // BYTES_OF_A_CHARACTER
+    held_out = recipe.data.val_fraction or default_val_fraction(characters)
+    return Settings(
+        corpus=cleaning.corpus,
+        clean=cleaning.clean,
+        dedup=cleaning.dedup.model_copy(update={"against": against}),
+        tokenizer=recipe.tokenizer,
+        data=recipe.data.model_copy(update={"val_fraction": held_out}),
+        scale=ScaleConfig(parts=files[-1].part + 1),
+    )
+
+
 def _require_the_same(folder: Path, text: str, lines: str, tokenizer: Tokenizer) -> None:
-    same_files = (folder / FILES).read_text(encoding="utf-8") == lines
-    same_settings = (folder / PLAN).read_text(encoding="utf-8") == text
-    if (
-        same_files
-        and same_settings
-        and load_tokenizer(folder / "tokenizer").fingerprint == tokenizer.fingerprint
-    ):
+    said = (folder / PLAN).read_text(encoding="utf-8")
+    hint = "choose another folder"
+    if "\nblock_size" in said.partition("[scale]")[2]:
+        what = "a plan of an earlier version, whose pipeline.py no longer runs"
+    elif said != text:
+        what = "a plan with other settings"
+    elif (folder / FILES).read_text(encoding="utf-8") != lines:
+        what = "a plan with other files"
+    elif load_tokenizer(folder / "tokenizer").fingerprint != tokenizer.fingerprint:
+        what = "a plan with another tokenizer"
+    else:
         return
-    what = "other settings" if not same_settings else "other files" if not same_files else "another tokenizer"
-    raise ConfigError(f"this folder holds a plan with {what}", f"--out {folder}", "choose another folder")
+    raise ConfigError(f"this folder holds {what}", f"--out {folder}", hint)
 
 
-def share_out(cleaning: Cleaning, tasks: int) -> tuple[list[PartFile], bool]:
-    """Every file with its part, in order, and whether the first part is that of dedup.against."""
-    against = [file for path in cleaning.dedup.against for file in _files_of_source(-1, path)]
-    files = [
-        file for number, path in enumerate(cleaning.corpus.path) for file in _files_of_source(number, path)
-    ]
-    first = 1 if against else 0
-    numbers = deal([file.size for file in files], tasks)
-    return [
-        *against,
-        *(
-            PartFile(**{**vars(file), "part": part + first})
-            for file, part in zip(files, numbers, strict=True)
-        ),
-    ], bool(against)
+def share_out(corpus: CorpusConfig, tasks: int) -> list[PartFile]:
+    """Every file of a corpus with its part, in order."""
+    files = [file for number, path in enumerate(corpus.path) for file in _files_of_source(number, path)]
+    parts = deal([file.size for file in files], tasks)
+    return [PartFile(**{**vars(file), "part": part}) for file, part in zip(files, parts, strict=True)]
 
 
 def _files_of_source(number: int, path: str) -> Iterator[PartFile]:
@@ -227,19 +233,31 @@ def deal(sizes: Sequence[int], tasks: int) -> list[int]:
     """
     total, before, parts = max(sum(sizes), 1), 0, []
     for size in sizes:
+        # By where its middle lies: a file that is larger than a part's share leaves numbers out.
         parts.append(min(int((before + size / 2) * tasks / total), tasks - 1))
         before += size
     dense = {part: number for number, part in enumerate(sorted({*parts}))}
     return [dense[part] for part in parts]
 
 
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write; it takes its name when all is written, for a killed task leaves half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{storage.TEMPORARY}{path.name}")
-    with storage.disk_errors(f"writing {path.name}", path.parent):
-        with open(unfinished, "wb") as file:
-            yield file
-        storage.sync_file(unfinished)
-        unfinished.replace(path)
+# -- what it costs ----------------------------------------------------------------------------
+
+CORE_MICROSECONDS = 4.0
+"""For a character, all stages together with a `bpe` tokenizer, on one core: docs/scale.md."""
+CLUSTER_BYTES = 60
+"""Memory of the stage `clusters` for a document of 1,000 characters, if 30% have near ones: docs/scale.md."""
+
+
+def costs(plan: Plan, files: Sequence[PartFile]) -> dict[str, Any]:
+    """What a plan takes at most, about; another corpus on another processor takes half or twice as much."""
+    size = sum(file.size for file in files)
+    characters = size // BYTES_OF_A_CHARACTER
+    tokens = characters * dtype_for(plan.tokenizer().vocab_size).itemsize
+    return {
+        "files": len(files),
+        "bytes": size,
+        "characters": characters,
+        "core_hours": characters * CORE_MICROSECONDS / 3.6e9,
+        "disk": {"corpus": size, "shards": tokens, "work": 2 * size + tokens},
+        "memory": characters // 1000 * CLUSTER_BYTES if plan.settings.dedup.near else 0,
+    }

@@ -96,6 +96,8 @@ class DuplicateIndex:
     """Of what is unwanted: the hash of every 25th run of 50 characters -> why a document is dropped."""
     _sought: "Sought | None" = None
     """The same, made when it is asked for."""
+    is_closed: bool = False
+    """Whether what is asked about is only compared, and not seen."""
 
     def judge(self, marks: Marks) -> str:
         """Why a document is to be dropped, or an empty string; then it is seen."""
@@ -123,6 +125,8 @@ class DuplicateIndex:
         return self._windows[int(self._sought.hashes[found[0]])] if len(found) else ""
 
     def _add(self, marks: Marks, reason: str, near_reason: str) -> None:
+        if self.is_closed:
+            return
         if marks.exact:
             self._exact[marks.exact] = reason
         if marks.near:
@@ -132,7 +136,8 @@ class DuplicateIndex:
     def repeated(self, marks: Marks) -> set[int]:
         """The numbers of lines that an earlier document has; the others are seen now."""
         lines = {number for number, hashed in marks.paragraphs if hashed in self._paragraphs}
-        self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
+        if not self.is_closed:
+            self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
         return lines
 
 
