@@ -264,6 +264,23 @@ def test_a_site_whose_robots_txt_cannot_be_had_is_not_crawled(answer: Answer) ->
     assert set(site.asked) == {"/robots.txt"}
 
 
+def test_a_robots_txt_behind_a_login_closes_its_site() -> None:
+    pages = site_with() | {"/r.txt": robots("User-agent: *", "Allow: /")}
+    with Site(pages) as site:
+        pages["/robots.txt"] = moved(f"http://user:secret@127.0.0.1:{site.port}/r.txt")
+        with pytest.raises(DataError, match=r"1 × robots\.txt: login in the address"):
+            crawl(toml(site))
+    assert set(site.asked) == {"/robots.txt"}
+
+
+def test_a_robots_txt_on_another_host_is_read() -> None:
+    with Site({"/r.txt": robots("User-agent: *", "Disallow: /a")}, "127.0.0.2") as other:
+        pages = site_with(a=text_page("一", "一的正文")) | {"/robots.txt": moved(f"{other.url}/r.txt")}
+        with Site(pages) as site:
+            manifest = crawl(toml(site))
+    assert manifest["reasons"] == {"refused": {"robots.txt": 1}} and manifest["counts"]["kept"] == 1
+
+
 def test_a_robots_txt_elsewhere_on_the_site_is_read() -> None:
     pages = site_with() | {
         "/robots.txt": moved("/r.txt"),
