@@ -1,7 +1,7 @@
 """What Scrapy runs for us, where our promises ask for more than its own parts keep.
 
 In: Scrapy's requests, answers and failures. Out: the same, or an :class:`Outcome`, which is the end of a
-page under a name: refused, failed, or moved to another address. ``spider.settings_of`` puts each of these
+page under a name: refused, failed, or moved to another address. ``spider.REPLACED`` puts each of these
 in the place of Scrapy's own and says why. Requests with a task are pages; the others ask for robots.txt.
 """
 
