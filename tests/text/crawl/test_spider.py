@@ -291,17 +291,25 @@ def test_a_robots_txt_elsewhere_on_the_site_is_read() -> None:
     assert "/good" not in site.asked
 
 
-def test_a_site_that_turns_us_away_is_left_alone() -> None:
+@pytest.mark.parametrize("status", [403, 204])
+def test_a_site_that_turns_us_away_is_left_alone(status: int) -> None:
     pages = {
         "/": html(links(*(f"/{n}" for n in range(40)))),
         "/0": text_page("好", "好的正文"),
-        "/*": Answer(status=403),
+        "/*": Answer(status=status),
     }
     with Site(pages) as site:
         manifest = crawl(toml(site))
     assert manifest["unfinished"].startswith("10 pages in a row failed")
-    assert manifest["reasons"] == {"failed": {"403": 10}}
+    assert manifest["reasons"] == {"failed": {str(status): 10}}
     assert manifest["counts"]["waiting"] == 29
+
+
+def test_a_crawl_whose_last_pages_fail_is_finished() -> None:
+    pages = {"/": html(links("/good", *(f"/{n}" for n in range(10)))), "/good": text_page("好", "好的正文")}
+    with Site(pages) as site:
+        manifest = crawl(toml(site))
+    assert manifest["unfinished"] == "" and manifest["counts"] == {"list": 1, "kept": 1, "failed": 10}
 
 
 def test_requests_keep_their_distance_and_come_one_by_one() -> None:

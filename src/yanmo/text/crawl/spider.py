@@ -78,12 +78,10 @@ class SiteSpider(scrapy.Spider):
 
     def read(self, response: Response, task: Task) -> None:
         """A page has its row, from the journal or from the site."""
-        if "cached" not in response.flags:
-            self._failures_in_a_row = 0
         row = response.meta.get(ROW)
         if row is None:  # a success that is no page, like 204
             row = self._write(task, {"failed": str(response.status)})
-        self._settle(task, row)
+        self._settle(task, row, is_known="cached" in response.flags)
 
     def failed(self, failure: Any) -> None:
         """A page has no answer that can be read."""
@@ -108,12 +106,13 @@ class SiteSpider(scrapy.Spider):
         self.journal.add(row)
         return row
 
-    def _settle(self, task: Task, row: Row) -> None:
-        self._failures_in_a_row += "failed" in row
+    def _settle(self, task: Task, row: Row, is_known: bool = False) -> None:
+        if not is_known:  # the journal says nothing about how the site is today
+            self._failures_in_a_row = self._failures_in_a_row + 1 if "failed" in row else 0
         settle(self.frontier, task, row)
         self._turn()
         self._say()
-        if self._failures_in_a_row >= GIVE_UP_AFTER:
+        if self.task is not None and self._failures_in_a_row >= GIVE_UP_AFTER:
             raise CloseSpider(f"{GIVE_UP_AFTER} pages in a row failed: the site is down, or turns us away")
 
     def _say(self) -> None:
