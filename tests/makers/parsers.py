@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -413,10 +414,11 @@ Retry-After: Wed, 21 Oct 2026 07:28:00 GMT
 
 
 def robots(folder: Path) -> object:
-    from yanmo.text.crawl.robots import Answer, is_allowed, read_rules
+    from yanmo.text.crawl.components import AGENT, crawl_delay, read_robots
 
-    rules = read_rules(Answer(200, (folder / "robots.txt").read_bytes()))
-    return is_allowed(rules, ADDRESS), rules.delay
+    rules = read_robots(200, (folder / "robots.txt").read_bytes())
+    assert not isinstance(rules, str)
+    return rules.allowed(ADDRESS, AGENT), crawl_delay(rules)
 
 
 def page(kind: str, content_type: str) -> Callable[[Path], object]:
@@ -439,16 +441,24 @@ def page(kind: str, content_type: str) -> Callable[[Path], object]:
 
 def headers(folder: Path) -> object:
     """A status, and headers as they come over the wire."""
+    from scrapy import Request
     from scrapy.http import Response
+    from scrapy.settings import Settings
 
-    from yanmo.text.crawl import spider
+    from yanmo.text.crawl.components import FrontierRedirect, Outcome, header, retry_after
+    from yanmo.text.crawl.page import media_type
 
     status, *lines = (folder / "a").read_bytes().split(b"\n")
     given = dict(line.split(b":", 1) for line in lines if b":" in line)
     number = int(status) if status.isdigit() and len(status) == 3 else 302
     response = Response(ADDRESS, status=number, headers=given)
-    asked = spider.retry_after(spider.header(response, "Retry-After"))
-    return spider.redirect_target(response), asked, spider.media_type(spider.header(response, "Content-Type"))
+    redirect = FrontierRedirect(Settings())
+    redirect.crawler = SimpleNamespace(spider=None)
+    try:
+        found = redirect.process_response(Request(ADDRESS, cb_kwargs={"task": 1}), response)
+    except Outcome as outcome:
+        found = outcome.row
+    return found, retry_after(header(response, "Retry-After")), media_type(header(response, "Content-Type"))
 
 
 def journal(folder: Path) -> object:

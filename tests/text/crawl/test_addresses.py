@@ -1,10 +1,11 @@
 import asyncio
 import socket
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
 
-from yanmo.text.crawl import addresses
-from yanmo.text.crawl.addresses import CheckedResolver, why_forbidden, why_refused
+from yanmo.text.crawl.addresses import CheckedLoop, PrivateAddress, is_private, why_forbidden, why_refused
 from yanmo.text.crawl.profile import Profile
 
 
@@ -82,32 +83,70 @@ def test_a_url_is_refused_for_what_it_says(url: str, reason: str) -> None:
     assert why_refused(url, profile()) == reason
 
 
-def resolve(monkeypatch: pytest.MonkeyPatch, *found: str, private: bool = False) -> CheckedResolver:
-    answers = [(int(socket.AF_INET6 if ":" in a else socket.AF_INET), a) for a in found]
-    monkeypatch.setattr(addresses, "lookup", lambda name: answers)
-    return CheckedResolver(private)
+class Names(asyncio.SelectorEventLoop):
+    """A system that knows one name, and makes no connection."""
+
+    addresses: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connected: list[str] = []
+
+    async def getaddrinfo(self, host: Any, port: Any, **how: Any) -> list[Any]:
+        if host != "name.example":
+            raise socket.gaierror(-2, "unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.addresses]
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        self.connected.append(address[0])
 
 
-def test_an_answer_with_one_forbidden_address_is_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolver = resolve(monkeypatch, "8.8.8.8", "::1")
-    assert asyncio.run(resolver.checked("two-faced.example")) == []
-    assert resolver.refused == {"two-faced.example": "::1"}
+class Checked(CheckedLoop, Names):
+    pass
 
 
-def test_checked_addresses_are_the_ones_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolver = resolve(monkeypatch, "8.8.8.8", "2606:2800:220:1::1")
-    found = asyncio.run(resolver.checked("good.example"))
-    assert [address for _, address in found] == ["8.8.8.8", "2606:2800:220:1::1"]
-    assert not resolver.refused
+@pytest.fixture
+def loop() -> Iterator[Checked]:
+    loop = Checked(private_network=False)
+    yield loop
+    loop.close()
 
 
-def test_a_name_that_does_not_exist_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(name: str) -> list[tuple[int, str]]:
-        raise socket.gaierror(-2, "unknown")
+def test_a_name_with_one_forbidden_address_is_refused_whole(
+    loop: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Names, "addresses", ["8.8.8.8", "::1"])
+    with pytest.raises(PrivateAddress, match="::1"):
+        loop.run_until_complete(loop.getaddrinfo("name.example", 80))
 
-    monkeypatch.setattr(addresses, "lookup", unknown)
-    assert asyncio.run(CheckedResolver(False).checked("none.example")) == []
+
+def test_a_name_with_public_addresses_has_them_all(loop: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Names, "addresses", ["8.8.8.8", "2606:2800:220:1::1"])
+    found = loop.run_until_complete(loop.getaddrinfo("name.example", 80))
+    assert [where[0] for *_, where in found] == ["8.8.8.8", "2606:2800:220:1::1"]
 
 
-def test_the_systems_own_resolver_is_read_right() -> None:
-    assert ("127.0.0.1") in [address for _, address in addresses.lookup("127.0.0.1")]
+def test_a_name_that_does_not_exist_is_not_called_private(loop: Checked) -> None:
+    with pytest.raises(socket.gaierror):
+        loop.run_until_complete(loop.getaddrinfo("none.example", 80))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.0.0.1"])
+def test_what_resolved_elsewhere_is_checked_where_the_connection_is_made(loop: Checked, address: str) -> None:
+    with socket.socket() as sock, pytest.raises(PrivateAddress):
+        loop.run_until_complete(loop.sock_connect(sock, (address, 80)))
+    assert loop.connected == []
+
+
+def test_a_public_address_is_connected_to(loop: Checked) -> None:
+    with socket.socket() as sock:
+        loop.run_until_complete(loop.sock_connect(sock, ("8.8.8.8", 80)))
+    assert loop.connected == ["8.8.8.8"]
+
+
+def test_a_refused_connection_is_known_through_what_wraps_it() -> None:
+    wrapped = ValueError("of a library")
+    wrapped.__cause__ = PrivateAddress("127.0.0.1")
+    outer = OSError("of another")
+    outer.__cause__ = wrapped
+    assert is_private(outer) and not is_private(ValueError()) and not is_private(None)

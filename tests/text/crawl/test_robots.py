@@ -1,74 +1,43 @@
-import asyncio
-
 import pytest
+from scrapy.robotstxt import ProtegoRobotParser
 
-from yanmo.text.crawl.robots import MAX_BYTES, MAX_DELAY, Answer, Robots, is_allowed, read_rules
+from yanmo.text.crawl.components import AGENT, MAX_CRAWL_DELAY, MAX_ROBOTS_BYTES, crawl_delay, read_robots
 
 RULES = b"User-agent: *\nDisallow: /private/\nCrawl-delay: 7\n"
 PAGE, PRIVATE = "http://a.example/x", "http://a.example/private/x"
 
 
-def allowed(answer: Answer, url: str) -> bool:
-    return is_allowed(read_rules(answer), url)
+def rules(body: bytes, status: int = 200) -> ProtegoRobotParser:
+    found = read_robots(status, body)
+    assert isinstance(found, ProtegoRobotParser)
+    return found
 
 
 def test_rules_are_obeyed() -> None:
-    assert allowed(Answer(200, RULES), PAGE)
-    assert not allowed(Answer(200, RULES), PRIVATE)
-    assert read_rules(Answer(200, RULES)).delay == 7
+    assert rules(RULES).allowed(PAGE, AGENT)
+    assert not rules(RULES).allowed(PRIVATE, AGENT)
+    assert crawl_delay(rules(RULES)) == 7
 
 
 def test_a_rule_for_yanmo_counts_before_one_for_all() -> None:
-    rules = b"User-agent: *\nAllow: /\n\nUser-agent: yanmo\nDisallow: /\n"
-    assert not allowed(Answer(200, rules), PAGE)
+    assert not rules(b"User-agent: *\nAllow: /\n\nUser-agent: yanmo\nDisallow: /\n").allowed(PAGE, AGENT)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_a_site_without_rules_may_be_crawled(status: int) -> None:
-    assert allowed(Answer(status, b"User-agent: *\nDisallow: /"), PAGE)
+    assert rules(b"User-agent: *\nDisallow: /", status).allowed(PAGE, AGENT)
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [Answer(500), Answer(503, b"x"), Answer(429), Answer(0, problem="timeout"), Answer(0, problem="x")],
-)
-def test_a_site_whose_rules_cannot_be_had_is_not_crawled(answer: Answer) -> None:
-    rules = read_rules(answer)
-    assert not is_allowed(rules, PAGE)
-    assert rules.problem.startswith("robots.txt: ")
+@pytest.mark.parametrize("status", [500, 503, 429, 302, 304])
+def test_a_status_that_is_no_answer_opens_nothing(status: int) -> None:
+    assert read_robots(status, b"User-agent: *\nAllow: /") == str(status)
 
 
 def test_a_huge_robots_txt_is_read_to_a_limit() -> None:
-    padding = b"#" * (MAX_BYTES - len(RULES)) + b"\n"
-    assert not allowed(Answer(200, RULES + padding), PRIVATE)
-    assert allowed(Answer(200, b"#" * MAX_BYTES + b"\n" + RULES), PRIVATE)
+    padding = b"#" * (MAX_ROBOTS_BYTES - len(RULES)) + b"\n"
+    assert not rules(RULES + padding).allowed(PRIVATE, AGENT)
+    assert rules(b"#" * MAX_ROBOTS_BYTES + b"\n" + RULES).allowed(PRIVATE, AGENT)
 
 
 def test_a_hostile_delay_is_bounded() -> None:
-    assert read_rules(Answer(200, b"User-agent: *\nCrawl-delay: 999999999\n")).delay == MAX_DELAY
-
-
-def test_rules_are_fetched_once_for_a_host_and_for_each_host() -> None:
-    asked: list[str] = []
-
-    async def fetch(url: str) -> Answer:
-        asked.append(url)
-        return Answer(200, RULES)
-
-    async def ask() -> None:
-        robots = Robots(fetch)
-        for url in (
-            PAGE,
-            PRIVATE,
-            "http://a.example:80/y",
-            "https://a.example/y",
-            "http://a.example:8080/y",
-            "http://[::1]:8000/a",
-        ):
-            await robots.rules_of(url)
-
-    asyncio.run(ask())
-    assert asked == [
-        f"{host}/robots.txt"
-        for host in ("http://a.example", "https://a.example", "http://a.example:8080", "http://[::1]:8000")
-    ]
+    assert crawl_delay(rules(b"User-agent: *\nCrawl-delay: 999999999\n")) == MAX_CRAWL_DELAY

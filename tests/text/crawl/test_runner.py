@@ -253,6 +253,26 @@ def test_a_signal_stops_at_once_and_the_crawl_goes_on_later(number: signal.Signa
         assert site.pages_asked() == {"/": 1, **{f"/{n}": 1 for n in range(6)}, "/3": 2}
 
 
+@pytest.mark.parametrize("pause", ["Retry-After", "Crawl-delay"])
+def test_a_signal_ends_a_pause_at_once(pause: str) -> None:
+    pages: dict[str, Any] = {"/": html(links("/1", "/2")), "/1": text_page("一", "一的正文")}
+    pages["/2"] = Answer(status=503, headers={"Retry-After": "60"})
+    if pause == "Crawl-delay":
+        pages["/robots.txt"] = robots("User-agent: *", "Crawl-delay: 60")
+    last = {"Retry-After": "/2", "Crawl-delay": "/robots.txt"}[pause]
+    with Site(pages) as site:
+        Path("x.toml").write_text(toml(site), encoding="utf-8")
+        crawler = command("x.toml")
+        while last not in site.asked:
+            time.sleep(0.01)
+        time.sleep(0.5)  # so that the pause has begun
+        crawler.send_signal(signal.SIGTERM)
+        done = crawler.done(timeout=20)
+        assert done.returncode == 128 + signal.SIGTERM, done.stderr
+        assert "the same command goes on" in done.stderr and "Traceback" not in done.stderr
+    assert site.pages_asked()[last] <= 1
+
+
 def test_no_page_is_lost_or_doubled_by_a_kill(tmp_path: Path) -> None:
     found = measure(pages=120, kills=1, folder=tmp_path)
     assert (found.lost, found.doubled, found.out_of_order) == (0, 0, 0)

@@ -1,8 +1,8 @@
 """Which addresses a crawler may reach, checked where it connects.
 
-In: a URL, or what a name resolved to. Out: the reason why it is refused, or nothing. The check of a URL
-alone proves little (a name may resolve to anything, and to something else a second later), so the
-resolver below hands out only addresses it has checked, and the connection is made to these very ones.
+In: a URL, or an address about to be connected to. Out: the reason why it is refused, or nothing. The check
+of a URL alone proves little (a name may resolve to anything, and to something else a second later), so the
+event loop below checks again the very address that a connection goes to.
 """
 
 import asyncio
@@ -10,10 +10,6 @@ import ipaddress
 import socket
 from typing import Any
 from urllib.parse import urlsplit
-
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution
-from zope.interface import implementer
 
 from yanmo.text.crawl.profile import Profile, host_of
 
@@ -80,70 +76,49 @@ def why_refused(url: str, profile: Profile) -> str:
     return "" if host in profile.allowed_hosts else OFF_SITE
 
 
-@implementer(IHostnameResolver)
-class CheckedResolver:
-    """Resolves names for Twisted's connections; an answer with a forbidden address is refused whole."""
+class PrivateAddress(OSError):
+    """A connection that is refused before it is made."""
+
+
+class CheckedLoop(asyncio.SelectorEventLoop):
+    """An event loop that connects to no forbidden address, whoever asks and whatever resolved the name.
+
+    The loop is the one place that every connection goes through: asyncio's public methods are what aiohttp
+    resolves and connects with, which Scrapy downloads with. A resolver of our own would not see addresses
+    that are written in figures, nor those of another resolver (aiohttp prefers aiodns where it is installed).
+    """
 
     def __init__(self, private_network: bool) -> None:
-        self._private_network = private_network
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.refused: dict[str, str] = {}
-        """Names that led to a forbidden address, with that address."""
+        super().__init__()
+        self.private_network = private_network
 
-    def resolveHostName(  # noqa: N802  (Twisted's name)
-        self,
-        receiver: Any,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Any = None,
-        transportSemantics: str = "TCP",
-    ) -> Any:
-        """Hand checked addresses to ``receiver``; none where one of them is forbidden."""
-        resolution = _Resolution(hostName)
-        receiver.resolutionBegan(resolution)
-        task = asyncio.get_running_loop().create_task(self._resolve(receiver, hostName, portNumber))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return resolution
+    def check(self, address: str) -> None:
+        """Refuse an address that is forbidden.
 
-    async def _resolve(self, receiver: Any, name: str, port: int) -> None:
-        for family, address in await self.checked(name):
-            kind = IPv6Address if family == socket.AF_INET6 else IPv4Address
-            receiver.addressResolved(kind("TCP", address, port))
-        receiver.resolutionComplete()
+        Raises:
+            PrivateAddress: it is.
+        """
+        if reason := why_forbidden(address, self.private_network):
+            raise PrivateAddress(f"{address}: {reason}")
 
-    async def checked(self, name: str) -> list[tuple[int, str]]:
-        """(family, address) of each address of a name; none where it has none or a forbidden one."""
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.run_in_executor(None, lookup, name)
-        except (OSError, UnicodeError):
-            return []
-        for _, address in found:
-            if why_forbidden(address, self._private_network):
-                self.refused[name] = address
-                return []
-        self.refused.pop(name, None)
+    async def getaddrinfo(self, host: Any, port: Any, **how: Any) -> list[Any]:
+        """The addresses of a name; a name that has one forbidden address is refused whole."""
+        found = await super().getaddrinfo(host, port, **how)
+        for *_, where in found:
+            self.check(str(where[0]))
         return found
 
-
-@implementer(IHostResolution)
-class _Resolution:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def cancel(self) -> None:
-        """A lookup is bounded by the page's own timeout."""
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect, to the very address that is checked here: a name that changes in between gains nothing."""
+        self.check(address[0])
+        await super().sock_connect(sock, address)
 
 
-def lookup(name: str) -> list[tuple[int, str]]:
-    """(family, address) of each address the system knows for a name."""
-    answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return [
-        (int(family), str(where[0]))
-        for family, _, _, _, where in answers
-        if family in (socket.AF_INET, socket.AF_INET6)
-    ]
+def is_private(error: BaseException | None) -> bool:
+    """Whether an error comes of a refused connection: libraries on the way wrap it in their own."""
+    while error is not None and not isinstance(error, PrivateAddress):
+        error = error.__cause__
+    return error is not None
 
 
 def _literal(host: str) -> str:

@@ -10,21 +10,55 @@ A row has ``key``, ``url``, ``fetched``, ``rules`` and one of: ``refused`` or ``
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from lxml import etree
 
 from yanmo.core.storage import fingerprint
 from yanmo.text.crawl.frontier import Frontier, Task
-from yanmo.text.crawl.journal import Journal, Row, unpack
-from yanmo.text.crawl.page import VERSION, read_page
+from yanmo.text.crawl.journal import Journal, Row, pack, unpack
+from yanmo.text.crawl.page import VERSION, media_type, read_page
 from yanmo.text.crawl.profile import Profile
+
+TEXT_TYPES = ("", "text/html", "application/xhtml+xml", "text/plain", "application/xml", "text/xml")
 
 
 def rules_of(profile: Profile, task: Task) -> str:
     """A name for what decides how a page is read: a row with another one is read anew."""
     rules = profile.model_dump(include={"select", "encoding", "private_network"})
     return fingerprint([VERSION, task.kind, rules, profile.budget.max_page_mb])
+
+
+def new_row(task: Task, profile: Profile) -> Row:
+    """The beginning of a page's row."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"key": task.key, "url": task.url, "rules": rules_of(profile, task), "fetched": now}
+
+
+def page_row(task: Task, profile: Profile, content_type: str, body: bytes) -> Row:
+    """The row of a page that was fetched."""
+    row = new_row(task, profile)
+    if media_type(content_type) not in TEXT_TYPES:
+        return row | {"refused": f"type {media_type(content_type)}"}
+    row |= {"type": content_type, "size": len(body), "page": pack(body)}
+    return row | read_row(row, task, profile)
+
+
+def settle(frontier: Frontier, task: Task, row: Row) -> None:
+    """Tell the frontier what became of a page."""
+    if "refused" in row:
+        frontier.refuse(task, row["refused"])
+    elif "failed" in row:
+        frontier.fail(task, row["failed"])
+    elif "to" in row:
+        frontier.redirect(task, row["to"])
+    elif "undecodable" in row:
+        frontier.refuse(task, "undecodable")
+    elif task.kind == "list":
+        frontier.list_read(task, row["read"]["links"], row["size"])
+    else:
+        frontier.text_read(task, row["hash"], row["read"]["links"].get("next", []), row["size"])
 
 
 def read_row(row: Row, task: Task, profile: Profile) -> Row:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from yanmo.core.console import Console
@@ -55,15 +56,15 @@ class Found:
         return said
 
 
-def crawl(profile: Profile, out: Path, console: Console) -> Found:
-    """Crawl a site, or go on with a crawl that ended early.
+def crawl(profile: Profile, out: Path, console: Console, settings: dict[str, Any] | None = None) -> Found:
+    """Crawl a site, or go on with a crawl that ended early; Scrapy's ``settings`` take precedence over ours.
 
     Raises:
         BusyError: another process crawls into the same output.
         Stopped: by a signal; what was fetched is kept.
         DataError: there is no text.
     """
-    from yanmo.text.crawl.spider import run
+    from yanmo.text.crawl.spider import STOPPED, run
 
     folder = out.with_suffix(".crawl")
     if out.suffix != ".jsonl":
@@ -71,10 +72,9 @@ def crawl(profile: Profile, out: Path, console: Console) -> Found:
     _warn(profile, console)
     frontier = Frontier(profile)
     with _owned(folder, out), Journal(folder / JOURNAL) as journal:
-        ended, signal_number = run(profile, console, lambda spider: spider.walk(frontier, journal))
-        unfinished = "stopped by a signal" if ended is None else ended
-        found = _write(profile, out, frontier, journal, unfinished)
-    if ended is None:
+        ended, signal_number = run(profile, frontier, journal, console, settings)
+        found = _write(profile, out, frontier, journal, ended)
+    if ended == STOPPED:
         raise Stopped(
             signal_number, f"stopped; {frontier.waiting:,} of {frontier.found:,} addresses are waiting",
             str(out), "the same command goes on; what was fetched is kept",
@@ -109,9 +109,11 @@ def dry_run(profile: Profile, url: str, console: Console) -> dict[str, Any]:
             url,
             f"the profile's hosts are {', '.join(sorted(profile.allowed_hosts))}",
         )
-    as_list = Task(url, key_of(url), "list", url)
-    as_text = Task(url, key_of(url), "chapter", url)
-    row, signal_number = run(profile, console, lambda spider: spider.visit(as_text))
+    hosts, budget = tuple(profile.allowed_hosts), profile.budget.model_copy(update={"max_pages": 1})
+    alone = profile.model_copy(update={"start": (url,), "hosts": hosts, "budget": budget})
+    with TemporaryDirectory() as folder, Journal(Path(folder) / JOURNAL) as journal:
+        _, signal_number = run(alone, Frontier(alone), journal, console, None)
+        row = journal.find(key_of(url))
     if row is None:
         raise Stopped(signal_number, "stopped", url, "nothing was written")
     found: dict[str, Any] = {
@@ -119,7 +121,8 @@ def dry_run(profile: Profile, url: str, console: Console) -> dict[str, Any]:
     }
     if "page" not in row or "undecodable" in row:
         return found
-    read, read_as_list = row["read"], read_row(row, as_list, profile)["read"]
+    read = read_row(row, Task(url, key_of(url), "chapter", url), profile)["read"]
+    read_as_list = read_row(row, Task(url, key_of(url), "list", url), profile)["read"]
     book = {"book_title": read_as_list["title"], "book_author": read_as_list["author"]}
     return found | dict(read) | (book if profile.join == "book" else {})
 
