@@ -95,11 +95,12 @@ def _die_at(die_at: int, in_save: bool) -> None:
     os.replace, os.rename = counted(os.replace), counted(os.rename)  # type: ignore[assignment]
     real_save = trainer.save_now
 
-    def save(*arguments: object) -> None:
+    def save(*arguments: object) -> object:
         nonlocal saving
         saving = True
-        real_save(*arguments)  # type: ignore[arg-type]
+        progress = real_save(*arguments)  # type: ignore[arg-type]
         saving = not in_save
+        return progress
 
     trainer.save_now = save  # type: ignore[assignment]
 
