@@ -236,10 +236,5 @@ def deal(sizes: Sequence[int], tasks: int) -> list[int]:
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it takes its name when all is written, for a killed task leaves half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{storage.TEMPORARY}{path.name}")
-    with storage.disk_errors(f"writing {path.name}", path.parent):
-        with open(unfinished, "wb") as file:
-            yield file
-        storage.sync_file(unfinished)
-        unfinished.replace(path)
+    with storage.whole_file(path) as unfinished, open(unfinished, "wb") as file:
+        yield file

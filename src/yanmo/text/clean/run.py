@@ -9,7 +9,6 @@ The output appears whole or not at all; beside it ``NAME.manifest.json`` says wh
 """
 
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -160,21 +159,13 @@ def run(
         StorageError: the disk is full or refuses.
     """
     result = CleaningResult.of(config, out, dedup, weights)
-    unfinished = out.with_name(f"{storage.TEMPORARY}{out.name}-{os.getpid()}")
-    with storage.disk_errors(f"writing {out.name}", out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(unfinished, "wb") as file:
-                rows = _write_rows(file, config, result, dedup, workers, console)
-            _check_something_left(result)
-            if weights:
-                _tell_repeats(unfinished, rows, result)
-            result.bytes = unfinished.stat().st_size
-            storage.sync_file(unfinished)
-            unfinished.replace(out)
-            storage.sync_folder(out.parent)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with storage.whole_file(out) as unfinished:
+        with open(unfinished, "wb") as file:
+            rows = _write_rows(file, config, result, dedup, workers, console)
+        _check_something_left(result)
+        if weights:
+            _tell_repeats(unfinished, rows, result)
+        result.bytes = unfinished.stat().st_size
     write_manifest(result)
     return result
 
@@ -426,13 +417,7 @@ def _tell_repeats(written: Path, rows: Rows, result: CleaningResult) -> None:
     """Put into each row how often it is to be read, and count what that makes of the sources."""
     often = passes([source.characters for source in result.sources], result.weights)
     times = repeats(list(zip(rows.sources, rows.characters, strict=True)), often)
-    told = written.with_name(f"{written.name}-told")
-    try:
-        with open(written, "rb") as plain, open(told, "wb") as file:
-            for line, number, size, repeat in zip(plain, rows.sources, rows.characters, times, strict=True):
-                result.sources[number].characters_in_the_mix += repeat * size
-                row = {**json.loads(line), REPEAT: repeat}
-                file.write(line_of(row))
-        told.replace(written)
-    finally:
-        told.unlink(missing_ok=True)
+    with storage.whole_file(written) as told, open(written, "rb") as plain, open(told, "wb") as file:
+        for line, number, size, repeat in zip(plain, rows.sources, rows.characters, times, strict=True):
+            result.sources[number].characters_in_the_mix += repeat * size
+            file.write(line_of({**json.loads(line), REPEAT: repeat}))
