@@ -11,6 +11,7 @@ import gzip
 import io
 import lzma
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -37,8 +38,10 @@ WHOLE = 512 << 20
 BUFFER = 1 << 16
 UNPACK_BYTES = 1 << 20
 """Bytes unpacked at a time, however many are asked for, so that a bomb is noticed early."""
-FED = 512
-"""Bytes given to zstd at a time, of which each four may become 128 KB."""
+DAMAGE: tuple[type[Exception], ...] = (
+    EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError,
+)  # fmt: skip
+"""What the libraries raise where packed bytes are damaged, beside an OSError without a number."""
 ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, LookupError)
 
 
@@ -123,17 +126,28 @@ def _file_entry(raw: BinaryIO, kind: str, wrappers: list[str]) -> Entry:
 def _unwrapped(stream: BinaryIO, wrappers: list[str], budget: "UnpackBudget") -> BinaryIO:
     """What is in the compressed streams that are in each other."""
     for wrapper in wrappers:
-        stream = cast(BinaryIO, io.BufferedReader(_Unpacked(_decompressed(stream, wrapper), budget), BUFFER))
+        stream = cast(BinaryIO, io.BufferedReader(_Unpacked(*_decompressed(stream, wrapper), budget), BUFFER))
         budget = UnpackBudget(stream.tell)
     return stream
 
 
-def _decompressed(stream: BinaryIO, wrapper: str) -> Any:
+def _decompressed(stream: BinaryIO, wrapper: str) -> tuple[Any, tuple[type[Exception], ...]]:
+    """What unpacks a stream, and what it raises where the stream is damaged."""
     if wrapper == ".gz":
-        return gzip.GzipFile(fileobj=stream)
+        return gzip.GzipFile(fileobj=stream), DAMAGE
     if wrapper == ".bz2":
-        return bz2.BZ2File(stream)
-    return lzma.LZMAFile(stream) if wrapper == ".xz" else _Zstandard(stream)
+        return bz2.BZ2File(stream), DAMAGE
+    if wrapper == ".xz":
+        return lzma.LZMAFile(stream), DAMAGE
+    try:
+        # Not the package zstandard: its reader takes a file that was torn off for a whole one.
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError as error:
+        raise NeedsExtra("backports.zstd", ".zst") from error
+    return zstd.ZstdFile(stream), (*DAMAGE, zstd.ZstdError)
 
 
 class UnpackBudget:
@@ -159,8 +173,9 @@ class UnpackBudget:
 class _Unpacked(io.RawIOBase):
     """A stream of unpacked bytes that are counted and whose errors are ours."""
 
-    def __init__(self, source: Any, budget: UnpackBudget) -> None:
+    def __init__(self, source: Any, damage: tuple[type[Exception], ...], budget: UnpackBudget) -> None:
         self._source = source
+        self._damage = damage
         self._budget = budget
         self._produced = 0
 
@@ -173,7 +188,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._source.read1(min(len(buffer), UNPACK_BYTES))
-        except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
+        except self._damage as error:
             raise _damaged(error) from error
         except OSError as error:
             if self._produced and isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
@@ -190,40 +205,6 @@ class _Unpacked(io.RawIOBase):
         if not self.closed:
             self._source.close()
         super().close()
-
-
-class _Zstandard:
-    """Frames of zstd, one behind the other. The library's own reader takes a torn file for a whole one."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise NeedsExtra("zstandard", ".zst") from error
-        self._stream = stream
-        self._library = zstandard
-        self._frame: Any = None
-        self._fed = b""
-        self._ready = io.BytesIO()
-
-    def read1(self, size: int) -> bytes:
-        while not (data := self._ready.read(size)):
-            fed = self._fed or self._stream.read(FED)
-            if not fed:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError("the file ends in the middle of a frame")
-                return b""
-            if self._frame is None or self._frame.eof:
-                self._frame = self._library.ZstdDecompressor().decompressobj()
-            try:
-                self._ready = io.BytesIO(self._frame.decompress(fed))
-            except self._library.ZstdError as error:
-                raise EOFError(str(error)) from error
-            self._fed = self._frame.unused_data if self._frame.eof else b""
-        return data
-
-    def close(self) -> None:
-        pass
 
 
 # -- the members of a .zip --------------------------------------------------------------------
@@ -275,7 +256,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Unpa
         stream = archive.open(member)
     except ZIP_ERRORS as error:
         raise _damaged(error) from error
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(stream, budget), BUFFER))
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(stream, DAMAGE, budget), BUFFER))
 
 
 def safe_name(member: zipfile.ZipInfo) -> str:
