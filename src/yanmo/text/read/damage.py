@@ -5,7 +5,6 @@ became U+FFFD. What ``encodings.decode`` reads is read so. What it refuses is re
 if the rest is plausible; else line by line, if every line then is text and the whole is surely Chinese.
 """
 
-import codecs
 import contextlib
 import io
 import re
@@ -77,7 +76,7 @@ def decode_page(data: bytes, encoding: str = "auto", content_type: str = "") -> 
     """
     if encoding != "auto":
         return decode_lenient(data, _superset(encoding))
-    if data.startswith(tuple(mark for mark, _ in MARKS)):
+    if data.startswith(tuple(mark for mark, *_ in MARKS)):
         return decode_lenient(data)
     names = declared(data, content_type)
     labelled = next(_all_strict(data, names), None)
@@ -144,19 +143,16 @@ def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
 def _candidates(data: bytes, encoding: str) -> tuple[str, ...]:
     if encoding != "auto":
         return (encoding,)
-    if data.startswith(codecs.BOM_UTF8):
-        return ("utf-8",)
-    if data.startswith(codecs.BOM_UTF16_LE):
-        return ("utf-16-le",)
-    if data.startswith(codecs.BOM_UTF16_BE):
-        return ("utf-16-be",)
+    for mark, _, name in MARKS:
+        if data.startswith(mark):
+            return (name,)
     if data.count(b"\x00") > MAX_CONTROL_SHARE * len(data):
         return ("utf-16-le", "utf-16-be")
     return ("utf-8", *CHINESE)
 
 
 def _mark(data: bytes) -> bytes:
-    return next((mark for mark, _ in MARKS if data.startswith(mark)), b"")
+    return next((mark for mark, *_ in MARKS if data.startswith(mark)), b"")
 
 
 def _with_few_broken(data: bytes, encoding: str, places: int) -> Iterator[tuple[str, int]]:

@@ -23,7 +23,12 @@ from typing import BinaryIO
 
 CHINESE = ("gb18030", "big5hkscs", "big5", "cp950")
 """Tried where text is no UTF-8; of equally plausible ones the first."""
-MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16", "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16", "utf-16-be"),
+)
+"""Byte-order marks, with the encoding's name where the mark stands and where it was taken away."""
 MIN_PLAUSIBILITY = 0.4
 """Share of common characters below which a guess is refused: measured are 0.35 and less for Shift_JIS,
 Western and Cyrillic text, broken UTF-8 and binaries, 0.8 and more for 99% of pieces of ten characters."""
@@ -163,7 +168,7 @@ def common_share(text: str) -> float:
 def _detect(data: bytes, encoding: str = "auto") -> tuple[str, str]:
     if encoding != "auto":
         return _strict(data, encoding), encoding
-    for mark, name in MARKS:
+    for mark, name, _ in MARKS:
         if data.startswith(mark):
             return _strict(data, name), name
     nuls = data.count(b"\x00")

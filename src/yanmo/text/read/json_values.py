@@ -95,19 +95,18 @@ class Window:
 
     def value(self) -> Any:
         """The value that begins here; the window grows until it is whole."""
+        is_mended = False
         while True:
             try:
                 return self._strict_value()
             except Broken as error:
                 if self._is_cut_off(error) and self._grow():
-                    continue
-            before = self.text[: self.at]
-            self.text = before + STRING_OR_TRAILING_COMMA.sub(lambda m: m[1] or " ", self.text[self.at :])
-            try:
-                return self._strict_value()
-            except Broken as error:
-                if not (self._is_cut_off(error) and self._grow()):
+                    is_mended = False
+                elif is_mended:
                     raise
+                else:  # the whole window at once: its next values are not mended again
+                    rest = STRING_OR_TRAILING_COMMA.sub(lambda m: m[1] or " ", self.text[self.at :])
+                    self.text, is_mended = self.text[: self.at] + rest, True
 
     def _strict_value(self) -> Any:
         try:
