@@ -105,7 +105,7 @@ def test_a_document_costs_little_memory(tmp_path):
 
 
 def test_lines_are_counted_in_bounded_memory_and_the_frequent_ones_stay(monkeypatch):
-    monkeypatch.setattr(report_module, "MANY_LINES", 100)
+    monkeypatch.setattr(report_module, "MAX_COUNTED_LINES", 100)
     lines = report_module.LineCounts()
     for number in range(1000):
         lines.add(Document(f"{BANNER}\n第{number}行，只有一次\n两次的第{number // 2}行", "x", {}))
@@ -116,7 +116,7 @@ def test_lines_are_counted_in_bounded_memory_and_the_frequent_ones_stay(monkeypa
 
 
 def test_lines_that_are_all_frequent_are_bounded_too(monkeypatch):
-    monkeypatch.setattr(report_module, "MANY_LINES", 100)
+    monkeypatch.setattr(report_module, "MAX_COUNTED_LINES", 100)
     lines = report_module.LineCounts()
     text = "\n".join(f"每篇都有的第{number}行" for number in range(500))
     for _ in range(3):

@@ -12,12 +12,12 @@ from yanmo.settings.schema import Cleaning
 from yanmo.text.clean.rules import Rule, clean, rules_for
 from yanmo.text.read.documents import CorpusCounts, Document, read_documents
 
-REACH = 60
+REACH_LINES = 60
 """Lines looked ahead for the place where two texts meet again."""
-SHOWN_CHARACTERS = 30
+CONTEXT_CHARACTERS = 30
 """Characters shown on each side of a change within a long line."""
 
-LONGEST_COMPARED = 2000
+MAX_COMPARED_CHARACTERS = 2000
 """Characters compared one by one; of more all goes and all comes."""
 
 Kind = Literal["same", "out", "in"]
@@ -63,7 +63,7 @@ def hunks(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[int, Se
         if a < len(before) and b < len(after) and before[a] == after[b]:
             a, b = a + 1, b + 1
             continue
-        gone, come = _until_they_meet(before[a : a + REACH], after[b : b + REACH])
+        gone, come = _until_they_meet(before[a : a + REACH_LINES], after[b : b + REACH_LINES])
         yield a + 1, before[a : a + gone], after[b : b + come]
         a, b = a + gone, b + come
 
@@ -88,7 +88,7 @@ def _parts(before: str, after: str) -> Iterator[tuple[Kind, str]]:
     head, tail = before[:start], before[len(before) - end :]
     before, after = before[start : len(before) - end], after[start : len(after) - end]
     found: list[tuple[Kind, str]] = [("same", head)] if head else []
-    if max(len(before), len(after)) > LONGEST_COMPARED:
+    if max(len(before), len(after)) > MAX_COMPARED_CHARACTERS:
         found += [("out", before), ("in", after)]
         before = after = ""
     for operation, i, j, k, m in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -116,9 +116,9 @@ def _shortened(text: str, is_first: bool, is_last: bool) -> str:
     if is_first and is_last:
         return text
     if is_first:
-        return text if len(text) <= SHOWN_CHARACTERS else f"…{text[-SHOWN_CHARACTERS:]}"
+        return text if len(text) <= CONTEXT_CHARACTERS else f"…{text[-CONTEXT_CHARACTERS:]}"
     if is_last:
-        return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+        return text if len(text) <= CONTEXT_CHARACTERS else f"{text[:CONTEXT_CHARACTERS]}…"
     return (
-        text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…{text[-SHOWN_CHARACTERS:]}"
+        text if len(text) <= 2 * CONTEXT_CHARACTERS else f"{text[:CONTEXT_CHARACTERS]}…{text[-CONTEXT_CHARACTERS:]}"
     )

@@ -29,11 +29,11 @@ from yanmo.text.read.documents import NAMED, CorpusCounts, Document, corpus_size
 from yanmo.text.read.kinds import MANIFEST_SUFFIX
 from yanmo.text.read.sources import legible
 
-BATCH = 1 << 18
+BATCH_CHARACTERS = 1 << 18
 """Characters of documents worked on at a time: about 1 MB."""
-BESIDE_TEXT = 1 << 10
+DOCUMENT_CHARACTERS = 1 << 10
 """What a document takes beside its text, in characters: tiny ones are not thousands to a batch."""
-WORTH_STARTING = 8 << 20
+PARALLEL_FROM_BYTES = 8 << 20
 """Bytes of text from which on other processes save more time than their start takes."""
 LICENCE_FIELDS = ("licence", "license")
 LICENCE_FILES = ("LICENSE", "LICENCE", "LICENSE.txt", "LICENCE.txt", "LICENSE.md", "COPYING")
@@ -212,7 +212,7 @@ def cleaned_documents(
 
 def processes_for(config: Cleaning, asked: int | None) -> int:
     """How many processes to clean with; 1 is this one alone."""
-    return asked or (cores() if corpus_size(config.corpus.path) >= WORTH_STARTING else 1)
+    return asked or (cores() if corpus_size(config.corpus.path) >= PARALLEL_FROM_BYTES else 1)
 
 
 # -- on all cores -----------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def _batches(documents: Iterable[Numbered]) -> Iterator[list[Numbered]]:
     characters = 0
     for number, document in documents:
         batch.append((number, document))
-        characters += len(document.text) + BESIDE_TEXT
-        if characters >= BATCH:
+        characters += len(document.text) + DOCUMENT_CHARACTERS
+        if characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -48,11 +48,11 @@ JOINED = re.compile(f"[{HAN}](?=[{HAN}])")
 BEFORE_MARK = re.compile(f"(?<=[{HAN}])( *)[，。！？；：、]")
 MIN_SPACES, MIN_SPACES_WITHOUT_MARKS = 8, 50
 """Between hanzi, before they can be systematic."""
-MIN_SPACED = 0.1
+MIN_SPACED_SHARE = 0.1
 """Share of the places between two hanzi that have a space."""
-MIN_BEFORE_MARKS = 0.1
+MIN_BEFORE_MARKS_SHARE = 0.1
 """Share of the marks with a space before them, which nobody types: lists of names and verse have none."""
-MIN_FULLY = 0.9
+MIN_FULLY_SHARE = 0.9
 """The same share in a text without marks."""
 
 
@@ -92,8 +92,8 @@ class Gaps:
         if self.spaced < MIN_SPACES:
             return False
         if not self.marks:
-            return self.share >= MIN_FULLY and self.spaced >= MIN_SPACES_WITHOUT_MARKS
-        return self.share >= MIN_SPACED and self.marks_behind_spaces >= MIN_BEFORE_MARKS * self.marks
+            return self.share >= MIN_FULLY_SHARE and self.spaced >= MIN_SPACES_WITHOUT_MARKS
+        return self.share >= MIN_SPACED_SHARE and self.marks_behind_spaces >= MIN_BEFORE_MARKS_SHARE * self.marks
 
 
 NONE = Gaps(0, 0, 0, 0)

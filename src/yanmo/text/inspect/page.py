@@ -27,7 +27,7 @@ CHINESE = {
     "spaces between hanzi": "汉字间的空格", "more": "更多",
 }  # fmt: skip
 """The page's own words."""
-SHOWN_CHARACTERS, SHOWN_OF_A_KIND, SHOWN_FILES = 100, 20, 1000
+MAX_LACKING_CHARACTERS, MAX_CHARACTERS_A_KIND, MAX_FILES = 100, 20, 1000
 """A page is for reading: of longer lists it shows the first."""
 
 
@@ -45,7 +45,7 @@ def page(report: Report, title: str) -> str:
         repeated_within=folded(report.repeated_within),
         ads=[(line,) for line in dict.fromkeys(report.ads)],
         odd=_odd(report),
-        lacking=[*report.lacking.items()][:SHOWN_CHARACTERS],
+        lacking=[*report.lacking.items()][:MAX_LACKING_CHARACTERS],
         files=_files(report),
         proposal=report.proposal(),
     )
@@ -89,7 +89,7 @@ def _odd(report: Report) -> list[tuple[str, str, int]]:
     return [
         (kind, character, times)
         for kind, found in report.odd_characters.items()
-        for character, times in [*found.items()][:SHOWN_OF_A_KIND]
+        for character, times in [*found.items()][:MAX_CHARACTERS_A_KIND]
     ]
 
 
@@ -103,5 +103,5 @@ def _files(report: Report) -> list[tuple[str, int, str, int, int, str]]:
             file.characters,
             file.unreadable or ", ".join(f"{reason}: {n}" for reason, n in file.dropped.items()),
         )
-        for file in report.files[:SHOWN_FILES]
+        for file in report.files[:MAX_FILES]
     ]

@@ -33,9 +33,9 @@ MAX_RATIO = 200
 """How many times its size a file may grow when it is unpacked; text grows 3 to 50 times."""
 FREE_BYTES = 16 << 20
 """So much may come out of any file."""
-WHOLE = 512 << 20
+MAX_WHOLE_BYTES = 512 << 20
 """Bytes of a file of a kind that has to be in memory as a whole when it comes out of a container."""
-BUFFER = 1 << 16
+BUFFER_BYTES = 1 << 16
 UNPACK_BYTES = 1 << 20
 """Bytes unpacked at a time, however many are asked for, so that a bomb is noticed early."""
 DAMAGE: tuple[type[Exception], ...] = (
@@ -80,10 +80,10 @@ def entries(file: Path, kind: str, wrappers: list[str]) -> Iterator[Iterator[Ent
 
 def read_whole(stream: BinaryIO) -> bytes:
     """All bytes of a stream, if they are not too many."""
-    data = stream.read(WHOLE + 1)
-    if len(data) > WHOLE:
+    data = stream.read(MAX_WHOLE_BYTES + 1)
+    if len(data) > MAX_WHOLE_BYTES:
         raise Unusable(
-            TOO_LARGE, f"the file has more than {WHOLE >> 20} MB and cannot be read in parts",
+            TOO_LARGE, f"the file has more than {MAX_WHOLE_BYTES >> 20} MB and cannot be read in parts",
             hint="unpack it, or cut it into several",
         )  # fmt: skip
     return data
@@ -126,7 +126,7 @@ def _file_entry(raw: BinaryIO, kind: str, wrappers: list[str]) -> Entry:
 def _unwrapped(stream: BinaryIO, wrappers: list[str], budget: "UnpackBudget") -> BinaryIO:
     """What is in the compressed streams that are in each other."""
     for wrapper in wrappers:
-        stream = cast(BinaryIO, io.BufferedReader(_Unpacked(*_decompressed(stream, wrapper), budget), BUFFER))
+        stream = cast(BinaryIO, io.BufferedReader(_Unpacked(*_decompressed(stream, wrapper), budget), BUFFER_BYTES))
         budget = UnpackBudget(stream.tell)
     return stream
 
@@ -256,7 +256,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Unpa
         stream = archive.open(member)
     except ZIP_ERRORS as error:
         raise _damaged(error) from error
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(stream, DAMAGE, budget), BUFFER))
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(stream, DAMAGE, budget), BUFFER_BYTES))
 
 
 def safe_name(member: zipfile.ZipInfo) -> str:

@@ -25,7 +25,7 @@ from yanmo.text.read.encodings import (
 MAX_BROKEN_PLACES = 100
 BYTES_A_PLACE = 10_000
 """Broken places that are borne with: one, and one more in so many bytes, but no more than those above."""
-MIN_BYTES = 64
+MIN_DAMAGED_BYTES = 64
 """Bytes of a file with a broken place: shorter ones show too little of what they are."""
 SURE_COMMON_SHARE = 0.8
 """Plausibility of a text that is put together or has broken places; right ones have about 0.95."""
@@ -124,7 +124,7 @@ def _all_strict(data: bytes, names: tuple[str, ...]) -> Iterator[tuple[str, str,
 
 def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
     """The most plausible text with few broken places."""
-    if len(data) < MIN_BYTES:
+    if len(data) < MIN_DAMAGED_BYTES:
         return None
     places = min(MAX_BROKEN_PLACES, 1 + len(data) // BYTES_A_PLACE)
     found = [

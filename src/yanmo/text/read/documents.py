@@ -36,7 +36,7 @@ from yanmo.text.read.records import EMPTY, NeedsExtra, Record, Unusable, read_js
 from yanmo.text.read.sources import UnreadableFile, find_files, kind_of, legible, readable, suffix_of
 from yanmo.text.read.tables import read_csv, read_parquet, read_tsv
 
-VERSION = 5
+READER_VERSION = 5
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
 DEMO = "yanmo:demo"
 UNREADABLE = "unreadable"
@@ -170,7 +170,7 @@ def corpus_fingerprint(corpus: CorpusConfig) -> str:
 
 def fingerprint_of(corpus: CorpusConfig, contents: Iterable[bytes]) -> str:
     """The same name, from what :func:`content_of` says of each file."""
-    rules = [VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters, corpus.separator]
+    rules = [READER_VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters, corpus.separator]
     return _name(rules, contents)
 
 

@@ -45,7 +45,7 @@ UTF_16_BYTES = 1 << 20
 """Bytes of UTF-16 decoded at a time."""
 MAX_LINE_BYTES = 1 << 29
 """Bytes of a line: longer ones are passed over and reported, so that no file fills the memory."""
-WEAK_EVIDENCE = 40
+WEAK_EVIDENCE_BYTES = 40
 """A line with fewer bytes beyond ASCII than this is too short to be judged alone."""
 
 BINARY = "binary (it contains NUL bytes)"
@@ -308,7 +308,7 @@ def _decode_line(line: bytes, encoding: str, like: str) -> tuple[str, str]:
 
 
 def _is_long_enough(line: bytes) -> bool:
-    return len(line.translate(None, ASCII)) >= WEAK_EVIDENCE
+    return len(line.translate(None, ASCII)) >= WEAK_EVIDENCE_BYTES
 
 
 def _wide_lines(head: bytes, stream: BinaryIO, encoding: str) -> Iterator[Line]:

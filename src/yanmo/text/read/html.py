@@ -58,7 +58,7 @@ MAX_TAGS = 20_000
 as long."""
 MAX_ATTRIBUTES = 100
 """Attributes of a tag that are looked at, by us or a library: libxml2 compares each with each."""
-MOSTLY_HIDDEN = 200
+MOSTLY_HIDDEN_CHARACTERS = 200
 """Characters: an element that hides so many, and more than half of a page, is shown later by a script."""
 BLANK = re.compile("[ \t\r\n\f]+")
 HANZI = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
@@ -272,7 +272,7 @@ def _seen(pieces: list[MarkupPiece], with_hidden: bool) -> tuple[Seen, bool]:
         total += size
         hidden = hidden + size if state else 0
         most_hidden = max(most_hidden, hidden)
-    return Seen(kept, elements.depth), most_hidden >= MOSTLY_HIDDEN and 2 * most_hidden > total
+    return Seen(kept, elements.depth), most_hidden >= MOSTLY_HIDDEN_CHARACTERS and 2 * most_hidden > total
 
 
 class Elements:

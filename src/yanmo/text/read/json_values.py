@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_VALUE_CHARACTERS = 1 << 29
 """Characters of one value: more are taken for an end that is missing."""
-NEAR_THE_END = 16
+NEAR_THE_END_CHARACTERS = 16
 """A value that breaks so near to the window's end may only be cut off."""
 
 DECODER = json.JSONDecoder(strict=False)
@@ -117,14 +117,14 @@ class Window:
             raise self._broken("brackets are nested too deeply") from error
         except ValueError as error:  # an integer of thousands of digits
             raise self._broken(str(error)) from error
-        is_near = end + NEAR_THE_END > len(self.text)
+        is_near = end + NEAR_THE_END_CHARACTERS > len(self.text)
         if is_near and isinstance(value, int | float) and self._grow():
             return self._strict_value()  # a number may go on
         self.at = end
         return value
 
     def _is_cut_off(self, error: Broken) -> bool:
-        return error.at + NEAR_THE_END > len(self.text) or error.why.startswith("Unterminated string")
+        return error.at + NEAR_THE_END_CHARACTERS > len(self.text) or error.why.startswith("Unterminated string")
 
     def _next(self) -> str:
         """The next character that is not blank, or nothing at the end."""

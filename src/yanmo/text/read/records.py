@@ -21,8 +21,8 @@ BROKEN = "broken JSON"
 UNDECODABLE = "undecodable"
 EMPTY = "empty"
 NEITHER = "neither text nor object"
-SHOWN_RECORDS = 10
-SHOWN_CHARACTERS = 40
+SHOWN_NAMES = 10
+SHOWN_NAME_CHARACTERS = 40
 """How many fields an error names, and how much of each name."""
 
 
@@ -198,8 +198,8 @@ def _without_text(value: dict[str, Any], text: Any, path: str, record: Record, i
 
 
 def _names(value: dict[str, Any]) -> str:
-    names = [f"'{name[:SHOWN_CHARACTERS]}'" for name in list(value)[:SHOWN_RECORDS]]
-    return ", ".join([*names, "…"] if len(value) > SHOWN_RECORDS else names) or "none"
+    names = [f"'{name[:SHOWN_NAME_CHARACTERS]}'" for name in list(value)[:SHOWN_NAMES]]
+    return ", ".join([*names, "…"] if len(value) > SHOWN_NAMES else names) or "none"
 
 
 def _kind(value: Any) -> str:

@@ -26,7 +26,7 @@ from yanmo.text.read.kinds import (
     ARCHIVE,
     EXTRACTED,
     KINDS,
-    SNIFFED,
+    SNIFFED_BYTES,
     WRAPPERS,
     has_no_telling_name,
     is_read,
@@ -52,7 +52,7 @@ WAYS_OUT = {
 """How to make a file that is read of one that is not."""
 LINK = "link"
 UNREADABLE_FOLDER = "unreadable folder"
-MOST_ENTRIES = 10_000
+MAX_ENTRIES = 10_000
 """Files and folders in the top of a disk or in a home, where that is named as a corpus."""
 SHOWN_FILES = 5
 """So many files are named where nothing is read."""
@@ -155,7 +155,7 @@ def kind_of(file: Path) -> tuple[str, list[str]]:
     if wrappers:
         return ".txt", wrappers
     with readable(file), open(file, "rb") as stream:
-        return layers_of("x" + sniff(stream.read(SNIFFED)))
+        return layers_of("x" + sniff(stream.read(SNIFFED_BYTES)))
 
 
 class UnreadableFile(DataError):
@@ -180,7 +180,7 @@ class _Search:
     """Files found below folders, each real one once."""
 
     def __init__(self, is_everything: bool = False) -> None:
-        self._left = MOST_ENTRIES if is_everything else math.inf
+        self._left = MAX_ENTRIES if is_everything else math.inf
         self._found: set[Path] = set()
         self._links: set[Path] = set()
         self._unreadable: set[Path] = set()
@@ -202,7 +202,7 @@ class _Search:
             self._left -= len(inside)
             if self._left < 0:
                 raise DataError(
-                    f"the folder holds everything there is, more than {MOST_ENTRIES:,} files and folders",
+                    f"the folder holds everything there is, more than {MAX_ENTRIES:,} files and folders",
                     where=legible(top),
                     hint="name the folder in it that has the texts",
                 )
@@ -284,7 +284,7 @@ def spooled_stdin() -> Path:
 
 def spool(stream: BinaryIO, folder: Path) -> Path:
     """Copy a stream into a file in ``folder/<hash of the content>``, a little at a time."""
-    head = stream.read(SNIFFED)
+    head = stream.read(SNIFFED_BYTES)
     temporary = folder / f"{storage.TEMPORARY}{os.getpid()}"
     digest = hashlib.sha256(head)
     with storage.disk_errors("keeping standard input", folder):

@@ -20,13 +20,13 @@ from yanmo.text.read.encodings import Line, read_lines
 from yanmo.text.read.fields import BESIDE, roots
 from yanmo.text.read.records import UNDECODABLE, NeedsExtra, Record, Unusable, record_of
 
-ROWS = 64
+BATCH_ROWS = 64
 """Rows of a .parquet in memory at a time."""
-DENSE = 20
+DENSE_RATIO = 20
 """A row group that is packed more densely than so many times is read in fewer rows at a time."""
 RAGGED = "row of another length"
 BROKEN = "broken row"
-LONGEST_ROW = 1 << 26
+MAX_ROW_CHARACTERS = 1 << 26
 """Characters of a row of a .csv: more are taken for a quote that is missing."""
 DELIMITERS = (",", ";", "\t", "|")
 NAMED_DELIMITER = re.compile('"?sep=(.)"?', re.IGNORECASE)
@@ -102,7 +102,7 @@ def _rows_of_group(table: Any, group: int, columns: list[str] | None, budget: Un
     unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
     packed = sum(chunk.total_compressed_size for chunk in chunks)
     budget.refuse_beyond(unpacked)
-    rows = ROWS if unpacked <= DENSE * packed else min(max(FREE_BYTES // unpacked, 1), ROWS)
+    rows = BATCH_ROWS if unpacked <= DENSE_RATIO * packed else min(max(FREE_BYTES // unpacked, 1), BATCH_ROWS)
     for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
         budget.spend(batch.nbytes)
         try:
@@ -125,7 +125,7 @@ def read_csv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
         Unusable: the first row has no such column.
         LookupError: no encoding has this name.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_CHARACTERS))
     lines = _Lines(stream, encoding)
     yield from _records(_quoted_rows(lines, lines.delimiter()), lines, path)
 
@@ -232,7 +232,7 @@ class _Lines:
 
     def rest_of_row(self, size: int) -> Iterator[str]:
         """More lines, as far as a row goes."""
-        while size <= LONGEST_ROW and (line := self._next()):
+        while size <= MAX_ROW_CHARACTERS and (line := self._next()):
             size += len(line.text)
             yield self._taken(line)
 
