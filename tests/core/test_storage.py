@@ -175,6 +175,20 @@ def test_a_files_content_reaches_the_disk_before_its_name_does(
     assert done == ["fsync of 3", "replace", "fsync of names"]
 
 
+def test_a_file_that_is_being_written_has_no_name_and_one_that_fails_never_has(tmp_path: Path) -> None:
+    with storage.whole_file(tmp_path / "new" / "a.txt") as unfinished:
+        unfinished.write_bytes(b"1")
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [unfinished.name]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+    with pytest.raises(ZeroDivisionError), storage.whole_file(tmp_path / "new" / "a.txt") as unfinished:
+        unfinished.write_bytes(b"2")
+        raise ZeroDivisionError
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("a.txt", b"1")]
+    with pytest.raises(StorageError, match=r"writing b\.txt failed: No such file"):
+        with storage.whole_file(tmp_path / "new" / "b.txt"):
+            pass  # nobody wrote anything
+
+
 def test_writing_replaces_a_file_in_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     storage.write_atomic(path, "旧")

@@ -8,7 +8,7 @@ them the commonest. What else is written with accented letters, tables of them i
 import re
 from collections import Counter
 
-from yanmo.text.read.encodings import common_share, decode
+from yanmo.text.read.encodings import SURE_COMMON_SHARE, common_share, decode
 
 WINDOWS = {ord(bytes([n]).decode("cp1252", "replace")): n for n in range(0x80, 0xA0)}
 """What Windows-1252 makes of the bytes 80 to 9F, and which byte it was; five of them stay as they are."""
@@ -19,8 +19,6 @@ RUN = re.compile(f"[\\t\\x20-\\x7e{BYTE_LETTERS}]+")
 ACCENTED = re.compile("[\xa1-\xff]")
 MIN_RUN_BYTES = 12
 """Bytes beyond ASCII in a run that is judged alone."""
-SURE_COMMON_SHARE = 0.8
-"""Share of common characters in what is read back: right text has about 0.95, French or German none."""
 MIN_READ_CHARACTERS = 6
 """Characters read back from HZ or escapes before they count as evidence."""
 COMMONEST = frozenset(

@@ -8,6 +8,7 @@
 The output appears whole or not at all; beside it ``NAME.manifest.json`` says where every document went.
 """
 
+import glob
 import json
 from array import array
 from collections import Counter
@@ -293,9 +294,9 @@ def _write_rows(
 ) -> Rows:
     """Write every document that stays, count all others."""
     rows = Rows()
-    for stale in result.out.parent.glob(f"{storage.TEMPORARY}{result.out.name}-*"):
+    for stale in result.out.parent.glob(f"*{storage.TEMPORARY}{glob.escape(result.out.name)}-*"):
         if Path(file.name) != stale:
-            stale.unlink()  # of a run that was killed
+            stale.unlink()  # of a run that was killed, and may be as large as the corpus
     seen = seen_before(config) if dedup else None
     licences = [licence_beside(Path(source.path)) for source in result.sources]
     with ProgressLine(console, "cleaning", corpus_size(config.corpus.path)) as progress:

@@ -15,6 +15,7 @@ from yanmo.text.read.encodings import (
     HEAD_BYTES,
     MARKS,
     MAX_CONTROL_SHARE,
+    SURE_COMMON_SHARE,
     anomaly,
     common_share,
     decode,
@@ -27,8 +28,6 @@ BYTES_A_PLACE = 10_000
 """Broken places that are borne with: one, and one more in so many bytes, but no more than those above."""
 MIN_DAMAGED_BYTES = 64
 """Bytes of a file with a broken place: shorter ones show too little of what they are."""
-SURE_COMMON_SHARE = 0.8
-"""Plausibility of a text that is put together or has broken places; right ones have about 0.95."""
 
 GB, BIG5 = CHINESE[0], CHINESE[1:]
 NAMES: dict[str, tuple[str, ...]] = {

@@ -32,6 +32,9 @@ MARKS = (
 MIN_PLAUSIBILITY = 0.4
 """Share of common characters below which a guess is refused: measured are 0.35 and less for Shift_JIS,
 Western and Cyrillic text, broken UTF-8 and binaries, 0.8 and more for 99% of pieces of ten characters."""
+SURE_COMMON_SHARE = 0.8
+"""The same of a text that was put together, mended or read back from something else: right ones have about 0.95,
+French or German none."""
 MAX_PRIVATE_SHARE = 0.01
 """A text with more private-use characters than this was decoded wrongly; GB18030 novels from the web
 have a few hundred."""
