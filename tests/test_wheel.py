@@ -32,7 +32,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_wheel_trains_and_knows_its_recipes_and_pages(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_trains_and_knows_its_recipes_and_pages(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     where = run(installed / "python", "-c", "import yanmo; print(yanmo.__file__)")
     assert Path(where.strip()).is_relative_to(installed.parent)

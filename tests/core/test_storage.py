@@ -184,9 +184,9 @@ def test_a_file_that_is_being_written_has_no_name_and_one_that_fails_never_has(t
         unfinished.write_bytes(b"2")
         raise ZeroDivisionError
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("a.txt", b"1")]
-    with pytest.raises(StorageError, match=r"writing b\.txt failed: No such file"):
-        with storage.whole_file(tmp_path / "new" / "b.txt"):
-            pass  # nobody wrote anything
+    told = pytest.raises(StorageError, match=r"writing b\.txt failed: No such file")
+    with told, storage.whole_file(tmp_path / "new" / "b.txt"):
+        pass  # nobody wrote anything
 
 
 def test_writing_replaces_a_file_in_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,6 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from yanmo.core.errors import BusyError, CheckpointError, StorageError
 
 MANIFEST = "MANIFEST.json"
@@ -339,6 +337,8 @@ def file_lock(path: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         BusyError: another process holds it, and ``wait`` is False.
     """
+    import filelock  # not above: --help needs no lock, and this would take it 25 ms
+
     pid = path.with_name(f".{path.name}.pid")  # beside it: on Windows nobody can read a file that is locked
     # Without preserve_lock_file Windows would delete what marks a run folder, and a disk without locks would
     # get one that outlives a killed process.
@@ -351,7 +351,10 @@ def file_lock(path: Path, wait: bool = False) -> Iterator[None]:
         except filelock.Timeout as error:
             raise _busy(path.parent, pid) from error
     try:
-        with disk_errors("locking the folder", path.parent), open(pid, "wb", opener=not_through_a_link) as file:
+        with (
+            disk_errors("locking the folder", path.parent),
+            open(pid, "wb", opener=not_through_a_link) as file,
+        ):
             file.write(str(os.getpid()).encode())
         yield
     finally:

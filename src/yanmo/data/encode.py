@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-
 from yanmo.core.workers import cores, in_order, processes
 from yanmo.tokenizer import CharTokenizer, Tokenizer
 from yanmo.tokenizer.base import Ids

@@ -2,7 +2,7 @@
 
 1. ``survey.py`` reads the corpus once, for a vocabulary and for each document's size and content hash.
 2. ``split.py`` decides what is held out; a pure function of those sizes.
-3. The corpus is read again and written as shards, in pieces of about ``PIECE_CHARACTERS`` characters, on all cores
+3. The corpus is read again and written as shards, in pieces of about ``PIECE_CHARACTERS``, on all cores
    (``encode.py``). What is on the disk is marked now and then; cut off, the work goes on from there.
 
 Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and is made only if absent.

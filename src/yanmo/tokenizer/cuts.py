@@ -3,7 +3,7 @@
 A tokenizer first cuts text into words and never joins what lies in two of them, so a long text may be
 encoded in parts if they meet where two words meet anyway. The rules below hold for every split rule in
 ``splits.py`` whatever stands around them; tests try them with hypothesis. A run without such a place is
-cut at ``MAX_RUN_CHARACTERS`` characters from its beginning: that is part of what ``encode`` means, so parts of any
+cut at ``MAX_RUN_CHARACTERS`` from its beginning: that is part of what ``encode`` means, so parts of any
 length still give the tokens of the whole.
 """
 

@@ -18,7 +18,6 @@ import tokenizers
 from yanmo.tokenizer.base import Ids
 
 
-
 def fast_encoder(
     spec: dict[str, Any], rule: str, letters: Mapping[str, int], token_bytes: Sequence[bytes]
 ) -> Callable[[str], Ids] | None:

@@ -3,8 +3,8 @@
 Characters are only counted. Byte BPE (Sennrich et al. 2016, Radford et al. 2019) is learned by the
 ``tokenizers`` library and unigram (Kudo 2018) by SentencePiece, from a sample of bounded size. To both a
 stretch between two spaces or punctuation marks is one word, in Chinese a whole clause: the number of
-different words, and with it the memory, grows with the text. So for learning only, runs of Chinese
-characters are cut at ``MAX_WORD_CHARACTERS``, and no piece grows beyond such a cut; encoding knows no such cuts.
+different words, and with it the memory, grows with the text. So for learning only, runs of Chinese are cut
+at ``MAX_WORD_CHARACTERS``, and no piece grows beyond such a cut; encoding knows no such cuts.
 
 In: texts. Out: a tokenizer, a pure function of the texts, their order and the settings.
 """
@@ -217,7 +217,9 @@ def learn_unigram(texts: Sequence[str], vocab_size: int, specials: Sequence[str]
     """
     first, words = [*specials, *BYTES], count_words(texts)
     blanks = {
-        word: times for word, times in words.items() if word.isspace() and word != " " and times >= MIN_PAIR_TIMES
+        word: times
+        for word, times in words.items()
+        if word.isspace() and word != " " and times >= MIN_PAIR_TIMES
     }
     learned = _learn_pieces(
         (f"{word}\t{times}" for word, times in sorted(words.items()) if not UNUSUAL.search(word)),

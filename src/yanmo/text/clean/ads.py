@@ -92,38 +92,11 @@ BANNERS = re.compile(
     """,
     re.VERBOSE,
 )
-BANNER_TRIGGERS = (
-    *(
-        "供读者",
-        "商业用途",
-        "内容",
-        "字数",
-        "记住",
-        "記住",
-        "牢记",
-        "手机",
-        "章节",
-        "最新",
-        "最快",
-        "弹窗",
-        "全集",
-    ),
-    *(
-        "下载",
-        "本书",
-        "电子书",
-        "本站",
-        "本网站",
-        "书友",
-        "票",
-        "收藏",
-        "订阅",
-        "打赏",
-        "书签",
-        "本小说",
-    ),
-    *("本章", "温馨提示", "群："),
+BANNER_WORDS = (
+    "供读者 商业用途 内容 字数 记住 記住 牢记 手机 章节 最新 最快 弹窗 全集 下载"
+    " 本书 电子书 本站 本网站 书友 票 收藏 订阅 打赏 书签 本小说 本章 温馨提示 群："
 )
+BANNER_TRIGGERS = BANNER_WORDS.split()
 """One of these stands in every banner: looking for a word is much faster than for a pattern."""
 MAX_BANNER_CHARACTERS = 160
 NAVIGATION = re.compile(
@@ -197,7 +170,7 @@ def _lines_with(text: str, sought: re.Pattern[str]) -> list[tuple[int, int]]:
 
 def _without_address(line: str) -> str:
     """A line, or what is prose of it; nothing if it is all advertisement."""
-    plain = unicodedata.normalize("NFKC", line).casefold()
+    plain = unicodedata.normalize("NFKC", line).casefold()  # full-width letters become plain ones
     found = ADDRESS.search(line)
     if found is None and not (HANZI.search(line) and OPEN_SITE.search(plain)):
         return line

@@ -67,7 +67,9 @@ def _hash(text: str) -> bytes:
 
 
 def _min_hash(letters: str) -> bytes:
-    shingles = {letters[i : i + SHINGLE_CHARACTERS] for i in range(max(len(letters) - SHINGLE_CHARACTERS + 1, 1))}
+    shingles = {
+        letters[i : i + SHINGLE_CHARACTERS] for i in range(max(len(letters) - SHINGLE_CHARACTERS + 1, 1))
+    }
     found = _rensa().RMinHash(PERMUTATIONS, PERMUTATION_SEED)
     found.update(list(shingles))
     return np.array(found.digest(), dtype="<u4").tobytes()
@@ -101,6 +103,7 @@ class DuplicateIndex:
         """Why a document is to be dropped, or an empty string; then it is seen."""
         if marks.exact and marks.exact in self._exact:
             return self._exact[marks.exact]
+        # Both, in this order: a look finds an exact copy, a near one is compared number by number.
         if marks.near and (found := self._near.nearest(marks.near, self.config.near)) is not None:
             return self._reasons[found]
         self._add(marks, COPY, NEAR_COPY)
@@ -110,6 +113,7 @@ class DuplicateIndex:
         """Let documents that are this one, near it, or hold 50 characters in a row of it, be dropped."""
         self._add(marks, reason, reason)
         self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
+        # Every 25th run is enough: any 74 characters in a row of the text hold one of them whole.
         self._windows.update(dict.fromkeys(windows(text, WINDOW_CHARACTERS // 2).tolist(), reason))
         self._sought = None
 
@@ -140,7 +144,7 @@ class NearIndex:
     """MinHashes, found again by any band of four numbers in common (Indyk & Motwani 1998).
 
     What is written by a template shares its bands with thousands of others, and each with each is quadratic.
-    So a band remembers the first ``MAX_TEXTS_A_BAND`` texts that have it: what two copies have in common and the
+    So a band remembers the first ``MAX_TEXTS_A_BAND`` that have it: what two copies have in common and the
     template has not lies in other bands, which few share.
     """
 
@@ -171,6 +175,7 @@ class NearIndex:
     def add(self, near: bytes) -> None:
         """Remember a text's MinHash under the next number."""
         if self._count == len(self._hashes):
+            # Doubled, so that n additions copy 2 n rows and not n squared.
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
         self._hashes[self._count] = np.frombuffer(near, "<u4")
         for band in _bands_of(near):
@@ -241,7 +246,9 @@ class Sought:
     def places(self, text: str) -> npt.NDArray[np.intp]:
         """The places in ``hashes`` of those that stand anywhere in a text, in the text's order."""
         here = windows(text, 1)
-        here = here[self._may_be[here % FILTER_SLOTS]]
+        here = here[
+            self._may_be[here % FILTER_SLOTS]
+        ]  # a binary search for each window would be the whole cost
         places = np.searchsorted(self.hashes, here).clip(max=len(self.hashes) - 1)
         found: npt.NDArray[np.intp] = places[self.hashes[places] == here]
         return found
@@ -265,7 +272,9 @@ def overlap(held_out: Iterable[str], training: Callable[[], Iterable[str]]) -> O
 
     Memory: 8 bytes for every 50 letters held out.
     """
-    sought = Sought(np.concatenate([np.empty(0, np.uint64), *(windows(text, WINDOW_CHARACTERS) for text in held_out)]))
+    sought = Sought(
+        np.concatenate([np.empty(0, np.uint64), *(windows(text, WINDOW_CHARACTERS) for text in held_out)])
+    )
     is_found = np.zeros(len(sought.hashes), bool)
     for text in training() if len(is_found) else ():
         is_found[sought.places(text)] = True

@@ -73,6 +73,7 @@ def _until_they_meet(before: Sequence[str], after: Sequence[str]) -> tuple[int, 
     for distance in range(1, len(before) + len(after)):
         for gone in range(min(distance, len(before) - 1), -1, -1):
             come = distance - gone
+            # Blank lines are everywhere: to meet at one says nothing.
             if come < len(after) and before[gone] == after[come] and before[gone].strip():
                 return gone, come
     return len(before), len(after)
@@ -86,6 +87,7 @@ def _parts(before: str, after: str) -> Iterator[tuple[Kind, str]]:
     start = _shared(before, after)
     end = _shared(before[start:][::-1], after[start:][::-1])
     head, tail = before[:start], before[len(before) - end :]
+    # What both begin and end with is cut off first: difflib's time is the square of what it is given.
     before, after = before[start : len(before) - end], after[start : len(after) - end]
     found: list[tuple[Kind, str]] = [("same", head)] if head else []
     if max(len(before), len(after)) > MAX_COMPARED_CHARACTERS:
@@ -115,10 +117,6 @@ def _shortened(text: str, is_first: bool, is_last: bool) -> str:
     """A stretch without changes, of which only the ends are shown that touch one."""
     if is_first and is_last:
         return text
-    if is_first:
-        return text if len(text) <= CONTEXT_CHARACTERS else f"…{text[-CONTEXT_CHARACTERS:]}"
-    if is_last:
-        return text if len(text) <= CONTEXT_CHARACTERS else f"{text[:CONTEXT_CHARACTERS]}…"
-    return (
-        text if len(text) <= 2 * CONTEXT_CHARACTERS else f"{text[:CONTEXT_CHARACTERS]}…{text[-CONTEXT_CHARACTERS:]}"
-    )
+    head = "" if is_first else text[:CONTEXT_CHARACTERS]
+    tail = "" if is_last else text[-CONTEXT_CHARACTERS:]
+    return text if len(head) + len(tail) >= len(text) else f"{head}…{tail}"

@@ -40,15 +40,11 @@ MIN_COMPRESSED_SHARE = 0.15
 number in each 0.06."""
 
 SCRIPTS = (
-    *(("zh", "\u3400", "\u9fff"), ("zh", "\uf900", "\ufaff"), ("zh", "\U00020000", "\U000323af")),
-    *(("latin", "A", "\u024f"), ("latin", "\u1e00", "\u1eff"), ("ru", "\u0400", "\u052f")),
-    *(
-        ("ja", "\u3040", "\u30ff"),
-        ("ja", "\uff66", "\uff9f"),
-        ("ko", "\uac00", "\ud7af"),
-        ("ko", "\u1100", "\u11ff"),
-    ),
-)
+    ("zh", "\u3400", "\u9fff"), ("zh", "\uf900", "\ufaff"), ("zh", "\U00020000", "\U000323af"),
+    ("latin", "A", "\u024f"), ("latin", "\u1e00", "\u1eff"), ("ru", "\u0400", "\u052f"),
+    ("ja", "\u3040", "\u30ff"), ("ja", "\uff66", "\uff9f"),
+    ("ko", "\uac00", "\ud7af"), ("ko", "\u1100", "\u11ff"),
+)  # fmt: skip
 SHARES = {"ja": 0.35, "ko": 0.5, "ru": 0.5, "other": 0.5, "latin": 0.8}
 """From which share of its letters on a text is in a language; of Japanese a good half are kana. Else it is
 Chinese, which may name a book in any of them."""
@@ -76,7 +72,7 @@ def languages(text: str, kept: Collection[str]) -> str:
     yanmo.text.clean.filters.Dropped: in Japanese
     """
     if {"zh", "latin"} <= {*kept} and not FOREIGN.search(text):
-        return text
+        return text  # most texts: nothing in it can be of a language that is not kept
     found = language(Counter(_sample(text)))
     if found and found not in kept:
         raise Dropped(f"in {NAMES[found]}")
@@ -137,10 +133,15 @@ def quality(text: str) -> str:
     """
     found = measure(text)
     is_strange = found.common < SUSPICIOUS_COMMON_SHARE and found.lost > SUSPICIOUS_LOST_SHARE
-    if is_strange or found.common < MIN_COMMON_SHARE or found.lost > MAX_LOST_SHARE or found.bytes > MAX_HIGH_BYTE_SHARE:
+    if (
+        is_strange
+        or found.common < MIN_COMMON_SHARE
+        or found.lost > MAX_LOST_SHARE
+        or found.bytes > MAX_HIGH_BYTE_SHARE
+    ):
         raise Dropped("garbled")
     if found.visible < JUDGED_FROM_CHARACTERS:
-        return text
+        return text  # “……” is a fine line of a story, and 8 of 10 digits a date
     if found.digits > MAX_DIGIT_SHARE:
         raise Dropped("mostly digits")
     if found.letters < MIN_LETTER_SHARE:
@@ -187,7 +188,9 @@ def measure(text: str) -> Measures:
         common=kinds["common"] / hanzi if hanzi >= ENOUGH_LETTERS else 1.0,
         lost=kinds["lost"] / total if kinds["lost"] > FEW_LOST_CHARACTERS else 0.0,
         bytes=byte_like / total if byte_like >= ENOUGH_LETTERS else 0.0,
-        compressed=len(zlib.compress(data, 1)) / max(len(data), 1) if visible >= JUDGED_FROM_CHARACTERS else 1.0,
+        compressed=len(zlib.compress(data, 1)) / max(len(data), 1)
+        if visible >= JUDGED_FROM_CHARACTERS
+        else 1.0,
     )
 
 

@@ -99,7 +99,7 @@ def unwrap(text: str) -> str:
     width = _cut_width(lines)
     if not width:
         return text
-    base = _base_indent(lines)
+    base = _base_indent(lines)  # a whole text may be indented: only what is deeper begins a paragraph
     marks_paragraphs = any(_indent(line) > base for line in lines if line.strip())
     paragraphs: list[list[str]] = []
     last = ""  # the last line as it stood
@@ -121,6 +121,7 @@ def unwrap(text: str) -> str:
 def _cut_width(lines: list[str]) -> int:
     """The width in columns at which these lines were cut; 0 if they were not."""
     sample = [line for line in lines[:SAMPLE_LINES] if line.strip()]
+    # Characters first, for they are there: a line never has fewer columns than characters.
     if len(sample) < MIN_SAMPLE_LINES or _nearly_longest(map(len, sample)) > MAX_COLUMNS:
         return 0
     widths = [columns(line) for line in sample]
@@ -139,7 +140,7 @@ def _cut_width(lines: list[str]) -> int:
 
 def _nearly_longest(widths: Iterable[int]) -> int:
     """The width that one line in twenty exceeds."""
-    found = sorted(widths)
+    found = sorted(widths)  # not the longest: a line with an address in it is often longer
     return found[int(len(found) * 0.95)]
 
 
@@ -179,7 +180,9 @@ def repeated_lines(text: str) -> str:
     '唉！眼前已是我的屋里了！\n唉！眼前已是我的屋里了！\n'
     """
     lines = text.split("\n")
-    if not any(a == b and len(a) >= THRICE_FROM_CHARACTERS for a, b in pairwise(line for line in lines if line)):
+    if not any(
+        a == b and len(a) >= THRICE_FROM_CHARACTERS for a, b in pairwise(line for line in lines if line)
+    ):
         return text
     kept: list[str] = []
     for line, number, stretch in _runs(lines):

@@ -50,6 +50,7 @@ def as_chinese(text: str) -> str:
             names[name] += len(run)
     if not names:
         return text
+    # One text, one encoding: what a short run could be is decided by the long ones beside it.
     name = names.most_common(1)[0][0]
     return RUN.sub(lambda match: _read_as(match[0], name), text)
 
@@ -115,7 +116,11 @@ def escapes(text: str) -> str:
     runs = ESCAPES.findall(text)
     found = "".join(map(_typed, runs))
     visible = sum(map(len, text.split()))
-    if len(found) < MIN_READ_CHARACTERS or sum(map(len, runs)) < MIN_ESCAPED_SHARE * visible or not is_chinese(found):
+    if (
+        len(found) < MIN_READ_CHARACTERS
+        or sum(map(len, runs)) < MIN_ESCAPED_SHARE * visible
+        or not is_chinese(found)
+    ):
         return text
     return re.sub(r"(?:\\{1,2}u[0-9A-Fa-f]{4})+", lambda match: _typed(match[0]), text)
 

@@ -306,12 +306,13 @@ def _write_rows(
             progress.advance(document.meta["size"])
             result.read(number, cleaned)
             text, reason = cleaned.text, cleaned.dropped
-            if seen is not None and not reason:
+            if seen is not None and not reason:  # what is dropped anyway must not drop its copies
                 text, reason = unlike_others(text, marks, seen)
                 result.shorten(cleaned.text, text)
             if reason:
                 result.drop(reason, document.id)
                 continue
+            # A row's own licence comes before that of the file or folder it lies in.
             result.keep(number, len(text), licence_of(document) or licences[number])
             rows.sources.append(number)
             rows.characters.append(len(text))
@@ -357,6 +358,7 @@ def without_lines(text: str, repeated: Collection[int]) -> tuple[str, str]:
 
 def row_of(text: str, document: Document, source: str) -> dict[str, Any]:
     """What is written of a document; a record's own id and source stay, as an earlier cleaning wrote them."""
+    # "text" twice: first in the row, and last in value, for a record may have a field of that name.
     return {"text": text, "id": document.id, "source": source, **_fields(document)} | {"text": text}
 
 

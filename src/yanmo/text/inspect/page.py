@@ -1,6 +1,7 @@
-"""A corpus report as one page of HTML that needs nothing else; ``core/templates/corpus_report.html`` is its form.
+"""A corpus report as one page of HTML that needs nothing else.
 
-In: :class:`~yanmo.text.inspect.report.Report`. Out: HTML. All text of the corpus is escaped.
+In: :class:`~yanmo.text.inspect.report.Report`. Out: HTML, by the template ``corpus_report.html`` of
+``core/templates``. All text of the corpus is escaped.
 """
 
 import re

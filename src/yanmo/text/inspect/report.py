@@ -251,7 +251,9 @@ class LineCounts:
         """Lines with enough letters in them, the most frequent first: those of several documents, and in how
         many; those that stand often in fewer, and how often."""
         lines = {k: line for k, line in self._samples.items() if len(letters(line)) >= MIN_REPEATED_LETTERS}
-        across = {line: self._documents[k] for k, line in lines.items() if self._documents[k] >= REPEATED_TIMES}
+        across = {
+            line: self._documents[k] for k, line in lines.items() if self._documents[k] >= REPEATED_TIMES
+        }
         within = {line: self._times[k] for k, line in lines.items() if self._documents[k] < REPEATED_TIMES}
         return _most_frequent(across), _most_frequent(within)
 

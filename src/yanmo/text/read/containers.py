@@ -126,7 +126,9 @@ def _file_entry(raw: BinaryIO, kind: str, wrappers: list[str]) -> Entry:
 def _unwrapped(stream: BinaryIO, wrappers: list[str], budget: "UnpackBudget") -> BinaryIO:
     """What is in the compressed streams that are in each other."""
     for wrapper in wrappers:
-        stream = cast(BinaryIO, io.BufferedReader(_Unpacked(*_decompressed(stream, wrapper), budget), BUFFER_BYTES))
+        stream = cast(
+            BinaryIO, io.BufferedReader(_Unpacked(*_decompressed(stream, wrapper), budget), BUFFER_BYTES)
+        )
         budget = UnpackBudget(stream.tell)
     return stream
 
@@ -142,12 +144,12 @@ def _decompressed(stream: BinaryIO, wrapper: str) -> tuple[Any, tuple[type[Excep
     try:
         # Not the package zstandard: its reader takes a file that was torn off for a whole one.
         if sys.version_info >= (3, 14):
-            from compression import zstd
+            from compression.zstd import ZstdError, ZstdFile
         else:
-            from backports import zstd
+            from backports.zstd import ZstdError, ZstdFile
     except ImportError as error:
         raise NeedsExtra("backports.zstd", ".zst") from error
-    return zstd.ZstdFile(stream), (*DAMAGE, zstd.ZstdError)
+    return ZstdFile(stream), (*DAMAGE, ZstdError)
 
 
 class UnpackBudget:
@@ -216,7 +218,7 @@ def _members(archive: zipfile.ZipFile, size: int) -> Iterator[Entry]:
     named = sorted(((safe_name(member), member) for member in archive.infolist()), key=lambda pair: pair[0])
     for name, member in named:
         is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-        if name and not member.is_dir() and not is_hidden:
+        if name and not member.is_dir() and not is_hidden:  # __MACOSX: what Finder packs beside each file
             yield _member_entry(archive, member, name, budget)
 
 
@@ -251,7 +253,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Unpa
         raise Unusable(ENCRYPTED, "the file is encrypted", hint="unpack it with its password")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise Unusable(LINK, "the file is a link to another", hint="pack the file itself")
-    budget.refuse_beyond(member.file_size)
+    budget.refuse_beyond(member.file_size)  # what it says may be a lie; what comes out is counted as well
     try:
         stream = archive.open(member)
     except ZIP_ERRORS as error:

@@ -78,7 +78,7 @@ def decode_page(data: bytes, encoding: str = "auto", content_type: str = "") -> 
     if data.startswith(tuple(mark for mark, *_ in MARKS)):
         return decode_lenient(data)
     names = declared(data, content_type)
-    labelled = next(_all_strict(data, names), None)
+    labelled = next(_all_strict(data, names), None)  # evidence, and no more: labels may be wrong
     if labelled and anomaly(labelled[0]):
         labelled = None
     try:
@@ -90,6 +90,7 @@ def decode_page(data: bytes, encoding: str = "auto", content_type: str = "") -> 
         return labelled
     if labelled is None:
         return found
+    # Shift_JIS and EUC-KR read as GBK give hanzi, too, if nonsensical ones; nobody labels Chinese so.
     is_like_chinese = labelled[1] in LIKE_CHINESE and found[1] in CHINESE
     return labelled if is_like_chinese or common_share(labelled[0]) >= common_share(found[0]) else found
 
@@ -156,7 +157,7 @@ def _mark(data: bytes) -> bytes:
 
 def _with_few_broken(data: bytes, encoding: str, places: int) -> Iterator[tuple[str, int]]:
     """The text with U+FFFD in the broken places, and their bytes; nothing if there are more."""
-    view, parts, lost = memoryview(data), [], 0
+    view, parts, lost = memoryview(data), [], 0  # a view: what is left is not copied for each broken place
     for _ in range(places + 1):
         try:
             parts.append(str(view, encoding))

@@ -347,11 +347,9 @@ def _version_of(library: str) -> str:
 
 def _demo_documents(counts: CorpusCounts) -> Iterator[Document]:
     for number, story in enumerate(stories.stories()):
-        counts.documents_read += 1
-        counts.documents_kept += 1
-        counts.characters += len(story.text)
         counts.bytes += len(story.text.encode())
-        yield Document(story.text, id=f"{DEMO}/{number}", meta={"bits": story.bits, "size": 1})
+        meta = {"bits": story.bits, "size": 1}
+        yield counts.keep(Document(story.text, id=f"{DEMO}/{number}", meta=meta))
 
 
 def _check_encoding(name: str) -> None:

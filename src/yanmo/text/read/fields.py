@@ -40,7 +40,7 @@ TURNS = frozenset(["role", "from", "speaker"])
 
 def text_at(value: dict[str, Any] | list[Any], path: str) -> Any:
     """The string at a path; :data:`ABSENT`, or the value that stands there and is no string."""
-    if path in value or "+" not in path:
+    if path in value or "+" not in path:  # a field may be called "a+b" or "a.b": its own name comes first
         return _follow(value, path)
     found = [_follow(value, part.strip()) for part in path.split("+")]
     present = [item for item in found if item is not ABSENT and item is not None]
@@ -75,6 +75,7 @@ def suggest(value: Any) -> str:
     """The path of the most text in a record, or nothing."""
     lengths: Counter[str] = Counter()
     _measure(value, "", lengths, MAX_SEARCH_DEPTH)
+    # The longest, but for an address or an id, however long.
     texts = (path for path, _ in lengths.most_common() if path.rpartition(".")[2].lower() not in BESIDE)
     return next((path for path in texts if path and isinstance(text_at(value, path), str)), "")
 

@@ -124,7 +124,9 @@ class Window:
         return value
 
     def _is_cut_off(self, error: Broken) -> bool:
-        return error.at + NEAR_THE_END_CHARACTERS > len(self.text) or error.why.startswith("Unterminated string")
+        return error.at + NEAR_THE_END_CHARACTERS > len(self.text) or error.why.startswith(
+            "Unterminated string"
+        )
 
     def _next(self) -> str:
         """The next character that is not blank, or nothing at the end."""

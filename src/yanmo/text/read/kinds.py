@@ -88,6 +88,6 @@ def _unpacked(head: bytes) -> bytes:
     """What the beginning of a .gz holds, as far as it goes."""
     try:
         with gzip.open(io.BytesIO(head)) as stream:
-            return stream.read1(SNIFFED_BYTES)
+            return stream.read1(SNIFFED_BYTES)  # read() would fail at the end of a head that is cut off
     except (OSError, EOFError):
         return b""

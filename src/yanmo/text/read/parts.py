@@ -1,8 +1,8 @@
 """A stream of any length → its text: whole, in parts cut at line ends where it is too large, or its articles.
 
-In: a binary stream and an encoding. Out: :class:`TextPart`; of a stream up to ``WHOLE_UP_TO_BYTES`` bytes one, of a
-larger one several of about ``PART_BYTES``, never more than a few of them in memory. Each part is decoded on its
-own evidence.
+In: a binary stream and an encoding. Out: :class:`TextPart`; of a stream up to ``WHOLE_UP_TO_BYTES`` one, of a
+larger one several of about ``PART_BYTES``, never more than a few of them in memory. Each part is decoded on
+its own evidence.
 """
 
 import codecs
@@ -53,7 +53,7 @@ def read_pieces(stream: BinaryIO, encoding: str = "auto") -> Iterator[TextPart]:
         yield _piece(head, encoding, is_part=False)
         return
     buffer = bytearray(head)
-    del head
+    del head  # else the text would be in memory twice
     like = encoding_of_head(bytes(buffer[:HEAD_BYTES])) if encoding == "auto" else encoding
     encoding = _without_mark(like, buffer) if is_wide(like) else encoding
     while buffer:
@@ -174,6 +174,7 @@ def _cut(buffer: bytearray, encoding: str) -> int:
         return len(buffer)
     if encoding != "auto" and is_wide(encoding):
         return _wide_cut(buffer, encoding)
+    # A byte "\n" is a line end in UTF-8, GB18030 and Big5, and never a part of a character.
     cut = buffer.rfind(b"\n", 0, PART_BYTES) + 1
     return cut or _whole_characters(bytes(buffer[:PART_BYTES]), encoding)
 
@@ -182,7 +183,7 @@ def _wide_cut(buffer: bytearray, encoding: str) -> int:
     """The same where a line end is as long as any character."""
     end = "\n".encode(encoding)
     cut = buffer.rfind(end, 0, PART_BYTES)
-    while cut > 0 and cut % len(end):
+    while cut > 0 and cut % len(end):  # its bytes may lie across two characters
         cut = buffer.rfind(end, 0, cut + len(end) - 1)
     return cut + len(end) if cut > 0 else _whole_characters(bytes(buffer[:PART_BYTES]), encoding)
 

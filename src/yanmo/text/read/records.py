@@ -103,6 +103,7 @@ def read_json(
         for number, (value, end) in enumerate(window.values(), 1):
             share = size * (end - before) / characters
             before = end
+            # One object may be a record or be wrapped around records; of several each is a record.
             wrapped = wrapped_records(value, path) if window.is_only else None
             items, within = wrapped or ([value], path)
             for place, item in enumerate(items, number):
@@ -153,7 +154,7 @@ def record_of(value: Any, path: str, record: Record, is_first: bool) -> Record:
     Raises:
         Unusable: ``is_first``, and the value is an object without the field.
     """
-    if isinstance(value, str):
+    if isinstance(value, str):  # a list of texts, as GPT2-Chinese's train.json is
         record.text = value
         return record
     if is_turns(value):

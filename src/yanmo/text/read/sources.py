@@ -209,6 +209,7 @@ class _Search:
             links = {entry for entry in inside if entry.is_symlink()}
             self._links |= links
             self._found.update(entry for entry in inside if entry not in links and entry.is_file())
+            # Hidden ones are left out above: .git, .yanmo and what an interrupted write left behind.
             waiting += (e for e in inside if e not in links and e.is_dir() and not (e / RUN_LOCK).exists())
 
     def glob(self, pattern: str) -> None:
@@ -233,6 +234,7 @@ class _Search:
             DataError: none is read; it begins with ``nothing``.
         """
         saved = {file.parent for file in self._found if file.suffix == ARROW}
+        # Sorted: the order of a folder's entries is the disk's, and that of documents is a run's.
         texts = sorted(file for file in self._found if not _is_of_saved(file, saved) and _is_wanted(file))
         others = self._found.difference(texts)
         beside = Counter({LINK: len(self._links), UNREADABLE_FOLDER: len(self._unreadable)})
@@ -284,6 +286,7 @@ def spooled_stdin() -> Path:
 
 def spool(stream: BinaryIO, folder: Path) -> Path:
     """Copy a stream into a file in ``folder/<hash of the content>``, a little at a time."""
+    # Not storage.whole_file: the file is named after its content, so it has no name until all is written.
     head = stream.read(SNIFFED_BYTES)
     temporary = folder / f"{storage.TEMPORARY}{os.getpid()}"
     digest = hashlib.sha256(head)

@@ -101,7 +101,7 @@ def _rows_of_group(table: Any, group: int, columns: list[str] | None, budget: Un
         chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
     unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
     packed = sum(chunk.total_compressed_size for chunk in chunks)
-    budget.refuse_beyond(unpacked)
+    budget.refuse_beyond(unpacked)  # before pyarrow asks for so much memory
     rows = BATCH_ROWS if unpacked <= DENSE_RATIO * packed else min(max(FREE_BYTES // unpacked, 1), BATCH_ROWS)
     for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
         budget.spend(batch.nbytes)
@@ -148,7 +148,7 @@ def _records(rows: Iterator[tuple[list[str], str]], lines: "_Lines", path: str) 
     for row, broken in rows:
         if not (row or broken or lines.undecodable):
             continue  # a blank line
-        if row and not header and not lines.undecodable:
+        if row and not header and not lines.undecodable:  # the first row names the columns
             header = [name.strip() for name in row]
             continue
         number += 1
@@ -178,6 +178,7 @@ def _quoted_rows(lines: "_Lines", delimiter: str) -> Iterator[tuple[list[str], s
         try:
             yield next(csv.reader(following, delimiter=delimiter, strict=True), []), ""
         except csv.Error as error:
+            # Without this a missing quote in each line would read the whole rest again from each: quadratic.
             alone = max(alone, lines.give_back() - 1)
             yield [], str(error)
 
