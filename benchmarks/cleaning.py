@@ -26,8 +26,8 @@ from pathlib import Path
 from yanmo.core.console import Console
 from yanmo.settings.recipe import load_cleaning
 from yanmo.settings.schema import CorpusConfig, DedupConfig
-from yanmo.text.clean.dedup import SHINGLE, DuplicateIndex, marks_of
-from yanmo.text.clean.filters import MIN_CHARACTERS, Dropped, measure, quality
+from yanmo.text.clean.dedup import SHINGLE_CHARACTERS, DuplicateIndex, marks_of
+from yanmo.text.clean.filters import JUDGED_FROM_CHARACTERS, Dropped, measure, quality
 from yanmo.text.clean.run import run
 from yanmo.text.read.documents import CorpusCounts, read_documents
 
@@ -76,7 +76,7 @@ def judge(corpora: list[str]) -> None:
         corpus = CorpusConfig(path=(path,), split_chapters=True)
         texts = [document.text for document in read_documents(corpus, CorpusCounts())]
         dropped = sum(1 for text in texts if is_dropped(text))
-        found = [one for one in map(measure, texts) if one.visible >= MIN_CHARACTERS]
+        found = [one for one in map(measure, texts) if one.visible >= JUDGED_FROM_CHARACTERS]
         cells = []
         for name in ("letters", "digits", "common", "compressed"):
             values = sorted((getattr(one, name) for one in found), reverse=name == "digits")
@@ -115,7 +115,7 @@ def near(text: Path) -> None:
 def shingles(text: str) -> set[str]:
     """Runs of five letters."""
     letters = "".join(text.split())
-    return {letters[i : i + SHINGLE] for i in range(len(letters) - SHINGLE + 1)}
+    return {letters[i : i + SHINGLE_CHARACTERS] for i in range(len(letters) - SHINGLE_CHARACTERS + 1)}
 
 
 def lines_of(path: Path) -> Counter[str]:

@@ -32,7 +32,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_wheel_trains_and_knows_its_recipes(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_trains_and_knows_its_recipes_and_pages(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     where = run(installed / "python", "-c", "import yanmo; print(yanmo.__file__)")
     assert Path(where.strip()).is_relative_to(installed.parent)
@@ -40,3 +42,6 @@ def test_a_wheel_trains_and_knows_its_recipes(installed: Path, monkeypatch: pyte
     shape = ("model.n_layer=1", "model.n_embd=16", "model.n_head=2", "train.batch_size=2")
     assert run(installed / "yanmo", "quickstart", "train.max_steps=2", *shape)
     assert "prose" in run(installed / "yanmo", "crawl", "prose", "--help")
+    Path("a.txt").write_text("第一回 雪夜\n他来了。\n", encoding="utf-8")
+    run(installed / "yanmo", "inspect", "a.txt", "--html", "report.html")
+    assert "a.txt" in Path("report.html").read_text(encoding="utf-8")

@@ -175,6 +175,20 @@ def test_a_files_content_reaches_the_disk_before_its_name_does(
     assert done == ["fsync of 3", "replace", "fsync of names"]
 
 
+def test_a_file_that_is_being_written_has_no_name_and_one_that_fails_never_has(tmp_path: Path) -> None:
+    with storage.whole_file(tmp_path / "new" / "a.txt") as unfinished:
+        unfinished.write_bytes(b"1")
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [unfinished.name]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+    with pytest.raises(ZeroDivisionError), storage.whole_file(tmp_path / "new" / "a.txt") as unfinished:
+        unfinished.write_bytes(b"2")
+        raise ZeroDivisionError
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("a.txt", b"1")]
+    told = pytest.raises(StorageError, match=r"writing b\.txt failed: No such file")
+    with told, storage.whole_file(tmp_path / "new" / "b.txt"):
+        pass  # nobody wrote anything
+
+
 def test_writing_replaces_a_file_in_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     storage.write_atomic(path, "旧")
@@ -224,17 +238,27 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path: Path, monkeypatch
 
 def test_one_process_owns_a_run_and_its_death_frees_it(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from yanmo.core.storage import FileLock\n"
-        f"with FileLock(Path({str(tmp_path / 'run.lock')!r})): print('mine', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from yanmo.core.storage import file_lock\n"
+        f"with file_lock(Path({str(tmp_path / 'run.lock')!r})): print('mine', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None and owner.stdout.readline() == "mine\n"
-        with pytest.raises(BusyError) as caught, storage.FileLock(tmp_path / "run.lock"):
+        with pytest.raises(BusyError) as caught, storage.file_lock(tmp_path / "run.lock"):
             pass
         assert f"process {owner.pid}" in caught.value.what
         assert caught.value.exit_code == 75
         owner.kill()
-    with storage.FileLock(tmp_path / "run.lock"):
+    with storage.file_lock(tmp_path / "run.lock"):
+        pass
+
+
+def test_a_lock_that_is_free_again_keeps_its_file_and_names_nobody(tmp_path: Path) -> None:
+    """The file marks a folder as that of a run, on Windows too, where the library would delete it."""
+    with pytest.raises(ZeroDivisionError), storage.file_lock(tmp_path / "run.lock"):
+        assert (tmp_path / ".run.lock.pid").read_text(encoding="utf-8") == str(os.getpid())
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    with storage.file_lock(tmp_path / "run.lock"):
         pass
 
 
@@ -297,7 +321,7 @@ def count(path: Path) -> None:
 
 
 def lock(path: Path) -> None:
-    with storage.FileLock(path):
+    with storage.file_lock(path):
         pass
 
 
@@ -311,12 +335,13 @@ def write_a_shard(path: Path) -> None:
     [
         ("run.lock", lock),
         ("lock", lock),
+        (".run.lock.pid", lambda path: lock(path.with_name("run.lock"))),
         ("metrics.jsonl", count),
         ("metrics.superseded.jsonl", supersede),
         ("train-00000.bin", write_a_shard),
         (f"{storage.TEMPORARY}a-{os.getpid()}", lambda path: storage.write_atomic(path.with_name("a"), "x")),
     ],
-    ids=["lock of a run", "lock of the cache", "metrics", "superseded", "shard", "temporary"],
+    ids=["lock of a run", "lock of the cache", "who holds it", "metrics", "superseded", "shard", "temporary"],
 )
 @pytest.mark.parametrize("target", ["diary.txt", "nowhere"])
 def test_a_link_in_the_place_of_a_file_that_is_written_is_not_followed(

@@ -16,8 +16,8 @@ from tests.makers.texts import lesson, lesson_bpe
 from yanmo.core.console import Console
 from yanmo.core.errors import DataError
 from yanmo.data import prepare as prepare_module
-from yanmo.data.encode import WORTH_STARTING, encode, encode_all, processes_for
-from yanmo.data.prepare import MARK, Prepared, prepare
+from yanmo.data.encode import PARALLEL_FROM_BYTES, encode, encode_all, processes_for
+from yanmo.data.prepare import MARK_FILE, Prepared, prepare
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.tokenizer import CharTokenizer, Tokenizer, kind_of
 
@@ -29,8 +29,8 @@ KINDS = ("char", "bpe", "wordpiece")
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Long and short documents; pieces of 1,000 characters, so that there are many."""
-    monkeypatch.setattr(prepare_module, "PIECE", 1000)
-    monkeypatch.setattr(prepare_module, "MARK_EVERY", 3)
+    monkeypatch.setattr(prepare_module, "PIECE_CHARACTERS", 1000)
+    monkeypatch.setattr(prepare_module, "MARK_EVERY_BATCHES", 3)
     folder = tmp_path / "corpus"
     folder.mkdir()
     for number in range(30):
@@ -114,13 +114,13 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_shards(
         patch.setattr(prepare_module, "encode_all", until(1 << 30))
         assert content(prepared(corpus, kind)) == whole
     assert len(encoded) - done + (after // 3) * 3 == in_all  # up to the last mark nothing is done again
-    assert MARK not in whole
+    assert MARK_FILE not in whole
 
 
 def test_a_large_text_gets_a_vocabulary_of_pieces(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(path.stat().st_size for path in corpus.iterdir())
     for threshold, kind in ((size + 1, "char"), (size, "bpe")):
-        monkeypatch.setattr("yanmo.data.survey.BPE_FROM", threshold)
+        monkeypatch.setattr("yanmo.data.survey.BPE_FROM_BYTES", threshold)
         with open(os.devnull, "w", encoding="utf-8") as quiet:
             found = prepare(
                 CorpusConfig(path=(str(corpus),)), TokenizerConfig(), DataConfig(), 16, Console(stream=quiet)
@@ -130,7 +130,7 @@ def test_a_large_text_gets_a_vocabulary_of_pieces(corpus: Path, monkeypatch: pyt
 
 def test_few_bytes_and_characters_are_encoded_here() -> None:
     characters = CharTokenizer("江湖")
-    assert processes_for(BPE, WORTH_STARTING - 1) == 1
+    assert processes_for(BPE, PARALLEL_FROM_BYTES - 1) == 1
     assert processes_for(characters, 1 << 40) == 1
     assert processes_for(BPE, 1 << 40) == len(os.sched_getaffinity(0))
 
@@ -229,7 +229,7 @@ def test_unfinished_shards_are_trusted_only_as_far_as_they_are_what_was_written(
     with monkeypatch.context() as patch, pytest.raises(Cut):
         patch.setattr(prepare_module, "encode_all", cut)
         prepared(corpus, "char")
-    (mark,) = (tmp_path / "other" / "shards").glob(f".unfinished-*/{MARK}")
+    (mark,) = (tmp_path / "other" / "shards").glob(f".unfinished-*/{MARK_FILE}")
     tokens, said = mark.with_name("train-00000.bin"), mark.read_text(encoding="utf-8")
     data = tokens.read_bytes()
     if damage == "shorter":

@@ -133,9 +133,9 @@ def docx() -> Files:
 
 
 def zstandard() -> Files:
-    import zstandard
+    from backports import zstd
 
-    return {"a.txt.zst": zstandard.compress(TEXT.encode())}
+    return {"a.txt.zst": zstd.compress(TEXT.encode())}
 
 
 ROWS = "".join(

@@ -30,7 +30,7 @@ def test_long_runs_are_cut_at_the_same_places_whatever_the_length(
 ) -> None:
     """A run is cut at MAX_RUN from its beginning; a longer piece, cut again, is cut there too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuts, "MAX_RUN", 12)
+        patch.setattr(cuts, "MAX_RUN_CHARACTERS", 12)
         short, long = min(lengths), max(lengths)
         at_once = set(forced(text, short))
         again = {
@@ -44,12 +44,12 @@ def test_long_runs_are_cut_at_the_same_places_whatever_the_length(
 
 
 def test_a_run_without_a_cut_is_cut_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts, "MAX_RUN", 50)
+    monkeypatch.setattr(cuts, "MAX_RUN_CHARACTERS", 50)
     assert [len(piece) for piece in pieces("a" * 120 + "他，说", 10)] == [50, 50, 21, 2]
 
 
 def test_behind_a_forced_cut_the_rest_is_cut_as_if_it_stood_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts, "MAX_RUN", 12)
+    monkeypatch.setattr(cuts, "MAX_RUN_CHARACTERS", 12)
     text = "a" * 12 + "\n" + "b" * 20
     assert [piece for start, piece in starts(text, 4) if start >= 12] == list(pieces(text[12:], 4))
 

@@ -14,7 +14,7 @@ from yanmo.tokenizer import LibraryTokenizer, load_tokenizer
 from yanmo.tokenizer import cuts as cuts_module
 from yanmo.tokenizer.base import json_text
 from yanmo.tokenizer.fast import fast_encoder
-from yanmo.tokenizer.library import WORTH_BEING_FAST, byte_letters
+from yanmo.tokenizer.library import FAST_FROM_CHARACTERS, byte_letters
 from yanmo.tokenizer.spec import added_token, bpe_model
 from yanmo.tokenizer.splits import CL100K, GPT2, KNOWN, O200K, QWEN2, byte_level, split_step
 from yanmo.tokenizer.train import learn_bpe, learn_unigram, special_tokens
@@ -101,9 +101,9 @@ def test_the_fast_encoder_is_proven_and_equal(monkeypatch: pytest.MonkeyPatch) -
         "啊" * 5000,
         "'s" * 3000,
     ]
-    slowly = [tokenizer.encode(text[: WORTH_BEING_FAST - 1]).tolist() for text in texts]
-    monkeypatch.setattr("yanmo.tokenizer.library.WORTH_BEING_FAST", 1)
-    again = [tokenizer.encode(text[: WORTH_BEING_FAST - 1]).tolist() for text in texts]
+    slowly = [tokenizer.encode(text[: FAST_FROM_CHARACTERS - 1]).tolist() for text in texts]
+    monkeypatch.setattr("yanmo.tokenizer.library.FAST_FROM_CHARACTERS", 1)
+    again = [tokenizer.encode(text[: FAST_FROM_CHARACTERS - 1]).tolist() for text in texts]
     assert tokenizer._fast is not None
     assert again == slowly
 
@@ -142,7 +142,7 @@ def test_merges_that_tiktoken_would_read_otherwise_are_not_fast() -> None:
 
 @kinds
 def test_a_run_without_end_is_cut_and_comes_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts_module, "MAX_RUN", 50)
+    monkeypatch.setattr(cuts_module, "MAX_RUN_CHARACTERS", 50)
     monkeypatch.setattr("yanmo.tokenizer.library.CHUNK_CHARACTERS", 40)
     text = "江湖客栈" * 100 + "。" + "a" * 333
     tokenizer = LEARNED[kind]

@@ -11,9 +11,9 @@ from yanmo.core.errors import DataError, TokenizerError
 from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import LibraryTokenizer, kind_of
 from yanmo.tokenizer.compare import texts_of
-from yanmo.tokenizer.sample import STRETCH, Reservoir
+from yanmo.tokenizer.sample import STRETCH_CHARACTERS, Reservoir
 from yanmo.tokenizer.train import (
-    LONGEST_WORD,
+    MAX_WORD_CHARACTERS,
     alphabet,
     building_merges,
     learn_bpe,
@@ -68,7 +68,7 @@ def test_a_text_too_small_for_the_vocabulary_gives_a_smaller_one(kind: str) -> N
 @kinds
 def test_no_piece_crosses_punctuation_or_is_too_long(kind: str) -> None:
     found = learned(kind, lesson(60_000) + "一二三四五六七八九十" * 50, vocab_size=900)
-    limit = LONGEST_WORD * (1 if kind == "bpe" else 2)
+    limit = MAX_WORD_CHARACTERS * (1 if kind == "bpe" else 2)
     for text in texts_of(found):
         assert not re.search(r"[\u4e00-\u9fff][，。？：…”]|[，。？：…”][\u4e00-\u9fff]", text)
         assert len(re.findall(r"[\u4e00-\u9fff]", text)) <= limit
@@ -128,17 +128,17 @@ def test_a_reservoir_keeps_what_fits_and_stays_in_order() -> None:
     part = Reservoir(20_000, seed=1)
     for start in range(0, 50_000, 10_000):
         part.add(text[start : start + 10_000])
-    assert 20_000 - STRETCH <= part.characters <= 20_000
+    assert 20_000 - STRETCH_CHARACTERS <= part.characters <= 20_000
     assert part.offered == 50_000
     places = [text.find(stretch) for stretch in part.texts()]
     assert places == sorted(places)
 
 
 def test_a_reservoir_chooses_evenly_and_by_seed() -> None:
-    texts = [f"{number:0{STRETCH}d}" for number in range(400)]
+    texts = [f"{number:0{STRETCH_CHARACTERS}d}" for number in range(400)]
     chosen = np.zeros(400)
     for seed in range(60):
-        reservoir = Reservoir(100 * STRETCH, seed)
+        reservoir = Reservoir(100 * STRETCH_CHARACTERS, seed)
         for text in texts:
             reservoir.add(text)
         found = [int(text) for text in reservoir.texts()]

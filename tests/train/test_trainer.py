@@ -163,7 +163,7 @@ def test_a_corpus_that_changed_is_refused(novel: Path, console: Console) -> None
 
 
 def test_a_folder_in_use_is_refused(novel: Path, console: Console) -> None:
-    with storage.FileLock(RUN / "run.lock"), pytest.raises(BusyError, match="in use by process"):
+    with storage.file_lock(RUN / "run.lock"), pytest.raises(BusyError, match="in use by process"):
         train(tiny_recipe(novel), RUN, console)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from yanmo.core.errors import ConfigError
 
-PREVIEW = 600
+PREVIEW_CHARACTERS = 600
 """Characters of the text that a dry run shows."""
 LINKS_SHOWN = 5
 
@@ -72,5 +72,5 @@ def describe(page: dict[str, Any]) -> list[str]:
         lines.append(f"{name:<12} {len(urls):,} links")
         lines += [f"{'':<12} {url}" for url in urls[:LINKS_SHOWN]]
     if "by" in page:
-        lines += [f"{'text':<12} {len(text):,} characters", "", text[:PREVIEW]]
+        lines += [f"{'text':<12} {len(text):,} characters", "", text[:PREVIEW_CHARACTERS]]
     return lines

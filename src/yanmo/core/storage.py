@@ -11,10 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from yanmo.core.errors import BusyError, CheckpointError, StorageError
 
@@ -93,24 +92,48 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_link(path: Path) -> None:
+    """Raise :class:`StorageError` where a file that is written to is a link to another."""
+    if path.is_symlink():
+        raise StorageError(
+            f"{path.name} is a link, and what it leads to would be written to",
+            where=str(path),
+            hint="delete the link, or put the file that it leads to in its place",
+        )
+
+
 def not_through_a_link(path: str, flags: int) -> int:
     """The ``opener`` of files that are written to: they are here, not where a link in their place leads.
 
     Raises:
         StorageError: there is such a link.
     """
-    if Path(path).is_symlink():
-        raise StorageError(
-            f"{Path(path).name} is a link, and what it leads to would be written to",
-            where=path,
-            hint="delete the link, or put the file that it leads to in its place",
-        )
+    refuse_link(Path(path))
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def is_read_only(folder: Path) -> bool:
     """Whether a folder is there and nothing can be made in it."""
     return folder.is_dir() and not os.access(folder, os.W_OK)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write what becomes ``path`` at the end, all at once: readers see the old file or the new one.
+
+    The file takes its name when its content is on the disk; after an error there is none.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    with disk_errors(f"writing {path.name}", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_link(temporary)
+        try:
+            yield temporary
+            sync_file(temporary)  # before the name: a crash never leaves a name without its content
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -121,18 +144,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """
     if isinstance(data, str):
         data = data.encode("utf-8", "backslashreplace")
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    with disk_errors(f"writing {path.name}", path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb", opener=not_through_a_link) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -302,7 +315,7 @@ def cached(station: str, key: str, fill: Callable[[Path], None], goes_on: bool =
     if folder.exists() and is_read_only(folder.parent):
         verify_folder(folder)
         return folder
-    with FileLock(folder.parent / "lock", wait=True):  # two processes never make the same thing twice
+    with file_lock(folder.parent / "lock", wait=True):  # two processes never make the same thing twice
         remove_leftovers(folder.parent)
         if folder.exists():
             try:
@@ -317,63 +330,46 @@ def cached(station: str, key: str, fill: Callable[[Path], None], goes_on: bool =
 # -- the lock ---------------------------------------------------------------------------------
 
 
-class FileLock:
-    """Held by one process at a time; the system frees it when that process dies.
+@contextlib.contextmanager
+def file_lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """A file that one process at a time holds; the system frees it when that process dies.
 
-    Raises on entering:
+    Raises:
         BusyError: another process holds it, and ``wait`` is False.
     """
+    import filelock  # not above: --help needs no lock, and this would take it 25 ms
 
-    def __init__(self, path: Path, wait: bool = False) -> None:
-        self._path = path
-        self._wait = wait
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> "FileLock":
-        with disk_errors("making a folder", self._path.parent):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "a+b", opener=not_through_a_link)
-            while not _try_lock(self._file):
-                if not self._wait:
-                    raise self._busy()
-                time.sleep(0.2)
-            self._file.truncate(0)
-            self._file.write(f"process {os.getpid()}".encode())
-            self._file.flush()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _busy(self) -> BusyError:
-        assert self._file is not None
-        self._file.seek(0)
-        owner = self._file.read().decode("utf-8", "replace").strip() or "another process"
-        self._file.close()
-        return BusyError(
-            f"the folder is in use by {owner}",
-            where=str(self._path.parent),
-            hint="wait for it, stop it, or train into another folder with --out",
-        )
-
-
-if os.name == "nt":  # pragma: no cover - Windows
-    import msvcrt
-
-    def _try_lock(file: BinaryIO) -> bool:
-        file.seek(1 << 30)  # a byte far behind the text, which stays readable
+    pid = path.with_name(f".{path.name}.pid")  # beside it: on Windows nobody can read a file that is locked
+    # Without preserve_lock_file Windows would delete what marks a run folder, and a disk without locks would
+    # get one that outlives a killed process.
+    lock = filelock.FileLock(path, timeout=-1 if wait else 0, preserve_lock_file=True)
+    with disk_errors("locking the folder", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_link(path)
         try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except PermissionError:
-            return False
-        return True
-else:
-    import fcntl
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise _busy(path.parent, pid) from error
+    try:
+        with (
+            disk_errors("locking the folder", path.parent),
+            open(pid, "wb", opener=not_through_a_link) as file,
+        ):
+            file.write(str(os.getpid()).encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            pid.unlink()
+        lock.release()
 
-    def _try_lock(file: BinaryIO) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+
+def _busy(folder: Path, pid: Path) -> BusyError:
+    try:
+        owner = f"process {int(pid.read_bytes())}"
+    except (OSError, ValueError):  # it has the lock, and has not yet said who it is
+        owner = "another process"
+    return BusyError(
+        f"the folder is in use by {owner}",
+        where=str(folder),
+        hint="wait for it, stop it, or train into another folder with --out",
+    )

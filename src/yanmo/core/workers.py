@@ -26,7 +26,7 @@ LAUNCHER = "YANMO_LAUNCHER"
 """Tells a rank the process that started it: its own parent may be another one by the time that it can ask."""
 SHUTDOWN_SECONDS = 60
 """How long ranks have to save and leave; then they are killed."""
-WAITING = 3
+WAITING_BATCHES = 3
 """Batches on their way for each process: enough that none waits."""
 
 
@@ -40,7 +40,7 @@ def in_order(batches: Iterable[T], submit: Callable[[T], Future[R]], workers: in
     waiting: deque[tuple[T, Future[R]]] = deque()
     for batch in batches:
         waiting.append((batch, submit(batch)))
-        if len(waiting) > WAITING * workers:
+        if len(waiting) > WAITING_BATCHES * workers:
             done, result = waiting.popleft()
             yield done, result.result()
     for done, result in waiting:

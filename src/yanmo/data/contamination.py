@@ -11,7 +11,7 @@ from yanmo.settings.schema import CorpusConfig
 from yanmo.text.clean.dedup import Overlap, overlap
 from yanmo.text.read.documents import read_documents
 
-GAP = 256
+GAP_CHARACTERS = 256
 """Characters left out between the two parts of one document, as for a window of so many tokens."""
 
 
@@ -30,7 +30,7 @@ def contamination(corpus: CorpusConfig) -> Overlap:
 
     def side(wanted: str) -> Iterator[str]:
         for document in read_documents(corpus):
-            for found, part in assign(document, content_hash(document.text), split, GAP):
+            for found, part in assign(document, content_hash(document.text), split, GAP_CHARACTERS):
                 if found == wanted:
                     yield part.text
 

@@ -10,16 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from yanmo.core.workers import cores, in_order, processes
 from yanmo.tokenizer import CharTokenizer, Tokenizer
+from yanmo.tokenizer.base import Ids
 from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 T = TypeVar("T")
-Ids = npt.NDArray[np.int64]
-WORTH_STARTING = 64 << 20
+PARALLEL_FROM_BYTES = 64 << 20
 """Bytes of text from which on other processes save more time than their start takes: about a second, in
 which one process with its threads has read tens of megabytes."""
 
@@ -37,7 +34,7 @@ def processes_for(tokenizer: Tokenizer, size: int) -> int:
 
     Characters are looked up faster than they are sent to somebody else.
     """
-    return 1 if isinstance(tokenizer, CharTokenizer) or size < WORTH_STARTING else cores()
+    return 1 if isinstance(tokenizer, CharTokenizer) or size < PARALLEL_FROM_BYTES else cores()
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:

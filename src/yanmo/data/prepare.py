@@ -2,7 +2,7 @@
 
 1. ``survey.py`` reads the corpus once, for a vocabulary and for each document's size and content hash.
 2. ``split.py`` decides what is held out; a pure function of those sizes.
-3. The corpus is read again and written as shards, in pieces of about ``PIECE`` characters, on all cores
+3. The corpus is read again and written as shards, in pieces of about ``PIECE_CHARACTERS``, on all cores
    (``encode.py``). What is on the disk is marked now and then; cut off, the work goes on from there.
 
 Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and is made only if absent.
@@ -23,20 +23,21 @@ from yanmo.core import storage
 from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import DataError
 from yanmo.core.records import Manifest, TypedRecord, parse_record, read_record, sealed
-from yanmo.data.encode import Ids, encode_all, processes_for
+from yanmo.data.encode import encode_all, processes_for
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
-from yanmo.data.survey import VERSION, read_sizes, survey
+from yanmo.data.survey import SURVEY_VERSION, read_sizes, survey
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
+from yanmo.tokenizer.base import Ids
 from yanmo.tokenizer.roundtrip import RoundTripLoss, describe
 
-PIECE = 1 << 18
+PIECE_CHARACTERS = 1 << 18
 """Characters encoded at a time: at most 1 MB of UTF-8."""
-MARK_EVERY = 16
+MARK_EVERY_BATCHES = 16
 """Batches of pieces between two marks: about 12 MB of text."""
-MARK = "mark.json"
+MARK_FILE = "mark.json"
 """How far the shards in an unfinished folder are."""
 OPENING_CHARACTERS = 12
 
@@ -116,7 +117,7 @@ def prepare(
     trained = found or load_tokenizer(surveyed)
     sizes = read_sizes(surveyed)
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
-    key = storage.fingerprint([VERSION, content, trained.fingerprint, val_fraction, block_size])
+    key = storage.fingerprint([SURVEY_VERSION, content, trained.fingerprint, val_fraction, block_size])
 
     def fill(folder: Path) -> None:
         split = plan_split(sizes, val_fraction)
@@ -233,11 +234,11 @@ def _write_shards(
                 write_piece(writers[piece.side], piece, ids, tokenizer)
             if found.lost is not None:
                 lost.add(found.lost)
-            if number % MARK_EVERY == 0:
+            if number % MARK_EVERY_BATCHES == 0:
                 _write_mark(folder, number, writers, lost)
             progress.advance(sum(piece.size for piece in batch))
         splits = {side: writer.close() for side, writer in writers.items()}
-    (folder / MARK).unlink(missing_ok=True)
+    (folder / MARK_FILE).unlink(missing_ok=True)
     if tally.left_out:
         console.print(f"{tally.left_out:,} characters between training and held-out text are left out")
     if tally.read_again:
@@ -271,7 +272,7 @@ def more_of(
 def pieces_of(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[EncodedPiece]:
     """A document's pieces."""
     begins = True
-    texts = [*tokenizer.pieces(document.text, PIECE), None]
+    texts = [*tokenizer.pieces(document.text, PIECE_CHARACTERS), None]
     for text, following in pairwise(texts):
         assert text is not None
         yield EncodedPiece(side, text, begins, following is None, _share(document, len(text)))
@@ -279,13 +280,13 @@ def pieces_of(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[E
 
 
 def _batches(pieces: Iterable[EncodedPiece]) -> Iterator[list[EncodedPiece]]:
-    """Pieces by about ``PIECE`` characters; short documents go together."""
+    """Pieces by about ``PIECE_CHARACTERS`` characters; short documents go together."""
     batch: list[EncodedPiece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
         characters += len(piece.text)
-        if characters >= PIECE // 2:
+        if characters >= PIECE_CHARACTERS // 2:
             yield batch
             batch, characters = [], 0
     if batch:
@@ -315,13 +316,13 @@ def _write_mark(folder: Path, batches: int, writers: Mapping[str, ShardWriter], 
     marks = {side: writer.mark().model_dump() for side, writer in writers.items()}
     storage.sync_folder(folder)
     mark = {"batches": batches, "writers": marks, "lost": lost.as_counts()}
-    storage.write_json(folder / MARK, sealed(mark))
+    storage.write_json(folder / MARK_FILE, sealed(mark))
 
 
 def _read_mark(folder: Path, vocab_size: int) -> Mark:
     """The last mark; the beginning, where there is none or what lies before it is not what was written."""
     try:
-        mark = parse_record((folder / MARK).read_bytes(), Mark)
+        mark = parse_record((folder / MARK_FILE).read_bytes(), Mark)
     except (OSError, ValueError):
         return Mark()
     sides = mark.writers.items()

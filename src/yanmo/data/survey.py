@@ -17,9 +17,9 @@ from yanmo.text.read.documents import CorpusCounts, corpus_fingerprint, corpus_s
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 from yanmo.tokenizer.train import TokenizerTrainer, learner_for, peak_memory
 
-VERSION = 3
+SURVEY_VERSION = 3
 """Part of every cache key: raise it when the same text would give another vocabulary or other shards."""
-BPE_FROM = 20_000_000
+BPE_FROM_BYTES = 20_000_000
 """Bytes of text from which on a vocabulary of pieces is learned where none is asked for."""
 SHOWN_LOST_CHARACTERS = 5
 
@@ -42,7 +42,7 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
     ``content`` is the corpus's fingerprint; without ``config`` nothing is learned.
     """
     size = corpus_size(corpus.path)
-    kind = (config.kind or ("char" if size < BPE_FROM else "bpe")) if config is not None else None
+    kind = (config.kind or ("char" if size < BPE_FROM_BYTES else "bpe")) if config is not None else None
 
     def fill(folder: Path) -> None:
         learner = learner_for(config, kind) if config is not None and kind is not None else None
@@ -71,7 +71,7 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
         if config is not None
         else "sizes"
     )
-    folder = storage.cached("tokenizers", storage.fingerprint([VERSION, content, settings]), fill)
+    folder = storage.cached("tokenizers", storage.fingerprint([SURVEY_VERSION, content, settings]), fill)
     for note in Notes(**storage.read_json(folder / "notes.json")).said():
         console.warn(note)
     return folder

@@ -26,7 +26,7 @@ from yanmo.settings.spelling import PEER_HABITS, PEER_NAMES, nearest, shortened
 
 T = TypeVar("T", bound=Section)
 
-MAX_FILE_BYTES = 1 << 20
+MAX_RECIPE_BYTES = 1 << 20
 """Of a file with settings."""
 MANY_NAMES = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
 """Names with dots between them, more than any file of settings has: tomllib takes memory by their square."""
@@ -133,7 +133,7 @@ def _forget(values: dict[str, Any], typed: Collection[str], again: Collection[st
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+            raw = file.read(MAX_RECIPE_BYTES + 1)
     except (OSError, ValueError) as error:
         meant = recipe_meant(path.name)
         raise ConfigError(
@@ -141,9 +141,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
             where=f"{path}: {getattr(error, 'strerror', None) or error}",
             hint=f"did you mean '{meant}', a recipe of ours?" if meant else "check its path",
         ) from error
-    if len(raw) > MAX_FILE_BYTES:
+    if len(raw) > MAX_RECIPE_BYTES:
         hint = "a recipe holds settings; a text is named as it is: yanmo train TEXT"
-        raise ConfigError(f"the file is larger than {MAX_FILE_BYTES >> 20} MB", str(path), hint)
+        raise ConfigError(f"the file is larger than {MAX_RECIPE_BYTES >> 20} MB", str(path), hint)
     try:
         found: dict[str, Any] = _unmarked(_parse_toml(raw.decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:

@@ -163,12 +163,12 @@ PEER_HABITS = {name: answer for answer, names in WHAT_TO_DO.items() for name in 
 
 LETTERS_PER_SLIP = 5
 """Of a name, for each slip beyond the first that is still taken for one."""
-LONGEST_NAME = 60
+MAX_NAME_LETTERS = 60
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
     """The known name that ``name`` is a misspelling of: one slip, and one more for every five letters."""
-    if not known or len(name) > LONGEST_NAME:
+    if not known or len(name) > MAX_NAME_LETTERS:
         return None
     slips, found = min((slips_between(name, other), other) for other in known)
     return found if slips <= len(name) // LETTERS_PER_SLIP or slips == 1 < len(name) - 1 else None
@@ -190,4 +190,4 @@ def slips_between(one: str, other: str) -> int:
 
 def shortened(text: str) -> str:
     """What somebody typed, as a message can show it."""
-    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+    return text if len(text) <= MAX_NAME_LETTERS else f"{text[: MAX_NAME_LETTERS - 1]}…"

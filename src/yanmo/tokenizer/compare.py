@@ -23,7 +23,7 @@ MARKS = ("……", "——", "👩‍👩‍👧", "说：“", "\n", "　　", 
 SENTENCE = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，👍 GPT-2 写了123个字。"
 FREQUENT, RARE = 4, 2
 """So many words of a text are shown, and so many of its rare characters."""
-LONGEST_LINE = 60
+MAX_LINE_CHARACTERS = 60
 """Characters of a line that is shown."""
 HANZI_RUN = re.compile("[\u3400-\u9fff\U00020000-\U000323af]+")
 SAMPLE_CHARACTERS = 1 << 20
@@ -144,8 +144,8 @@ def telling_words(texts: Iterable[str]) -> tuple[str, ...]:
 def telling_line(texts: Iterable[str]) -> str:
     """A line to show: of a text the one with the most different characters, of those that are short."""
     lines = (line.strip() for text in _first(texts, SAMPLE_CHARACTERS) for line in text.split("\n"))
-    best = max(lines, key=lambda line: len({*line[:LONGEST_LINE]}), default="")
-    return best[:LONGEST_LINE] or SENTENCE
+    best = max(lines, key=lambda line: len({*line[:MAX_LINE_CHARACTERS]}), default="")
+    return best[:MAX_LINE_CHARACTERS] or SENTENCE
 
 
 def _is_chinese(text: str) -> bool:

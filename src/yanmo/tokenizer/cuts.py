@@ -3,14 +3,14 @@
 A tokenizer first cuts text into words and never joins what lies in two of them, so a long text may be
 encoded in parts if they meet where two words meet anyway. The rules below hold for every split rule in
 ``splits.py`` whatever stands around them; tests try them with hypothesis. A run without such a place is
-cut at ``MAX_RUN`` characters from its beginning: that is part of what ``encode`` means, so parts of any
+cut at ``MAX_RUN_CHARACTERS`` from its beginning: that is part of what ``encode`` means, so parts of any
 length still give the tokens of the whole.
 """
 
 import re
 from collections.abc import Iterator
 
-MAX_RUN = 1 << 16
+MAX_RUN_CHARACTERS = 1 << 16
 """Characters without a natural cut that are encoded together; longer runs are cut."""
 HAN = "\u3400-\u4db5\u4e00-\u9fa5"
 """Characters that every Unicode table, however old, calls letters."""
@@ -20,7 +20,7 @@ SAFE = re.compile(
     r"|(?<=\S\n)(?=\S)"  # behind a single line end
     r"|(?<=[A-Za-z])(?= [A-Za-z])"  # before the space between two Latin words
 )
-LOOK_BACK = 1 << 8
+LOOK_BACK_CHARACTERS = 1 << 8
 
 
 def pieces(text: str, length: int) -> Iterator[str]:
@@ -38,12 +38,12 @@ def _next_cut(text: str, start: int, limit: int) -> int:
         return len(text)
     # a line end at the start follows a forced cut; whether it is single cannot be seen from the piece alone
     first = start + 2 if text[start] == "\n" else start + 1
-    return _last_safe(text, first, limit) or _first_safe(text, first, start + MAX_RUN)
+    return _last_safe(text, first, limit) or _first_safe(text, first, start + MAX_RUN_CHARACTERS)
 
 
 def _last_safe(text: str, first: int, limit: int) -> int:
     """The last natural cut in ``first`` … ``limit``, or 0."""
-    reach = LOOK_BACK
+    reach = LOOK_BACK_CHARACTERS
     while True:
         low = max(limit - reach, first)
         found = [match.start() for match in SAFE.finditer(text, low, limit + 2) if match.start() <= limit]

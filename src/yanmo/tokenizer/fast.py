@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tokenizers
 
-Ids = npt.NDArray[np.int64]
+from yanmo.tokenizer.base import Ids
 
 
 def fast_encoder(

@@ -52,7 +52,7 @@ KINDS = (
 HALF = re.compile("[\ud800-\udfff]")
 """A surrogate without its other half."""
 AGAIN = "take the file from its source again"
-MAX_FILE_BYTES = 256 << 20
+MAX_VOCABULARY_BYTES = 256 << 20
 """Bytes; no vocabulary is larger."""
 
 
@@ -66,7 +66,7 @@ def read_tokenizer(path: Path, config: TokenizerConfig) -> Tokenizer:
     file = _file_in(path) if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"there is no tokenizer at {path}", "tokenizer.path", f"name a {KINDS}")
-    if file.stat().st_size > MAX_FILE_BYTES:
+    if file.stat().st_size > MAX_VOCABULARY_BYTES:
         raise TokenizerError(
             f"{file.stat().st_size >> 20} MB are no vocabulary", str(file), f"name a {KINDS}"
         )

@@ -21,18 +21,18 @@ from tokenizers.decoders import DecodeStream
 from yanmo.core.errors import TokenizerError
 from yanmo.settings.schema import MOST_TOKENS
 from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, write_tokenizer
-from yanmo.tokenizer.cuts import MAX_RUN, SAFE, pieces
+from yanmo.tokenizer.cuts import MAX_RUN_CHARACTERS, SAFE, pieces
 from yanmo.tokenizer.fast import fast_encoder
+from yanmo.tokenizer.spec import SPACE
 from yanmo.tokenizer.splits import split_rule
 
 KINDS = ("bpe", "unigram", "wordpiece")
-WORTH_BEING_FAST = 1 << 14
+FAST_FROM_CHARACTERS = 1 << 14
 """Characters from which on the fast encoder is worth being made."""
 CHUNK_CHARACTERS = 1 << 13
 """Characters the library is given at a time."""
 TRIAL = "Ａ é\u0301 “龘”…\n①👍 ﬁ 2024"
 """What a damaged table of characters stumbles over."""
-SPACE = "▁"
 CLS = "[CLS]"
 """What begins a text in models of BERT's vocabulary."""
 
@@ -111,8 +111,8 @@ class LibraryTokenizer:
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,)."""
         text.encode("utf-8")  # a lone surrogate raises here, where its place is known
-        if len(text) >= WORTH_BEING_FAST and not special and (fast := self._fast_encoder()):
-            return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN)])
+        if len(text) >= FAST_FROM_CHARACTERS and not special and (fast := self._fast_encoder()):
+            return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN_CHARACTERS)])
         self._library.encode_special_tokens = not special
         parts = list(self.pieces(text, CHUNK_CHARACTERS))
         with fence(self._where):

@@ -10,7 +10,7 @@ import random
 
 from yanmo.tokenizer.cuts import pieces
 
-STRETCH = 1 << 12
+STRETCH_CHARACTERS = 1 << 12
 """Characters kept or left out together."""
 
 
@@ -27,7 +27,7 @@ class Reservoir:
 
     def add(self, text: str) -> None:
         """Offer a text."""
-        for stretch in pieces(text, STRETCH):
+        for stretch in pieces(text, STRETCH_CHARACTERS):
             rank = random.Random(f"{self._seed}/{self._number}").random()
             heapq.heappush(self._kept, (-rank, self._number, stretch))
             self._number += 1

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from yanmo.core.errors import TokenizerError
-from yanmo.tokenizer.spec import added_token, bpe_model, replace, sequence, tokenizer_json
+from yanmo.tokenizer.spec import NEVER, SPACE, added_token, bpe_model, replace, sequence, tokenizer_json
 
-SPACE = "▁"
-NEVER = -1e6
-"""The score of pieces that are not found in text: control, unknown and byte pieces."""
 UNIGRAM, BPE = 1, 2
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 MEND = "take the .model from its source again"

@@ -16,7 +16,7 @@ from yanmo.tokenizer.roundtrip import describe
 
 COLOURS = ("on #cfe8ff", "on #ffe3b8", "on #d6f5d0", "on #f6d3e6", "on #e3dcff")
 UNKNOWN = "bold white on #c62828"
-BAR = 40
+BAR_COLUMNS = 40
 SIGNS = {"\n": "⏎", " ": "·", "\t": "⇥", "\u3000": "□", "\r": "␍"}
 
 
@@ -54,7 +54,7 @@ def bars(verdicts: Sequence[Comparison]) -> RenderableType:
     widest = max(map(len, names))
     lines = [Text("characters per token", style="bold")]
     for name, verdict in zip(names, verdicts, strict=True):
-        length = round(BAR * verdict.characters_per_token / most)
+        length = round(BAR_COLUMNS * verdict.characters_per_token / most)
         lines.append(
             Text.assemble(
                 f"{name:<{widest}}  ",

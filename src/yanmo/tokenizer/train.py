@@ -3,8 +3,8 @@
 Characters are only counted. Byte BPE (Sennrich et al. 2016, Radford et al. 2019) is learned by the
 ``tokenizers`` library and unigram (Kudo 2018) by SentencePiece, from a sample of bounded size. To both a
 stretch between two spaces or punctuation marks is one word, in Chinese a whole clause: the number of
-different words, and with it the memory, grows with the text. So for learning only, runs of Chinese
-characters are cut at ``LONGEST_WORD``, and no piece grows beyond such a cut; encoding knows no such cuts.
+different words, and with it the memory, grows with the text. So for learning only, runs of Chinese are cut
+at ``MAX_WORD_CHARACTERS``, and no piece grows beyond such a cut; encoding knows no such cuts.
 
 In: texts. Out: a tokenizer, a pure function of the texts, their order and the settings.
 """
@@ -31,26 +31,22 @@ from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT, Tokenizer
 from yanmo.tokenizer.char import BYTES, CharTokenizer, count_characters
 from yanmo.tokenizer.library import LibraryTokenizer, byte_letters
 from yanmo.tokenizer.sample import Reservoir
-from yanmo.tokenizer.spec import bpe_model, sequence, tokenizer_json
+from yanmo.tokenizer.spec import NEVER, SPACE, bpe_model, sequence, tokenizer_json
 from yanmo.tokenizer.splits import GPT2, byte_level, split_step
 
-USUAL_SIZE = 32_000
-LONGEST_WORD = 8
+USUAL_VOCAB_SIZE = 32_000
+MAX_WORD_CHARACTERS = 8
 """Chinese characters in one piece at most."""
-HAN_RUN = rf"\p{{Han}}{{1,{LONGEST_WORD}}}"
-SPACE = "▁"
-"""SentencePiece's sign for a space."""
+HAN_RUN = rf"\p{{Han}}{{1,{MAX_WORD_CHARACTERS}}}"
 UNUSUAL = re.compile(rf"[{SPACE}\t\n\r\0]|^\s+$")
 """Words that SentencePiece's lines of words cannot hold; they are written with other pieces."""
 PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 """Pieces in any case: without them a special token would be read out of the plain text that looks like it."""
-COVERAGE = 0.9995
+COVERED_SHARE = 0.9995
 """Share of a text's characters that are tokens of their own; those beyond it are written as bytes."""
-RARELY = 2
+MIN_PAIR_TIMES = 2
 """A pair seen less often is not merged."""
-NEVER = -1e6
-"""The log probability of byte pieces: they write what nothing else can."""
-SEED = 1337
+SAMPLE_SEED = 1337
 BYTES_PER_CHARACTER = 3
 
 
@@ -112,15 +108,15 @@ class PieceLearner:
     def __init__(self, config: TokenizerConfig, kind: str) -> None:
         self._kind = kind
         self._specials = special_tokens(config.chat_tokens, config.reserved_tokens)
-        self.wanted = config.vocab_size or USUAL_SIZE
+        self.wanted = config.vocab_size or USUAL_VOCAB_SIZE
         if self.wanted < len(self._specials) + len(BYTES):
             raise TokenizerError(
                 f"tokenizer.vocab_size={self.wanted} has no room for 256 bytes and"
                 f" {len(self._specials)} special tokens",
                 where="[tokenizer]",
-                hint=f"choose at least {len(self._specials) + len(BYTES)}; {USUAL_SIZE} is usual",
+                hint=f"choose at least {len(self._specials) + len(BYTES)}; {USUAL_VOCAB_SIZE} is usual",
             )
-        self._sample = Reservoir((config.sample_mb << 20) // BYTES_PER_CHARACTER, SEED)
+        self._sample = Reservoir((config.sample_mb << 20) // BYTES_PER_CHARACTER, SAMPLE_SEED)
 
     def add(self, text: str) -> None:
         """Offer a text to the sample."""
@@ -172,7 +168,7 @@ def learn_bpe(texts: Sequence[str], vocab_size: int, specials: Sequence[str]) ->
     building = building_merges(spelled.values())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(specials) - len(letters) - len(building) + len(spelled),
-        min_frequency=RARELY,
+        min_frequency=MIN_PAIR_TIMES,
         show_progress=False,
         initial_alphabet=list(spelled),
         limit_alphabet=len(spelled),
@@ -194,13 +190,13 @@ def learn_bpe(texts: Sequence[str], vocab_size: int, specials: Sequence[str]) ->
 
 
 def alphabet(texts: Sequence[str]) -> list[str]:
-    """The most frequent characters that make up ``COVERAGE`` of the texts, by their code points."""
+    """The most frequent characters that make up ``COVERED_SHARE`` of the texts, by their code points."""
     counts = count_characters("")
     for text in texts:
         count_characters(text, counts)
     by_frequency = np.argsort(-counts, kind="stable")
     covered = np.cumsum(counts[by_frequency])
-    enough = int(np.searchsorted(covered, COVERAGE * covered[-1])) + 1
+    enough = int(np.searchsorted(covered, COVERED_SHARE * covered[-1])) + 1
     return [chr(code) for code in sorted(by_frequency[:enough].tolist())]
 
 
@@ -221,7 +217,9 @@ def learn_unigram(texts: Sequence[str], vocab_size: int, specials: Sequence[str]
     """
     first, words = [*specials, *BYTES], count_words(texts)
     blanks = {
-        word: times for word, times in words.items() if word.isspace() and word != " " and times >= RARELY
+        word: times
+        for word, times in words.items()
+        if word.isspace() and word != " " and times >= MIN_PAIR_TIMES
     }
     learned = _learn_pieces(
         (f"{word}\t{times}" for word, times in sorted(words.items()) if not UNUSUAL.search(word)),
@@ -269,8 +267,8 @@ def _learn_pieces(words: Iterable[str], vocab_size: int) -> list[tuple[str, floa
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=words, input_format="tsv", model_writer=model, model_type="unigram",
-            vocab_size=vocab_size + 1, hard_vocab_limit=False, character_coverage=COVERAGE,
-            required_chars=PRINTABLE + SPACE, max_sentencepiece_length=2 * LONGEST_WORD, num_threads=1,
+            vocab_size=vocab_size + 1, hard_vocab_limit=False, character_coverage=COVERED_SHARE,
+            required_chars=PRINTABLE + SPACE, max_sentencepiece_length=2 * MAX_WORD_CHARACTERS, num_threads=1,
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
             split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False,
             shuffle_input_sentence=False, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, minloglevel=3,

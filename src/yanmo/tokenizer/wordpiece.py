@@ -28,7 +28,7 @@ from yanmo.tokenizer.splits import split_step
 
 UNKNOWN = "[UNK]"
 SPECIALS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
-MAX_WORD = 100
+MAX_WORD_CHARACTERS = 100
 CHUNK_CHARACTERS = 1 << 12
 """Characters the library is given at a time; its work grows faster than the text."""
 
@@ -304,7 +304,7 @@ def _tokenizer_json(ids: dict[str, int], digits_alone: bool, added: Mapping[str,
         "type": "WordPiece",
         "unk_token": UNKNOWN,
         "continuing_subword_prefix": "##",
-        "max_input_chars_per_word": MAX_WORD,
+        "max_input_chars_per_word": MAX_WORD_CHARACTERS,
         "vocab": ids,
     }
     spec = tokenizer_json(

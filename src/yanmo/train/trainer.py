@@ -140,7 +140,7 @@ def lock_run_folder(folder: Path, rank: int) -> Iterator[None]:
     is_new = not storage.is_there(folder / "recipe.toml")
     begun = True
     try:
-        with storage.FileLock(lock):
+        with storage.file_lock(lock):
             for place in (folder, folder / "checkpoints", folder / "samples", folder / "epochs"):
                 storage.remove_leftovers(place)
             try:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.makers.work import assert_linear
 from yanmo.settings.schema import DedupConfig
-from yanmo.text.clean.dedup import WINDOW, DuplicateIndex, NearIndex, marks_of, overlap, windows
+from yanmo.text.clean.dedup import WINDOW_CHARACTERS, DuplicateIndex, NearIndex, marks_of, overlap, windows
 from yanmo.text.demo import stories
 
 TEXT = "".join(story.text for _, story in zip(range(400), stories.stories(), strict=False))
@@ -75,7 +75,7 @@ def test_windows_are_equal_where_their_fifty_letters_are():
     a, b = f"甲乙{TEXT[10:130]}", f"丙丙 丙{TEXT[10:130]}丁"
     shared = set(windows(a, 1).tolist()) & set(windows(b, 1).tolist())
     letters = len("".join(TEXT[10:130].split()))
-    assert len(shared) == letters - WINDOW + 1
+    assert len(shared) == letters - WINDOW_CHARACTERS + 1
     assert len(windows("短", 1)) == 0
 
 

@@ -47,7 +47,7 @@ def test_counts_add_up_and_the_manifest_says_where_each_document_went(tmp_path, 
 
 
 def test_the_result_does_not_depend_on_the_processes(tmp_path, quiet, monkeypatch):
-    monkeypatch.setattr(station, "BATCH", 500)
+    monkeypatch.setattr(station, "BATCH_CHARACTERS", 500)
     path = write_rows(
         tmp_path / "a.jsonl", [*STORIES, *STORIES[:3], *(f"{s}\nwww.abcde.com" for s in STORIES)]
     )

@@ -16,7 +16,7 @@ from tests.makers.processes import Child, as_yanmo
 from tests.makers.site import Answer, Site, html, links, moved, robots, text_page, toml, zipped
 from yanmo.core.console import Console
 from yanmo.core.errors import BusyError, ConfigError, DataError
-from yanmo.core.storage import FileLock
+from yanmo.core.storage import file_lock
 from yanmo.text.crawl import runner
 from yanmo.text.crawl.profile import load_profile
 from yanmo.text.crawl.runner import Found
@@ -170,7 +170,7 @@ def test_the_output_of_a_crawl_is_a_corpus_and_its_journal_is_none() -> None:
 
 
 def test_one_output_has_one_crawler() -> None:
-    with FileLock(Path("x.crawl/run.lock")), pytest.raises(BusyError, match="another process crawls"):
+    with file_lock(Path("x.crawl/run.lock")), pytest.raises(BusyError, match="another process crawls"):
         crawl("http://127.0.0.1:9")
 
 

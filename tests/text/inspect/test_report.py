@@ -9,12 +9,13 @@ import pytest
 
 from yanmo.cli.corpus import report_lines
 from yanmo.core.console import Console
+from yanmo.core.outputs import MARK
 from yanmo.settings.recipe import load_cleaning
 from yanmo.text.clean.run import run
 from yanmo.text.demo import stories
 from yanmo.text.inspect import report as report_module
-from yanmo.text.inspect.page import bars, page
-from yanmo.text.inspect.report import inspect, is_poem, scripts
+from yanmo.text.inspect.page import page
+from yanmo.text.inspect.report import BINS, Report, inspect, is_poem, scripts
 from yanmo.text.read.documents import Document
 
 STORIES = [story.text for _, story in zip(range(12), stories.stories(), strict=False)]
@@ -104,7 +105,7 @@ def test_a_document_costs_little_memory(tmp_path):
 
 
 def test_lines_are_counted_in_bounded_memory_and_the_frequent_ones_stay(monkeypatch):
-    monkeypatch.setattr(report_module, "MANY_LINES", 100)
+    monkeypatch.setattr(report_module, "MAX_COUNTED_LINES", 100)
     lines = report_module.LineCounts()
     for number in range(1000):
         lines.add(Document(f"{BANNER}\n第{number}行，只有一次\n两次的第{number // 2}行", "x", {}))
@@ -115,7 +116,7 @@ def test_lines_are_counted_in_bounded_memory_and_the_frequent_ones_stay(monkeypa
 
 
 def test_lines_that_are_all_frequent_are_bounded_too(monkeypatch):
-    monkeypatch.setattr(report_module, "MANY_LINES", 100)
+    monkeypatch.setattr(report_module, "MAX_COUNTED_LINES", 100)
     lines = report_module.LineCounts()
     text = "\n".join(f"每篇都有的第{number}行" for number in range(500))
     for _ in range(3):
@@ -151,9 +152,12 @@ class Tags(HTMLParser):
 def test_the_page_stands_alone_and_shows_text_as_text(report):
     report.repeated_lines.append(("<script>alert(1)</script><img src=x onerror=y>", 3))
     tags = Tags()
-    tags.feed(page(report, "<b>报告</b>"))
+    report.files[0].path = '"><iframe></iframe>.txt'
+    shown = page(report, "<i>报告</i>")
+    tags.feed(shown)
     names = {tag for tag, _ in tags.seen}
-    assert {"svg", "table", "style"} <= names and not names & {"script", "img", "link", "iframe", "b"} - {"b"}
+    assert shown.startswith(f"<!doctype html>\n{MARK}\n")
+    assert {"svg", "table", "style"} <= names and not names & {"script", "img", "link", "iframe", "i"}
     assert not any(name in attrs for _, attrs in tags.seen for name in ("src", "href", "onerror", "onload"))
 
 
@@ -189,10 +193,11 @@ def test_the_page_speaks_chinese_to_a_chinese_browser_and_is_laid_out_by_any_wid
 
 def test_bars_are_as_long_as_their_numbers():
     picture = Tags()
-    picture.feed(bars({"甲": 100, "乙": 50, "丙": 0}))
+    nothing = [0] * (len(BINS) + 1)
+    found = Report(documents=1, lengths=nothing, scripts=Counter({"甲": 100, "乙": 50, "丙": 0}))
+    picture.feed(page(found, "书"))
     widths = [float(attrs["width"]) for tag, attrs in picture.seen if tag == "rect"]
     assert len(widths) == 2 and widths[0] == pytest.approx(2 * widths[1], rel=0.01)
-    assert bars({}) == ""
 
 
 @pytest.mark.parametrize(

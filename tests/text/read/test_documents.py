@@ -202,7 +202,7 @@ def test_the_fingerprint_follows_the_rules_of_reading(
 ) -> None:
     (tmp_path / "1.txt").write_text("甲", encoding="utf-8")
     before = fingerprint(tmp_path)
-    monkeypatch.setattr(documents, "VERSION", documents.VERSION + 1)
+    monkeypatch.setattr(documents, "READER_VERSION", documents.READER_VERSION + 1)
     assert fingerprint(tmp_path) != before
 
 
@@ -273,8 +273,8 @@ def test_a_broken_byte_is_borne_with_and_counted(tmp_path: Path) -> None:
 def test_a_text_too_large_for_one_document_is_cut_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
 ) -> None:
-    monkeypatch.setattr(parts, "LARGE", 4000)
-    monkeypatch.setattr(parts, "PART", 1000)
+    monkeypatch.setattr(parts, "WHOLE_UP_TO_BYTES", 4000)
+    monkeypatch.setattr(parts, "PART_BYTES", 1000)
     novel = "".join(f"第{n}回\n" + "话说天下大势，分久必合，合久必分。\n" * 9 for n in range(1, 30))
     (tmp_path / "novel.txt").write_text(novel, encoding="gb18030", newline="")
     (tmp_path / "packed.txt.gz").write_bytes(gzip.compress(novel.encode()))

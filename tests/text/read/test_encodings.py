@@ -4,7 +4,7 @@ import pytest
 
 from yanmo.text.read import encodings
 from yanmo.text.read.encodings import (
-    WEAK_EVIDENCE,
+    WEAK_EVIDENCE_BYTES,
     common_share,
     decode,
     read_lines,
@@ -140,7 +140,7 @@ def test_lines_of_any_encoding_are_read(encoding: str) -> None:
 def test_every_line_is_judged_alone_and_a_short_one_by_the_file() -> None:
     assert decode("一".encode("gb18030"))[0] != "一"  # two bytes that are UTF-8, too
     lines = [SIMPLIFIED.encode(), BIG5.encode("big5"), SIMPLIFIED.encode("gb18030"), "一".encode("gb18030")]
-    assert all(len(line) > WEAK_EVIDENCE for line in lines[:3])
+    assert all(len(line) > WEAK_EVIDENCE_BYTES for line in lines[:3])
     assert lines_of(b"\n".join(lines)) == [SIMPLIFIED, BIG5, SIMPLIFIED, "一"]
 
 

@@ -18,8 +18,8 @@ TRADITIONAL = "話說天下大勢，分久必合，合久必分。週末七國�
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "LARGE", 3000)
-    monkeypatch.setattr(parts, "PART", 1000)
+    monkeypatch.setattr(parts, "WHOLE_UP_TO_BYTES", 3000)
+    monkeypatch.setattr(parts, "PART_BYTES", 1000)
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_a_run_is_no_corpus_and_what_goes_on_with_it_is_said(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("top", ["home", "disk"])
 def test_everything_there_is_is_no_corpus(top: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MOST_ENTRIES", 20)
+    monkeypatch.setattr(sources, "MAX_ENTRIES", 20)
     for number in range(30):
         (tmp_path / "texts" / str(number)).mkdir(parents=True)
         (tmp_path / "texts" / str(number) / "a.txt").write_text("山高", encoding="utf-8")

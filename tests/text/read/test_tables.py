@@ -111,7 +111,7 @@ def test_quotes_that_never_fit_take_linear_time(line: str) -> None:
 
 
 def test_a_row_of_any_length_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "LONGEST_ROW", 100)
+    monkeypatch.setattr(tables, "MAX_ROW_CHARACTERS", 100)
     text = 'text\n"甲\n' + "".join(f"{n}\n" for n in range(500))
     assert texts(rows(text)) == ["broken row :2", *(str(n) for n in range(500))]
 

@@ -1,10 +1,9 @@
 """``yanmo export``: a model → what other people's tools open, opened there and compared."""
 
-import contextlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -218,8 +217,8 @@ def export_gguf(source: ExportSource, target: Path, precision: str) -> Exported:
             where="--precision",
             hint=f"{', '.join(PRECISIONS)}; others through llama.cpp's llama-quantize",
         )
-    with whole(target) as file:
-        written = write_gguf(file, source.model, source.tokenizer, precision, source.name)
+    with storage.whole_file(target) as unfinished:
+        written = write_gguf(unfinished, source.model, source.tokenizer, precision, source.name)
     text = modelfile(target, source.model.config, source.tokenizer, source.sample)
     storage.write_atomic(modelfile_of(target), text)
     said = [f"GGUF in {precision}; for Ollama: {create_line(source.name, target)}"]
@@ -253,20 +252,6 @@ def export_onnx(source: ExportSource, target: Path) -> Exported:
     if not source.model.config.kind.in_transformers_js:
         said.append("transformers.js knows no such model: these graphs are for onnxruntime")
     return Exported(target, tuple(said), None)
-
-
-@contextlib.contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """A file that appears under its name when it is whole, or not at all."""
-    unfinished = target.with_name(f"{storage.TEMPORARY}{target.name}")
-    with storage.disk_errors("writing the file", target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield unfinished
-            storage.sync_file(unfinished)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
 
 def _require(target: str, package: str) -> None:

@@ -27,7 +27,8 @@ from yanmo.model.gpt import GPT
 from yanmo.model.layers import RMSNorm
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, kind_of
 from yanmo.tokenizer.char import BYTES
-from yanmo.tokenizer.library import SPACE, token_texts
+from yanmo.tokenizer.library import token_texts
+from yanmo.tokenizer.spec import SPACE
 from yanmo.tokenizer.splits import CL100K, GPT2, O200K, QWEN2, split_rule
 
 Precision = Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"]

@@ -26,7 +26,7 @@ from yanmo.hub.imports.foreign import Foreign, fit_vocabulary, read_foreign
 from yanmo.hub.imports.nanogpt import as_settings, read_config
 from yanmo.hub.imports.proof import Proof, prove
 from yanmo.hub.imports.recognise import ImportSource, recognise
-from yanmo.hub.imports.token_files import restore_text
+from yanmo.hub.imports.token_files import Restored, restore_text
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.settings.recipe import load_recipe, to_toml
 from yanmo.settings.schema import Recipe, TokenizerConfig
@@ -143,24 +143,22 @@ def write_imported(out: Path, model: GPT, foreign: Foreign) -> None:
 def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> Imported:
     """Token files → their text and their vocabulary."""
     tokenizer = _vocabulary_of(source, config)
+    found = Restored()
+
+    def fill(folder: Path) -> None:
+        nonlocal found
+        found = restore_text(source.files, tokenizer, folder / "corpus.jsonl")
+        if found.differing > found.documents / 2:
+            raise DataError(
+                f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
+                where=str(source.path),
+                hint="they were made with another vocabulary: name it with tokenizer.path=…",
+            )
+        (folder / "tokenizer").mkdir()
+        tokenizer.save(folder / "tokenizer", 1 << 30)
+
     storage.remove_path(out)
-    target = out.with_name(f"{storage.TEMPORARY}{out.name}")
-    storage.remove_path(target)
-    with storage.disk_errors("saving the text", out.parent):
-        target.mkdir(parents=True)
-        try:
-            found = restore_text(source.files, tokenizer, target / "corpus.jsonl")
-            if found.differing > found.documents / 2:
-                raise DataError(
-                    f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
-                    where=str(source.path),
-                    hint="they were made with another vocabulary: name it with tokenizer.path=…",
-                )
-            (target / "tokenizer").mkdir()
-            tokenizer.save(target / "tokenizer", 1 << 30)
-            target.rename(out)
-        finally:
-            storage.remove_path(target)
+    storage.commit_folder(out, fill)
     said = [
         f"{', '.join(f.name for f in source.files)}: {found.tokens:,} tokens, {found.characters:,} characters"
     ]

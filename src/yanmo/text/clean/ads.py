@@ -42,9 +42,9 @@ WORDS = re.compile(
     "下载|下載|阅读|閱讀|网站|網站|收藏|推荐|免费|手机|最新|更新|提供|欢迎|歡迎|访问|訪問|登陆|登录"
 )
 TWO_WORDS = re.compile(r"[a-z0-9][\s　]+[a-z0-9]")
-SHORT, LONG = 12, 48
+SHORT_HANZI, LONG_HANZI = 12, 48
 """Hanzi beside an address: few need little to be an advertisement, many need more."""
-MAX_OTHER_LATIN = 24
+MAX_LATIN_LETTERS = 24
 """Latin letters beside an address; a line with more is English, or code."""
 
 BANNERS = re.compile(
@@ -92,46 +92,19 @@ BANNERS = re.compile(
     """,
     re.VERBOSE,
 )
-BANNER_TRIGGERS = (
-    *(
-        "供读者",
-        "商业用途",
-        "内容",
-        "字数",
-        "记住",
-        "記住",
-        "牢记",
-        "手机",
-        "章节",
-        "最新",
-        "最快",
-        "弹窗",
-        "全集",
-    ),
-    *(
-        "下载",
-        "本书",
-        "电子书",
-        "本站",
-        "本网站",
-        "书友",
-        "票",
-        "收藏",
-        "订阅",
-        "打赏",
-        "书签",
-        "本小说",
-    ),
-    *("本章", "温馨提示", "群："),
+BANNER_WORDS = (
+    "供读者 商业用途 内容 字数 记住 記住 牢记 手机 章节 最新 最快 弹窗 全集 下载"
+    " 本书 电子书 本站 本网站 书友 票 收藏 订阅 打赏 书签 本小说 本章 温馨提示 群："
 )
+BANNER_TRIGGERS = BANNER_WORDS.split()
 """One of these stands in every banner: looking for a word is much faster than for a pattern."""
-MAX_BANNER = 160
+MAX_BANNER_CHARACTERS = 160
 NAVIGATION = re.compile(
     "首页|首頁|目录|目錄|书库|書庫|论坛|論壇|排行|[上下前后後][一页頁章篇节節回]|书签|返回|回首|言情|武侠|科幻|玄幻|都市|登录|注册"
 )
 NAVIGATION_PARTS = re.compile(r"[\s　|｜/·\[\]【】()（）<>《》←→]+")
 MIN_NAVIGATION_PARTS = 2
-MAX_NAVIGATION_PART = 6
+MAX_NAVIGATION_PART_CHARACTERS = 6
 
 
 def ads(text: str) -> str:
@@ -197,7 +170,7 @@ def _lines_with(text: str, sought: re.Pattern[str]) -> list[tuple[int, int]]:
 
 def _without_address(line: str) -> str:
     """A line, or what is prose of it; nothing if it is all advertisement."""
-    plain = unicodedata.normalize("NFKC", line).casefold()
+    plain = unicodedata.normalize("NFKC", line).casefold()  # full-width letters become plain ones
     found = ADDRESS.search(line)
     if found is None and not (HANZI.search(line) and OPEN_SITE.search(plain)):
         return line
@@ -215,15 +188,15 @@ def _is_advertisement(rest: str, has_address: bool, is_hidden: bool) -> bool:
     """
     rest = unicodedata.normalize("NFKC", rest).casefold()
     hanzi, latin = len(HANZI.findall(rest)), len(LATIN.findall(rest))
-    if latin > MAX_OTHER_LATIN or SPEECH.search(rest):
+    if latin > MAX_LATIN_LETTERS or SPEECH.search(rest):
         return False
     if not hanzi:
         return is_hidden or not TWO_WORDS.search(rest)
     words = re.sub(r"[\W_]+", "", rest)
     books, others = len(set(BOOK_WORDS.findall(words))), len(set(WORDS.findall(words)))
-    if hanzi <= SHORT:
+    if hanzi <= SHORT_HANZI:
         return 2 * books + others >= 2 or (is_hidden and hanzi <= 6)
-    if hanzi <= LONG:
+    if hanzi <= LONG_HANZI:
         return books >= 1 and 2 * books + others >= (3 if has_address else 5)
     return books >= 2 and 2 * books + others >= 6
 
@@ -248,7 +221,7 @@ def _places_of_banners(text: str) -> list[tuple[int, int, str]]:
 def is_banner(line: str) -> bool:
     """Whether a line is a banner or a row of links."""
     line = line.strip()
-    if len(line) > MAX_BANNER:
+    if len(line) > MAX_BANNER_CHARACTERS:
         return False
     if BANNERS.search(line) and not SPEECH.search(line.strip("『』【】")):
         return True
@@ -256,7 +229,7 @@ def is_banner(line: str) -> bool:
     named = sum(1 for part in parts if NAVIGATION.search(part))
     return (
         len(parts) >= MIN_NAVIGATION_PARTS
-        and max(map(len, parts)) <= MAX_NAVIGATION_PART
+        and max(map(len, parts)) <= MAX_NAVIGATION_PART_CHARACTERS
         and named >= max(2, len(parts) / 2)
     ) or SINGLE_LINKS.fullmatch(line) is not None
 

@@ -97,6 +97,7 @@ def mojibake(text: str) -> str:
     if MISREAD.search(text):
         text = as_chinese(text)
         text = _ftfy()(text) if MISREAD.search(text) else text
+    # A text of ASCII alone may be HZ or escapes anywhere; any other begins with them, if it has them.
     head = text if text.isascii() else text[:HEAD_CHARACTERS]
     text = hz(text) if "~{" in head else text
     text = escapes(text) if "\\u" in head else text
@@ -195,7 +196,7 @@ def _without_unseen(text: str) -> str:
         end = lower.find(f"</{name}", opening.end())
         end = text.find(">", end) + 1 if end >= 0 else 0
         if not end:
-            never_closed.add(name)
+            never_closed.add(name)  # looked for in vain once: again from each such tag would be quadratic
             continue
         parts.append(text[at : opening.start()])
         at = end
@@ -210,7 +211,7 @@ def _of_tag(tag: re.Match[str], closed: set[str]) -> str:
     name = tag["breaking"] or tag["cell"] or tag["inline"]
     is_alone = len(name) == 1 and not more and not tag["close"] and name.lower() not in closed
     if is_alone and name.lower() != "p":
-        return tag[0]  # List<s>
+        return tag[0]  # List<s>, but <p> is a paragraph wherever it stands
     if tag["cell"]:
         return " "
     return "\n" if tag["breaking"] else ""

@@ -24,20 +24,20 @@ COPY = "a copy"
 NEAR_COPY = "nearly a copy"
 ONLY_REPEATED = "only repeated paragraphs"
 
-SHINGLE = 5
+SHINGLE_CHARACTERS = 5
 """Characters in a run by which texts are compared: about two words."""
 PERMUTATIONS = 128
 BANDS = 32
 """Of 4 permutations each: two texts at 0.8 are compared with a probability of 0.99999."""
-MAX_ALIKE = 8
+MAX_TEXTS_A_BAND = 8
 """Texts that a band remembers: so many times 32 are compared with a text at most."""
-SEED = 1
-WINDOW = 50
+PERMUTATION_SEED = 1
+WINDOW_CHARACTERS = 50
 """Characters in a row that do not stand in two texts by chance."""
-BASE = 0x9E3779B97F4A7C15
+HASH_BASE = 0x9E3779B97F4A7C15
 HASHED_WINDOWS = 1 << 14
 """Windows hashed at a time: what stays in the cache is several times faster."""
-FILTER = 1 << 20
+FILTER_SLOTS = 1 << 20
 """Slots by which windows that are not sought are passed over at once."""
 
 
@@ -67,8 +67,10 @@ def _hash(text: str) -> bytes:
 
 
 def _min_hash(letters: str) -> bytes:
-    shingles = {letters[i : i + SHINGLE] for i in range(max(len(letters) - SHINGLE + 1, 1))}
-    found = _rensa().RMinHash(PERMUTATIONS, SEED)
+    shingles = {
+        letters[i : i + SHINGLE_CHARACTERS] for i in range(max(len(letters) - SHINGLE_CHARACTERS + 1, 1))
+    }
+    found = _rensa().RMinHash(PERMUTATIONS, PERMUTATION_SEED)
     found.update(list(shingles))
     return np.array(found.digest(), dtype="<u4").tobytes()
 
@@ -103,6 +105,7 @@ class DuplicateIndex:
         """Why a document is to be dropped, or an empty string; then it is seen."""
         if marks.exact and marks.exact in self._exact:
             return self._exact[marks.exact]
+        # Both, in this order: a look finds an exact copy, a near one is compared number by number.
         if marks.near and (found := self._near.nearest(marks.near, self.config.near)) is not None:
             return self._reasons[found]
         self._add(marks, COPY, NEAR_COPY)
@@ -112,7 +115,8 @@ class DuplicateIndex:
         """Let documents that are this one, near it, or hold 50 characters in a row of it, be dropped."""
         self._add(marks, reason, reason)
         self._paragraphs.update(hashed for _, hashed in marks.paragraphs)
-        self._windows.update(dict.fromkeys(windows(text, WINDOW // 2).tolist(), reason))
+        # Every 25th run is enough: any 74 characters in a row of the text hold one of them whole.
+        self._windows.update(dict.fromkeys(windows(text, WINDOW_CHARACTERS // 2).tolist(), reason))
         self._sought = None
 
     def holds(self, text: str) -> str:
@@ -145,7 +149,7 @@ class NearIndex:
     """MinHashes, found again by any band of four numbers in common (Indyk & Motwani 1998).
 
     What is written by a template shares its bands with thousands of others, and each with each is quadratic.
-    So a band remembers the first ``MAX_ALIKE`` texts that have it: what two copies have in common and the
+    So a band remembers the first ``MAX_TEXTS_A_BAND`` that have it: what two copies have in common and the
     template has not lies in other bands, which few share.
     """
 
@@ -165,7 +169,7 @@ class NearIndex:
         return candidates[int(near_ones[0])] if len(near_ones) else None
 
     def candidates(self, near: bytes) -> list[int]:
-        """The numbers of texts that share a band, in order: at most ``MAX_ALIKE`` for each."""
+        """The numbers of texts that share a band, in order: at most ``MAX_TEXTS_A_BAND`` for each."""
         found: set[int] = set()
         for band in _bands_of(near):
             numbers = self._bands.get(band)
@@ -176,6 +180,7 @@ class NearIndex:
     def add(self, near: bytes) -> None:
         """Remember a text's MinHash under the next number."""
         if self._count == len(self._hashes):
+            # Doubled, so that n additions copy 2 n rows and not n squared.
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
         self._hashes[self._count] = np.frombuffer(near, "<u4")
         for band in _bands_of(near):
@@ -183,7 +188,7 @@ class NearIndex:
             if isinstance(numbers, int):
                 if numbers != self._count:
                     self._bands[band] = [numbers, self._count]
-            elif len(numbers) < MAX_ALIKE:
+            elif len(numbers) < MAX_TEXTS_A_BAND:
                 numbers.append(self._count)
         self._count += 1
 
@@ -193,7 +198,7 @@ def _bands_of(near: bytes) -> list[int]:
     rows = np.frombuffer(near, "<u4").astype(np.uint64).reshape(BANDS, -1)
     mixed = np.arange(BANDS, dtype=np.uint64)
     for column in rows.T:
-        mixed = (mixed ^ column) * np.uint64(BASE)
+        mixed = (mixed ^ column) * np.uint64(HASH_BASE)
         mixed ^= mixed >> np.uint64(29)
     found: list[int] = mixed.tolist()
     return found
@@ -217,17 +222,17 @@ def windows(text: str, step: int) -> npt.NDArray[np.uint64]:
     """A hash of every ``step``-th run of 50 characters; spaces and case make no difference."""
     data = "".join(text.split()).casefold().encode("utf-32-le", "surrogatepass")
     points = np.frombuffer(data, dtype=np.uint32)
-    ends = range(WINDOW - 1, len(points), HASHED_WINDOWS)
-    found = [_runs(points[end + 1 - WINDOW : end + HASHED_WINDOWS]) for end in ends]
+    ends = range(WINDOW_CHARACTERS - 1, len(points), HASHED_WINDOWS)
+    found = [_runs(points[end + 1 - WINDOW_CHARACTERS : end + HASHED_WINDOWS]) for end in ends]
     return np.concatenate(found)[::step] if found else np.empty(0, np.uint64)
 
 
 def _runs(points: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
     """A hash of each run of 50 code points: a polynomial modulo 2 to the 64th, by doubling (32 + 16 + 2)."""
-    runs, length, power = points.astype(np.uint64), 1, BASE
+    runs, length, power = points.astype(np.uint64), 1, HASH_BASE
     total, covered = np.zeros(len(points), np.uint64), 0
-    while length < WINDOW:
-        if WINDOW & length:  # a run of this length goes behind what is covered
+    while length < WINDOW_CHARACTERS:
+        if WINDOW_CHARACTERS & length:  # a run of this length goes behind what is covered
             total = total[: len(runs) - covered] * np.uint64(power) + runs[covered:]
             covered += length
         runs = runs[:-length] * np.uint64(power) + runs[length:]
@@ -240,13 +245,15 @@ class Sought:
 
     def __init__(self, hashes: npt.NDArray[np.uint64]) -> None:
         self.hashes = np.unique(hashes)
-        self._may_be = np.zeros(FILTER, bool)
-        self._may_be[self.hashes % FILTER] = True
+        self._may_be = np.zeros(FILTER_SLOTS, bool)
+        self._may_be[self.hashes % FILTER_SLOTS] = True
 
     def places(self, text: str) -> npt.NDArray[np.intp]:
         """The places in ``hashes`` of those that stand anywhere in a text, in the text's order."""
         here = windows(text, 1)
-        here = here[self._may_be[here % FILTER]]
+        here = here[
+            self._may_be[here % FILTER_SLOTS]
+        ]  # a binary search for each window would be the whole cost
         places = np.searchsorted(self.hashes, here).clip(max=len(self.hashes) - 1)
         found: npt.NDArray[np.intp] = places[self.hashes[places] == here]
         return found
@@ -270,7 +277,9 @@ def overlap(held_out: Iterable[str], training: Callable[[], Iterable[str]]) -> O
 
     Memory: 8 bytes for every 50 letters held out.
     """
-    sought = Sought(np.concatenate([np.empty(0, np.uint64), *(windows(text, WINDOW) for text in held_out)]))
+    sought = Sought(
+        np.concatenate([np.empty(0, np.uint64), *(windows(text, WINDOW_CHARACTERS) for text in held_out)])
+    )
     is_found = np.zeros(len(sought.hashes), bool)
     for text in training() if len(is_found) else ():
         is_found[sought.places(text)] = True

@@ -12,12 +12,12 @@ from yanmo.settings.schema import Cleaning
 from yanmo.text.clean.rules import Rule, clean, rules_for
 from yanmo.text.read.documents import CorpusCounts, Document, read_documents
 
-REACH = 60
+REACH_LINES = 60
 """Lines looked ahead for the place where two texts meet again."""
-SHOWN_CHARACTERS = 30
+CONTEXT_CHARACTERS = 30
 """Characters shown on each side of a change within a long line."""
 
-LONGEST_COMPARED = 2000
+MAX_COMPARED_CHARACTERS = 2000
 """Characters compared one by one; of more all goes and all comes."""
 
 Kind = Literal["same", "out", "in"]
@@ -63,7 +63,7 @@ def hunks(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[int, Se
         if a < len(before) and b < len(after) and before[a] == after[b]:
             a, b = a + 1, b + 1
             continue
-        gone, come = _until_they_meet(before[a : a + REACH], after[b : b + REACH])
+        gone, come = _until_they_meet(before[a : a + REACH_LINES], after[b : b + REACH_LINES])
         yield a + 1, before[a : a + gone], after[b : b + come]
         a, b = a + gone, b + come
 
@@ -73,6 +73,7 @@ def _until_they_meet(before: Sequence[str], after: Sequence[str]) -> tuple[int, 
     for distance in range(1, len(before) + len(after)):
         for gone in range(min(distance, len(before) - 1), -1, -1):
             come = distance - gone
+            # Blank lines are everywhere: to meet at one says nothing.
             if come < len(after) and before[gone] == after[come] and before[gone].strip():
                 return gone, come
     return len(before), len(after)
@@ -86,9 +87,10 @@ def _parts(before: str, after: str) -> Iterator[tuple[Kind, str]]:
     start = _shared(before, after)
     end = _shared(before[start:][::-1], after[start:][::-1])
     head, tail = before[:start], before[len(before) - end :]
+    # What both begin and end with is cut off first: difflib's time is the square of what it is given.
     before, after = before[start : len(before) - end], after[start : len(after) - end]
     found: list[tuple[Kind, str]] = [("same", head)] if head else []
-    if max(len(before), len(after)) > LONGEST_COMPARED:
+    if max(len(before), len(after)) > MAX_COMPARED_CHARACTERS:
         found += [("out", before), ("in", after)]
         before = after = ""
     for operation, i, j, k, m in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -115,10 +117,6 @@ def _shortened(text: str, is_first: bool, is_last: bool) -> str:
     """A stretch without changes, of which only the ends are shown that touch one."""
     if is_first and is_last:
         return text
-    if is_first:
-        return text if len(text) <= SHOWN_CHARACTERS else f"…{text[-SHOWN_CHARACTERS:]}"
-    if is_last:
-        return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
-    return (
-        text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…{text[-SHOWN_CHARACTERS:]}"
-    )
+    head = "" if is_first else text[:CONTEXT_CHARACTERS]
+    tail = "" if is_last else text[-CONTEXT_CHARACTERS:]
+    return text if len(head) + len(tail) >= len(text) else f"{head}…{tail}"

@@ -17,38 +17,34 @@ SAMPLE_CHARACTERS = 400
 """Characters at the beginning, in the middle and at the end by which a long text is judged."""
 ENOUGH_LETTERS = 20
 """A text or paragraph with fewer is not judged: a name or a date has no language."""
-MIN_CHARACTERS = 100
+JUDGED_FROM_CHARACTERS = 100
 """Characters from which on a text can be mostly symbols or repeat itself."""
-MIN_LETTERS = 0.35
+MIN_LETTER_SHARE = 0.35
 """Share of letters, hanzi and digits among what is no space; real documents have 0.52 and more, single
 sentences 0.39."""
-MAX_DIGITS = 0.6
+MAX_DIGIT_SHARE = 0.6
 """Share of digits; real documents have at most 0.30, sentences 0.54."""
-MIN_COMMON = 0.35
-SUSPICIOUS_COMMON = 0.6
-SUSPICIOUS = 0.005
+MIN_COMMON_SHARE = 0.35
+SUSPICIOUS_COMMON_SHARE = 0.6
+SUSPICIOUS_LOST_SHARE = 0.005
 """Share of common ones among the hanzi; real texts have 0.79 and more, lists of rare characters less,
 mojibake about 0.3. Between the two a text is garbled if so many characters are lost ones too."""
-MAX_LOST = 0.05
+MAX_LOST_SHARE = 0.05
 """Share of U+FFFD and private-use characters; the worst real novel has 0.0003."""
-FEW_LOST = 5
+FEW_LOST_CHARACTERS = 5
 """So many of them are no reason, be the text ever so short."""
 MAX_HIGH_BYTE_SHARE = 0.5
 """Share of U+0080 to U+00FF among what is no space: bytes read as Latin-1 have 0.8 and more, French 0.04."""
-MIN_COMPRESSED = 0.15
+MIN_COMPRESSED_SHARE = 0.15
 """Size of the compressed text; Chinese has 0.39 and more, one sentence over and over 0.03, with another
 number in each 0.06."""
 
 SCRIPTS = (
-    *(("zh", "\u3400", "\u9fff"), ("zh", "\uf900", "\ufaff"), ("zh", "\U00020000", "\U000323af")),
-    *(("latin", "A", "\u024f"), ("latin", "\u1e00", "\u1eff"), ("ru", "\u0400", "\u052f")),
-    *(
-        ("ja", "\u3040", "\u30ff"),
-        ("ja", "\uff66", "\uff9f"),
-        ("ko", "\uac00", "\ud7af"),
-        ("ko", "\u1100", "\u11ff"),
-    ),
-)
+    ("zh", "\u3400", "\u9fff"), ("zh", "\uf900", "\ufaff"), ("zh", "\U00020000", "\U000323af"),
+    ("latin", "A", "\u024f"), ("latin", "\u1e00", "\u1eff"), ("ru", "\u0400", "\u052f"),
+    ("ja", "\u3040", "\u30ff"), ("ja", "\uff66", "\uff9f"),
+    ("ko", "\uac00", "\ud7af"), ("ko", "\u1100", "\u11ff"),
+)  # fmt: skip
 SHARES = {"ja": 0.35, "ko": 0.5, "ru": 0.5, "other": 0.5, "latin": 0.8}
 """From which share of its letters on a text is in a language; of Japanese a good half are kana. Else it is
 Chinese, which may name a book in any of them."""
@@ -76,7 +72,7 @@ def languages(text: str, kept: Collection[str]) -> str:
     yanmo.text.clean.filters.Dropped: in Japanese
     """
     if {"zh", "latin"} <= {*kept} and not FOREIGN.search(text):
-        return text
+        return text  # most texts: nothing in it can be of a language that is not kept
     found = language(Counter(_sample(text)))
     if found and found not in kept:
         raise Dropped(f"in {NAMES[found]}")
@@ -136,16 +132,21 @@ def quality(text: str) -> str:
     '春眠不觉晓，处处闻啼鸟。'
     """
     found = measure(text)
-    is_strange = found.common < SUSPICIOUS_COMMON and found.lost > SUSPICIOUS
-    if is_strange or found.common < MIN_COMMON or found.lost > MAX_LOST or found.bytes > MAX_HIGH_BYTE_SHARE:
+    is_strange = found.common < SUSPICIOUS_COMMON_SHARE and found.lost > SUSPICIOUS_LOST_SHARE
+    if (
+        is_strange
+        or found.common < MIN_COMMON_SHARE
+        or found.lost > MAX_LOST_SHARE
+        or found.bytes > MAX_HIGH_BYTE_SHARE
+    ):
         raise Dropped("garbled")
-    if found.visible < MIN_CHARACTERS:
-        return text
-    if found.digits > MAX_DIGITS:
+    if found.visible < JUDGED_FROM_CHARACTERS:
+        return text  # “……” is a fine line of a story, and 8 of 10 digits a date
+    if found.digits > MAX_DIGIT_SHARE:
         raise Dropped("mostly digits")
-    if found.letters < MIN_LETTERS:
+    if found.letters < MIN_LETTER_SHARE:
         raise Dropped("mostly symbols")
-    if found.compressed < MIN_COMPRESSED:
+    if found.compressed < MIN_COMPRESSED_SHARE:
         raise Dropped("repeats itself")
     return text
 
@@ -185,9 +186,11 @@ def measure(text: str) -> Measures:
         letters=1 - (kinds["symbol"] + kinds["byte symbol"] + kinds["lost"]) / total,
         digits=kinds["digit"] / total,
         common=kinds["common"] / hanzi if hanzi >= ENOUGH_LETTERS else 1.0,
-        lost=kinds["lost"] / total if kinds["lost"] > FEW_LOST else 0.0,
+        lost=kinds["lost"] / total if kinds["lost"] > FEW_LOST_CHARACTERS else 0.0,
         bytes=byte_like / total if byte_like >= ENOUGH_LETTERS else 0.0,
-        compressed=len(zlib.compress(data, 1)) / max(len(data), 1) if visible >= MIN_CHARACTERS else 1.0,
+        compressed=len(zlib.compress(data, 1)) / max(len(data), 1)
+        if visible >= JUDGED_FROM_CHARACTERS
+        else 1.0,
     )
 
 

@@ -19,29 +19,29 @@ ENDS = "。！？…；：”’」』》）)!?.;:\"'—~～】"
 """A paragraph ends with one of these, or is a heading."""
 SAMPLE_LINES = 4000
 """Lines that show whether a text was cut at a fixed width."""
-MIN_LINES = 20
-MIN_WIDTH, MAX_WIDTH = 40, 120
+MIN_SAMPLE_LINES = 20
+MIN_COLUMNS, MAX_COLUMNS = 40, 120
 """Columns, of which a hanzi takes two, of lines cut at a fixed width."""
-SLACK = 6
+SLACK_COLUMNS = 6
 """A full line is at most so many columns shorter than the width: no punctuation begins a line."""
-MIN_FULL = 0.35
+MIN_FULL_SHARE = 0.35
 """Share of full lines in a text that was cut."""
-MIN_BROKEN = 0.6
+MIN_BROKEN_SHARE = 0.6
 """Share of full lines that end in the middle of a sentence."""
 HEADING = re.compile(
     r"\s*(?:第[0-9０-９零〇一二三四五六七八九十百千两]+[章回節节卷折齣出]|卷[之]?[一二三四五六七八九十]+)"
 )
-REPEATED_FROM = 10
-REPEATED_TWICE_FROM = 40
+THRICE_FROM_CHARACTERS = 10
+TWICE_FROM_CHARACTERS = 40
 """Characters of a line that is not written three times, or even twice, in a row on purpose; songs and
 dialogues repeat shorter ones."""
-ALIKE = re.compile(
+ITEM = re.compile(
     r"\s*(?:[|｜#>*•·+-]|[0-9０-９]+\s?[.、)）:：/-]|[(（\[【]?[0-9A-Za-z]{1,3}[)）\]】.]|[^：:，。]{1,8}[：:])"
 )
-MAX_ALIKE = 0.2
+MAX_ITEM_SHARE = 0.2
 """Share of lines that begin like items, cells, dates or speeches in a text that was not cut."""
 SENTENCE_END = re.compile("[。！？.!?…”」』]")
-MIN_SENTENCES = 0.1
+MIN_SENTENCES_A_LINE = 0.1
 """Ends of sentences to a line in prose."""
 
 
@@ -99,13 +99,13 @@ def unwrap(text: str) -> str:
     width = _cut_width(lines)
     if not width:
         return text
-    base = _base_indent(lines)
+    base = _base_indent(lines)  # a whole text may be indented: only what is deeper begins a paragraph
     marks_paragraphs = any(_indent(line) > base for line in lines if line.strip())
     paragraphs: list[list[str]] = []
     last = ""  # the last line as it stood
     in_paragraph = False  # whether the paragraph has a full line
     for line in lines:
-        is_full = columns(last) >= width - SLACK
+        is_full = columns(last) >= width - SLACK_COLUMNS
         in_paragraph = in_paragraph or is_full
         ends = last.rstrip()[-1:] in ENDS
         goes_on = (is_full and (marks_paragraphs or not ends)) or (in_paragraph and not ends)
@@ -121,25 +121,26 @@ def unwrap(text: str) -> str:
 def _cut_width(lines: list[str]) -> int:
     """The width in columns at which these lines were cut; 0 if they were not."""
     sample = [line for line in lines[:SAMPLE_LINES] if line.strip()]
-    if len(sample) < MIN_LINES or _nearly_longest(map(len, sample)) > MAX_WIDTH:
+    # Characters first, for they are there: a line never has fewer columns than characters.
+    if len(sample) < MIN_SAMPLE_LINES or _nearly_longest(map(len, sample)) > MAX_COLUMNS:
         return 0
     widths = [columns(line) for line in sample]
     width = _nearly_longest(widths)
-    if not MIN_WIDTH <= width <= MAX_WIDTH:
+    if not MIN_COLUMNS <= width <= MAX_COLUMNS:
         return 0
-    if sum(1 for line in sample if ALIKE.match(line)) > MAX_ALIKE * len(sample):
+    if sum(1 for line in sample if ITEM.match(line)) > MAX_ITEM_SHARE * len(sample):
         return 0
-    if sum(1 for line in sample if SENTENCE_END.search(line)) < MIN_SENTENCES * len(sample):
+    if sum(1 for line in sample if SENTENCE_END.search(line)) < MIN_SENTENCES_A_LINE * len(sample):
         return 0
-    full = [line for line, wide in zip(sample, widths, strict=True) if wide >= width - SLACK]
+    full = [line for line, wide in zip(sample, widths, strict=True) if wide >= width - SLACK_COLUMNS]
     broken = sum(1 for line in full if line.rstrip()[-1] not in ENDS)
-    is_cut = len(full) >= MIN_FULL * len(sample) and broken >= MIN_BROKEN * len(full)
+    is_cut = len(full) >= MIN_FULL_SHARE * len(sample) and broken >= MIN_BROKEN_SHARE * len(full)
     return width if is_cut else 0
 
 
 def _nearly_longest(widths: Iterable[int]) -> int:
     """The width that one line in twenty exceeds."""
-    found = sorted(widths)
+    found = sorted(widths)  # not the longest: a line with an address in it is often longer
     return found[int(len(found) * 0.95)]
 
 
@@ -179,12 +180,14 @@ def repeated_lines(text: str) -> str:
     '唉！眼前已是我的屋里了！\n唉！眼前已是我的屋里了！\n'
     """
     lines = text.split("\n")
-    if not any(a == b and len(a) >= REPEATED_FROM for a, b in pairwise(line for line in lines if line)):
+    if not any(
+        a == b and len(a) >= THRICE_FROM_CHARACTERS for a, b in pairwise(line for line in lines if line)
+    ):
         return text
     kept: list[str] = []
     for line, number, stretch in _runs(lines):
-        once = number >= 3 and len(line.strip()) >= REPEATED_FROM
-        once = once or (number == 2 and len(line.strip()) >= REPEATED_TWICE_FROM)
+        once = number >= 3 and len(line.strip()) >= THRICE_FROM_CHARACTERS
+        once = once or (number == 2 and len(line.strip()) >= TWICE_FROM_CHARACTERS)
         kept += [line] if once else stretch
     return "\n".join(kept)
 

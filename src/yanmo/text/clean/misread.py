@@ -8,20 +8,18 @@ them the commonest. What else is written with accented letters, tables of them i
 import re
 from collections import Counter
 
-from yanmo.text.read.encodings import common_share, decode
+from yanmo.text.read.encodings import SURE_COMMON_SHARE, common_share, decode
 
 WINDOWS = {ord(bytes([n]).decode("cp1252", "replace")): n for n in range(0x80, 0xA0)}
 """What Windows-1252 makes of the bytes 80 to 9F, and which byte it was; five of them stay as they are."""
 del WINDOWS[ord("\ufffd")]
-BYTE = "\x80-\xff" + "".join(map(chr, WINDOWS))
-RUN = re.compile(f"[\\t\\x20-\\x7e{BYTE}]+")
+BYTE_LETTERS = "\x80-\xff" + "".join(map(chr, WINDOWS))
+RUN = re.compile(f"[\\t\\x20-\\x7e{BYTE_LETTERS}]+")
 """A stretch of a line that may be bytes."""
 ACCENTED = re.compile("[\xa1-\xff]")
-MIN_BYTES = 12
+MIN_RUN_BYTES = 12
 """Bytes beyond ASCII in a run that is judged alone."""
-SURE_COMMON_SHARE = 0.8
-"""Share of common characters in what is read back: right text has about 0.95, French or German none."""
-MIN_READ = 6
+MIN_READ_CHARACTERS = 6
 """Characters read back from HZ or escapes before they count as evidence."""
 COMMONEST = frozenset(
     "，。、：；？！“”（）《》…—　的一是不了在有人我他这這个個们們中来來上大为為和国國地到以说說时時要就"
@@ -30,11 +28,11 @@ COMMONEST = frozenset(
     "理心她本前开開但因只从從想实實日者意无無此已老手知回情点點又很把"
 )  # fmt: skip
 """Marks, and the hundred commonest characters in both scripts."""
-MIN_COMMONEST = 0.2
+MIN_COMMONEST_SHARE = 0.2
 """Share of them: running text has 0.4 and more, random common characters have 0.04."""
 HZ = re.compile(r"~\{(?:[\x21-\x7d][\x21-\x7e])+~\}")
 ESCAPES = re.compile(r"(?:\\{1,2}u[0-9A-Fa-f]{4}){2,}")
-MIN_ESCAPED = 0.5
+MIN_ESCAPED_SHARE = 0.5
 """Share of what is no space in a text that is typed as escapes; a text about them has less."""
 
 
@@ -52,6 +50,7 @@ def as_chinese(text: str) -> str:
             names[name] += len(run)
     if not names:
         return text
+    # One text, one encoding: what a short run could be is decided by the long ones beside it.
     name = names.most_common(1)[0][0]
     return RUN.sub(lambda match: _read_as(match[0], name), text)
 
@@ -65,7 +64,7 @@ def _encoding_of(run: str) -> str:
     if ACCENTED.search(run) is None:
         return ""
     data = _bytes_of(run)
-    if sum(1 for byte in data if byte >= 0x80) < MIN_BYTES:
+    if sum(1 for byte in data if byte >= 0x80) < MIN_RUN_BYTES:
         return ""
     try:
         text, name = decode(data)
@@ -89,7 +88,7 @@ def is_chinese(text: str) -> bool:
     """Whether what was read back is running Chinese, and no chance."""
     beyond = [c for c in text if c > "\x7f"]
     commonest = sum(1 for c in beyond if c in COMMONEST)
-    return common_share(text) >= SURE_COMMON_SHARE and commonest >= MIN_COMMONEST * len(beyond) > 0
+    return common_share(text) >= SURE_COMMON_SHARE and commonest >= MIN_COMMONEST_SHARE * len(beyond) > 0
 
 
 def hz(text: str) -> str:
@@ -99,7 +98,7 @@ def hz(text: str) -> str:
     ('He said ~{:CND~}.', '他在中国的大学里学编程。')
     """
     found = "".join(map(_of_hz, HZ.finditer(text)))
-    return HZ.sub(_of_hz, text) if len(found) >= MIN_READ and is_chinese(found) else text
+    return HZ.sub(_of_hz, text) if len(found) >= MIN_READ_CHARACTERS and is_chinese(found) else text
 
 
 def _of_hz(match: re.Match[str]) -> str:
@@ -117,7 +116,11 @@ def escapes(text: str) -> str:
     runs = ESCAPES.findall(text)
     found = "".join(map(_typed, runs))
     visible = sum(map(len, text.split()))
-    if len(found) < MIN_READ or sum(map(len, runs)) < MIN_ESCAPED * visible or not is_chinese(found):
+    if (
+        len(found) < MIN_READ_CHARACTERS
+        or sum(map(len, runs)) < MIN_ESCAPED_SHARE * visible
+        or not is_chinese(found)
+    ):
         return text
     return re.sub(r"(?:\\{1,2}u[0-9A-Fa-f]{4})+", lambda match: _typed(match[0]), text)
 

@@ -33,6 +33,7 @@ def repeats(rows: Sequence[tuple[int, int]], often: Sequence[float]) -> Iterator
     owed = [0.0] * len(often)
     for source, characters in rows:
         fewer = int(often[source])
+        # Rounded document by document and the rest carried over, so that the sum is right without any chance.
         owed[source] += (often[source] - fewer) * characters
         one_more = owed[source] >= characters / 2 and fewer < MAX_PASSES
         owed[source] -= characters if one_more else 0

@@ -61,9 +61,8 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
         yield "width", characters.letters_width if config.width == "letters" else characters.all_width
     if config.unwrap:
         yield "unwrap", lines.unwrap
-    if (
-        config.radicals
-    ):  # behind unwrap, which knows an upright ︰ in the middle of a line from a ： at its end
+    if config.radicals:
+        # after unwrap, which knows an upright ︰ in the middle of a line from a ： at its end
         yield "radicals", scanned.ordinary
     if config.whitespace:
         yield "whitespace", lines.whitespace
@@ -75,6 +74,7 @@ def _rules(config: CleanConfig) -> Iterator[tuple[str, Callable[[str], str]]]:
         yield "privacy", privacy.privacy
     if config.script != "keep":
         yield "script", partial(characters.script, to=config.script)
+    # Last, for they drop: a text is judged by what is left of it when all else is repaired.
     yield "languages", partial(filters.languages, kept=config.languages)
     if config.quality:
         yield "quality", filters.quality
@@ -98,6 +98,6 @@ def clean(text: str, rules: list[Rule], watch: Watch | None = None) -> Cleaned:
         cleaned.changes[rule.name] = len(cleaned.text) - len(after)
         cleaned.text = after
         if not after.strip():
-            cleaned.dropped = NOTHING_LEFT
+            cleaned.dropped = NOTHING_LEFT  # the rules after this one would be asked about nothing
             break
     return cleaned

@@ -8,8 +8,8 @@
 The output appears whole or not at all; beside it ``NAME.manifest.json`` says where every document went.
 """
 
+import glob
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -30,11 +30,11 @@ from yanmo.text.read.documents import NAMED, CorpusCounts, Document, corpus_size
 from yanmo.text.read.kinds import MANIFEST_SUFFIX
 from yanmo.text.read.sources import legible
 
-BATCH = 1 << 18
+BATCH_CHARACTERS = 1 << 18
 """Characters of documents worked on at a time: about 1 MB."""
-BESIDE_TEXT = 1 << 10
+DOCUMENT_CHARACTERS = 1 << 10
 """What a document takes beside its text, in characters: tiny ones are not thousands to a batch."""
-WORTH_STARTING = 8 << 20
+PARALLEL_FROM_BYTES = 8 << 20
 """Bytes of text from which on other processes save more time than their start takes."""
 LICENCE_FIELDS = ("licence", "license")
 LICENCE_FILES = ("LICENSE", "LICENCE", "LICENSE.txt", "LICENCE.txt", "LICENSE.md", "COPYING")
@@ -160,21 +160,13 @@ def run(
         StorageError: the disk is full or refuses.
     """
     result = CleaningResult.of(config, out, dedup, weights)
-    unfinished = out.with_name(f"{storage.TEMPORARY}{out.name}-{os.getpid()}")
-    with storage.disk_errors(f"writing {out.name}", out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(unfinished, "wb") as file:
-                rows = _write_rows(file, config, result, dedup, workers, console)
-            _check_something_left(result)
-            if weights:
-                _tell_repeats(unfinished, rows, result)
-            result.bytes = unfinished.stat().st_size
-            storage.sync_file(unfinished)
-            unfinished.replace(out)
-            storage.sync_folder(out.parent)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with storage.whole_file(out) as unfinished:
+        with open(unfinished, "wb") as file:
+            rows = _write_rows(file, config, result, dedup, workers, console)
+        _check_something_left(result)
+        if weights:
+            _tell_repeats(unfinished, rows, result)
+        result.bytes = unfinished.stat().st_size
     write_manifest(result)
     return result
 
@@ -221,7 +213,7 @@ def cleaned_documents(
 
 def processes_for(config: Cleaning, asked: int | None) -> int:
     """How many processes to clean with; 1 is this one alone."""
-    return asked or (cores() if corpus_size(config.corpus.path) >= WORTH_STARTING else 1)
+    return asked or (cores() if corpus_size(config.corpus.path) >= PARALLEL_FROM_BYTES else 1)
 
 
 # -- on all cores -----------------------------------------------------------------------------
@@ -232,8 +224,8 @@ def _batches(documents: Iterable[Numbered]) -> Iterator[list[Numbered]]:
     characters = 0
     for number, document in documents:
         batch.append((number, document))
-        characters += len(document.text) + BESIDE_TEXT
-        if characters >= BATCH:
+        characters += len(document.text) + DOCUMENT_CHARACTERS
+        if characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
     if batch:
@@ -302,9 +294,9 @@ def _write_rows(
 ) -> Rows:
     """Write every document that stays, count all others."""
     rows = Rows()
-    for stale in result.out.parent.glob(f"{storage.TEMPORARY}{result.out.name}-*"):
+    for stale in result.out.parent.glob(f"*{storage.TEMPORARY}{glob.escape(result.out.name)}-*"):
         if Path(file.name) != stale:
-            stale.unlink()  # of a run that was killed
+            stale.unlink()  # of a run that was killed, and may be as large as the corpus
     seen = seen_before(config) if dedup else None
     licences = [licence_beside(Path(source.path)) for source in result.sources]
     with ProgressLine(console, "cleaning", corpus_size(config.corpus.path)) as progress:
@@ -314,12 +306,13 @@ def _write_rows(
             progress.advance(document.meta["size"])
             result.read(number, cleaned)
             text, reason = cleaned.text, cleaned.dropped
-            if seen is not None and not reason:
+            if seen is not None and not reason:  # what is dropped anyway must not drop its copies
                 text, reason = unlike_others(text, marks, seen)
                 result.shorten(cleaned.text, text)
             if reason:
                 result.drop(reason, document.id)
                 continue
+            # A row's own licence comes before that of the file or folder it lies in.
             result.keep(number, len(text), licence_of(document) or licences[number])
             rows.sources.append(number)
             rows.characters.append(len(text))
@@ -365,6 +358,7 @@ def without_lines(text: str, repeated: Collection[int]) -> tuple[str, str]:
 
 def row_of(text: str, document: Document, source: str) -> dict[str, Any]:
     """What is written of a document; a record's own id and source stay, as an earlier cleaning wrote them."""
+    # "text" twice: first in the row, and last in value, for a record may have a field of that name.
     return {"text": text, "id": document.id, "source": source, **_fields(document)} | {"text": text}
 
 
@@ -426,13 +420,7 @@ def _tell_repeats(written: Path, rows: Rows, result: CleaningResult) -> None:
     """Put into each row how often it is to be read, and count what that makes of the sources."""
     often = passes([source.characters for source in result.sources], result.weights)
     times = repeats(list(zip(rows.sources, rows.characters, strict=True)), often)
-    told = written.with_name(f"{written.name}-told")
-    try:
-        with open(written, "rb") as plain, open(told, "wb") as file:
-            for line, number, size, repeat in zip(plain, rows.sources, rows.characters, times, strict=True):
-                result.sources[number].characters_in_the_mix += repeat * size
-                row = {**json.loads(line), REPEAT: repeat}
-                file.write(line_of(row))
-        told.replace(written)
-    finally:
-        told.unlink(missing_ok=True)
+    with storage.whole_file(written) as told, open(written, "rb") as plain, open(told, "wb") as file:
+        for line, number, size, repeat in zip(plain, rows.sources, rows.characters, times, strict=True):
+            result.sources[number].characters_in_the_mix += repeat * size
+            file.write(line_of({**json.loads(line), REPEAT: repeat}))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from yanmo.text.clean.characters import HAN
+
 RADICALS = (
     "⺁厂⺂乛⺃乚⺄乙⺇几⺈刀⺊卜⺌小⺍小⺎兀⺏尣⺐尢⺒巳⺓幺⺛旡⺜日⺝月⺞歺⺟母⺠民⺧牛⺩王⺫目⺬示⺱网⺲网⺶羊⺻聿⺼肉⻁虎⻄西⻅见⻆角"
     "⻉贝⻋车⻑長⻒镸⻓长⻔门⻗雨⻘青⻙韦⻚页⻛风⻜飞⻝食⻢马⻣骨⻤鬼⻥鱼⻦鸟⻧卤⻨麦⻩黄⻪黾⻫斉⻬齐⻭歯⻮齿⻯竜⻰龙⻱龜⻲亀⻳龟"
@@ -27,6 +29,7 @@ def _table() -> dict[int, str]:
     found = {ord(odd): plain for odd, plain in zip(pairs[::2], pairs[1::2], strict=True)}
     ranges = (range(0x2F00, 0x2FD6), range(0xF900, 0xFB07), range(0x2F800, 0x2FA1E))
     for code in (code for codes in ranges for code in codes):
+        # Of these blocks alone: NFKC of a whole text would also turn ² into 2 and ① into 1.
         plain = unicodedata.normalize("NFKC", chr(code))
         if plain != chr(code):
             found[code] = plain
@@ -41,18 +44,17 @@ ODD_UNITS[[int.from_bytes(chr(code).encode("utf-16-be")[:2], "big") for code in 
 RADICAL = re.compile("[\u2e80-\u2fd5]")
 COMPATIBILITY = re.compile("[\uf900-\ufb06\ufe10-\ufe19\ufe30-\ufe48\U0002f800-\U0002fa1d]")
 
-HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-MARK = "，。！？；：、…—“”‘’「」『』《》〈〉（）【】〔〕·"
-SPACED = re.compile(f"(?<=[{HAN}{MARK}]) +(?=[{HAN}{MARK}])")
+MARKS = "，。！？；：、…—“”‘’「」『』《》〈〉（）【】〔〕·"
+SPACED = re.compile(f"(?<=[{HAN}{MARKS}]) +(?=[{HAN}{MARKS}])")
 JOINED = re.compile(f"[{HAN}](?=[{HAN}])")
 BEFORE_MARK = re.compile(f"(?<=[{HAN}])( *)[，。！？；：、]")
 MIN_SPACES, MIN_SPACES_WITHOUT_MARKS = 8, 50
 """Between hanzi, before they can be systematic."""
-MIN_SPACED = 0.1
+MIN_SPACED_SHARE = 0.1
 """Share of the places between two hanzi that have a space."""
-MIN_BEFORE_MARKS = 0.1
+MIN_BEFORE_MARKS_SHARE = 0.1
 """Share of the marks with a space before them, which nobody types: lists of names and verse have none."""
-MIN_FULLY = 0.9
+MIN_FULLY_SHARE = 0.9
 """The same share in a text without marks."""
 
 
@@ -92,8 +94,10 @@ class Gaps:
         if self.spaced < MIN_SPACES:
             return False
         if not self.marks:
-            return self.share >= MIN_FULLY and self.spaced >= MIN_SPACES_WITHOUT_MARKS
-        return self.share >= MIN_SPACED and self.marks_behind_spaces >= MIN_BEFORE_MARKS * self.marks
+            return self.share >= MIN_FULLY_SHARE and self.spaced >= MIN_SPACES_WITHOUT_MARKS
+        return (
+            self.share >= MIN_SPACED_SHARE and self.marks_behind_spaces >= MIN_BEFORE_MARKS_SHARE * self.marks
+        )
 
 
 NONE = Gaps(0, 0, 0, 0)
@@ -101,11 +105,11 @@ NONE = Gaps(0, 0, 0, 0)
 
 def gaps(text: str) -> Gaps:
     """Count them; a text with few spaces is not looked at."""
-    if text.count(" ") * 20 < len(text) or len(SPACED.findall(text)) < MIN_SPACES:
+    # The plain count comes first: it is far cheaper than the patterns, and most texts have hardly any spaces.
+    if text.count(" ") * 20 < len(text) or (spaced := len(SPACED.findall(text))) < MIN_SPACES:
         return NONE
     marks = BEFORE_MARK.findall(text)
-    joined = len(JOINED.findall(text))
-    return Gaps(len(SPACED.findall(text)), joined, len(marks), sum(1 for spaces in marks if spaces))
+    return Gaps(spaced, len(JOINED.findall(text)), len(marks), sum(1 for spaces in marks if spaces))
 
 
 def spaces(text: str) -> str:

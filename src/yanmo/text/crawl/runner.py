@@ -17,7 +17,7 @@ from typing import Any
 
 from yanmo.core.console import Console
 from yanmo.core.errors import BusyError, ConfigError, DataError, Stopped
-from yanmo.core.storage import FileLock, write_atomic, write_json
+from yanmo.core.storage import file_lock, write_atomic, write_json
 from yanmo.text.crawl.addresses import why_refused
 from yanmo.text.crawl.frontier import Frontier, Task, key_of
 from yanmo.text.crawl.journal import Journal
@@ -160,17 +160,14 @@ def _write(profile: Profile, out: Path, frontier: Frontier, journal: Journal, un
 @contextlib.contextmanager
 def _owned(folder: Path, out: Path) -> Iterator[None]:
     """Hold the crawl's folder; ``run.lock`` also tells the corpus reader to pass it over."""
-    lock = FileLock(folder / "run.lock")
-    try:
-        lock.__enter__()
-    except BusyError as error:
-        raise BusyError(
-            "another process crawls into this output", str(out), "wait for it, or name another --out"
-        ) from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(file_lock(folder / "run.lock"))
+        except BusyError as error:
+            raise BusyError(
+                "another process crawls into this output", str(out), "wait for it, or name another --out"
+            ) from error
         yield
-    finally:
-        lock.__exit__()
 
 
 def _warn(profile: Profile, console: Console) -> None:

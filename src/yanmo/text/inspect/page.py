@@ -1,44 +1,16 @@
-"""A corpus report as one HTML page that needs nothing else: pictures are drawn in it, nothing is loaded.
+"""A corpus report as one page of HTML that needs nothing else.
 
-In: :class:`~yanmo.text.report.Report`. Out: HTML. All text of the corpus is escaped; there are no scripts: a
-browser that asks for Chinese shows the Chinese of the page's own words by SVG's ``systemLanguage``. Text is
-laid out by the browser, only bars are drawn, so that it can be read on a phone.
+In: :class:`~yanmo.text.inspect.report.Report`. Out: HTML, by the template ``corpus_report.html`` of
+``core/templates``. All text of the corpus is escaped.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from math import ceil
+from collections.abc import Sequence
 
-from yanmo.core.outputs import MARK
+from yanmo.core.templates import render
 from yanmo.text.clean.ads import letters
 from yanmo.text.inspect.report import BINS, Report
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fdfcf8; --line: #d8d2c4; --bar: #8b2f24;
-  --soft: #6b665c; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e4da; --paper: #17171a; --line: #3a3833; --bar: #d98572; --soft: #a09a8c; } }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.6 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; }
-h1 { font-weight: 600; overflow-wrap: anywhere; font-size: 1.5rem; }
-h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); font-size: 1.15rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-td, th { text-align: left; padding: .2rem .6rem .2rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere; min-width: 3.5em; }
-td.n, th.n { text-align: right; white-space: nowrap; }
-.bars { display: grid; grid-template-columns: minmax(5rem, auto) 1fr auto; gap: .15rem .8rem;
-  align-items: center; }
-.bars span { overflow-wrap: anywhere; } .bars b { font-weight: 400; text-align: right; }
-.bars svg { width: 100%; height: .8rem; } .bars rect { fill: var(--bar); }
-svg.said { height: 1.5em; max-width: 100%; vertical-align: bottom; } svg.said text { fill: currentColor; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: 1rem; }
-.cards div { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem .8rem; }
-.cards b { display: block; font-size: 1.35rem; } .cards span, p.soft { color: var(--soft); }
-code { overflow-wrap: anywhere; }
-"""
-CHINESE_BROWSERS = "zh,zh-CN,zh-TW,zh-HK,zh-MO,zh-SG,zh-Hans,zh-Hant,zh-Hans-CN,zh-Hant-TW,zh-Hant-HK"
 CHINESE = {
     "files": "文件", "documents": "篇", "chapters": "章", "lines": "行", "bytes": "字节",
     "characters": "字符", "different characters": "不同的字符", "tokens": "词元",
@@ -56,73 +28,28 @@ CHINESE = {
     "spaces between hanzi": "汉字间的空格", "more": "更多",
 }  # fmt: skip
 """The page's own words."""
-EM_OF_LATIN = 0.6
-"""Width of a Latin letter, as a share of a hanzi's."""
+MAX_LACKING_CHARACTERS, MAX_CHARACTERS_A_KIND, MAX_FILES = 100, 20, 1000
+"""A page is for reading: of longer lists it shows the first."""
 
 
 def page(report: Report, title: str) -> str:
     """The report as a page."""
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        _cards(report),
-        _section("What to know", "".join(f"<p>{escape(note)}</p>" for note in report.notes.said())),
-        *(_of_one(report) if report.documents == 1 else _of_many(report)),
-        _section("Letters by script", bars(report.scripts)),
-        _section("Found in the text", bars(report.forms)),
-        _section("Lines that documents share", _table(("line", "documents"), folded(report.repeated_lines))),
-        _section("Lines that come back", _table(("line", "times"), folded(report.repeated_within))),
-        _section("Advertisement", _table(("line",), [(line,) for line in dict.fromkeys(report.ads)])),
-        _section("Punctuation", bars(report.punctuation)),
-        _section("Characters that are no text", _table(("kind", "character", "times"), _odd(report))),
-        _section("Characters it lacks", _table(("character", "times"), list(report.lacking.items())[:100])),
-        _section(
-            "Files",
-            _table(("file", "bytes", "encoding", "documents", "characters", "trouble"), _files(report)),
-        ),
-    ]
-    if proposal := report.proposal():
-        body.append(_section("To take out repeated lines", f"<p><code>{escape(proposal)}</code></p>"))
-    return (
-        f'<!doctype html>\n{MARK}\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
+    return render(
+        "corpus_report.html",
+        title=title,
+        report=report,
+        chinese=CHINESE,
+        cards=_cards(report),
+        lengths=_lengths(report),
+        removed={rule: abs(n) for rule, n in report.removed.items()},
+        repeated_lines=folded(report.repeated_lines),
+        repeated_within=folded(report.repeated_within),
+        ads=[(line,) for line in dict.fromkeys(report.ads)],
+        odd=_odd(report),
+        lacking=[*report.lacking.items()][:MAX_LACKING_CHARACTERS],
+        files=_files(report),
+        proposal=report.proposal(),
     )
-
-
-def _of_many(report: Report) -> list[str]:
-    """What is counted in documents."""
-    return [
-        _section("Length in characters", bars(_lengths(report))),
-        _section("clean would change", bars(report.changed)),
-        _section("clean --dedup would drop", bars(report.dropped)),
-        _section("Unequal quotes or brackets", bars(report.unbalanced)),
-    ]
-
-
-def _of_one(report: Report) -> list[str]:
-    """The same of a single document, where each of these bars would be of length one."""
-    dropped, unequal = ", ".join(report.dropped), " ".join(report.unbalanced)
-    return [
-        _section("clean would take out", bars({rule: abs(n) for rule, n in report.removed.items()})),
-        _section("clean --dedup would drop", f"<p>{escape(dropped)}</p>" if dropped else ""),
-        _section("Unequal quotes or brackets", f"<p>{escape(unequal)}</p>" if unequal else ""),
-    ]
-
-
-def bars(values: Mapping[str, int]) -> str:
-    """A picture of bars, one for each name, drawn to the largest; nothing for no values."""
-    shown = {name: value for name, value in values.items() if value}
-    if not shown:
-        return ""
-    most = max(shown.values())
-    rows = (
-        f'<span>{_said(name)}</span><svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img">'
-        f'<rect width="{max(100 * value / most, 0.5):.1f}" height="10"/></svg><b>{value:,}</b>'
-        for name, value in shown.items()
-    )
-    return f'<div class="bars">{"".join(rows)}</div>'
 
 
 def folded(lines: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -141,8 +68,8 @@ def folded(lines: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     return sorted(found, key=lambda pair: -pair[1])
 
 
-def _cards(report: Report) -> str:
-    values = {
+def _cards(report: Report) -> dict[str, int]:
+    return {
         "files": len(report.files),
         "documents": report.documents,
         "chapters": report.forms["chapters"],
@@ -152,13 +79,6 @@ def _cards(report: Report) -> str:
         "bytes": report.bytes,
         **{f"tokens, {name}": number for name, number in report.tokens.items()},
     }
-    cards = (f"<div><b>{value or 0:,}</b><span>{_said(name)}</span></div>" for name, value in values.items())
-    held_out = (
-        f'<p class="soft">{report.overlap:.2%} of what would be held out stands in the training text too.</p>'
-        if report.overlap is not None
-        else ""
-    )
-    return f'<div class="cards">{"".join(cards)}</div>{held_out}'
 
 
 def _lengths(report: Report) -> dict[str, int]:
@@ -168,7 +88,9 @@ def _lengths(report: Report) -> dict[str, int]:
 
 def _odd(report: Report) -> list[tuple[str, str, int]]:
     return [
-        (kind, c, n) for kind, found in report.odd_characters.items() for c, n in list(found.items())[:20]
+        (kind, character, times)
+        for kind, found in report.odd_characters.items()
+        for character, times in [*found.items()][:MAX_CHARACTERS_A_KIND]
     ]
 
 
@@ -182,45 +104,5 @@ def _files(report: Report) -> list[tuple[str, int, str, int, int, str]]:
             file.characters,
             file.unreadable or ", ".join(f"{reason}: {n}" for reason, n in file.dropped.items()),
         )
-        for file in report.files[:1000]
+        for file in report.files[:MAX_FILES]
     ]
-
-
-def _said(words: str) -> str:
-    """Words of the page: Chinese where the browser asks for it."""
-    chinese = CHINESE.get(words)
-    if chinese is None:
-        return escape(words)
-    width = ceil(max(len(chinese), EM_OF_LATIN * len(words)))
-    return (
-        f'<svg class="said" style="width:{width}em" role="img"><switch>'
-        f'<text y="1.1em" systemLanguage="{CHINESE_BROWSERS}">{escape(chinese)}</text>'
-        f'<text y="1.1em">{escape(words)}</text></switch></svg>'
-    )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<h2>{_said(title)}</h2>\n{content}" if content else ""
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; numbers stand at the right."""
-    found = [*rows]
-    if not found:
-        return ""
-    head = "".join(
-        f"<th{_number(value)}>{_said(name)}</th>" for name, value in zip(names, found[0], strict=True)
-    )
-    body = "".join(
-        "<tr>" + "".join(f"<td{_number(value)}>{_cell(value)}</td>" for value in row) + "</tr>"
-        for row in found
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _number(value: object) -> str:
-    return ' class="n"' if isinstance(value, int) else ""
-
-
-def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else escape(str(value))

@@ -35,14 +35,14 @@ ACTS = re.compile(
 VERSE = re.compile("[，。！？；、\n　]+")
 VERSE_LENGTHS = (4, 5, 6, 7)
 MIN_VERSES = 4
-REPEATED = 3
+REPEATED_TIMES = 3
 """A line that stands in so many documents, or so often in fewer, is worth a look."""
 MIN_REPEATED_LETTERS = 4
 SHOWN_ROWS = 20
 UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
 """A line with one of these is not proposed for a command line."""
-LONGEST_SHOWN = 100
-MANY_LINES = 250_000
+MAX_SHOWN_CHARACTERS = 100
+MAX_COUNTED_LINES = 250_000
 """Different lines counted at a time; then the rarest are forgotten."""
 QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
 WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
@@ -233,15 +233,15 @@ class LineCounts:
                 here[key] = line
         for key, line in here.items():
             self._documents[key] += 1
-            if self._times[key] >= REPEATED:
+            if self._times[key] >= REPEATED_TIMES:
                 self._samples.setdefault(key, line)
-        if len(self._times) > MANY_LINES:
+        if len(self._times) > MAX_COUNTED_LINES:
             self._forget()
 
     def _forget(self) -> None:
         """Forget the lines that are seen least often, until half the room is free."""
         least = 1
-        while len(self._times) > MANY_LINES // 2:
+        while len(self._times) > MAX_COUNTED_LINES // 2:
             least += 1
             self._times = Counter({key: n for key, n in self._times.items() if n >= least})
         self._documents = Counter({key: self._documents[key] for key in self._times})
@@ -251,8 +251,10 @@ class LineCounts:
         """Lines with enough letters in them, the most frequent first: those of several documents, and in how
         many; those that stand often in fewer, and how often."""
         lines = {k: line for k, line in self._samples.items() if len(letters(line)) >= MIN_REPEATED_LETTERS}
-        across = {line: self._documents[k] for k, line in lines.items() if self._documents[k] >= REPEATED}
-        within = {line: self._times[k] for k, line in lines.items() if self._documents[k] < REPEATED}
+        across = {
+            line: self._documents[k] for k, line in lines.items() if self._documents[k] >= REPEATED_TIMES
+        }
+        within = {line: self._times[k] for k, line in lines.items() if self._documents[k] < REPEATED_TIMES}
         return _most_frequent(across), _most_frequent(within)
 
 
@@ -268,7 +270,7 @@ def _looks_like_boilerplate(line: str) -> bool:
 
 
 def _short(line: str) -> str:
-    return line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}…"
+    return line if len(line) <= MAX_SHOWN_CHARACTERS else f"{line[:MAX_SHOWN_CHARACTERS]}…"
 
 
 def _count_cleaning(

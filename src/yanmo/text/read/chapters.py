@@ -50,9 +50,9 @@ ENGLISH = re.compile(
 NUMBERED = re.compile(rf"^{BLANK}*([0-9]{{1,4}})[、.．]{BLANK}*([^\s0-9][^。；]{{0,30}})")
 MIN_NUMBERED = 5
 """Chapters 1、 2、 3、… from which on a book is numbered so."""
-MIN_CHARACTERS = 100
+MIN_CHAPTER_CHARACTERS = 100
 """Between two of them, in the middle: shorter ones are items of a list."""
-UNEVEN = 10
+UNEVEN_RATIO = 10
 """So many times the usual length is no chapter: then the numbers are those of a list in the book."""
 TRIGGER = re.compile(
     "第|卷|楔子|引子|[序终終][章幕曲]|尾[声聲]|[后後][记記]|番外|外[传傳]|大[结結]局|[Cc](?:hapter|HAPTER)"
@@ -63,11 +63,11 @@ PROSE = re.compile('[。；]|[:：][“「『"]|[，、,]$')
 """No title that is stuck to its number has these; a comma, a question or an exclamation mark it may have."""
 SENTENCES = re.compile('[。；].|[，、,；]$|^[:：][“「『"]', re.DOTALL)
 """Nor one behind a space these; a full stop at its end it may have, and somebody may speak in it."""
-LONGEST_SENTENCE = 25
+MAX_SENTENCE_CHARACTERS = 25
 """Characters of a title that ends in a full stop."""
 PUNCTUATION = re.compile(r"[^\w\s()（）]")
 END_MARK = re.compile("(?:本[章回節节卷])?(?:完|终|終|完结|完結|结束|結束|未完|待续|待續)[)）]?")
-TITLE_WITHOUT_SEPARATOR = 20
+MAX_BARE_TITLE_CHARACTERS = 20
 """第一章序 has a title, 第一回見到他的時候她正在窗前坐著看書呢也不抬頭 is prose."""
 LOOSE_UNITS = "集部篇幕折话話"
 """Behind these words follow on (第一部分, 第二集团军), so that a title stands apart."""
@@ -100,6 +100,7 @@ def chapter_starts(text: str) -> list[int]:
 def _headings(text: str) -> list[tuple[int, int]]:
     """(start, end) of every line that is a heading."""
     found = [place for place in _short_lines(text, TRIGGER) if is_heading(text[slice(*place)])]
+    # Numbers alone are weak evidence: they are looked at only in a book that has hardly any other headings.
     return found if len(found) >= MIN_NUMBERED else sorted({*found, *_numbered(text)})
 
 
@@ -108,7 +109,7 @@ def _short_lines(text: str, sought: re.Pattern[str]) -> Iterator[tuple[int, int]
     at, search = 0, sought.search
     for line in text.split("\n"):
         end = at + len(line)
-        if end - at <= MAX_HEADING_CHARACTERS and search(line):
+        if end - at <= MAX_HEADING_CHARACTERS and search(line):  # cheap: the real pattern sees few lines
             yield at, end
         at = end + 1
 
@@ -137,10 +138,10 @@ def _is_title(rest: str, is_apart: bool) -> bool:
     if END_MARK.fullmatch(title) or (rest[0] == "、" and title[0] == "第"):
         return False
     if rest[0] in SEPARATORS + CLOSING:
-        is_sentence = title[-1] == "。" and len(title) > LONGEST_SENTENCE
+        is_sentence = title[-1] == "。" and len(title) > MAX_SENTENCE_CHARACTERS
         return not SENTENCES.search(rest) and not is_sentence
     is_prose = is_apart or PROSE.search(rest) is not None or PUNCTUATION.search(title) is not None
-    return len(title) <= TITLE_WITHOUT_SEPARATOR and not is_prose
+    return len(title) <= MAX_BARE_TITLE_CHARACTERS and not is_prose
 
 
 def _numbered(text: str) -> list[tuple[int, int]]:
@@ -155,5 +156,5 @@ def _numbered(text: str) -> list[tuple[int, int]]:
     ends = [*(start for start, _ in chain), len(text)]
     lengths = [end - start for start, end in pairwise(ends)]
     usual = median(lengths)
-    is_throughout = max(chain[0][0], *lengths) <= UNEVEN * usual
-    return chain if usual >= MIN_CHARACTERS and is_throughout else []
+    is_throughout = max(chain[0][0], *lengths) <= UNEVEN_RATIO * usual
+    return chain if usual >= MIN_CHAPTER_CHARACTERS and is_throughout else []

@@ -11,6 +11,7 @@ import gzip
 import io
 import lzma
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,13 +33,15 @@ MAX_RATIO = 200
 """How many times its size a file may grow when it is unpacked; text grows 3 to 50 times."""
 FREE_BYTES = 16 << 20
 """So much may come out of any file."""
-WHOLE = 512 << 20
+MAX_WHOLE_BYTES = 512 << 20
 """Bytes of a file of a kind that has to be in memory as a whole when it comes out of a container."""
-BUFFER = 1 << 16
+BUFFER_BYTES = 1 << 16
 UNPACK_BYTES = 1 << 20
 """Bytes unpacked at a time, however many are asked for, so that a bomb is noticed early."""
-FED = 512
-"""Bytes given to zstd at a time, of which each four may become 128 KB."""
+DAMAGE: tuple[type[Exception], ...] = (
+    EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError,
+)  # fmt: skip
+"""What the libraries raise where packed bytes are damaged, beside an OSError without a number."""
 ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, LookupError)
 
 
@@ -77,10 +80,10 @@ def entries(file: Path, kind: str, wrappers: list[str]) -> Iterator[Iterator[Ent
 
 def read_whole(stream: BinaryIO) -> bytes:
     """All bytes of a stream, if they are not too many."""
-    data = stream.read(WHOLE + 1)
-    if len(data) > WHOLE:
+    data = stream.read(MAX_WHOLE_BYTES + 1)
+    if len(data) > MAX_WHOLE_BYTES:
         raise Unusable(
-            TOO_LARGE, f"the file has more than {WHOLE >> 20} MB and cannot be read in parts",
+            TOO_LARGE, f"the file has more than {MAX_WHOLE_BYTES >> 20} MB and cannot be read in parts",
             hint="unpack it, or cut it into several",
         )  # fmt: skip
     return data
@@ -123,17 +126,30 @@ def _file_entry(raw: BinaryIO, kind: str, wrappers: list[str]) -> Entry:
 def _unwrapped(stream: BinaryIO, wrappers: list[str], budget: "UnpackBudget") -> BinaryIO:
     """What is in the compressed streams that are in each other."""
     for wrapper in wrappers:
-        stream = cast(BinaryIO, io.BufferedReader(_Unpacked(_decompressed(stream, wrapper), budget), BUFFER))
+        stream = cast(
+            BinaryIO, io.BufferedReader(_Unpacked(*_decompressed(stream, wrapper), budget), BUFFER_BYTES)
+        )
         budget = UnpackBudget(stream.tell)
     return stream
 
 
-def _decompressed(stream: BinaryIO, wrapper: str) -> Any:
+def _decompressed(stream: BinaryIO, wrapper: str) -> tuple[Any, tuple[type[Exception], ...]]:
+    """What unpacks a stream, and what it raises where the stream is damaged."""
     if wrapper == ".gz":
-        return gzip.GzipFile(fileobj=stream)
+        return gzip.GzipFile(fileobj=stream), DAMAGE
     if wrapper == ".bz2":
-        return bz2.BZ2File(stream)
-    return lzma.LZMAFile(stream) if wrapper == ".xz" else _Zstandard(stream)
+        return bz2.BZ2File(stream), DAMAGE
+    if wrapper == ".xz":
+        return lzma.LZMAFile(stream), DAMAGE
+    try:
+        # Not the package zstandard: its reader takes a file that was torn off for a whole one.
+        if sys.version_info >= (3, 14):
+            from compression.zstd import ZstdError, ZstdFile
+        else:
+            from backports.zstd import ZstdError, ZstdFile
+    except ImportError as error:
+        raise NeedsExtra("backports.zstd", ".zst") from error
+    return ZstdFile(stream), (*DAMAGE, ZstdError)
 
 
 class UnpackBudget:
@@ -159,8 +175,9 @@ class UnpackBudget:
 class _Unpacked(io.RawIOBase):
     """A stream of unpacked bytes that are counted and whose errors are ours."""
 
-    def __init__(self, source: Any, budget: UnpackBudget) -> None:
+    def __init__(self, source: Any, damage: tuple[type[Exception], ...], budget: UnpackBudget) -> None:
         self._source = source
+        self._damage = damage
         self._budget = budget
         self._produced = 0
 
@@ -173,7 +190,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._source.read1(min(len(buffer), UNPACK_BYTES))
-        except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
+        except self._damage as error:
             raise _damaged(error) from error
         except OSError as error:
             if self._produced and isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
@@ -192,40 +209,6 @@ class _Unpacked(io.RawIOBase):
         super().close()
 
 
-class _Zstandard:
-    """Frames of zstd, one behind the other. The library's own reader takes a torn file for a whole one."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise NeedsExtra("zstandard", ".zst") from error
-        self._stream = stream
-        self._library = zstandard
-        self._frame: Any = None
-        self._fed = b""
-        self._ready = io.BytesIO()
-
-    def read1(self, size: int) -> bytes:
-        while not (data := self._ready.read(size)):
-            fed = self._fed or self._stream.read(FED)
-            if not fed:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError("the file ends in the middle of a frame")
-                return b""
-            if self._frame is None or self._frame.eof:
-                self._frame = self._library.ZstdDecompressor().decompressobj()
-            try:
-                self._ready = io.BytesIO(self._frame.decompress(fed))
-            except self._library.ZstdError as error:
-                raise EOFError(str(error)) from error
-            self._fed = self._frame.unused_data if self._frame.eof else b""
-        return data
-
-    def close(self) -> None:
-        pass
-
-
 # -- the members of a .zip --------------------------------------------------------------------
 
 
@@ -235,7 +218,7 @@ def _members(archive: zipfile.ZipFile, size: int) -> Iterator[Entry]:
     named = sorted(((safe_name(member), member) for member in archive.infolist()), key=lambda pair: pair[0])
     for name, member in named:
         is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-        if name and not member.is_dir() and not is_hidden:
+        if name and not member.is_dir() and not is_hidden:  # __MACOSX: what Finder packs beside each file
             yield _member_entry(archive, member, name, budget)
 
 
@@ -270,12 +253,12 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Unpa
         raise Unusable(ENCRYPTED, "the file is encrypted", hint="unpack it with its password")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise Unusable(LINK, "the file is a link to another", hint="pack the file itself")
-    budget.refuse_beyond(member.file_size)
+    budget.refuse_beyond(member.file_size)  # what it says may be a lie; what comes out is counted as well
     try:
         stream = archive.open(member)
     except ZIP_ERRORS as error:
         raise _damaged(error) from error
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(stream, budget), BUFFER))
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(stream, DAMAGE, budget), BUFFER_BYTES))
 
 
 def safe_name(member: zipfile.ZipInfo) -> str:

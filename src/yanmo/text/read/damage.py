@@ -5,7 +5,6 @@ became U+FFFD. What ``encodings.decode`` reads is read so. What it refuses is re
 if the rest is plausible; else line by line, if every line then is text and the whole is surely Chinese.
 """
 
-import codecs
 import contextlib
 import io
 import re
@@ -16,6 +15,7 @@ from yanmo.text.read.encodings import (
     HEAD_BYTES,
     MARKS,
     MAX_CONTROL_SHARE,
+    SURE_COMMON_SHARE,
     anomaly,
     common_share,
     decode,
@@ -26,10 +26,8 @@ from yanmo.text.read.encodings import (
 MAX_BROKEN_PLACES = 100
 BYTES_A_PLACE = 10_000
 """Broken places that are borne with: one, and one more in so many bytes, but no more than those above."""
-MIN_BYTES = 64
+MIN_DAMAGED_BYTES = 64
 """Bytes of a file with a broken place: shorter ones show too little of what they are."""
-SURE_COMMON_SHARE = 0.8
-"""Plausibility of a text that is put together or has broken places; right ones have about 0.95."""
 
 GB, BIG5 = CHINESE[0], CHINESE[1:]
 NAMES: dict[str, tuple[str, ...]] = {
@@ -77,10 +75,10 @@ def decode_page(data: bytes, encoding: str = "auto", content_type: str = "") -> 
     """
     if encoding != "auto":
         return decode_lenient(data, _superset(encoding))
-    if data.startswith(tuple(mark for mark, _ in MARKS)):
+    if data.startswith(tuple(mark for mark, *_ in MARKS)):
         return decode_lenient(data)
     names = declared(data, content_type)
-    labelled = next(_all_strict(data, names), None)
+    labelled = next(_all_strict(data, names), None)  # evidence, and no more: labels may be wrong
     if labelled and anomaly(labelled[0]):
         labelled = None
     try:
@@ -92,6 +90,7 @@ def decode_page(data: bytes, encoding: str = "auto", content_type: str = "") -> 
         return labelled
     if labelled is None:
         return found
+    # Shift_JIS and EUC-KR read as GBK give hanzi, too, if nonsensical ones; nobody labels Chinese so.
     is_like_chinese = labelled[1] in LIKE_CHINESE and found[1] in CHINESE
     return labelled if is_like_chinese or common_share(labelled[0]) >= common_share(found[0]) else found
 
@@ -125,7 +124,7 @@ def _all_strict(data: bytes, names: tuple[str, ...]) -> Iterator[tuple[str, str,
 
 def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
     """The most plausible text with few broken places."""
-    if len(data) < MIN_BYTES:
+    if len(data) < MIN_DAMAGED_BYTES:
         return None
     places = min(MAX_BROKEN_PLACES, 1 + len(data) // BYTES_A_PLACE)
     found = [
@@ -144,24 +143,21 @@ def _patched(data: bytes, encoding: str) -> tuple[str, str, int] | None:
 def _candidates(data: bytes, encoding: str) -> tuple[str, ...]:
     if encoding != "auto":
         return (encoding,)
-    if data.startswith(codecs.BOM_UTF8):
-        return ("utf-8",)
-    if data.startswith(codecs.BOM_UTF16_LE):
-        return ("utf-16-le",)
-    if data.startswith(codecs.BOM_UTF16_BE):
-        return ("utf-16-be",)
+    for mark, _, name in MARKS:
+        if data.startswith(mark):
+            return (name,)
     if data.count(b"\x00") > MAX_CONTROL_SHARE * len(data):
         return ("utf-16-le", "utf-16-be")
     return ("utf-8", *CHINESE)
 
 
 def _mark(data: bytes) -> bytes:
-    return next((mark for mark, _ in MARKS if data.startswith(mark)), b"")
+    return next((mark for mark, *_ in MARKS if data.startswith(mark)), b"")
 
 
 def _with_few_broken(data: bytes, encoding: str, places: int) -> Iterator[tuple[str, int]]:
     """The text with U+FFFD in the broken places, and their bytes; nothing if there are more."""
-    view, parts, lost = memoryview(data), [], 0
+    view, parts, lost = memoryview(data), [], 0  # a view: what is left is not copied for each broken place
     for _ in range(places + 1):
         try:
             parts.append(str(view, encoding))

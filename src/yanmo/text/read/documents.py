@@ -36,7 +36,7 @@ from yanmo.text.read.records import EMPTY, NeedsExtra, Record, Unusable, read_js
 from yanmo.text.read.sources import UnreadableFile, find_files, kind_of, legible, readable, suffix_of
 from yanmo.text.read.tables import read_csv, read_parquet, read_tsv
 
-VERSION = 5
+READER_VERSION = 5
 """Part of every fingerprint: raise it when the same bytes would give other documents."""
 DEMO = "yanmo:demo"
 UNREADABLE = "unreadable"
@@ -170,7 +170,7 @@ def corpus_fingerprint(corpus: CorpusConfig) -> str:
 
 def fingerprint_of(corpus: CorpusConfig, contents: Iterable[bytes]) -> str:
     """The same name, from what :func:`content_of` says of each file."""
-    rules = [VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters, corpus.separator]
+    rules = [READER_VERSION, corpus.encoding, corpus.text_field, corpus.split_chapters, corpus.separator]
     return _name(rules, contents)
 
 
@@ -347,11 +347,9 @@ def _version_of(library: str) -> str:
 
 def _demo_documents(counts: CorpusCounts) -> Iterator[Document]:
     for number, story in enumerate(stories.stories()):
-        counts.documents_read += 1
-        counts.documents_kept += 1
-        counts.characters += len(story.text)
         counts.bytes += len(story.text.encode())
-        yield Document(story.text, id=f"{DEMO}/{number}", meta={"bits": story.bits, "size": 1})
+        meta = {"bits": story.bits, "size": 1}
+        yield counts.keep(Document(story.text, id=f"{DEMO}/{number}", meta=meta))
 
 
 def _check_encoding(name: str) -> None:

@@ -23,10 +23,18 @@ from typing import BinaryIO
 
 CHINESE = ("gb18030", "big5hkscs", "big5", "cp950")
 """Tried where text is no UTF-8; of equally plausible ones the first."""
-MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16", "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16", "utf-16-be"),
+)
+"""Byte-order marks, with the encoding's name where the mark stands and where it was taken away."""
 MIN_PLAUSIBILITY = 0.4
 """Share of common characters below which a guess is refused: measured are 0.35 and less for Shift_JIS,
 Western and Cyrillic text, broken UTF-8 and binaries, 0.8 and more for 99% of pieces of ten characters."""
+SURE_COMMON_SHARE = 0.8
+"""The same of a text that was put together, mended or read back from something else: right ones have about
+0.95, French or German none."""
 MAX_PRIVATE_SHARE = 0.01
 """A text with more private-use characters than this was decoded wrongly; GB18030 novels from the web
 have a few hundred."""
@@ -40,7 +48,7 @@ UTF_16_BYTES = 1 << 20
 """Bytes of UTF-16 decoded at a time."""
 MAX_LINE_BYTES = 1 << 29
 """Bytes of a line: longer ones are passed over and reported, so that no file fills the memory."""
-WEAK_EVIDENCE = 40
+WEAK_EVIDENCE_BYTES = 40
 """A line with fewer bytes beyond ASCII than this is too short to be judged alone."""
 
 BINARY = "binary (it contains NUL bytes)"
@@ -92,7 +100,7 @@ def read_lines(stream: BinaryIO, encoding: str = "auto") -> Iterator[Line]:
     Raises:
         LookupError: no encoding has this name.
     """
-    head = stream.read(HEAD_BYTES)
+    head = stream.read(HEAD_BYTES)  # and no seeking back: the stream may be that of a packed file
     like = encoding if encoding != "auto" else encoding_of_head(head)
     if is_wide(like):
         yield from _wide_lines(head, stream, like)
@@ -121,6 +129,7 @@ def encoding_of_head(head: bytes) -> str:
     """The encoding of a file's beginning, as far as whole characters go; utf-8 where it cannot be told."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    # The head may end within a character: up to its last line end, or a byte to three earlier, it does not.
     for whole in (head[: head.rfind(b"\n") + 1] or head, head, head[:-1], head[:-2], head[:-3]):
         with contextlib.suppress(ValueError):
             return _detect(whole)[1]
@@ -163,9 +172,10 @@ def common_share(text: str) -> float:
 def _detect(data: bytes, encoding: str = "auto") -> tuple[str, str]:
     if encoding != "auto":
         return _strict(data, encoding), encoding
-    for mark, name in MARKS:
+    for mark, name, _ in MARKS:
         if data.startswith(mark):
             return _strict(data, name), name
+    # Chinese in UTF-16 has NULs in every space, digit and line end; no other text has more than a stray one.
     nuls = data.count(b"\x00")
     if nuls > MAX_CONTROL_SHARE * len(data):
         return _decode_utf_16(data)
@@ -303,7 +313,7 @@ def _decode_line(line: bytes, encoding: str, like: str) -> tuple[str, str]:
 
 
 def _is_long_enough(line: bytes) -> bool:
-    return len(line.translate(None, ASCII)) >= WEAK_EVIDENCE
+    return len(line.translate(None, ASCII)) >= WEAK_EVIDENCE_BYTES
 
 
 def _wide_lines(head: bytes, stream: BinaryIO, encoding: str) -> Iterator[Line]:

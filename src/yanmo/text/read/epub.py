@@ -69,7 +69,7 @@ def read_epub(stream: BinaryIO) -> Iterator[Record]:
                 texts += [text] if text else []
                 lost += undecodable
     if faults and not texts:
-        raise faults[0][2]
+        raise faults[0][2]  # a book none of whose pages can be read is no book with faults
     for number, reference, error in faults:
         yield Record(number, 0, dropped=error.reason, place=f"/{safe_path(reference)}", why=error.what)
     fields = _metadata(book.package)
@@ -132,6 +132,7 @@ class _Book:
     def spine(self) -> list[str]:
         """The pages in the order of reading, each once, without the table of contents."""
         named = [e.attributes.get("idref", "") for e in elements(self.package, "itemref")]
+        # An idref that the manifest lacks may be a path itself.
         listed = [self._items.get(name) or _Item(name, "", False) for name in named]
         if not listed:
             listed = [i for i in self._items.values() if i.reference.lower().endswith(PAGE_SUFFIXES)]
@@ -246,6 +247,7 @@ def _with_entities(source: str) -> str:
 
 def _text(source: str, heading: str) -> str:
     page = LineBuilder(seen(scan(source)))
+    # The heading may be an ordinary paragraph of the page: it is not put there a second time.
     is_headed = page.has_heading or heading in page.lines[:3]
     lines = page.lines if is_headed or not heading or not page.lines else [heading, *page.lines]
     return "\n".join(lines)

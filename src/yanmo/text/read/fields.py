@@ -19,8 +19,8 @@ MAX_FIELDS = 20
 """So many fields are kept beside the text."""
 MAX_LIST_DEPTH = 50
 """Lists within lists that are gone into."""
-DEPTH = 32
-ELEMENTS = 100
+MAX_SEARCH_DEPTH = 32
+MAX_SEARCHED_ELEMENTS = 100
 """How far a record is searched for a path to suggest."""
 BESIDE_NAMES = (
     "id url title author date time timestamp source category tags language lang"
@@ -40,7 +40,7 @@ TURNS = frozenset(["role", "from", "speaker"])
 
 def text_at(value: dict[str, Any] | list[Any], path: str) -> Any:
     """The string at a path; :data:`ABSENT`, or the value that stands there and is no string."""
-    if path in value or "+" not in path:
+    if path in value or "+" not in path:  # a field may be called "a+b" or "a.b": its own name comes first
         return _follow(value, path)
     found = [_follow(value, part.strip()) for part in path.split("+")]
     present = [item for item in found if item is not ABSENT and item is not None]
@@ -74,7 +74,8 @@ def small_fields(value: dict[str, Any], path: str) -> dict[str, str | int | floa
 def suggest(value: Any) -> str:
     """The path of the most text in a record, or nothing."""
     lengths: Counter[str] = Counter()
-    _measure(value, "", lengths, DEPTH)
+    _measure(value, "", lengths, MAX_SEARCH_DEPTH)
+    # The longest, but for an address or an id, however long.
     texts = (path for path, _ in lengths.most_common() if path.rpartition(".")[2].lower() not in BESIDE)
     return next((path for path in texts if path and isinstance(text_at(value, path), str)), "")
 
@@ -83,7 +84,7 @@ def wrapped_records(value: Any, path: str) -> tuple[list[Any], str] | None:
     """The records that an object is only wrapped around, and the path within one of them."""
     if not isinstance(value, dict):
         return None
-    lists = list(_lists_of_records(value, "", DEPTH, says_more=False))
+    lists = list(_lists_of_records(value, "", MAX_SEARCH_DEPTH, says_more=False))
     for name, items in lists:
         if path.startswith(f"{name}.") and name.rpartition(".")[2].lower() in WRAPPING:
             return items, path[len(name) + 1 :]
@@ -145,7 +146,7 @@ def _measure(value: Any, path: str, lengths: Counter[str], depth: int) -> None:
     if isinstance(value, str):
         lengths[path] += _amount(value.strip())
     elif isinstance(value, list) and depth:
-        for item in value[:ELEMENTS]:
+        for item in value[:MAX_SEARCHED_ELEMENTS]:
             _measure(item, path, lengths, depth - 1)
     elif isinstance(value, dict) and depth:
         for name, item in value.items():

@@ -58,7 +58,7 @@ MAX_TAGS = 20_000
 as long."""
 MAX_ATTRIBUTES = 100
 """Attributes of a tag that are looked at, by us or a library: libxml2 compares each with each."""
-MOSTLY_HIDDEN = 200
+MOSTLY_HIDDEN_CHARACTERS = 200
 """Characters: an element that hides so many, and more than half of a page, is shown later by a script."""
 BLANK = re.compile("[ \t\r\n\f]+")
 HANZI = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
@@ -256,6 +256,7 @@ def scan(source: str) -> list[MarkupPiece]:
 
 def seen(pieces: list[MarkupPiece], with_hidden: bool = False) -> Seen:
     """What a reader sees of a page; ``with_hidden``: and what it hides, such as the rest of a list."""
+    # Where most is hidden, a script would show it: taking the page at its word would leave nothing.
     page, is_mostly_hidden = _seen(pieces, with_hidden)
     return _seen(pieces, True)[0] if is_mostly_hidden else page
 
@@ -272,7 +273,7 @@ def _seen(pieces: list[MarkupPiece], with_hidden: bool) -> tuple[Seen, bool]:
         total += size
         hidden = hidden + size if state else 0
         most_hidden = max(most_hidden, hidden)
-    return Seen(kept, elements.depth), most_hidden >= MOSTLY_HIDDEN and 2 * most_hidden > total
+    return Seen(kept, elements.depth), most_hidden >= MOSTLY_HIDDEN_CHARACTERS and 2 * most_hidden > total
 
 
 class Elements:
@@ -299,7 +300,7 @@ class Elements:
         return self._open[-1][1] if self._open else 0
 
     def _begin(self, piece: MarkupPiece) -> int:
-        for name in CLOSES.get(piece.tag, ()):
+        for name in CLOSES.get(piece.tag, ()):  # <p>一<p>二 is two paragraphs: the second ends the first
             self._close(name, is_bounded=True)
         state = self._state | (NO_TEXT if piece.tag in SILENT else 0)
         if not self._with_hidden and MAY_HIDE.search(piece.source):
@@ -408,7 +409,7 @@ class LineBuilder:
 
     def _begin(self, tag: str) -> None:
         if tag == "br" and self._in_heading:
-            self._parts.append(" ")
+            self._parts.append(" ")  # 第一章<br>雪夜 is one heading, on one line
         elif tag in BLOCKS:
             self._end_line()
         self._in_pre = self._in_pre or tag == "pre"

@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_VALUE_CHARACTERS = 1 << 29
 """Characters of one value: more are taken for an end that is missing."""
-NEAR_THE_END = 16
+NEAR_THE_END_CHARACTERS = 16
 """A value that breaks so near to the window's end may only be cut off."""
 
 DECODER = json.JSONDecoder(strict=False)
@@ -95,19 +95,18 @@ class Window:
 
     def value(self) -> Any:
         """The value that begins here; the window grows until it is whole."""
+        is_mended = False
         while True:
             try:
                 return self._strict_value()
             except Broken as error:
                 if self._is_cut_off(error) and self._grow():
-                    continue
-            before = self.text[: self.at]
-            self.text = before + STRING_OR_TRAILING_COMMA.sub(lambda m: m[1] or " ", self.text[self.at :])
-            try:
-                return self._strict_value()
-            except Broken as error:
-                if not (self._is_cut_off(error) and self._grow()):
+                    is_mended = False
+                elif is_mended:
                     raise
+                else:  # the whole window at once: its next values are not mended again
+                    rest = STRING_OR_TRAILING_COMMA.sub(lambda m: m[1] or " ", self.text[self.at :])
+                    self.text, is_mended = self.text[: self.at] + rest, True
 
     def _strict_value(self) -> Any:
         try:
@@ -118,14 +117,16 @@ class Window:
             raise self._broken("brackets are nested too deeply") from error
         except ValueError as error:  # an integer of thousands of digits
             raise self._broken(str(error)) from error
-        is_near = end + NEAR_THE_END > len(self.text)
+        is_near = end + NEAR_THE_END_CHARACTERS > len(self.text)
         if is_near and isinstance(value, int | float) and self._grow():
             return self._strict_value()  # a number may go on
         self.at = end
         return value
 
     def _is_cut_off(self, error: Broken) -> bool:
-        return error.at + NEAR_THE_END > len(self.text) or error.why.startswith("Unterminated string")
+        return error.at + NEAR_THE_END_CHARACTERS > len(self.text) or error.why.startswith(
+            "Unterminated string"
+        )
 
     def _next(self) -> str:
         """The next character that is not blank, or nothing at the end."""

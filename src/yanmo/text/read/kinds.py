@@ -19,9 +19,9 @@ MANIFEST_SUFFIX = ".manifest.json"
 """What `yanmo clean` and `yanmo crawl` say about a corpus lies beside it, and is no part of one."""
 EXTRACTED = ".wikiextractor"
 """Articles of an extracted dump in ``<doc …>``: text, whose files have no telling name (``wiki_00``)."""
-LAYERS = 2
+MAX_WRAPPERS = 2
 """So many wrappers are unpacked."""
-SNIFFED = 1 << 16
+SNIFFED_BYTES = 1 << 16
 """Bytes that show what a file without a telling name is."""
 
 
@@ -29,7 +29,7 @@ def layers_of(name: str) -> tuple[str, list[str]]:
     """(kind, the wrappers around it from the outermost inwards); the kind is a suffix as it is named."""
     path = PurePosixPath(name)
     wrappers: list[str] = []
-    while path.suffix.lower() in WRAPPERS and len(wrappers) < LAYERS:
+    while path.suffix.lower() in WRAPPERS and len(wrappers) < MAX_WRAPPERS:
         wrappers.append(path.suffix.lower())
         path = path.with_suffix("")
     suffix = path.suffix.lower()
@@ -75,7 +75,7 @@ def sniff(head: bytes) -> str:
 def _kind_of_objects(start: bytes) -> str:
     """One object to a line, or one that takes several; or no JSON at all."""
     line, end, _ = start.partition(b"\n")
-    if not end and len(start) + 4 >= SNIFFED:
+    if not end and len(start) + 4 >= SNIFFED_BYTES:
         return ".jsonl"  # the first line is a long one
     try:
         json.loads(line.decode("utf-8", "replace"), strict=False)
@@ -88,6 +88,6 @@ def _unpacked(head: bytes) -> bytes:
     """What the beginning of a .gz holds, as far as it goes."""
     try:
         with gzip.open(io.BytesIO(head)) as stream:
-            return stream.read1(SNIFFED)
+            return stream.read1(SNIFFED_BYTES)  # read() would fail at the end of a head that is cut off
     except (OSError, EOFError):
         return b""

@@ -1,8 +1,8 @@
 """A stream of any length → its text: whole, in parts cut at line ends where it is too large, or its articles.
 
-In: a binary stream and an encoding. Out: :class:`TextPart`; of a stream up to ``LARGE`` bytes one, of a
-larger one several of about ``PART``, never more than a few of them in memory. Each part is decoded on its
-own evidence.
+In: a binary stream and an encoding. Out: :class:`TextPart`; of a stream up to ``WHOLE_UP_TO_BYTES`` one, of a
+larger one several of about ``PART_BYTES``, never more than a few of them in memory. Each part is decoded on
+its own evidence.
 """
 
 import codecs
@@ -19,12 +19,12 @@ from yanmo.text.read.encodings import CHINESE, HEAD_BYTES, encoding_of_head, is_
 from yanmo.text.read.fields import MAX_FIELD_CHARACTERS
 from yanmo.text.read.records import UNDECODABLE, Record, Unusable, read_json
 
-LARGE = 128 << 20
+WHOLE_UP_TO_BYTES = 128 << 20
 """Bytes of a text that is read whole."""
-PART = 16 << 20
+PART_BYTES = 16 << 20
 """Bytes of a part of a larger one."""
-LONGEST_HEADER = 2000
-ARTICLE = re.compile(rf"^(?:<doc ([^\n]{{1,{LONGEST_HEADER}}})>|</doc>)[ \t\r]*$", re.MULTILINE)
+MAX_HEADER_CHARACTERS = 2000
+ARTICLE = re.compile(rf"^(?:<doc ([^\n]{{1,{MAX_HEADER_CHARACTERS}}})>|</doc>)[ \t\r]*$", re.MULTILINE)
 ATTRIBUTE = re.compile(r'(\w+)="(.*?)"(?=\s+\w+="|\s*$)')
 OUTSIDE = "outside of articles"
 
@@ -48,17 +48,17 @@ def read_pieces(stream: BinaryIO, encoding: str = "auto") -> Iterator[TextPart]:
         Unusable: the bytes are no text.
         LookupError: no encoding has this name.
     """
-    head = stream.read(LARGE + 1)
-    if len(head) <= LARGE:
+    head = stream.read(WHOLE_UP_TO_BYTES + 1)
+    if len(head) <= WHOLE_UP_TO_BYTES:
         yield _piece(head, encoding, is_part=False)
         return
     buffer = bytearray(head)
-    del head
+    del head  # else the text would be in memory twice
     like = encoding_of_head(bytes(buffer[:HEAD_BYTES])) if encoding == "auto" else encoding
     encoding = _without_mark(like, buffer) if is_wide(like) else encoding
     while buffer:
-        if len(buffer) <= PART:
-            buffer += stream.read(PART)
+        if len(buffer) <= PART_BYTES:
+            buffer += stream.read(PART_BYTES)
         cut = _cut(buffer, encoding)
         part = bytes(buffer[:cut])
         del buffer[:cut]
@@ -70,7 +70,7 @@ def read_text(stream: BinaryIO, encoding: str = "auto") -> Iterator[Record]:
     pieces = read_pieces(stream, encoding)
     first = next(pieces)
     pieces = itertools.chain([first], pieces)
-    if ARTICLE.match(first.text[: 2 * LONGEST_HEADER].lstrip()):
+    if ARTICLE.match(first.text[: 2 * MAX_HEADER_CHARACTERS].lstrip()):
         yield from _articles(pieces)
         return
     for number, piece in enumerate(pieces, 1):
@@ -170,21 +170,22 @@ def _piece(data: bytes, encoding: str, is_part: bool) -> TextPart:
 
 def _cut(buffer: bytearray, encoding: str) -> int:
     """Where the next part ends: behind a line end, else behind a whole character."""
-    if len(buffer) <= PART:
+    if len(buffer) <= PART_BYTES:
         return len(buffer)
     if encoding != "auto" and is_wide(encoding):
         return _wide_cut(buffer, encoding)
-    cut = buffer.rfind(b"\n", 0, PART) + 1
-    return cut or _whole_characters(bytes(buffer[:PART]), encoding)
+    # A byte "\n" is a line end in UTF-8, GB18030 and Big5, and never a part of a character.
+    cut = buffer.rfind(b"\n", 0, PART_BYTES) + 1
+    return cut or _whole_characters(bytes(buffer[:PART_BYTES]), encoding)
 
 
 def _wide_cut(buffer: bytearray, encoding: str) -> int:
     """The same where a line end is as long as any character."""
     end = "\n".encode(encoding)
-    cut = buffer.rfind(end, 0, PART)
-    while cut > 0 and cut % len(end):
+    cut = buffer.rfind(end, 0, PART_BYTES)
+    while cut > 0 and cut % len(end):  # its bytes may lie across two characters
         cut = buffer.rfind(end, 0, cut + len(end) - 1)
-    return cut + len(end) if cut > 0 else _whole_characters(bytes(buffer[:PART]), encoding)
+    return cut + len(end) if cut > 0 else _whole_characters(bytes(buffer[:PART_BYTES]), encoding)
 
 
 def _whole_characters(data: bytes, encoding: str) -> int:

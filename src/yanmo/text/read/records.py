@@ -21,8 +21,8 @@ BROKEN = "broken JSON"
 UNDECODABLE = "undecodable"
 EMPTY = "empty"
 NEITHER = "neither text nor object"
-SHOWN_RECORDS = 10
-SHOWN_CHARACTERS = 40
+SHOWN_NAMES = 10
+SHOWN_NAME_CHARACTERS = 40
 """How many fields an error names, and how much of each name."""
 
 
@@ -103,6 +103,7 @@ def read_json(
         for number, (value, end) in enumerate(window.values(), 1):
             share = size * (end - before) / characters
             before = end
+            # One object may be a record or be wrapped around records; of several each is a record.
             wrapped = wrapped_records(value, path) if window.is_only else None
             items, within = wrapped or ([value], path)
             for place, item in enumerate(items, number):
@@ -153,7 +154,7 @@ def record_of(value: Any, path: str, record: Record, is_first: bool) -> Record:
     Raises:
         Unusable: ``is_first``, and the value is an object without the field.
     """
-    if isinstance(value, str):
+    if isinstance(value, str):  # a list of texts, as GPT2-Chinese's train.json is
         record.text = value
         return record
     if is_turns(value):
@@ -198,8 +199,8 @@ def _without_text(value: dict[str, Any], text: Any, path: str, record: Record, i
 
 
 def _names(value: dict[str, Any]) -> str:
-    names = [f"'{name[:SHOWN_CHARACTERS]}'" for name in list(value)[:SHOWN_RECORDS]]
-    return ", ".join([*names, "…"] if len(value) > SHOWN_RECORDS else names) or "none"
+    names = [f"'{name[:SHOWN_NAME_CHARACTERS]}'" for name in list(value)[:SHOWN_NAMES]]
+    return ", ".join([*names, "…"] if len(value) > SHOWN_NAMES else names) or "none"
 
 
 def _kind(value: Any) -> str:

@@ -26,7 +26,7 @@ from yanmo.text.read.kinds import (
     ARCHIVE,
     EXTRACTED,
     KINDS,
-    SNIFFED,
+    SNIFFED_BYTES,
     WRAPPERS,
     has_no_telling_name,
     is_read,
@@ -52,7 +52,7 @@ WAYS_OUT = {
 """How to make a file that is read of one that is not."""
 LINK = "link"
 UNREADABLE_FOLDER = "unreadable folder"
-MOST_ENTRIES = 10_000
+MAX_ENTRIES = 10_000
 """Files and folders in the top of a disk or in a home, where that is named as a corpus."""
 SHOWN_FILES = 5
 """So many files are named where nothing is read."""
@@ -155,7 +155,7 @@ def kind_of(file: Path) -> tuple[str, list[str]]:
     if wrappers:
         return ".txt", wrappers
     with readable(file), open(file, "rb") as stream:
-        return layers_of("x" + sniff(stream.read(SNIFFED)))
+        return layers_of("x" + sniff(stream.read(SNIFFED_BYTES)))
 
 
 class UnreadableFile(DataError):
@@ -180,7 +180,7 @@ class _Search:
     """Files found below folders, each real one once."""
 
     def __init__(self, is_everything: bool = False) -> None:
-        self._left = MOST_ENTRIES if is_everything else math.inf
+        self._left = MAX_ENTRIES if is_everything else math.inf
         self._found: set[Path] = set()
         self._links: set[Path] = set()
         self._unreadable: set[Path] = set()
@@ -202,13 +202,14 @@ class _Search:
             self._left -= len(inside)
             if self._left < 0:
                 raise DataError(
-                    f"the folder holds everything there is, more than {MOST_ENTRIES:,} files and folders",
+                    f"the folder holds everything there is, more than {MAX_ENTRIES:,} files and folders",
                     where=legible(top),
                     hint="name the folder in it that has the texts",
                 )
             links = {entry for entry in inside if entry.is_symlink()}
             self._links |= links
             self._found.update(entry for entry in inside if entry not in links and entry.is_file())
+            # Hidden ones are left out above: .git, .yanmo and what an interrupted write left behind.
             waiting += (e for e in inside if e not in links and e.is_dir() and not (e / RUN_LOCK).exists())
 
     def glob(self, pattern: str) -> None:
@@ -233,6 +234,7 @@ class _Search:
             DataError: none is read; it begins with ``nothing``.
         """
         saved = {file.parent for file in self._found if file.suffix == ARROW}
+        # Sorted: the order of a folder's entries is the disk's, and that of documents is a run's.
         texts = sorted(file for file in self._found if not _is_of_saved(file, saved) and _is_wanted(file))
         others = self._found.difference(texts)
         beside = Counter({LINK: len(self._links), UNREADABLE_FOLDER: len(self._unreadable)})
@@ -284,7 +286,8 @@ def spooled_stdin() -> Path:
 
 def spool(stream: BinaryIO, folder: Path) -> Path:
     """Copy a stream into a file in ``folder/<hash of the content>``, a little at a time."""
-    head = stream.read(SNIFFED)
+    # Not storage.whole_file: the file is named after its content, so it has no name until all is written.
+    head = stream.read(SNIFFED_BYTES)
     temporary = folder / f"{storage.TEMPORARY}{os.getpid()}"
     digest = hashlib.sha256(head)
     with storage.disk_errors("keeping standard input", folder):

@@ -20,13 +20,13 @@ from yanmo.text.read.encodings import Line, read_lines
 from yanmo.text.read.fields import BESIDE, roots
 from yanmo.text.read.records import UNDECODABLE, NeedsExtra, Record, Unusable, record_of
 
-ROWS = 64
+BATCH_ROWS = 64
 """Rows of a .parquet in memory at a time."""
-DENSE = 20
+DENSE_RATIO = 20
 """A row group that is packed more densely than so many times is read in fewer rows at a time."""
 RAGGED = "row of another length"
 BROKEN = "broken row"
-LONGEST_ROW = 1 << 26
+MAX_ROW_CHARACTERS = 1 << 26
 """Characters of a row of a .csv: more are taken for a quote that is missing."""
 DELIMITERS = (",", ";", "\t", "|")
 NAMED_DELIMITER = re.compile('"?sep=(.)"?', re.IGNORECASE)
@@ -101,8 +101,8 @@ def _rows_of_group(table: Any, group: int, columns: list[str] | None, budget: Un
         chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
     unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
     packed = sum(chunk.total_compressed_size for chunk in chunks)
-    budget.refuse_beyond(unpacked)
-    rows = ROWS if unpacked <= DENSE * packed else min(max(FREE_BYTES // unpacked, 1), ROWS)
+    budget.refuse_beyond(unpacked)  # before pyarrow asks for so much memory
+    rows = BATCH_ROWS if unpacked <= DENSE_RATIO * packed else min(max(FREE_BYTES // unpacked, 1), BATCH_ROWS)
     for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
         budget.spend(batch.nbytes)
         try:
@@ -125,7 +125,7 @@ def read_csv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
         Unusable: the first row has no such column.
         LookupError: no encoding has this name.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_CHARACTERS))
     lines = _Lines(stream, encoding)
     yield from _records(_quoted_rows(lines, lines.delimiter()), lines, path)
 
@@ -148,7 +148,7 @@ def _records(rows: Iterator[tuple[list[str], str]], lines: "_Lines", path: str) 
     for row, broken in rows:
         if not (row or broken or lines.undecodable):
             continue  # a blank line
-        if row and not header and not lines.undecodable:
+        if row and not header and not lines.undecodable:  # the first row names the columns
             header = [name.strip() for name in row]
             continue
         number += 1
@@ -178,6 +178,7 @@ def _quoted_rows(lines: "_Lines", delimiter: str) -> Iterator[tuple[list[str], s
         try:
             yield next(csv.reader(following, delimiter=delimiter, strict=True), []), ""
         except csv.Error as error:
+            # Without this a missing quote in each line would read the whole rest again from each: quadratic.
             alone = max(alone, lines.give_back() - 1)
             yield [], str(error)
 
@@ -232,7 +233,7 @@ class _Lines:
 
     def rest_of_row(self, size: int) -> Iterator[str]:
         """More lines, as far as a row goes."""
-        while size <= LONGEST_ROW and (line := self._next()):
+        while size <= MAX_ROW_CHARACTERS and (line := self._next()):
             size += len(line.text)
             yield self._taken(line)
 
