@@ -15,6 +15,7 @@ from yanmo.core.errors import CheckpointError
 from yanmo.core.storage import read_json, write_json
 from yanmo.generate.engine import generate
 from yanmo.model.config import GPTConfig
+from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
 
 GPT2 = [GPTConfig(50, 1, 1, 8, 8), GPTConfig(321, 2, 4, 32, 16), GPTConfig(1000, 3, 2, 64, 64, n_inner=96)]
@@ -195,3 +196,9 @@ def greedy(folder: Path, ids: list[int], count: int) -> list[int]:
     config = SampleConfig(temperature=0, max_new_tokens=count)
     new = [tokens[0] for tokens in generate(model.eval(), ids, config, tokenizer.end_of_text)]
     return ids + [token for token in new if token is not None]
+
+
+def test_a_tied_head_is_stored_where_vllm_and_llama_cpp_tie_none() -> None:
+    for config, is_stored in ((GPT2[0], False), (MODERN[0], False), (MOE[0], True)):
+        stored = to_hugging_face(config.kind, GPT(config).state_dict())
+        assert config.tied_head and ("lm_head.weight" in stored) == is_stored
