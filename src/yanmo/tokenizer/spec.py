@@ -3,6 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SPACE = "▁"
+"""SentencePiece's sign for a space."""
+NEVER = -1e6
+"""The log probability of pieces that no text is cut into by choice: bytes write what nothing else can."""
+
 
 def tokenizer_json(specials: Mapping[str, int], model: dict[str, Any], **steps: Any) -> dict[str, Any]:
     """A whole file; ``steps`` are normalizer, pre_tokenizer and decoder where there are such.

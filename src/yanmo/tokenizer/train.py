@@ -31,15 +31,13 @@ from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT, Tokenizer
 from yanmo.tokenizer.char import BYTES, CharTokenizer, count_characters
 from yanmo.tokenizer.library import LibraryTokenizer, byte_letters
 from yanmo.tokenizer.sample import Reservoir
-from yanmo.tokenizer.spec import bpe_model, sequence, tokenizer_json
+from yanmo.tokenizer.spec import NEVER, SPACE, bpe_model, sequence, tokenizer_json
 from yanmo.tokenizer.splits import GPT2, byte_level, split_step
 
 USUAL_SIZE = 32_000
 LONGEST_WORD = 8
 """Chinese characters in one piece at most."""
 HAN_RUN = rf"\p{{Han}}{{1,{LONGEST_WORD}}}"
-SPACE = "▁"
-"""SentencePiece's sign for a space."""
 UNUSUAL = re.compile(rf"[{SPACE}\t\n\r\0]|^\s+$")
 """Words that SentencePiece's lines of words cannot hold; they are written with other pieces."""
 PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
@@ -48,8 +46,6 @@ COVERAGE = 0.9995
 """Share of a text's characters that are tokens of their own; those beyond it are written as bytes."""
 RARELY = 2
 """A pair seen less often is not merged."""
-NEVER = -1e6
-"""The log probability of byte pieces: they write what nothing else can."""
 SEED = 1337
 BYTES_PER_CHARACTER = 3
 
@@ -169,8 +165,10 @@ def learn_bpe(texts: Sequence[str], vocab_size: int, specials: Sequence[str]) ->
     spelled = {
         character: "".join(letters[byte] for byte in character.encode()) for character in alphabet(texts)
     }
+    # from bytes to characters by merges we write ourselves; from characters to words the library learns them
     building = building_merges(spelled.values())
     trainer = trainers.BpeTrainer(
+        # what specials, bytes and building merges take is gone; its own alphabet the library counts in
         vocab_size=vocab_size - len(specials) - len(letters) - len(building) + len(spelled),
         min_frequency=RARELY,
         show_progress=False,
@@ -178,8 +176,10 @@ def learn_bpe(texts: Sequence[str], vocab_size: int, specials: Sequence[str]) ->
         limit_alphabet=len(spelled),
     )
     steps = [pre_tokenizers.Split(tokenizers.Regex(GPT2), "isolated")]
+    # words as encoding cuts them; runs of Chinese characters are cut besides
     learned = _learn(models.BPE(), steps, trainer, texts)["merges"]
     merges = [*building, *((_spell(left, spelled), _spell(right, spelled)) for left, right in learned)]
+    # ids in the order of merging, specials and bytes first
     entries = [*specials, *letters, *("".join(pair) for pair in merges)]
     vocab = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
     return LibraryTokenizer(
@@ -198,6 +198,7 @@ def alphabet(texts: Sequence[str]) -> list[str]:
     counts = count_characters("")
     for text in texts:
         count_characters(text, counts)
+    # stable: equally frequent characters in the order of their code points
     by_frequency = np.argsort(-counts, kind="stable")
     covered = np.cumsum(counts[by_frequency])
     enough = int(np.searchsorted(covered, COVERAGE * covered[-1])) + 1
@@ -206,6 +207,7 @@ def alphabet(texts: Sequence[str]) -> list[str]:
 
 def building_merges(spellings: Iterable[str]) -> list[tuple[str, str]]:
     """The merges that build characters out of their bytes, from the left; shared beginnings once."""
+    # three bytes a, b, c: first a+b, which other characters share, then ab+c
     steps = {(spelling[:end], spelling[end]) for spelling in spellings for end in range(1, len(spelling))}
     return sorted(steps, key=lambda step: (len(step[0]), step))
 
@@ -220,6 +222,7 @@ def learn_unigram(texts: Sequence[str], vocab_size: int, specials: Sequence[str]
     Learned by SentencePiece: the ``tokenizers`` library's result differs from one process to the next.
     """
     first, words = [*specials, *BYTES], count_words(texts)
+    # SentencePiece drops words of blanks alone; those that occur are given the probability of their share
     blanks = {
         word: times for word, times in words.items() if word.isspace() and word != " " and times >= RARELY
     }
@@ -227,6 +230,7 @@ def learn_unigram(texts: Sequence[str], vocab_size: int, specials: Sequence[str]
         (f"{word}\t{times}" for word, times in sorted(words.items()) if not UNUSUAL.search(word)),
         vocab_size - len(first) - len(blanks),
     )
+    # its sign for a space is a plain space here, since nothing is escaped
     pieces = {piece.replace(SPACE, " "): score for piece, score in learned}
     pieces |= {word: math.log(times / words.total()) for word, times in blanks.items()}
     vocabulary = [[piece, score] for piece, score in pieces.items() if piece not in first]
@@ -288,6 +292,7 @@ def _learn_pieces(words: Iterable[str], vocab_size: int) -> list[tuple[str, floa
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Keep the library from using several threads."""
+    # the library looks at the environment and at nothing else
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:

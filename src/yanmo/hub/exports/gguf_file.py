@@ -26,7 +26,8 @@ from yanmo.model.gpt import GPT
 from yanmo.model.layers import RMSNorm
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, kind_of
 from yanmo.tokenizer.char import BYTES
-from yanmo.tokenizer.library import SPACE, token_texts
+from yanmo.tokenizer.library import token_texts
+from yanmo.tokenizer.spec import SPACE
 from yanmo.tokenizer.splits import CL100K, GPT2, O200K, QWEN2, split_rule
 
 Precision = Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"]
@@ -74,6 +75,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
     kept = []
     tensors = model.state_dict()
     if config.family == "moe":  # llama.cpp's dots1 ties no head and shares no keys
+        # a tied head is one matrix here; this architecture wants it by name
         tensors.setdefault("lm_head.weight", model.head_weight)
         if config.n_kv_head < config.n_head:
             tensors = with_keys_of_their_own(tensors, config)
@@ -83,6 +85,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
         kind = _type_of(theirs, tensor, precision)
         if precision.startswith("q") and kind == TYPES.F16:
             kept.append(theirs)
+        # numpy knows no bfloat16: rounded from float32
         data = gguf.quants.quantize(tensor.detach().float().cpu().numpy(), kind)
         writer.add_tensor(theirs, data, raw_dtype=kind)
     writer.write_header_to_file()
@@ -118,6 +121,7 @@ def gguf_name(names: Any, family: Family, ours: str) -> str:
 
 def _type_of(name: str, tensor: Tensor, precision: Precision) -> Any:
     """Vectors stay exact; matrices are rounded where their rows allow it."""
+    # norms, biases, positions and routers are small and sensitive
     if tensor.dim() < 2 or name in ALWAYS_FLOAT32 or name.endswith(ALWAYS_FLOAT32[1]):
         return TYPES.F32
     if precision.startswith("q") and tensor.size(-1) % BLOCK:
@@ -185,6 +189,7 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
         remarks = _add_characters(writer, tokenizer)
     elif isinstance(tokenizer, LibraryTokenizer):
         _add_byte_bpe(writer, tokenizer)
+    # a text begins where another has ended, as in training
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.end_of_text)
     writer.add_add_bos_token(False)
@@ -197,6 +202,7 @@ def _add_characters(writer: Any, tokenizer: CharTokenizer) -> tuple[str, ...]:
     kinds = gguf.TokenType
     has_space = " " in tokenizer.entries
     renamed = {" ": SPACE, SPACE: "[U+2581]"} | ({} if has_space else {BYTES[ord(" ")]: SPACE})
+    # a byte that stands for a character now is no byte token any more
     own = set(BYTES) - renamed.keys()
     texts, types = [], []
     for number, entry in enumerate(tokenizer.entries):
@@ -224,6 +230,7 @@ def _add_byte_bpe(writer: Any, tokenizer: LibraryTokenizer) -> None:
         if number in special:
             kind = kinds.CONTROL if special[number] else kinds.USER_DEFINED
         types.append(kind)
+    # older files write a merge as one text, newer ones as a pair
     merges = [m if isinstance(m, str) else " ".join(m) for m in spec["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(RULES[str(split_rule(spec))])

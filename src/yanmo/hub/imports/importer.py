@@ -26,7 +26,7 @@ from yanmo.hub.imports.foreign import Foreign, fit_vocabulary, read_foreign
 from yanmo.hub.imports.nanogpt import as_settings, read_config
 from yanmo.hub.imports.proof import Proof, prove
 from yanmo.hub.imports.recognise import ImportSource, recognise
-from yanmo.hub.imports.token_files import restore_text
+from yanmo.hub.imports.token_files import Restored, restore_text
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.settings.recipe import load_recipe, to_toml
 from yanmo.settings.schema import Recipe, TokenizerConfig
@@ -63,6 +63,7 @@ def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> 
         raise ConfigError("it is there already", where=f"--out {out}", hint="name a new folder")
     source = recognise(name)
     if source.kind == "hub":
+        # what was fetched is a folder as any other, and is proven as any other
         source = ImportSource("model folder", fetch_model(name))
     console.print(f"{name}: {source.kind}")
     kinds: dict[str, Callable[[ImportSource, Path, TokenizerConfig], Imported]] = {
@@ -82,6 +83,7 @@ def import_model(source: ImportSource, out: Path, config: TokenizerConfig) -> Im
     fitted = fit_vocabulary(foreign)
     shape = from_config_json(fitted.values, where)
     model = build_model(shape, fitted.tensors, where)
+    # in this order: nothing is written that was not proven
     refuse_leftovers(model, fitted, where)
     proof = prove(model, foreign.values, foreign.tensors, foreign.tokenizer, where)
     write_imported(out, model, foreign)
@@ -114,6 +116,7 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
             hint="is it a whole model, of one of our families?",
         )
     head = given.get("lm_head.weight")
+    # a tied model has one matrix for both; another head would be lost without a word
     if head is not None and config.tied_head and not torch.equal(head.float(), model.tokens.weight):
         raise CheckpointError(
             "its head is not its embedding, though config.json ties them",
@@ -143,24 +146,22 @@ def write_imported(out: Path, model: GPT, foreign: Foreign) -> None:
 def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> Imported:
     """Token files → their text and their vocabulary."""
     tokenizer = _vocabulary_of(source, config)
-    storage.remove_path(out)
-    target = out.with_name(f"{storage.TEMPORARY}{out.name}")
-    storage.remove_path(target)
-    with storage.disk_errors("saving the text", out.parent):
-        target.mkdir(parents=True)
-        try:
-            found = restore_text(source.files, tokenizer, target / "corpus.jsonl")
-            if found.differing > found.documents / 2:
-                raise DataError(
-                    f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
-                    where=str(source.path),
-                    hint="they were made with another vocabulary: name it with tokenizer.path=…",
-                )
-            (target / "tokenizer").mkdir()
-            tokenizer.save(target / "tokenizer", 1 << 30)
-            target.rename(out)
-        finally:
-            storage.remove_path(target)
+    found = Restored()
+
+    def fill(folder: Path) -> None:
+        restore_text(source.files, tokenizer, folder / "corpus.jsonl", found)
+        # a few documents may differ, where their maker encoded otherwise; most of them: another vocabulary
+        if found.differing > found.documents / 2:
+            raise DataError(
+                f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
+                where=str(source.path),
+                hint="they were made with another vocabulary: name it with tokenizer.path=…",
+            )
+        (folder / "tokenizer").mkdir()
+        tokenizer.save(folder / "tokenizer", 1 << 30)
+
+    storage.remove_path(out)  # an empty folder, as import_ has made sure
+    storage.commit_folder(out, fill)
     said = [
         f"{', '.join(f.name for f in source.files)}: {found.tokens:,} tokens, {found.characters:,} characters"
     ]
