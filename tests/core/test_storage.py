@@ -144,18 +144,15 @@ def test_a_link_is_replaced_where_links_cannot_be_renamed_over(
 
 
 def test_files_reach_the_disk_before_the_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    real_file, real_folder, real_rename = storage.sync_file, storage.sync_folder, os.rename
-    monkeypatch.setattr(storage, "sync_file", lambda p: (done.append(f"file {p.name}"), real_file(p)))
-    monkeypatch.setattr(
-        storage, "sync_folder", lambda p: (done.append(f"folder {p.name[:5]}"), real_folder(p))
-    )
+    done: list[int | str] = []
+    real_rename = os.rename
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(os.fstat(descriptor).st_ino))
     monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), real_rename(a, b)))
     storage.commit_folder(tmp_path / "x", fill)
     rename = done.index("rename")
-    assert {"file a.bin", "file b.json"} <= set(done[:rename])
-    assert done[rename - 1].startswith("folder")
-    assert done[rename + 1 :] == [f"folder {tmp_path.name[:5]}"]
+    committed = {path.stat().st_ino for path in (tmp_path / "x", *(tmp_path / "x").rglob("*"))}
+    assert committed <= set(done[:rename])
+    assert done[rename + 1 :] == [tmp_path.stat().st_ino]
 
 
 def test_a_files_content_reaches_the_disk_before_its_name_does(

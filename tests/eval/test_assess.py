@@ -88,9 +88,10 @@ def test_a_run_whose_text_is_gone_measures_others(run: Path, novel: Path, consol
 
 @pytest.mark.parametrize(("stride", "windows"), [(None, 20), (5, 30), (16, 11), (1, 146)])
 def test_progress_counts_every_window_and_the_stride_is_said(
-    run: Path, monkeypatch: pytest.MonkeyPatch, stride: int | None, windows: int
+    run: Path, novel: Path, monkeypatch: pytest.MonkeyPatch, stride: int | None, windows: int
 ) -> None:
     Path("other.txt").write_text(invented_text(160, seed=5), encoding="utf-8")
+    novel.unlink()  # or its own measuring would be counted too
     seen, shown, real = list[float](), io.StringIO(), ProgressLine.advance
 
     def advance(progress: ProgressLine, amount: float) -> None:
@@ -98,7 +99,6 @@ def test_progress_counts_every_window_and_the_stride_is_said(
         real(progress, amount)
 
     monkeypatch.setattr(ProgressLine, "advance", advance)
-    monkeypatch.setattr("yanmo.eval.assess.prepare", raises_no_text)
     found = assess(run, ("other.txt",), stride, Console(shown))
     assert sum(seen) == windows and len(seen) == -(-windows // (TOKENS_AT_ONCE["cpu"] // 16))
     assert "measuring" in shown.getvalue() and "left" in shown.getvalue()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from tests.makers.models import TOKENIZER, lively_model, saved_model
 from yanmo.checkpoint.hf_names import to_hugging_face
 from yanmo.core.errors import ConfigError
 from yanmo.generate import chat as module
-from yanmo.generate.chat import COMMANDS, HELP, LEAVE, Chat, converse, read_pasted, read_piped
+from yanmo.generate.chat import COMMANDS, HELP, LEAVE, PROMPT, Chat, converse, read_pasted, read_piped
 from yanmo.generate.text import write_all
 from yanmo.model.config import GPTConfig
 from yanmo.model.families import GPT2
@@ -133,18 +133,28 @@ def test_a_typed_backslash_n_is_a_line_end_and_that_is_said(chat: Chat, line: st
     assert chat.prompt == line.replace("\\n", "\n")
 
 
-def test_ctrl_c_stops_an_answer_and_keeps_its_text_and_never_leaves(
-    chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> Iterator[str]:
-        yield "湖"
-        yield "夜"
-        raise KeyboardInterrupt
+def test_ctrl_c_stops_an_answer_and_keeps_its_text_and_never_leaves(chat: Chat) -> None:
+    shown, typing = (
+        list[str](),
+        iter([KeyboardInterrupt, "江", KeyboardInterrupt, "", "  ", "/bye", "unread"]),
+    )
 
-    monkeypatch.setattr(module, "write_from", interrupted)
-    shown = typed(chat, KeyboardInterrupt, "江", KeyboardInterrupt, "", "  ", "/bye", "never read")
-    assert shown == f"\n{LEAVE}\n湖夜 …\n\n{LEAVE}\n"
-    assert chat.text == "江湖夜"
+    def read() -> str:
+        line = next(typing)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    def write(text: str) -> None:
+        shown.append(text)
+        if len(shown) == 3:  # after the notice and a first piece of the answer
+            raise KeyboardInterrupt
+
+    converse(chat, read, write)
+    notice, *answer, end, again = shown
+    assert notice == again == f"\n{LEAVE}\n" and end == " …\n"
+    assert len(answer) == 2 and chat.text == "江" + "".join(answer)
+    assert next(typing) == "unread"
 
 
 def test_bye_and_the_end_of_the_input_leave(chat: Chat) -> None:
@@ -166,12 +176,12 @@ def test_piped_lines_are_prompts() -> None:
         read_piped(stream)
 
 
-def test_pasted_lines_are_one_text_where_there_is_no_readline(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = iter(["江湖", "夜雨", "十年"])
-    waiting = iter([True, True, False])
-    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
-    monkeypatch.setattr(module, "is_waiting", lambda stream: next(waiting))
-    assert read_pasted() == "江湖\n夜雨\n十年"
+def test_pasted_lines_are_one_text_where_there_is_no_readline() -> None:
+    lines, waiting, prompts = iter(["江湖", "夜雨", "十年"]), iter([True, True, False]), list[str]()
+    assert read_pasted(lambda said: prompts.append(said) or next(lines), lambda: next(waiting)) == (
+        "江湖\n夜雨\n十年"
+    )
+    assert prompts == [PROMPT, "", ""]
 
 
 def test_whether_a_line_waits_is_asked_of_the_terminal() -> None:

@@ -11,9 +11,15 @@ from tests.makers.console import here
 from tests.makers.models import TOKENIZER, lively_model
 from yanmo.core.console import visible
 from yanmo.core.errors import ConfigError
-from yanmo.generate import engine as module
-from yanmo.generate.engine import describe, generate, make_writer
-from yanmo.generate.sampling import typed
+from yanmo.generate.engine import (
+    RunningSequence,
+    describe,
+    generate,
+    generate_batch,
+    make_writer,
+    rows_together,
+)
+from yanmo.generate.sampling import TokenConstraints, typed
 from yanmo.generate.text import (
     Sample,
     TextAssembler,
@@ -152,36 +158,29 @@ def test_a_batch_writes_what_whole_windows_predict() -> None:
             window.append(token)
 
 
-def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, sizes = lively_model(), []
+def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged() -> None:
+    model, prompts = lively_model(), [encode_prompt(TOKENIZER, text, 16) for text in ("江湖", "夜")]
     config = SampleConfig(temperature=1, top_p=1, max_new_tokens=20, num_samples=40)
 
-    class Counting(KVCache):
-        def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
-            sizes.append(batch_size)
-            super().__init__(config, batch_size, like)
+    def written(rows: int) -> tuple[list[int], list[tuple[int, int, tuple[int, ...]]]]:
+        """The sizes of groups, and what was written, where memory is for so many rows of lively_model."""
+        memory, sizes, found = rows * 2 * 2 * 16 * 16 * 4, list[int](), dict[int, RunningSequence]()
+        for group in generate_batch(model, prompts, config, TokenConstraints(-1), memory):
+            sizes += [len(group)] if id(group[0]) not in found else []
+            found |= {id(row): row for row in group}
+        return sizes, [(row.prompt, row.number, tuple(row.past.ids)) for row in found.values()]
 
-    monkeypatch.setattr(module, "KVCache", Counting)
-    monkeypatch.setattr(module, "CACHE_BYTES", 32 * 2 * 2 * 16 * 16 * 4)  # 32 rows of lively_model
-    forty = write_samples(model, ENDLESS, ["江湖", "夜"], config)
+    sizes, eighty = written(32)
     assert sizes == [32, 32, 16]
-    assert [(s.prompt, s.number) for s in forty] == [(p, n) for p in ("江湖", "夜") for n in range(40)]
-    assert len({sample.tokens for sample in forty}) == 80
-    monkeypatch.setattr(module, "CACHE_BYTES", 7 * 2 * 2 * 16 * 16 * 4)
-    assert [s.tokens for s in write_samples(model, ENDLESS, ["江湖", "夜"], config)] == [
-        s.tokens for s in forty
-    ]
+    assert [row[:2] for row in eighty] == [(p, n) for p in range(2) for n in range(40)]
+    assert len({ids for *_, ids in eighty}) == 80
+    assert written(7)[1] == eighty
 
 
-def test_the_memory_of_a_bfloat16_model_counts_the_float32_it_looks_back_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_memory_of_a_bfloat16_model_counts_the_float32_it_looks_back_on() -> None:
     model = lively_model()
     cache = KVCache(model.config, 1, like=model.bfloat16().tokens.weight)
-    monkeypatch.setattr(module, "CACHE_BYTES", 5 * (cache.keys.nbytes + cache.values.nbytes))
-    assert module.rows_together(model) == 5
+    assert rows_together(model, 5 * (cache.keys.nbytes + cache.values.nbytes)) == 5
 
 
 def test_large_models_write_in_bfloat16_where_their_run_found_it_faster() -> None:

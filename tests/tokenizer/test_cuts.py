@@ -1,6 +1,5 @@
 """Pieces of a text are its tokens' pieces, however long they are."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,30 +27,28 @@ def test_pieces_are_about_as_long_as_asked() -> None:
 def test_long_runs_are_cut_at_the_same_places_whatever_the_length(
     text: str, lengths: tuple[int, int]
 ) -> None:
-    """A run is cut at MAX_RUN from its beginning; a longer piece, cut again, is cut there too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuts, "MAX_RUN_CHARACTERS", 12)
-        short, long = min(lengths), max(lengths)
-        at_once = set(forced(text, short))
-        again = {
-            start + place
-            for start, piece in starts(text, long)
-            for place in (*forced(piece, short), 0)
-            if start + place in at_once or place
-        }
-        assert at_once <= again | {start for start, _ in starts(text, long)}
-        assert again <= at_once
+    """A run is cut at ``max_run`` from its beginning; a longer piece, cut again, is cut there too."""
+    short, long = min(lengths), max(lengths)
+    at_once = set(forced(text, short))
+    again = {
+        start + place
+        for start, piece in starts(text, long)
+        for place in (*forced(piece, short), 0)
+        if start + place in at_once or place
+    }
+    assert at_once <= again | {start for start, _ in starts(text, long)}
+    assert again <= at_once
 
 
-def test_a_run_without_a_cut_is_cut_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts, "MAX_RUN_CHARACTERS", 50)
-    assert [len(piece) for piece in pieces("a" * 120 + "他，说", 10)] == [50, 50, 21, 2]
+def test_a_run_without_a_cut_is_cut_at_its_limit() -> None:
+    assert [len(piece) for piece in pieces("a" * 120 + "他，说", 10, max_run=50)] == [50, 50, 21, 2]
 
 
-def test_behind_a_forced_cut_the_rest_is_cut_as_if_it_stood_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts, "MAX_RUN_CHARACTERS", 12)
+def test_behind_a_forced_cut_the_rest_is_cut_as_if_it_stood_alone() -> None:
     text = "a" * 12 + "\n" + "b" * 20
-    assert [piece for start, piece in starts(text, 4) if start >= 12] == list(pieces(text[12:], 4))
+    assert [piece for start, piece in starts(text, 4) if start >= 12] == list(
+        pieces(text[12:], 4, max_run=12)
+    )
 
 
 def forced(text: str, length: int) -> list[int]:
@@ -62,7 +59,7 @@ def forced(text: str, length: int) -> list[int]:
 
 def starts(text: str, length: int) -> list[tuple[int, str]]:
     found, at = [], 0
-    for piece in pieces(text, length):
+    for piece in pieces(text, length, max_run=12):
         found.append((at, piece))
         at += len(piece)
     return found

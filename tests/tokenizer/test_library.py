@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tests.makers.texts import any_text, lesson, random_strings
 from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer import LibraryTokenizer, load_tokenizer
-from yanmo.tokenizer import cuts as cuts_module
 from yanmo.tokenizer.base import json_text
+from yanmo.tokenizer.cuts import MAX_RUN_CHARACTERS
 from yanmo.tokenizer.fast import fast_encoder
-from yanmo.tokenizer.library import FAST_FROM_CHARACTERS, byte_letters
+from yanmo.tokenizer.library import CHUNK_CHARACTERS, FAST_FROM_CHARACTERS, byte_letters
 from yanmo.tokenizer.spec import added_token, bpe_model
 from yanmo.tokenizer.splits import CL100K, GPT2, KNOWN, O200K, QWEN2, byte_level, split_step
 from yanmo.tokenizer.train import learn_bpe, learn_unigram, special_tokens
@@ -92,20 +92,20 @@ def test_each_known_rule_is_tried() -> None:
     assert len(RULES) == len(KNOWN)
 
 
-def test_the_fast_encoder_is_proven_and_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_encoder_is_proven_and_equal() -> None:
     tokenizer = copy.copy(LEARNED["bpe"])
-    texts = [
-        *random_strings(2000, seed=8),
+    library = tokenizers.Tokenizer.from_str(json_text(tokenizer.spec))
+    library.encode_special_tokens = True
+    for text in (
+        "\n".join(random_strings(2000, seed=8)),
         lesson(30_000, seed=8),
-        " " * 5000 + "a",
-        "啊" * 5000,
-        "'s" * 3000,
-    ]
-    slowly = [tokenizer.encode(text[: FAST_FROM_CHARACTERS - 1]).tolist() for text in texts]
-    monkeypatch.setattr("yanmo.tokenizer.library.FAST_FROM_CHARACTERS", 1)
-    again = [tokenizer.encode(text[: FAST_FROM_CHARACTERS - 1]).tolist() for text in texts]
+        " " * 20_000 + "a",
+        "啊" * 20_000,
+        "'s" * 10_000,
+    ):
+        assert len(text) > FAST_FROM_CHARACTERS
+        assert tokenizer.encode(text).tolist() == library.encode(text, add_special_tokens=False).ids
     assert tokenizer._fast is not None
-    assert again == slowly
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,12 @@ def test_merges_that_tiktoken_would_read_otherwise_are_not_fast() -> None:
 
 
 @kinds
-def test_a_run_without_end_is_cut_and_comes_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts_module, "MAX_RUN_CHARACTERS", 50)
-    monkeypatch.setattr("yanmo.tokenizer.library.CHUNK_CHARACTERS", 40)
-    text = "江湖客栈" * 100 + "。" + "a" * 333
+def test_a_run_without_end_is_cut_and_comes_back(kind: str) -> None:
+    text = "江湖客栈" * (MAX_RUN_CHARACTERS // 3) + "。" + "a" * (MAX_RUN_CHARACTERS + 333)
     tokenizer = LEARNED[kind]
     whole = tokenizer.encode(text).tolist()
     assert tokenizer.decode(whole) == text
-    for length in (1, 30, 60, 1000):
+    for length in (1, CHUNK_CHARACTERS, MAX_RUN_CHARACTERS - 1, 2 * MAX_RUN_CHARACTERS):
         assert [
             t for piece in tokenizer.pieces(text, length) for t in tokenizer.encode(piece).tolist()
         ] == whole

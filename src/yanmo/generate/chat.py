@@ -179,12 +179,14 @@ def read_piped(stream: TextIO) -> str:
     return line.rstrip("\r\n").removeprefix("\ufeff")
 
 
-def read_pasted() -> str:
+def read_pasted(
+    read: Callable[[str], str] = input, is_more: Callable[[], bool] = lambda: is_waiting(sys.stdin)
+) -> str:
     """A typed line, or all the lines of a paste, where there is no readline to tell them apart."""
-    lines = [input(PROMPT)]
+    lines = [read(PROMPT)]
     with contextlib.suppress(EOFError):
-        while is_waiting(sys.stdin):
-            lines.append(input())
+        while is_more():
+            lines.append(read(""))
     return "\n".join(lines)
 
 

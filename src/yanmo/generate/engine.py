@@ -97,7 +97,11 @@ def generate(model: GPT, prompt: list[int], config: SampleConfig, end_of_text: i
 
 @torch.no_grad()
 def generate_batch(
-    model: GPT, prompts: Sequence[list[int]], config: SampleConfig, rules: TokenConstraints
+    model: GPT,
+    prompts: Sequence[list[int]],
+    config: SampleConfig,
+    rules: TokenConstraints,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Iterator[list[RunningSequence]]:
     """Continue each of ``prompts`` ``num_samples`` times; yields, step by step, the rows with a new token."""
     rows = (
@@ -107,17 +111,17 @@ def generate_batch(
         for index, prompt in enumerate(prompts)
         for number in range(config.num_samples)
     )
-    while group := list(islice(rows, rows_together(model))):
+    while group := list(islice(rows, rows_together(model, cache_bytes))):
         yield from _write_together(model, group, config, rules)
 
 
-def rows_together(model: GPT) -> int:
+def rows_together(model: GPT, cache_bytes: int = CACHE_BYTES) -> int:
     """How many samples are written at once; further ones wait for their turn."""
     config, weight = model.config, model.tokens.weight
     row = config.block_size * config.cached_values * cache_dtype(weight).itemsize
     if weight.device.type == "cuda":
         return max(torch.cuda.get_device_properties(weight.device).total_memory // 4 // row, 1)
-    return max(CACHE_BYTES // row, 1)
+    return max(cache_bytes // row, 1)
 
 
 def _write_together(

@@ -86,7 +86,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., C) @ weight (N, C).T + bias (N): (..., N)."""
-    alone = x.numel() == x.size(-1) and x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu"
+    alone = x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() == x.size(-1)
     if not alone or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
     y = _row_product(weight, x.flatten())

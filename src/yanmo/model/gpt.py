@@ -208,10 +208,18 @@ class GPT(nn.Module):
         Raises:
             ValueError: more tokens than ``block_size``.
         """
-        config, past, T = self.config, cache.length if cache is not None else 0, ids.size(1)
-        if past + T > config.block_size:
-            raise ValueError(f"{past + T} tokens do not fit a window of {config.block_size}")
+        past, T = cache.length if cache is not None else 0, ids.size(1)
+        if past + T > self.config.block_size:
+            raise ValueError(f"{past + T} tokens do not fit a window of {self.config.block_size}")
         position = torch.arange(T, device=ids.device) if cache is None else cache.advance(T)  # (T,) or (B, T)
+        y = self.hidden_states_at(ids, position, cache)
+        if cache is not None:
+            cache.lengths = [length + T for length in cache.lengths]
+        return y
+
+    def hidden_states_at(self, ids: Tensor, position: Tensor, cache: KVCache | None) -> Tensor:
+        """The same for tokens whose places are known, (T,) or (B, T), and within ``block_size``."""
+        config = self.config
         # a row of the table for each token
         x = self.tokens(ids)  # (B, T, C)
         rotation = None
@@ -224,8 +232,6 @@ class GPT(nn.Module):
         shared = ForwardContext(cache, rotation, None if cache is not None else self.documents(ids))
         for block in self.blocks:
             x = block(x, shared)
-        if cache is not None:
-            cache.lengths = [length + T for length in cache.lengths]
         # normalised once more, since the LM head reads what all blocks added up
         y: Tensor = self.norm(x)
         return y  # (B, T, C)

@@ -109,6 +109,12 @@ class Experts(nn.Module):
         y = gated(spread, lambda y, w: y @ w.mT, self.gate, self.up, self.down)
         return y.flatten(0, 1).index_select(0, place)
 
+    def all_for_each(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """For exported graphs, which have no branches: all experts for each of x (N, C), most of weight 0."""
+        of_each = weights.new_zeros(x.size(0), len(self.gate)).scatter(1, chosen, weights)  # (N, E)
+        y = gated(x, lambda y, w: y @ w.mT, self.gate, self.up, self.down)  # (E, N, C)
+        return (y * of_each.t().unsqueeze(-1)).sum(0)  # (N, C)
+
 
 class MixtureOfExperts(nn.Module):
     """The MLP of a ``moe`` layer."""
@@ -122,8 +128,11 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(0, 1)  # (N, C)
         weights, chosen, load = self.router(tokens)
+        if torch.compiler.is_exporting():
+            y: Tensor = self.experts.all_for_each(tokens, weights, chosen).view_as(x) + self.shared(x)
+            return y
         order = chosen.flatten().argsort(stable=True)  # (N * K,) by expert
-        y: Tensor = self.experts(tokens.index_select(0, order // chosen.size(1)), load)  # (N * K, C)
+        y = self.experts(tokens.index_select(0, order // chosen.size(1)), load)  # (N * K, C)
         y = y.index_select(0, order.argsort()).view(*chosen.shape, -1) * weights.unsqueeze(-1)  # (N, K, C)
         shared: Tensor = self.shared(x)
         return shared + y.sum(1).to(shared.dtype).view_as(x)  # (B, T, C)

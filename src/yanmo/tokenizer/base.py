@@ -4,9 +4,10 @@ In: text. Out: ``numpy`` arrays of ids, and text again. The kinds are the siblin
 them is ``tokenizer/__init__.py``'s job.
 """
 
+import codecs
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,27 @@ class TextStream(Protocol):
     def flush(self) -> str:
         """What is left at the end: an incomplete character becomes �."""
         ...
+
+
+class ByteStream:
+    """A decoder for tokens that are plain bytes: it holds those of an unfinished character back."""
+
+    def __init__(self, token_bytes: Sequence[bytes], strips_space: bool = False) -> None:
+        self._bytes = token_bytes
+        self._strips_space = strips_space
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The characters that ``token`` completes."""
+        text = self._decoder.decode(self._bytes[token])
+        if self._strips_space and text:
+            self._strips_space = False
+            return text.removeprefix(" ")
+        return text
+
+    def flush(self) -> str:
+        """� for an unfinished character, else nothing."""
+        return self._decoder.decode(b"", final=True)
 
 
 class Tokenizer(Protocol):
@@ -117,6 +139,7 @@ def write_tokenizer(
         "model_max_length": model_max_length,
         **more,
     }
+    # a token that ends a text must not pad: trainers mask padding, and the model would never learn to end
     pad = next((p for p in PADS if p in special and p != config["eos_token"]), unused if splits else None)
     config |= {"pad_token": pad} if pad else {}
     _write(folder / "tokenizer.json", json_text(spec))
@@ -126,6 +149,7 @@ def write_tokenizer(
 
 
 def _write(path: Path, text: str) -> None:
+    # the same bytes on Windows, or its checksums would differ
     path.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -7,7 +7,6 @@ On disk it is a BPE without merges and with byte fallback, which the ``tokenizer
 Hugging Face client reads; here a lookup table by code point does the same a hundred times faster.
 """
 
-import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yanmo.core.errors import TokenizerError
-from yanmo.tokenizer.base import END_OF_TEXT, Ids, fingerprint_of, write_tokenizer
+from yanmo.tokenizer.base import END_OF_TEXT, ByteStream, Ids, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.spec import bpe_model, sequence, tokenizer_json
 
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
@@ -30,25 +29,32 @@ CharacterCounts = npt.NDArray[np.int64]
 class CharTokenizer:
     """One token per character of ``characters``, byte tokens for all others."""
 
+    lossless = True  # what is no character of the vocabulary is written as bytes
+    document_start: tuple[int, ...] = ()
+    suppressed: tuple[int, ...] = ()  # every id is text or its end
+
     def __init__(self, characters: Iterable[str], characters_first: bool = False) -> None:
         self._characters = own = list(characters)
         others = [END_OF_TEXT, *BYTES]
         self.entries = entries = [*own, *others] if characters_first else [*others, *own]
-        self._end = entries.index(END_OF_TEXT)
-        self._first_byte = self._end + 1
+        self.end_of_text = entries.index(END_OF_TEXT)
+        self._first_byte = self.end_of_text + 1
         first = 0 if characters_first else len(others)
         others_bytes = [b"", *(bytes([value]) for value in range(256))]
         own_bytes = [character.encode() for character in own]
         self._bytes = [*own_bytes, *others_bytes] if characters_first else [*others_bytes, *own_bytes]
+        self.vocab_size = len(self._bytes)
+        # a table by code point (9 MB): a whole text is looked up at once, without a search for each character
         self._ids = np.full(CODE_POINTS, -1, dtype=np.int64)
         self._ids[[ord(character) for character in own]] = np.arange(first, first + len(own))
-        self._spec = _tokenizer_json(entries, self._end)
-        self._fingerprint = fingerprint_of(self._spec)
+        self._spec = _tokenizer_json(entries, self.end_of_text)
+        self.fingerprint = fingerprint_of(self._spec)
 
     @classmethod
     def train(cls, counts: CharacterCounts, vocab_size: int = 0) -> "CharTokenizer":
         """The vocabulary of a text from its character counts; ``vocab_size`` > 0 limits it."""
         found = np.flatnonzero(counts)
+        # stable: equally frequent characters stay in the order of their code points
         by_frequency = found[np.argsort(-counts[found], kind="stable")]
         if vocab_size:
             if vocab_size < FIRST_CHARACTER:
@@ -65,8 +71,10 @@ class CharTokenizer:
         """The tokenizer in a tokenizer.json of ours."""
         try:
             vocabulary = spec["model"]["vocab"]
+            # by their ids: in the file they may stand in any order
             entries = sorted(vocabulary, key=vocabulary.get)
             end = vocabulary[END_OF_TEXT]
+            # the characters stand behind the bytes if end-of-text is 0, else before it
             tokenizer = cls(entries[:end] or entries[FIRST_CHARACTER:], characters_first=end > 0)
         except (KeyError, TypeError, AttributeError, ValueError):
             tokenizer = None
@@ -78,41 +86,11 @@ class CharTokenizer:
             )
         return tokenizer
 
-    @property
-    def vocab_size(self) -> int:
-        """256 bytes, end-of-text, and the characters."""
-        return len(self._bytes)
-
-    @property
-    def lossless(self) -> bool:
-        """True: what is no character of the vocabulary is written as bytes."""
-        return True
-
-    @property
-    def end_of_text(self) -> int:
-        """0, or the id behind the characters of a nanoGPT vocabulary."""
-        return self._end
-
-    @property
-    def document_start(self) -> tuple[int, ...]:
-        """Nothing."""
-        return ()
-
-    @property
-    def suppressed(self) -> tuple[int, ...]:
-        """Nothing: every id is text or its end."""
-        return ()
-
-    @property
-    def fingerprint(self) -> str:
-        """A short name of tokenizer.json's content."""
-        return self._fingerprint
-
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,); with ``special``, ``<|endoftext|>`` is its token."""
         if special and END_OF_TEXT in text:
             pieces = [self.encode(piece) for piece in text.split(END_OF_TEXT)]
-            end = np.array([self._end], dtype=np.int64)
+            end = np.array([self.end_of_text], dtype=np.int64)
             return np.concatenate([pieces[0], *(part for piece in pieces[1:] for part in (end, piece))])
         code_points = code_points_of(text)
         ids = self._ids[code_points]
@@ -120,6 +98,7 @@ class CharTokenizer:
         if not len(unknown):
             return ids
         pieces, start = [], 0
+        # what the vocabulary lacks is rare in its own kind of text: a loop over these places alone
         for position in unknown.tolist():
             pieces.append(ids[start:position])
             raw = np.frombuffer(text[position].encode(), dtype=np.uint8)
@@ -129,11 +108,12 @@ class CharTokenizer:
 
     def decode(self, ids: Ids | list[int]) -> str:
         """Text of ids; bytes that form no character become �."""
+        # joined first: the bytes of one character may be several tokens
         return b"".join(self._bytes[token] for token in ids).decode("utf-8", "replace")
 
-    def stream(self) -> "CharStream":
+    def stream(self) -> ByteStream:
         """A decoder for ids that arrive one by one."""
-        return CharStream(self._bytes)
+        return ByteStream(self._bytes)
 
     def pieces(self, text: str, length: int) -> Iterator[str]:
         """``text`` in pieces of ``length`` characters: it may be cut anywhere."""
@@ -143,22 +123,6 @@ class CharTokenizer:
     def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         write_tokenizer(folder, self._spec, model_max_length, chat_template, {}, unused=BYTES[0xFF])
-
-
-class CharStream:
-    """Holds the bytes of an unfinished character back."""
-
-    def __init__(self, token_bytes: list[bytes]) -> None:
-        self._bytes = token_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def push(self, token: int) -> str:
-        """The characters that ``token`` completes."""
-        return self._decoder.decode(self._bytes[token])
-
-    def flush(self) -> str:
-        """� for an unfinished character, else nothing."""
-        return self._decoder.decode(b"", final=True)
 
 
 def count_characters(text: str, counts: CharacterCounts | None = None) -> CharacterCounts:

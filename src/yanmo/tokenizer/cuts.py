@@ -23,22 +23,22 @@ SAFE = re.compile(
 LOOK_BACK_CHARACTERS = 1 << 8
 
 
-def pieces(text: str, length: int) -> Iterator[str]:
+def pieces(text: str, length: int, max_run: int = MAX_RUN_CHARACTERS) -> Iterator[str]:
     """``text`` in pieces of about ``length`` characters whose ids, joined, are those of the whole."""
     start = 0
     while start < len(text):
-        end = _next_cut(text, start, start + length)
+        end = _next_cut(text, start, start + length, max_run)
         yield text[start:end]
         start = end
 
 
-def _next_cut(text: str, start: int, limit: int) -> int:
+def _next_cut(text: str, start: int, limit: int, max_run: int) -> int:
     """The last cut behind ``start`` up to ``limit``; without one the first beyond it."""
     if limit >= len(text):
         return len(text)
     # a line end at the start follows a forced cut; whether it is single cannot be seen from the piece alone
     first = start + 2 if text[start] == "\n" else start + 1
-    return _last_safe(text, first, limit) or _first_safe(text, first, start + MAX_RUN_CHARACTERS)
+    return _last_safe(text, first, limit) or _first_safe(text, first, start + max_run)
 
 
 def _last_safe(text: str, first: int, limit: int) -> int:
@@ -46,11 +46,13 @@ def _last_safe(text: str, first: int, limit: int) -> int:
     reach = LOOK_BACK_CHARACTERS
     while True:
         low = max(limit - reach, first)
+        # a rule looks at two characters behind a cut at most, and a search sees nothing beyond its end
         found = [match.start() for match in SAFE.finditer(text, low, limit + 2) if match.start() <= limit]
         if found:
             return found[-1]
         if low == first:
             return 0
+        # mostly a cut is near; searching the whole piece backwards each time would be quadratic
         reach *= 8
 
 

@@ -34,6 +34,7 @@ def fast_encoder(
         return None
     import tiktoken
 
+    # tiktoken merges by rank, so ranks are the order of merges, and ids are looked up behind it
     ranks = {token_bytes[vocab[token]]: rank for rank, token in enumerate(order)}
     # tiktoken searches the text for special tokens even if none is asked for: for one that is quickly ruled
     # out, for with none at all it would find an empty one everywhere
@@ -52,6 +53,7 @@ def _merge_order(spec: dict[str, Any], letters: Mapping[str, int]) -> list[str] 
     model = spec["model"]
     if model.get("ignore_merges") or model.get("dropout") or not set(letters) <= set(model["vocab"]):
         return None
+    # older files write a merge as one text, newer ones as a pair
     merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     order = list(dict.fromkeys([*letters, *("".join(merge) for merge in merges)]))
     return order if set(order) <= set(model["vocab"]) else None
@@ -59,6 +61,7 @@ def _merge_order(spec: dict[str, Any], letters: Mapping[str, int]) -> list[str] 
 
 def _are_themselves(spec: dict[str, Any], order: list[str]) -> bool:
     """Whether each token, encoded alone by the merges, is one token: itself."""
+    # each token by the merges alone: nothing around them may change it
     bare = {**spec, "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None}
     library = tokenizers.Tokenizer.from_str(json.dumps(bare))
     found = library.encode_batch_fast(order, add_special_tokens=False)

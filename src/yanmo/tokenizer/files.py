@@ -66,6 +66,7 @@ def read_tokenizer(path: Path, config: TokenizerConfig) -> Tokenizer:
     file = _file_in(path) if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"there is no tokenizer at {path}", "tokenizer.path", f"name a {KINDS}")
+    # before anything is read: a wrong path may name a file of weights
     if file.stat().st_size > MAX_VOCABULARY_BYTES:
         raise TokenizerError(
             f"{file.stat().st_size >> 20} MB are no vocabulary", str(file), f"name a {KINDS}"
@@ -86,6 +87,7 @@ def _file_in(folder: Path) -> Path:
 def _reader(file: Path) -> Callable[[Path, TokenizerConfig], Tokenizer]:
     suffix = file.suffix.lower()
     if suffix == ".json":
+        # a vocab.json has no model, it is a plain table of tokens
         return _read_tokenizer_json if isinstance(_json(file).get("model"), dict) else _read_gpt2
     readers = {".txt": _read_vocab_txt, ".bpe": _read_gpt2, ".tiktoken": _read_tiktoken}
     readers |= {".model": _read_sentencepiece, ".pkl": _read_meta}
@@ -124,6 +126,7 @@ def added_beside(file: Path) -> list[tuple[str, int, bool]]:
     """
     names = ("added_tokens.json", "tokenizer_config.json", "special_tokens_map.json")
     older, about, named = (_json_beside(file.with_name(name)) for name in names)
+    # special: whatever any of these files names as a token with a part to play
     special = {_content(said) for said in (*_named_tokens(named), *_named_tokens(about))}
     found = {text: (number, text in special) for text, number in older.items()}
     try:
@@ -168,6 +171,7 @@ def _read_tokenizer_json(file: Path, config: TokenizerConfig) -> Tokenizer:
     if model.get("type") == "WordPiece" and "line_end" in about:
         return WordPieceTokenizer.from_json(spec, about, file)
     spec["added_tokens"] = _with_added(spec, added_beside(file))
+    # without merges there are only the characters themselves
     if model.get("type") == "BPE" and not model.get("merges"):
         with contextlib.suppress(TokenizerError):  # somebody else's character vocabulary
             return CharTokenizer.from_json(spec, file)
@@ -197,6 +201,7 @@ def _read_gpt2(file: Path, config: TokenizerConfig) -> Tokenizer:
     vocabulary, merges = _pair(file)
     pairs = []
     for number, line in enumerate(_text(merges).split("\n"), 1):
+        # GPT-2's file begins with its version
         if line and not (number == 1 and line.startswith("#version")):
             if line.count(" ") != 1:
                 raise TokenizerError(f"line {number} is not two pieces", str(merges), AGAIN)
@@ -233,6 +238,7 @@ def _read_tiktoken(file: Path, config: TokenizerConfig) -> Tokenizer:
             raise TokenizerError(
                 f"line {number} is not a token in base64 and its rank", str(file), AGAIN
             ) from error
+    # the rule that cuts text stands in no file: a wrong guess would give other tokens without a word
     if len(ranks) not in TIKTOKEN_FILES:
         raise TokenizerError(
             f"a .tiktoken file of {len(ranks):,} tokens is not known, and it does not say how it cuts text",
@@ -240,6 +246,7 @@ def _read_tiktoken(file: Path, config: TokenizerConfig) -> Tokenizer:
             "known are r50k_base, p50k_base, cl100k_base and o200k_base; of others import the tokenizer.json",
         )
     rule, specials = TIKTOKEN_FILES[len(ranks)]
+    # bytes are written as GPT-2's letters in a tokenizer.json
     letter = {value: letter for letter, value in byte_letters().items()}
     vocab = {"".join(letter[value] for value in token): rank for token, rank in ranks.items()}
     return LibraryTokenizer(
@@ -259,6 +266,7 @@ def all_merges(ranks: dict[str, int]) -> list[str]:
     for token in sorted(ranks, key=ranks.__getitem__):
         halves = [(token[:at], token[at:]) for at in range(1, len(token))]
         known = [(left, right) for left, right in halves if left in ranks and right in ranks]
+        # the pair that was there first is merged first, as tiktoken does
         known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
         merges += [f"{left} {right}" for left, right in known]
     return merges

@@ -21,25 +21,14 @@ def fetch(name: str) -> Path:
     Raises:
         TokenizerError: it is not there, holds no vocabulary, or there is no connection.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         for first, beside in SETS:
-            try:
-                file = hf_hub_download(name, first)
-            except LocalEntryNotFoundError:
-                raise
-            except EntryNotFoundError:
-                continue
-            if beside:
-                try:
-                    hf_hub_download(name, beside)
-                except LocalEntryNotFoundError:
-                    raise
-                except EntryNotFoundError:
-                    pass
-            return Path(file)
+            if (file := _fetched(name, first)) is not None:
+                if beside:
+                    _fetched(name, beside)
+                return file
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise TokenizerError(
             f"'{name}' is no file here, and could not be fetched from the hub: {error}",
@@ -51,3 +40,16 @@ def fetch(name: str) -> Path:
         name,
         "look at its files, and give one as a local file",
     )
+
+
+def _fetched(name: str, file: str) -> Path | None:
+    """A file of a repository; None if it holds no such file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, file))
+    except LocalEntryNotFoundError:  # one of those below, but it means that the hub was not reached
+        raise
+    except EntryNotFoundError:
+        return None

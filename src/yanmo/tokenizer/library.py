@@ -5,7 +5,6 @@ library in parts (``cuts.py``), many at once; decoding works on the bytes of eac
 never shows half a character; and the file says whether the vocabulary can lose anything.
 """
 
-import codecs
 import contextlib
 import json
 import threading
@@ -20,7 +19,7 @@ from tokenizers.decoders import DecodeStream
 
 from yanmo.core.errors import TokenizerError
 from yanmo.settings.schema import MOST_TOKENS
-from yanmo.tokenizer.base import Ids, TextStream, fingerprint_of, write_tokenizer
+from yanmo.tokenizer.base import ByteStream, Ids, TextStream, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.cuts import MAX_RUN_CHARACTERS, SAFE, pieces
 from yanmo.tokenizer.fast import fast_encoder
 from yanmo.tokenizer.spec import SPACE
@@ -49,6 +48,8 @@ class LibraryTokenizer:
         self.spec = spec
         self._where = where
         self._texts = token_texts(spec, where)
+        self.vocab_size = len(self._texts)
+        self.kind = str(spec["model"].get("type", "BPE")).lower()
         if self.kind not in KINDS:
             raise TokenizerError(
                 f"vocabularies of type {spec['model']['type']} are not read",
@@ -57,56 +58,23 @@ class LibraryTokenizer:
             )
         self._library = _load(spec, where)
         self._specials = {t["id"]: t["content"] for t in spec.get("added_tokens", []) if t.get("special")}
-        self._ends = _find_end(self._texts, end_of_text, self._specials, where)
+        self.end_of_text = _find_end(self._texts, end_of_text, self._specials, where)
         starts = [number for number, text in self._specials.items() if text == CLS]
-        self._start = tuple(starts[:1]) if self.kind == "wordpiece" else ()
+        self.document_start: tuple[int, ...] = tuple(starts[:1]) if self.kind == "wordpiece" else ()
         self._bytes = _token_bytes(self._texts, spec, self._specials)
+        # a cut could fall into an added token; then nothing is known of where a text may be cut
         self._rule = None if any(SAFE.search(text) for text in _added(spec)) else split_rule(spec)
-        self._lossless = _keeps_everything(spec, self._texts)
+        self.lossless = _keeps_everything(spec, self._texts)
+        # an id without an entry stands for no text, so it must never be written
         holes = {token for token, text in enumerate(self._texts) if text is None}
-        self._suppressed = tuple(sorted((holes | set(self._specials)) - {self._ends}))
+        self.suppressed = tuple(sorted((holes | set(self._specials)) - {self.end_of_text}))
         self._fast: Callable[[str], Ids] | None = None
         self._lock = threading.Lock()
         self._may_be_fast = self._rule is not None and self._bytes is not None and _is_plain_bpe(spec)
-        self._fingerprint = fingerprint_of({"tokenizer": spec, "end_of_text": end_of_text})
+        self.fingerprint = fingerprint_of({"tokenizer": spec, "end_of_text": end_of_text})
 
     def __reduce__(self) -> tuple[type["LibraryTokenizer"], tuple[dict[str, Any], str]]:
-        return LibraryTokenizer, (self.spec, self._texts[self._ends] or "")  # for other processes
-
-    @property
-    def kind(self) -> str:
-        """What ``tokenizer.kind`` calls it."""
-        return str(self.spec["model"].get("type", "BPE")).lower()
-
-    @property
-    def vocab_size(self) -> int:
-        """The largest id and one."""
-        return len(self._texts)
-
-    @property
-    def lossless(self) -> bool:
-        """Whether every text comes back: nothing is normalised, and all 256 bytes have a token."""
-        return self._lossless
-
-    @property
-    def end_of_text(self) -> int:
-        """The id that ends a document."""
-        return self._ends
-
-    @property
-    def document_start(self) -> tuple[int, ...]:
-        """[CLS], where the vocabulary is BERT's; else nothing."""
-        return self._start
-
-    @property
-    def suppressed(self) -> tuple[int, ...]:
-        """Special tokens but the one that ends a text, and ids that stand for nothing."""
-        return self._suppressed
-
-    @property
-    def fingerprint(self) -> str:
-        """A short name of tokenizer.json's content and the end token."""
-        return self._fingerprint
+        return LibraryTokenizer, (self.spec, self._texts[self.end_of_text] or "")  # for other processes
 
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,)."""
@@ -114,6 +82,7 @@ class LibraryTokenizer:
         if len(text) >= FAST_FROM_CHARACTERS and not special and (fast := self._fast_encoder()):
             return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN_CHARACTERS)])
         self._library.encode_special_tokens = not special
+        # in parts: its work grows faster than the text, and it encodes a batch on all cores
         parts = list(self.pieces(text, CHUNK_CHARACTERS))
         with fence(self._where):
             found = self._library.encode_batch_fast(parts, add_special_tokens=False)
@@ -122,6 +91,7 @@ class LibraryTokenizer:
     def _fast_encoder(self) -> Callable[[str], Ids] | None:
         """What gives the same ids faster, looked for once."""
         with self._lock:  # one thread makes it, the others wait
+            # only once: for a large vocabulary the proof takes seconds
             if self._may_be_fast and self._fast is None and self._rule and self._bytes:
                 self._fast = fast_encoder(self.spec, self._rule, byte_letters(), self._bytes)
                 self._may_be_fast = self._fast is not None
@@ -133,6 +103,7 @@ class LibraryTokenizer:
         if self._bytes is None:
             with fence(self._where):
                 return str(self._library.decode(tokens, skip_special_tokens=True))
+        # joined first: the bytes of one character may be several tokens
         text = b"".join(map(self._bytes.__getitem__, tokens)).decode("utf-8", "replace")
         return text.removeprefix(" ") if _strips_space(self.spec) else text
 
@@ -148,7 +119,7 @@ class LibraryTokenizer:
 
     def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
-        end = self._texts[self._ends]
+        end = self._texts[self.end_of_text]
         more = {"eos_token": end, "bos_token": end}
         write_tokenizer(folder, self.spec, model_max_length, chat_template, more, self._unused())
 
@@ -158,28 +129,8 @@ class LibraryTokenizer:
             return None
         token = self._bytes.index(b"\xff")
         text = self._texts[token] or ""
+        # a text that spells the token's name may be encoded to it; then it is no token to pad with
         return None if token in self.encode(text) else text
-
-
-class ByteStream:
-    """Holds the bytes of an unfinished character back."""
-
-    def __init__(self, token_bytes: list[bytes], strips_space: bool) -> None:
-        self._bytes = token_bytes
-        self._strips_space = strips_space
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def push(self, token: int) -> str:
-        """The characters that ``token`` completes."""
-        text = self._decoder.decode(self._bytes[token])
-        if self._strips_space and text:
-            self._strips_space = False
-            return text.removeprefix(" ")
-        return text
-
-    def flush(self) -> str:
-        """� for an unfinished character, else nothing."""
-        return self._decoder.decode(b"", final=True)
 
 
 class LibraryStream:
@@ -219,6 +170,7 @@ def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
     if not ids or any(type(number) is not int or number < 0 for number in ids):
         raise TokenizerError("a token's id is no whole number from 0 up", where, hint)
     size = max(ids) + 1
+    # a row is made for each id: a single one of two thousand million would take all memory
     if size > MOST_TOKENS or size > 2 * len(ids) + 1024:
         raise TokenizerError(
             f"its largest id is {size - 1:,} with {len(ids):,} entries; at most {MOST_TOKENS:,} ids,"
@@ -237,6 +189,7 @@ def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
 def _load(spec: dict[str, Any], where: str) -> tokenizers.Tokenizer:
     with fence(where):
         library = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        # a damaged file may load, and panic when it is used: better here, where its name is known
         library.encode_batch_fast([TRIAL], add_special_tokens=False)
         return library
 
@@ -273,6 +226,7 @@ def _find_end(texts: list[str | None], end: str, specials: dict[int, str], where
 def byte_letters() -> dict[str, int]:
     """GPT-2's letter for each byte: printable ones stand for themselves, the others for U+0100 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    # bytes that are no printable character are shifted to letters that are, as in GPT-2's encoder
     others = [value for value in range(256) if value not in printable]
     letters = {chr(value): value for value in printable}
     return letters | {chr(256 + number): value for number, value in enumerate(others)}
@@ -350,6 +304,7 @@ def _keeps_everything(spec: dict[str, Any], texts: list[str | None]) -> bool:
         token.get("lstrip") or token.get("rstrip") for token in spec.get("added_tokens", [])
     ):
         return False
+    # all 256 bytes have a token and no rule drops anything
     if kinds == {"ByteLevel"}:
         return split_rule(spec) is not None and set(byte_letters()) <= set(texts)
     if kinds == {"ByteFallback", "Fuse"}:

@@ -30,6 +30,7 @@ def read_meta(data: bytes, where: str) -> list[str]:
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise TokenizerError(f"it is no meta.pkl of nanoGPT: {error}", where, hint) from error
     itos = meta.get("itos") if isinstance(meta, dict) else None
+    # ids without a gap, or the embedding would have rows that mean nothing
     if not isinstance(itos, dict) or set(itos) != {*range(len(itos))} or not itos:
         raise TokenizerError("it has no table 'itos' of characters by id", where, hint)
     characters = [itos[number] for number in range(len(itos))]
@@ -53,6 +54,7 @@ def _follow(data: bytes) -> Any:
             stack.append({})
         elif name == "MARK":
             stack.append(MARK)
+        # the memory is what a pickle refers back to: equal texts are stored once
         elif name == "MEMOIZE":
             memory[len(memory)] = stack[-1]
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
@@ -64,6 +66,7 @@ def _follow(data: bytes) -> Any:
             del stack[-2:]
             stack[-1][key] = value
         elif name == "SETITEMS":
+            # the innermost mark: dictionaries may lie in dictionaries
             mark = max(place for place, value in enumerate(stack) if value is MARK)
             items = stack[mark + 1 :]
             del stack[mark:]

@@ -23,6 +23,7 @@ class RoundTripLoss:
 
     def count(self, text: str, back: str) -> None:
         """Compare a text with what came back of it."""
+        # as bags of characters: where something is missing does not matter, and no texts need to be aligned
         before, after = Counter(text), Counter(back)
         self.characters += len(text)
         for character, times in (before - after).items():

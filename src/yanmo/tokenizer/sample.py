@@ -28,11 +28,13 @@ class Reservoir:
     def add(self, text: str) -> None:
         """Offer a text."""
         for stretch in pieces(text, STRETCH_CHARACTERS):
+            # from the stretch's number alone: what is drawn does not depend on what is kept so far
             rank = random.Random(f"{self._seed}/{self._number}").random()
             heapq.heappush(self._kept, (-rank, self._number, stretch))
             self._number += 1
             self.offered += len(stretch)
             self.characters += len(stretch)
+            # the highest rank goes first; one stretch stays, however small the room is
             while self.characters > self._room and len(self._kept) > 1:
                 self.characters -= len(heapq.heappop(self._kept)[2])
 

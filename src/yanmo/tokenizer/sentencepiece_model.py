@@ -43,6 +43,7 @@ def read_sentencepiece(data: bytes, where: str) -> tuple[dict[str, Any], str]:
 def _converted(model: dict[int, list[Any]], where: str) -> tuple[dict[str, Any], str]:
     """As :func:`read_sentencepiece`; a field of another type than it should have is any of several errors."""
     pieces = [_piece(raw) for raw in model.get(1, [])]
+    # 2: trainer_spec, 3: normalizer_spec; a field that comes twice counts as its last
     trainer, normalizer = (_fields(model.get(number, [b""])[-1]) for number in (2, 3))
     kind = trainer.get(3, [UNIGRAM])[-1]
     if not pieces or kind not in (UNIGRAM, BPE):
@@ -80,8 +81,10 @@ def _steps(normalizer: dict[int, list[Any]], bytes_too: bool) -> dict[str, Any]:
             before += [{"type": "NFC"}, replace(r"(?<=[\s\S])(?=\p{M})", "\u0001")]
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()})
     if trims:
+        # remove_extra_whitespaces: at both ends, and runs to one
         before += [replace("^ +| +$", ""), replace(" {2,}", " ")]
     if adds_prefix:
+        # add_dummy_prefix: a word at the beginning is the same piece as one behind a space
         before.append({"type": "Prepend", "prepend": " "})
     if escapes:
         before.append(replace(" ", SPACE))
@@ -90,6 +93,7 @@ def _steps(normalizer: dict[int, list[Any]], bytes_too: bool) -> dict[str, Any]:
         after.append({"type": "ByteFallback"})
     after.append({"type": "Fuse"})
     if adds_prefix:
+        # the space that was put before the text goes again
         after.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {"normalizer": sequence("normalizers", before), "decoder": sequence("decoders", after)}
 
@@ -103,6 +107,7 @@ def _bpe(pieces: list[VocabularyPiece], unknown: int, bytes_too: bool) -> dict[s
     numbers = {piece.text: number for number, piece in enumerate(pieces)}
     usable = {piece.text: piece.score for piece in pieces if piece.kind in (NORMAL, UNUSED)}
     merges = []
+    # a higher score is merged earlier; of equal ones the piece that stands first
     for text in sorted(usable, key=lambda text: (-usable[text], numbers[text])):
         halves = ((text[:at], text[at:]) for at in range(1, len(text)))
         merges += [f"{left} {right}" for left, right in halves if left in usable and right in usable]
@@ -112,6 +117,7 @@ def _bpe(pieces: list[VocabularyPiece], unknown: int, bytes_too: bool) -> dict[s
 
 def _piece(raw: bytes) -> VocabularyPiece:
     fields = _fields(raw)
+    # a missing score is 0, as protocol buffers leave defaults out
     (score,) = struct.unpack("<f", fields.get(2, [bytes(4)])[-1])
     return VocabularyPiece(fields[1][-1].decode("utf-8"), score, fields.get(3, [NORMAL])[-1])
 
@@ -136,6 +142,7 @@ def _read(data: bytes) -> Iterator[tuple[int, Any]]:
             value, at = _varint(data, at)
             yield key >> 3, value
             continue
+        # kind 2 says its length, 1 and 5 have eight and four bytes
         size, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, 0), at)
         if (kind not in (1, 2, 5)) or at + size > len(data):
             raise ValueError(f"a field breaks off at byte {at:,} of {len(data):,}")
@@ -151,5 +158,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
+        # or a damaged file could ask for a number of a million bits
         if shift > 63:
             raise ValueError(f"a number is too long at byte {at:,}")

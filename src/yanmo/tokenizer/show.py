@@ -57,9 +57,7 @@ def bars(verdicts: Sequence[Comparison]) -> RenderableType:
         length = round(BAR_COLUMNS * verdict.characters_per_token / most)
         lines.append(
             Text.assemble(
-                f"{name:<{widest}}  ",
-                ("█" * length, "#2f6fab"),
-                f" {verdict.characters_per_token:.2f}",
+                f"{name:<{widest}}  ", ("█" * length, "#2f6fab"), f" {verdict.characters_per_token:.2f}"
             )
         )
     return Group(*lines)

@@ -6,8 +6,7 @@ from typing import Any
 SPACE = "▁"
 """SentencePiece's sign for a space."""
 NEVER = -1e6
-"""The log probability of pieces that are not found in text: control and unknown ones, and bytes, which write
-what nothing else can."""
+"""The log probability of pieces that no text is cut into by choice: bytes write what nothing else can."""
 
 
 def tokenizer_json(specials: Mapping[str, int], model: dict[str, Any], **steps: Any) -> dict[str, Any]:

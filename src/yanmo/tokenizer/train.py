@@ -165,8 +165,10 @@ def learn_bpe(texts: Sequence[str], vocab_size: int, specials: Sequence[str]) ->
     spelled = {
         character: "".join(letters[byte] for byte in character.encode()) for character in alphabet(texts)
     }
+    # from bytes to characters by merges we write ourselves; from characters to words the library learns them
     building = building_merges(spelled.values())
     trainer = trainers.BpeTrainer(
+        # what specials, bytes and building merges take is gone; its own alphabet the library counts in
         vocab_size=vocab_size - len(specials) - len(letters) - len(building) + len(spelled),
         min_frequency=MIN_PAIR_TIMES,
         show_progress=False,
@@ -174,8 +176,10 @@ def learn_bpe(texts: Sequence[str], vocab_size: int, specials: Sequence[str]) ->
         limit_alphabet=len(spelled),
     )
     steps = [pre_tokenizers.Split(tokenizers.Regex(GPT2), "isolated")]
+    # words as encoding cuts them; runs of Chinese characters are cut besides
     learned = _learn(models.BPE(), steps, trainer, texts)["merges"]
     merges = [*building, *((_spell(left, spelled), _spell(right, spelled)) for left, right in learned)]
+    # ids in the order of merging, specials and bytes first
     entries = [*specials, *letters, *("".join(pair) for pair in merges)]
     vocab = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
     return LibraryTokenizer(
@@ -194,6 +198,7 @@ def alphabet(texts: Sequence[str]) -> list[str]:
     counts = count_characters("")
     for text in texts:
         count_characters(text, counts)
+    # stable: equally frequent characters in the order of their code points
     by_frequency = np.argsort(-counts, kind="stable")
     covered = np.cumsum(counts[by_frequency])
     enough = int(np.searchsorted(covered, COVERED_SHARE * covered[-1])) + 1
@@ -202,6 +207,7 @@ def alphabet(texts: Sequence[str]) -> list[str]:
 
 def building_merges(spellings: Iterable[str]) -> list[tuple[str, str]]:
     """The merges that build characters out of their bytes, from the left; shared beginnings once."""
+    # three bytes a, b, c: first a+b, which other characters share, then ab+c
     steps = {(spelling[:end], spelling[end]) for spelling in spellings for end in range(1, len(spelling))}
     return sorted(steps, key=lambda step: (len(step[0]), step))
 
@@ -216,6 +222,7 @@ def learn_unigram(texts: Sequence[str], vocab_size: int, specials: Sequence[str]
     Learned by SentencePiece: the ``tokenizers`` library's result differs from one process to the next.
     """
     first, words = [*specials, *BYTES], count_words(texts)
+    # SentencePiece drops words of blanks alone; those that occur are given the probability of their share
     blanks = {
         word: times
         for word, times in words.items()
@@ -225,6 +232,7 @@ def learn_unigram(texts: Sequence[str], vocab_size: int, specials: Sequence[str]
         (f"{word}\t{times}" for word, times in sorted(words.items()) if not UNUSUAL.search(word)),
         vocab_size - len(first) - len(blanks),
     )
+    # its sign for a space is a plain space here, since nothing is escaped
     pieces = {piece.replace(SPACE, " "): score for piece, score in learned}
     pieces |= {word: math.log(times / words.total()) for word, times in blanks.items()}
     vocabulary = [[piece, score] for piece, score in pieces.items() if piece not in first]
@@ -286,6 +294,7 @@ def _learn_pieces(words: Iterable[str], vocab_size: int) -> list[tuple[str, floa
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Keep the library from using several threads."""
+    # the library looks at the environment and at nothing else
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:

@@ -56,6 +56,8 @@ class Roles:
 class WordPieceTokenizer:
     """Text ↔ the line numbers of a vocab.txt."""
 
+    lossless = False  # case, spaces and characters that the vocabulary lacks are lost
+
     def __init__(self, entries: list[str], roles: Roles, added: Mapping[str, bool] | None = None) -> None:
         """``entries`` are the lines of vocab.txt; ``added`` are those that stand outside its rules.
 
@@ -72,18 +74,23 @@ class WordPieceTokenizer:
                 hint="choose another tokenizer.end_token or start_token, such as [CLS]",
             )
         self._roles = roles
-        self._entries = _written_entries(entries, roles.newline)
-        self._ids = {entry: number for number, entry in enumerate(self._entries)}
+        written = _written_entries(entries, roles.newline)
+        self.vocab_size = len(written)
+        self._ids = {entry: number for number, entry in enumerate(written)}
+        self.end_of_text = self._ids[roles.end]
+        self.document_start = (self._ids[roles.start],) if roles.start else ()
         self._added = dict(added or {})
+        # an added token with a line end or a Chinese character in it could be cut in two
         self._may_cut = not any(_CUT.search(text, 1) for text in self._added)
         outside = {entry: True for entry in SPECIALS if entry in self._ids} | self._added
         self._spec = _tokenizer_json(self._ids, roles.digits_alone, outside)
         named = {"newline": roles.newline, "start": roles.start, "end": roles.end}
-        self._fingerprint = fingerprint_of({"tokenizer": self._spec, "roles": named})
+        self.fingerprint = fingerprint_of({"tokenizer": self._spec, "roles": named})
         self._library = tokenizers.Tokenizer.from_str(json_text(self._spec))
+        # special tokens are never shown; added words are
         specials = {entry: self._ids[entry] for entry, is_special in outside.items() if is_special}
-        self._texts = [entry if entry not in specials else "" for entry in self._entries]
-        self._suppressed = tuple(sorted(n for entry, n in specials.items() if entry != roles.end))
+        self._texts = [entry if entry not in specials else "" for entry in written]
+        self.suppressed = tuple(sorted(n for entry, n in specials.items() if entry != roles.end))
 
     @classmethod
     def from_vocabulary(
@@ -102,9 +109,11 @@ class WordPieceTokenizer:
             raise TokenizerError(
                 f"the vocabulary cannot be read: {error}", where=str(path), hint="give a BERT vocab.txt"
             ) from error
+        # a line end at the end of the file begins no further entry; Windows writes \r\n
         lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
         try:
-            return cls(*_with_added(lines, beside, roles))
+            entries, added = _with_added(lines, beside)
+            return cls(entries, roles, added)
         except TokenizerError as error:
             raise TokenizerError(error.what, where=str(path), hint=error.hint) from error
 
@@ -116,6 +125,7 @@ class WordPieceTokenizer:
             named = config["line_end"], config["document_start"], config["eos_token"]
             roles = Roles(*named, digits_alone=config.get("digits_alone", True))
             entries = sorted(vocabulary, key=lambda entry: vocabulary[entry])
+            # back to the name in vocab.txt, from which everything is made again and compared
             entries = [roles.newline if entry == "\n" else entry for entry in entries]
             tokenizer = cls(entries, roles, config.get("added"))
         except (KeyError, TypeError, AttributeError, ValueError):
@@ -127,36 +137,6 @@ class WordPieceTokenizer:
                 hint="name the vocab.txt it was made from: tokenizer.path=vocab.txt",
             )
         return tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """The lines of vocab.txt."""
-        return len(self._entries)
-
-    @property
-    def lossless(self) -> bool:
-        """False: case, spaces and characters that the vocabulary lacks are lost."""
-        return False
-
-    @property
-    def end_of_text(self) -> int:
-        """The end token's id."""
-        return self._ids[self._roles.end]
-
-    @property
-    def document_start(self) -> tuple[int, ...]:
-        """The start token's id, if there is one."""
-        return (self._ids[self._roles.start],) if self._roles.start else ()
-
-    @property
-    def suppressed(self) -> tuple[int, ...]:
-        """Every special token but the one that ends a text."""
-        return self._suppressed
-
-    @property
-    def fingerprint(self) -> str:
-        """A short name of the vocabulary and its roles."""
-        return self._fingerprint
 
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,)."""
@@ -211,6 +191,7 @@ class WordPieceStream:
         text = self._texts[token]
         if text.startswith("##") and len(text) > 2:
             text = text[2:]
+        # the vocabulary keeps no spaces: between two Latin words there must have been one
         elif _is_latin(self._before[-1:]) and _is_latin(text[:1]):
             text = " " + text
         self._before = text or self._before
@@ -225,6 +206,7 @@ def _cut(text: str, start: int, limit: int) -> int:
     """The last cut after ``start`` up to ``limit``, else the first one beyond it."""
     if limit >= len(text):
         return len(text)
+    # behind the last line end within the limit; without one the search goes on beyond it
     place = max(text.rfind("\n", start, limit), start)
     if place > start:
         return place + 1
@@ -250,11 +232,12 @@ def _require(entries: list[str], needed: tuple[str, ...]) -> None:
 
 
 def _with_added(
-    lines: list[str], beside: Sequence[tuple[str, int, bool]], roles: Roles
-) -> tuple[list[str], Roles, dict[str, bool]]:
-    """Entries, roles, and which entries were added behind the lines of vocab.txt."""
+    lines: list[str], beside: Sequence[tuple[str, int, bool]]
+) -> tuple[list[str], dict[str, bool]]:
+    """Entries, and which of them were added behind the lines of vocab.txt."""
     entries, added = list(lines), {}
     for text, number, is_special in sorted(beside, key=lambda token: token[1]):
+        # ids that go on where the lines end; others must name the very entry that stands there
         if number == len(entries):
             entries.append(text)
             added[text] = is_special
@@ -265,7 +248,7 @@ def _with_added(
                 where="vocab.txt",
                 hint="vocab.txt and added_tokens.json do not belong together",
             )
-    return entries, roles, added
+    return entries, added
 
 
 def _written_entries(entries: list[str], newline: str) -> list[str]:

@@ -2,6 +2,8 @@ import copy
 import io
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,19 @@ from tests.makers.runs import Trained
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError
 from yanmo.core.storage import read_json
-from yanmo.hub.exports import exporter, verify
-from yanmo.hub.exports.exporter import Exported, export
+from yanmo.hub.exports import verify
+from yanmo.hub.exports.exporter import (
+    Exported,
+    ExportSource,
+    Target,
+    export,
+    export_onnx,
+    opened_again,
+    write_export,
+    write_onnx_configs,
+)
 from yanmo.hub.exports.ollama import modelfile_of
+from yanmo.model.gpt import GPT
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +34,15 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return our_folder(tmp_path / "ours", reader(), char_tokenizer())
+
+
+@pytest.fixture
+def without_llama(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+
+
+def of_model(model: GPT) -> ExportSource:
+    return ExportSource("ours", Path("ours"), model, char_tokenizer(), None)
 
 
 def written(
@@ -67,9 +88,8 @@ def test_the_exported_folder_is_imported_again_bit_for_bit(source: Path, console
 
 @pytest.mark.parametrize("precision", ["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"])
 def test_a_gguf_holds_the_weights_as_exactly_as_its_precision(
-    precision: str, source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    precision: str, source: Path, console: Console, without_llama: None
 ) -> None:
-    monkeypatch.setattr(verify, "has_llama", lambda: False)
     found = written(source, "gguf", console, precision)
     assert found.verdict is not None
     limit = {"f32": 0, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "q5_0": 0.1, "q4_0": 0.2}[precision]
@@ -80,9 +100,8 @@ def test_a_gguf_holds_the_weights_as_exactly_as_its_precision(
 
 
 def test_rows_of_no_multiple_of_32_stay_in_float16_and_are_named(
-    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, console: Console, without_llama: None
 ) -> None:
-    monkeypatch.setattr(verify, "has_llama", lambda: False)
     tokenizer = char_tokenizer()
     config = small("modern", tokenizer, n_embd=64, n_inner=40)
     found = written(our_folder(tmp_path / "odd", drawn(config), tokenizer), "gguf", console, "q8_0")
@@ -91,9 +110,8 @@ def test_rows_of_no_multiple_of_32_stay_in_float16_and_are_named(
 
 
 def test_gelu_by_erf_is_marked_as_another_in_gguf(
-    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, console: Console, without_llama: None
 ) -> None:
-    monkeypatch.setattr(verify, "has_llama", lambda: False)
     tokenizer = char_tokenizer()
     folder = our_folder(tmp_path / "nano", drawn(small("gpt2", tokenizer, gelu="erf")), tokenizer)
     assert "llama.cpp computes GELU by tanh" in "\n".join(written(folder, "gguf", console).said)
@@ -101,43 +119,17 @@ def test_gelu_by_erf_is_marked_as_another_in_gguf(
 
 @pytest.mark.parametrize("to", ["hf", "gguf", "onnx"])
 def test_a_comparison_that_fails_deletes_nothing_and_says_the_numbers(
-    to: str, source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    to: Target, own_folder: Path, without_llama: None
 ) -> None:
-    monkeypatch.setattr(verify, "has_llama", lambda: False)
-    monkeypatch.setattr(exporter, "write_model", spoiled(exporter.write_model))
-    import yanmo.hub.exports.gguf_file
-    import yanmo.hub.exports.onnx_file
-
-    monkeypatch.setattr(
-        yanmo.hub.exports.gguf_file, "write_gguf", spoiled_model(yanmo.hub.exports.gguf_file.write_gguf)
-    )
-    monkeypatch.setattr(
-        yanmo.hub.exports.onnx_file, "write_onnx", spoiled_model(yanmo.hub.exports.onnx_file.write_onnx)
-    )
+    other = copy.deepcopy(reader()).requires_grad_(False)
+    for block in other.blocks:
+        block.attention.out.weight.mul_(1.5)  # type: ignore[union-attr, operator]
+    there = Path("there")
+    done = write_export(of_model(other), to, there, "f32")
     with pytest.raises(CheckpointError, match=r"logits differ by \d|weight is off by \d") as caught:
-        written(source, to, console, out="there")
+        opened_again(done, to, of_model(reader()), "f32")
     assert caught.value.exit_code == 4
-    assert Path("there").exists()
-
-
-def spoiled(write: object) -> object:
-    def spoil(folder: Path, config: object, weights: dict[str, object], *rest: object) -> None:
-        weights = {n: t * 1.5 if n.endswith("out.weight") else t for n, t in weights.items()}  # type: ignore[operator]
-        write(folder, config, weights, *rest)  # type: ignore[operator]
-
-    return spoil
-
-
-def spoiled_model(write: object) -> object:
-    """The writer is given other weights than the model has."""
-
-    def spoil(path: Path, model: object, *rest: object) -> object:
-        other = copy.deepcopy(model).requires_grad_(False)  # type: ignore[attr-defined]
-        for block in other.blocks:  # type: ignore[attr-defined]
-            block.attention.out.weight.mul_(1.5)
-        return write(path, other, *rest)  # type: ignore[operator]
-
-    return spoil
+    assert there.exists()
 
 
 @pytest.fixture(scope="module")
@@ -191,22 +183,13 @@ def test_onnx_is_the_folder_that_transformers_js_opens(source: Path, graphs: Pat
     assert [e.name for e in one.get_outputs()] == [e.name for e in other.get_outputs()]
 
 
-@pytest.fixture
-def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what stands beside the graphs is looked at."""
-    import yanmo.hub.exports.onnx_file
-
-    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "write_onnx", lambda path, model: path.touch())
-    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "quantize", lambda path, target: target.touch())
-
-
-@pytest.mark.usefixtures("without_graphs")
-def test_a_chat_template_stands_where_transformers_js_looks(source: Path, console: Console) -> None:
+def test_a_chat_template_stands_where_transformers_js_looks(source: Path, tmp_path: Path) -> None:
     template = "{% for m in messages %}“{{ m['content'] }}”\n{% endfor %}"
     (source / "chat_template.jinja").write_text(template, encoding="utf-8")
-    found = export(source, "onnx", None, None, False, console)
-    assert read_json(found.path / "tokenizer_config.json")["chat_template"] == template
-    assert (found.path / "chat_template.jinja").read_text(encoding="utf-8") == template
+    (out := tmp_path / "out").mkdir()
+    write_onnx_configs(out, replace(of_model(reader()), folder=source))
+    assert read_json(out / "tokenizer_config.json")["chat_template"] == template
+    assert (out / "chat_template.jinja").read_text(encoding="utf-8") == template
 
 
 def test_what_8_bits_cost_is_measured_and_said(graphs: Path) -> None:
@@ -236,12 +219,10 @@ def test_8_bits_of_other_weights_are_noticed(part: str, graphs: Path, tmp_path: 
 
 
 def test_weights_too_large_for_a_graph_lie_beside_it_where_transformers_js_looks(
-    source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    own_folder: Path,
 ) -> None:
-    import yanmo.hub.exports.onnx_file
-
-    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "LARGEST_FILE", 0)
-    found = written(source, "onnx", console)
+    source = of_model(reader())
+    found = opened_again(export_onnx(source, Path("out"), largest_file=0), "onnx", source, "f32")
     assert found.verdict is not None and not found.verdict.failed
     assert {file.name for file in (found.path / "onnx").iterdir()} == {
         "model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data",
@@ -250,7 +231,6 @@ def test_weights_too_large_for_a_graph_lie_beside_it_where_transformers_js_looks
     assert config["transformers.js_config"] == {"use_external_data_format": True}
 
 
-@pytest.mark.usefixtures("without_graphs")
 def test_a_model_that_transformers_js_does_not_know_is_said_to_be_for_onnxruntime(
     tmp_path: Path, console: Console
 ) -> None:
@@ -275,7 +255,7 @@ def test_a_folder_that_is_there_is_not_replaced_not_even_by_force(
 def test_a_missing_library_is_said_before_anything_is_written(
     source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match="transformers is not installed") as caught:
         written(source, "hf", console)
     assert "--no-verify" in caught.value.hint
@@ -317,17 +297,12 @@ def test_a_window_of_a_few_tokens_is_enough(to: str, tmp_path: Path, console: Co
     assert written(folder, to, console).verdict is not None
 
 
-def test_a_file_that_its_library_cannot_open_ends_with_4(
-    source: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import yanmo.hub.exports.onnx_file
-
-    def torn(path: Path, target: Path) -> None:
-        target.write_bytes(b"no graph")
-
-    monkeypatch.setattr(yanmo.hub.exports.onnx_file, "quantize", torn)
-    with pytest.raises(CheckpointError, match="could not be opened again"):
-        written(source, "onnx", console)
+def test_a_file_that_its_library_cannot_open_ends_with_4(graphs: Path, tmp_path: Path) -> None:
+    torn = shutil.copytree(graphs, tmp_path / "torn")
+    (torn / "onnx/model_quantized.onnx").write_bytes(b"no graph")
+    with pytest.raises(CheckpointError, match="could not be opened again") as caught:
+        opened_again(Exported(torn, (), None), "onnx", of_model(reader()), "f32")
+    assert caught.value.exit_code == 4
 
 
 def test_a_modelfile_of_ones_own_is_not_overwritten(source: Path, console: Console) -> None:

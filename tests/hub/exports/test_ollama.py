@@ -12,7 +12,6 @@ from tests.makers.models import char_tokenizer, drawn, our_folder, small
 from tests.makers.ollama import is_valid_name, read_modelfile
 from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError
-from yanmo.hub.exports import exporter
 from yanmo.hub.exports.card import RunRecords, fenced, in_markdown, model_card
 from yanmo.hub.exports.exporter import Exported, export
 from yanmo.hub.exports.ollama import accepted_name, create_line, is_sayable, modelfile, modelfile_of, quoted
@@ -93,22 +92,6 @@ def test_an_end_of_text_that_a_modelfile_cannot_say_is_left_to_the_gguf() -> Non
     assert "stop" not in dict(read_modelfile(said))
 
 
-@pytest.fixture
-def quiet_writers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is said of names is looked at."""
-    import yanmo.hub.exports.gguf_file
-
-    class Nothing:
-        float16 = remarks = ()
-
-    def write(path: Path, *rest: object) -> type[Nothing]:
-        path.write_bytes(b"GGUF")
-        return Nothing
-
-    monkeypatch.setattr(yanmo.hub.exports.gguf_file, "write_gguf", write)
-    monkeypatch.setattr(exporter, "write_all", lambda *rest: ["好"])
-
-
 def exported(run: str, to: str, console: Console, out: str | None = None) -> Exported:
     source = our_folder(Path(run), MODEL, char_tokenizer())
     return export(source, to, Path(out) if out else None, None, False, console)  # type: ignore[arg-type]
@@ -117,19 +100,19 @@ def exported(run: str, to: str, console: Console, out: str | None = None) -> Exp
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["三国 演义", 'a "b"', "全　角", "two\nlines", "it's \\ $x"])
 def test_a_gguf_of_a_run_with_any_name_comes_with_a_line_that_works(
-    run: str, own_folder: Path, console: Console, quiet_writers: None
+    run: str, own_folder: Path, console: Console
 ) -> None:
     found = exported(run, "gguf", console)
     *_, name, _, file = shlex.split(found.said[0])
     assert is_valid_name(name)
     source = dict(read_modelfile(Path(file).read_text(encoding="utf-8")))["model"]
-    assert (Path(file).parent / source).read_bytes() == b"GGUF"
+    assert (Path(file).parent / source).read_bytes()[:4] == b"GGUF"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["全　角.gguf", "bell\x07.gguf", 'x"""\n.gguf', "‮.gguf"])
 def test_a_file_that_ollama_could_not_be_told_of_is_refused_before_anything_is_written(
-    name: str, own_folder: Path, console: Console, quiet_writers: None
+    name: str, own_folder: Path, console: Console
 ) -> None:
     with pytest.raises(ConfigError, match="cannot say this name"):
         exported("run", "gguf", console, f"there/{name}")
@@ -163,16 +146,14 @@ def test_a_text_between_fences_is_the_text(text: str) -> None:
     "name", ["plain", "诗 词", 'a "b"', "it's", "back\\slash", "two\nlines", "``` x", "a'\"b"]
 )
 def test_the_example_of_a_card_opens_the_folder_that_was_written(
-    name: str, own_folder: Path, console: Console, quiet_writers: None
+    name: str, own_folder: Path, console: Console
 ) -> None:
     found = exported("运行", "hf", console, f"deep/{name}")
     assert opened_by(found.path / "README.md") == (found.path / "config.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_the_example_of_a_card_names_the_usual_folder_too(
-    own_folder: Path, console: Console, quiet_writers: None
-) -> None:
+def test_the_example_of_a_card_names_the_usual_folder_too(own_folder: Path, console: Console) -> None:
     found = exported('run "1"', "hf", console)
     assert found.path == Path('exports/run "1"')
     assert opened_by(found.path / "README.md")

@@ -7,6 +7,7 @@ import pytest
 from tests.makers.models import LETTERS, bpe_tokenizer, meta_pickle
 from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, DataError
+from yanmo.core.storage import verify_folder
 from yanmo.data.prepare import prepare
 from yanmo.hub.imports.importer import Imported, import_
 from yanmo.hub.imports.proof import SENTENCES
@@ -62,6 +63,7 @@ def test_nanogpts_tokens_become_their_text_and_the_same_tokens_again(
     expected = "".join(c if c in LETTERS else LETTERS[0] for c in TEXT)
     assert texts() == [expected]  # train.bin and val.bin are one text that was cut
     assert found.values["differing"] == 0
+    verify_folder(Path("taken"))
     recipe = load_recipe(None, ["corpus.path=['taken/corpus.jsonl']", "tokenizer.path='taken/tokenizer'"])
     prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, 16, console)
     assert (

@@ -30,6 +30,7 @@ class RunRecords:
     def of(cls, model_folder: Path, recipe: Recipe | None) -> "RunRecords":
         """Of the run that a model folder belongs to."""
         run = run_of(model_folder)
+        # what came from elsewhere has no run; nothing is made up for it
         if recipe is None or run is None:
             return cls()
         return cls(recipe, read_record(run / "corpus.json", Manifest), tuple(read_metrics(run)))
@@ -63,6 +64,7 @@ def in_markdown(text: str) -> str:
 
 def fenced(text: str, language: str) -> str:
     """A text as it is, between fences longer than any that it holds."""
+    # a fence ends at as many backticks as it began with
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}"
@@ -129,6 +131,7 @@ def _settings(recipe: Recipe) -> str:
     """The recipe as TOML, without where its text and vocabulary lay on somebody's disk."""
     parts = []
     for section, values in recipe.model_dump(exclude_none=True, include={*SECTIONS}).items():
+        # paths of somebody's disk are nobody else's business
         kept = {key: value for key, value in values.items() if key not in PLACES and value not in ("", ())}
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in kept.items()]
         parts.append("\n".join([f"[{section}]", *lines]))

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +38,8 @@ from yanmo.tokenizer import Tokenizer
 Target = Literal["hf", "gguf", "onnx"]
 USUAL = "f16"
 """Precision of a GGUF file."""
+LARGEST_ONNX_BYTES = 1 << 31
+"""What a protobuf may have: weights of a larger model lie in a file beside its graph."""
 SHOWN_TOKENS = 120
 """Length of the sample in a model card."""
 
@@ -99,6 +100,7 @@ def export(
             f"--to {to} is written in float32", where=f"--precision {precision}", hint="it is for --to gguf"
         )
     precision = precision or USUAL
+    # said first: minutes of writing would be in vain
     if is_verified:
         require_library(to)
     folder = find_model_folder(run)
@@ -107,15 +109,26 @@ def export(
     require_target(target, to, folder, force)
     model, tokenizer = load_model_and_tokenizer(folder, is_verified)
     source = ExportSource(name, folder, model.eval(), tokenizer, recorded_recipe(folder))
-    writers: dict[Target, Callable[[], Exported]] = {
-        "hf": lambda: export_folder(source, target),
-        "gguf": lambda: export_gguf(source, target, precision),
-        "onnx": lambda: export_onnx(source, target),
-    }
-    written = writers[to]()
+    written = write_export(source, to, target, precision)
     if not is_verified:
         return written
     console.print(f"{written.path}: written; opening it again")
+    return opened_again(written, to, source, precision)
+
+
+def write_export(source: ExportSource, to: Target, target: Path, precision: str) -> Exported:
+    """Write a model as ``to``, unverified."""
+    if to == "hf":
+        return export_folder(source, target)
+    return export_gguf(source, target, precision) if to == "gguf" else export_onnx(source, target)
+
+
+def opened_again(written: Exported, to: Target, source: ExportSource, precision: str) -> Exported:
+    """What was written, with what its own library says of it.
+
+    Raises:
+        CheckpointError: it cannot be opened, or is not what the model is; it stays, for inspection.
+    """
     try:
         verdict = verdict_on(written.path, to, source, precision)
     except YanmoError:
@@ -164,6 +177,7 @@ def verdict_on(path: Path, to: Target, source: ExportSource, precision: str) -> 
 
 def name_of(run: Path | None, folder: Path) -> str:
     """A run is called by its folder, not by that of its model; bytes that are no UTF-8 are replaced."""
+    # a model of a run lies in runs/NAME/model or checkpoints/…: its own folder's name says nothing
     found = run_of(folder)
     return os.fsencode((found or run or folder).resolve().name).decode("utf-8", "replace")
 
@@ -230,28 +244,36 @@ def export_gguf(source: ExportSource, target: Path, precision: str) -> Exported:
     return Exported(target, tuple(said), None, values)
 
 
-def export_onnx(source: ExportSource, target: Path) -> Exported:
+def export_onnx(source: ExportSource, target: Path, largest_file: int = LARGEST_ONNX_BYTES) -> Exported:
     """The folder that transformers.js opens: the graph with a cache, and once more in 8 bits."""
     _require("onnx", "onnxscript")
     _require("onnx", "onnxruntime")
-    from yanmo.hub.exports.onnx_file import GRAPH, QUANTIZED, data_of, quantize, write_onnx
+    from yanmo.hub.exports.onnx_file import GRAPH, QUANTIZED, quantize, write_onnx
+
+    weights = sum(parameter.numel() * 4 for parameter in source.model.parameters())  # bytes, in float32
+    is_split = weights >= largest_file
 
     def fill(folder: Path) -> None:
-        write_configs(folder, source.model.config, source.tokenizer, source.chat)
-        _add_to(folder / "generation_config.json", how_it_writes(source))
-        if source.chat is not None:  # transformers.js does not look into a file of its own
-            _add_to(folder / "tokenizer_config.json", {"chat_template": source.chat})
-        (folder / GRAPH).parent.mkdir()
-        write_onnx(folder / GRAPH, source.model)
-        quantize(folder / GRAPH, folder / QUANTIZED)
-        if data_of(folder / GRAPH).exists():
+        write_onnx_configs(folder, source)
+        if is_split:
             _add_to(folder / "config.json", {"transformers.js_config": {"use_external_data_format": True}})
+        (folder / GRAPH).parent.mkdir()
+        write_onnx(folder / GRAPH, source.model, is_split)
+        quantize(folder / GRAPH, folder / QUANTIZED)
 
     storage.commit_folder(target, fill)
     said = [f"a folder for transformers.js: {GRAPH} with its cache, and the same in 8 bits, {QUANTIZED}"]
     if not source.model.config.kind.in_transformers_js:
         said.append("transformers.js knows no such model: these graphs are for onnxruntime")
     return Exported(target, tuple(said), None)
+
+
+def write_onnx_configs(folder: Path, source: ExportSource) -> None:
+    """What stands beside the graphs."""
+    write_configs(folder, source.model.config, source.tokenizer, source.chat)
+    _add_to(folder / "generation_config.json", how_it_writes(source))
+    if source.chat is not None:  # transformers.js does not look into a file of its own
+        _add_to(folder / "tokenizer_config.json", {"chat_template": source.chat})
 
 
 def _require(target: str, package: str) -> None:

@@ -69,7 +69,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
     names = gguf.get_tensor_name_map(architecture_of(config), config.n_layer)
     kept = []
     tensors = model.state_dict()
-    if config.kind.stores_tied_head:
+    if config.kind.stores_tied_head:  # it is one matrix here; this architecture wants it by name
         tensors.setdefault("lm_head.weight", model.head_weight)
     if config.n_kv_head < config.n_head and not config.kind.gguf_shares_keys:
         tensors = with_keys_of_their_own(tensors, config)
@@ -80,6 +80,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
         kind = _type_of(theirs, tensor, precision)
         if precision.startswith("q") and kind == TYPES.F16:
             kept.append(theirs)
+        # numpy knows no bfloat16: rounded from float32
         data = gguf.quants.quantize(tensor.detach().float().cpu().numpy(), kind)
         writer.add_tensor(theirs, data, raw_dtype=kind)
     writer.write_header_to_file()
@@ -120,6 +121,7 @@ def gguf_name(names: Any, family: Family, ours: str) -> str:
 
 def _type_of(name: str, tensor: Tensor, precision: Precision) -> Any:
     """Vectors stay exact; matrices are rounded where their rows allow it."""
+    # norms, biases, positions and routers are small and sensitive
     if tensor.dim() < 2 or name in ALWAYS_FLOAT32 or name.endswith(ALWAYS_FLOAT32[1]):
         return TYPES.F32
     if precision.startswith("q") and tensor.size(-1) % BLOCK:
@@ -187,6 +189,7 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
         remarks = _add_characters(writer, tokenizer)
     elif isinstance(tokenizer, LibraryTokenizer):
         _add_byte_bpe(writer, tokenizer)
+    # a text begins where another has ended, as in training
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.end_of_text)
     writer.add_add_bos_token(False)
@@ -199,6 +202,7 @@ def _add_characters(writer: Any, tokenizer: CharTokenizer) -> tuple[str, ...]:
     kinds = gguf.TokenType
     has_space = " " in tokenizer.entries
     renamed = {" ": SPACE, SPACE: "[U+2581]"} | ({} if has_space else {BYTES[ord(" ")]: SPACE})
+    # a byte that stands for a character now is no byte token any more
     own = set(BYTES) - renamed.keys()
     texts, types = [], []
     for number, entry in enumerate(tokenizer.entries):
@@ -226,6 +230,7 @@ def _add_byte_bpe(writer: Any, tokenizer: LibraryTokenizer) -> None:
         if number in special:
             kind = kinds.CONTROL if special[number] else kinds.USER_DEFINED
         types.append(kind)
+    # older files write a merge as one text, newer ones as a pair
     merges = [m if isinstance(m, str) else " ".join(m) for m in spec["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(RULES[str(split_rule(spec))])

@@ -34,6 +34,7 @@ def accepted_name(name: str) -> str:
     """A run's name as Ollama accepts one: where something had to go, a digest keeps runs apart."""
     if ACCEPTED.fullmatch(name):
         return name
+    # two Chinese names would both be dashes, so a digest of the whole name follows
     kept = re.sub("[^A-Za-z0-9_]+", "-", name).strip("-")[:KEPT_CHARACTERS]
     return f"{kept or 'yanmo'}-{fingerprint(name)[:8]}"
 
@@ -75,6 +76,7 @@ def quoted(text: str) -> str:
     """A text as a Modelfile says it."""
     if re.fullmatch(r"[\w./-]+", text):
         return text
+    # there are no escapes: a text with a quote needs the longer fence
     fence = '"""' if '"' in text else '"'
     return f"{fence}{text}{fence}"
 

@@ -5,35 +5,42 @@ examples find them: ``input_ids`` (B, T), ``attention_mask`` (B, S + T), ``posit
 ``past_key_values.N.key`` and ``.value`` (B, n_kv_head, S, D) go in; ``logits`` (B, T, V) and
 ``present.N.key`` and ``.value`` (B, n_kv_head, S + T, D) come out. B, T and S may be anything, S also 0.
 
-The graph is the model's own modules, written without the parts that only training needs. Of ``moe`` every
-expert sees every token, and what the router did not choose is multiplied by zero: a graph has no branches,
-so such a model computes as much as one without a router.
+The graph is the model's own forward pass, with a KV cache of tensors that go in and out. Of ``moe`` every
+expert sees every token (``Experts.all_for_each``), so such a model computes as much as one without a router.
 """
 
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from yanmo.model.gpt import GPT, Attention
-from yanmo.model.layers import RMSNorm
-from yanmo.model.moe import MixtureOfExperts
-from yanmo.model.rotary import Rotation, rotation_at
+from yanmo.model.cache import KVCache
+from yanmo.model.gpt import GPT, causal_mask
 
 OPSET = 20
 GRAPH, QUANTIZED = "onnx/model.onnx", "onnx/model_quantized.onnx"
 """Where transformers.js looks: for dtype fp32 and for q8."""
-LARGEST_FILE = 1 << 31
-"""Bytes a protobuf may have: weights of a larger model lie in a file beside it."""
+
+
+class GraphCache(KVCache):
+    """Keys and values as a graph has them: those of before go in, and come out with the new ones behind."""
+
+    def __init__(self, past: list[Tensor], mask: Tensor) -> None:
+        self.past, self.mask = past, mask
+        self.present: list[Tensor] = []
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Put k, v (B, n_kv_head, T, D) of one layer behind what came before; gives all S + T."""
+        k, v = torch.cat((self.past[2 * layer], k), 2), torch.cat((self.past[2 * layer + 1], v), 2)
+        self.present += [k, v]
+        return k, v, self.mask
 
 
 class GraphStep(nn.Module):
-    """One look at the model: tokens and what is remembered of those before, as plain tensors."""
+    """One step of the model: new tokens and the cache of those before, as plain tensors."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
@@ -43,82 +50,11 @@ class GraphStep(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past: list[Tensor]
     ) -> list[Tensor]:
         """Logits (B, T, V), then keys and values of each layer (B, n_kv_head, S + T, D)."""
-        model: Any = self.model
-        config = self.model.config
-        x = model.tokens(input_ids)  # (B, T, C)
-        rotation = None
-        if config.family == "gpt2":
-            x = x + model.positions(position_ids)
-        else:
-            rotation = rotation_at(position_ids, config.head_dim, config.rope_theta, x.dtype)
-        mask = look_back(attention_mask, input_ids.size(1))  # (B, 1, T, S + T)
-        present = []
-        for layer, block in enumerate(model.blocks):
-            q, k, v = queries_keys_values(block.attention, normed(block.norm_1, x), rotation)
-            k = torch.cat((past[2 * layer], k), 2)
-            v = torch.cat((past[2 * layer + 1], v), 2)
-            x = x + block.attention.out(attend(q, k, v, mask))
-            y = normed(block.norm_2, x)
-            x = x + (all_experts(block.mlp, y) if isinstance(block.mlp, MixtureOfExperts) else block.mlp(y))
-            present += [k, v]
-        return [F.linear(normed(model.norm, x), model.head_weight), *present]
-
-
-def look_back(attention_mask: Tensor, T: int) -> Tensor:
-    """True where each of the last T tokens may look: at tokens that count, and none after it."""
-    S = attention_mask.size(1)
-    place = torch.arange(S, device=attention_mask.device)
-    own = torch.arange(T, device=attention_mask.device) + S - T
-    causal = place[None, :] <= own[:, None]  # (T, S)
-    return causal[None, None] & attention_mask.bool()[:, None, None, :]
-
-
-def queries_keys_values(
-    attention: Any, x: Tensor, rotation: Rotation | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, heads, T, D) each, of a normalised stream."""
-    if type(attention) is Attention:
-        q, k, v = attention.project(x, None)
-    else:
-        assert rotation is not None
-        parts = attention.q(x), attention.k(x), attention.v(x)
-        q, k, v = (torch.unflatten(part, -1, (-1, attention.head_dim)) for part in parts)
-        q, k = (turned(normed(n, y), rotation) for n, y in ((attention.q_norm, q), (attention.k_norm, k)))
-    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-
-def turned(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary positions, as ``fused.rotate`` computes them."""
-    return x * rotation.cos + x.roll(x.size(-1) // 2, -1) * rotation.sin
-
-
-def normed(norm: nn.Module, x: Tensor) -> Tensor:
-    """A norm without the backward pass that training has for it."""
-    if isinstance(norm, RMSNorm):
-        return F.rms_norm(x, (x.size(-1),), norm.weight, norm.EPSILON)
-    y: Tensor = norm(x)
-    return y
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention of q (B, n_head, T, D) on k, v (B, n_kv_head, S, D): (B, T, n_head * D)."""
-    groups = q.size(1) // k.size(1)
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
-
-
-def all_experts(mlp: MixtureOfExperts, x: Tensor) -> Tensor:
-    """Every expert for every token, weighted by the router: (B, T, C)."""
-    tokens = x.flatten(0, 1)  # (N, C)
-    scores = F.linear(tokens, mlp.router.weight).sigmoid()  # (N, E)
-    chosen = (scores + mlp.router.bias).topk(mlp.router.active, -1).indices  # (N, K)
-    weights = torch.zeros_like(scores).scatter(1, chosen, scores.gather(1, chosen))
-    weights = weights / (weights.sum(-1, keepdim=True) + 1e-20) * mlp.router.scaling  # (N, E)
-    experts = mlp.experts
-    inner = F.silu(tokens @ experts.gate.mT) * (tokens @ experts.up.mT)  # (E, N, I)
-    y = (inner @ experts.down.mT * weights.t()[..., None]).sum(0)  # (N, C)
-    shared: Tensor = mlp.shared(x)
-    return shared + y.view_as(x)
+        T, S = input_ids.size(1), attention_mask.size(1)
+        counts = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S): padding is not looked at
+        cache = GraphCache(past, causal_mask(T, S, input_ids.device) & counts)
+        x = self.model.hidden_states_at(input_ids, position_ids, cache)
+        return [self.model.head(x), *cache.present]
 
 
 def cache_names(layers: int, prefix: str) -> list[str]:
@@ -126,8 +62,8 @@ def cache_names(layers: int, prefix: str) -> list[str]:
     return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
-def write_onnx(path: Path, model: GPT) -> None:
-    """Write the graph; the weights too, or beside it if they are too large for one file."""
+def write_onnx(path: Path, model: GPT, is_split: bool = False) -> None:
+    """Write the graph with its weights; those in a file beside it, if they are too large for one file."""
     config = model.config
     layers = config.n_layer
     B, T, S = 2, 3, 4  # a batch of one would be taken for a constant
@@ -161,7 +97,9 @@ def write_onnx(path: Path, model: GPT) -> None:
             dynamic_shapes=shapes,
         )
     assert program is not None
-    program.save(path, external_data=is_large(model))
+    for node in program.model.graph:
+        node.metadata_props.clear()  # in which lines of ours it was traced: 0.3 MB that nobody reads
+    program.save(path, external_data=is_split)
     _name_data(path)
 
 
@@ -192,11 +130,6 @@ def quantize(path: Path, target: Path) -> None:
     finally:
         root.setLevel(level)
     _name_data(target)
-
-
-def is_large(model: GPT) -> bool:
-    """Whether the weights go into a file beside the graph."""
-    return sum(parameter.numel() * 4 for parameter in model.parameters()) >= LARGEST_FILE
 
 
 def data_of(path: Path) -> Path:

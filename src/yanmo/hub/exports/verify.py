@@ -91,6 +91,7 @@ def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verificatio
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         cutter = transformers.AutoTokenizer.from_pretrained(folder)
         ours, found = model(torch.from_numpy(rows)), theirs(torch.from_numpy(rows)).logits
+        # what was written for users samples; here both take the likeliest token
         plain = transformers.GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0)
         theirs.generation_config = plain  # what was written for users has penalties and the like
         written = theirs.generate(
@@ -198,6 +199,7 @@ def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str)
     for ours, tensor in tensors.items():
         theirs = found[gguf_name(names, config.kind, ours)]
         read = gguf.quants.dequantize(theirs.data, theirs.tensor_type).reshape(tensor.shape)
+        # a tensor of zeros has no largest value to compare with
         size = max(float(tensor.abs().max()), 1e-12)
         worst = max(worst, float(np.abs(read - tensor.float().numpy()).max()) / size)
     said = f"weights within {worst:.1e} of their tensor's largest; llama-cpp-python is not installed: not run"
@@ -230,8 +232,10 @@ def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verification:
     written = greedy(session, model, prompt, count)
     ours_written = continuation(model, prompt[0].tolist(), count)
     failed = _same_text(written, ours_written)
+    # onnxruntime sums in another order: ten times what two runs of torch differ by
     if not difference <= 10 * CLOSE * max(1.0, largest):
         failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
+    # in two halves: the cache between them is tried as well
     lost = divergence(ours, in_two(open_onnx(folder / QUANTIZED), model, rows))
     in_8_bits = f"in 8 bits its predictions are off by {lost:.4f} nats per token, over {rows.size} positions"
     if not lost <= LOST_IN_8_BITS:
@@ -311,6 +315,7 @@ def rows_to_compare(model: GPT, tokenizer: Tokenizer, positions: int) -> npt.NDA
 
     The first ones, which follow no text at all, are left out: a model may know nothing of such a place.
     """
+    # what the model writes itself it is sure of: chance would be likeliest everywhere by a hair
     T = min(model.config.block_size, 256)
     rows: list[list[int]] = []
     for seed in range(max(2, -(-positions // T))):

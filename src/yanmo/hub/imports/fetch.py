@@ -21,6 +21,7 @@ def fetch_model(name: str) -> Path:
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(SAFE)))
+        # a pickle is fetched only where the repository has nothing safer
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*SAFE, *PICKLED]))
     except (HfHubHTTPError, OSError, ValueError) as error:

@@ -77,9 +77,11 @@ def _read_folder(source: ImportSource, config: TokenizerConfig) -> Foreign:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"its config.json is not readable: {error}", where=str(folder)) from error
     values = {"model_type": "gpt2", **values}
+    # old files of GPT-2 call the window n_ctx
     if values["model_type"] == "gpt2" and "n_ctx" in values:
         values.setdefault("n_positions", values["n_ctx"])
     pickle = next((folder / name for name in PICKLES if (folder / name).is_file()), None)
+    # a pickle is opened only where there is nothing safer
     if (folder / ONE_FILE).is_file() or (folder / INDEX).is_file() or pickle is None:
         tensors = load_weights(folder)
     else:
@@ -112,6 +114,7 @@ def _read_nanogpt(source: ImportSource, config: TokenizerConfig) -> Foreign:
 
 def _beside(file: Path, dataset: Any, config: TokenizerConfig) -> Tokenizer:
     """The vocabulary where nanoGPT keeps it: data/<dataset>/meta.pkl."""
+    # beside the checkpoint; else in the clone that the run lay in, as out/ckpt.pt or deeper
     places = [file.parent / "meta.pkl"]
     if isinstance(dataset, str) and Path(dataset).name == dataset:
         roots = [file.parent, *list(file.resolve().parents)[1:3]]
@@ -144,6 +147,7 @@ def _tokenizer_of(
             where=str(folder),
             hint="name the one it was trained with: tokenizer.path=vocab.txt",
         )
+    # a folder with a tokenizer.json beside its vocab.txt is read by the former: it says more
     is_vocab_txt = path.name == "vocab.txt" or not any((path / name).is_file() for name in VOCABULARIES[:3])
     given = config.model_fields_set & {"newline_token", "start_token", "end_token"}
     if not (path.suffix == ".txt" or (is_vocab_txt and (path / "vocab.txt").is_file())) or given:
@@ -157,6 +161,7 @@ def _tokenizer_of(
                 hint="give a tokenizer.json of it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
             )
     name = str(said.get("tokenizer_class", values.get("tokenizer_class")))
+    # models of uer name a BertTokenizer, those of GPT2-Chinese no class at all
     roles = BERT if name.startswith("Bert") else GPT2_CHINESE
     file = path if path.is_file() else path / "vocab.txt"
     tokenizer = read_vocabulary(file, roles)
@@ -199,6 +204,7 @@ def fit_vocabulary(foreign: Foreign) -> Foreign:
     if table is None or table.dim() != 2:
         raise CheckpointError("the weights have no table of tokens", where=foreign.source)
     rows, tokens = len(table), foreign.tokenizer.vocab_size
+    # said of both files before anything is fitted, or a cut would hide it
     if rows != foreign.values.get("vocab_size"):
         raise CheckpointError(
             f"the weights have {rows:,} tokens, config.json says {foreign.values.get('vocab_size')}",
@@ -228,6 +234,7 @@ def fit_vocabulary(foreign: Foreign) -> Foreign:
 
 def _with_rows(table: Tensor, count: int) -> Tensor:
     """The first rows of a table, or all and the mean of them as often as it takes."""
+    # the mean: tokens that were never trained are then neither likely nor impossible
     more = table.mean(0, keepdim=True).expand(max(count - len(table), 0), -1)
     return cat([table[:count], more])
 

@@ -63,6 +63,7 @@ def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> 
         raise ConfigError("it is there already", where=f"--out {out}", hint="name a new folder")
     source = recognise(name)
     if source.kind == "hub":
+        # what was fetched is a folder as any other, and is proven as any other
         source = ImportSource("model folder", fetch_model(name))
     console.print(f"{name}: {source.kind}")
     kinds: dict[str, Callable[[ImportSource, Path, TokenizerConfig], Imported]] = {
@@ -82,6 +83,7 @@ def import_model(source: ImportSource, out: Path, config: TokenizerConfig) -> Im
     fitted = fit_vocabulary(foreign)
     shape = from_config_json(fitted.values, where)
     model = build_model(shape, fitted.tensors, where)
+    # in this order: nothing is written that was not proven
     refuse_leftovers(model, fitted, where)
     proof = prove(model, foreign.values, foreign.tensors, foreign.tokenizer, where)
     write_imported(out, model, foreign)
@@ -114,6 +116,7 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
             hint="is it a whole model, of one of our families?",
         )
     head = given.get("lm_head.weight")
+    # a tied model has one matrix for both; another head would be lost without a word
     if head is not None and config.tied_head and not torch.equal(head.float(), model.tokens.weight):
         raise CheckpointError(
             "its head is not its embedding, though config.json ties them",
@@ -146,8 +149,8 @@ def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> I
     found = Restored()
 
     def fill(folder: Path) -> None:
-        nonlocal found
-        found = restore_text(source.files, tokenizer, folder / "corpus.jsonl")
+        restore_text(source.files, tokenizer, folder / "corpus.jsonl", found)
+        # a few documents may differ, where their maker encoded otherwise; most of them: another vocabulary
         if found.differing > found.documents / 2:
             raise DataError(
                 f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
@@ -157,7 +160,7 @@ def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> I
         (folder / "tokenizer").mkdir()
         tokenizer.save(folder / "tokenizer", 1 << 30)
 
-    storage.remove_path(out)
+    storage.remove_path(out)  # an empty folder, as import_ has made sure
     storage.commit_folder(out, fill)
     said = [
         f"{', '.join(f.name for f in source.files)}: {found.tokens:,} tokens, {found.characters:,} characters"

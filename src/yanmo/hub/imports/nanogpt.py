@@ -61,6 +61,7 @@ def bare_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what torch.compile and DistributedDataParallel put before them."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
+        # a model may have been wrapped by both, in either order
         while name.startswith(("_orig_mod.", "module.")):
             name = name.partition(".")[2]
         found[name] = tensor
@@ -96,6 +97,7 @@ def as_gpt2(
         "attn_pdrop": dropout,
     }
     found = {
+        # GPT-2's Conv1D keeps its matrices (in, out)
         name: tensor.t().contiguous() if name.endswith(CONV1D) and tensor.dim() == 2 else tensor
         for name, tensor in bare_names(tensors).items()
     }
@@ -139,6 +141,7 @@ def read_config(path: Path) -> dict[str, Any]:
             try:
                 found[target.id] = _value(line.value, found)
             except (ValueError, KeyError, ArithmeticError, TypeError, RecursionError):
+                # what only names a run or a log may be computed as it likes: it has no meaning here
                 if target.id in {*SETTINGS, *DEFAULTS}:
                     raise _does_more(path, line) from None
     return found
@@ -150,6 +153,7 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
         return _bounded(node.value) if isinstance(node.value, int | float) else node.value
     if isinstance(node, ast.Name):
         return known[node.id]
+    # -1 is no constant to the parser, but a sign before one
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_number(node.operand, known)
     if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
@@ -182,6 +186,7 @@ def _does_more(path: Path, line: ast.stmt) -> ConfigError:
 def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Settings of a recipe that mean what a nanoGPT config means, and the names that mean nothing here."""
     full = DEFAULTS | config
+    # all that have a default are numbers or yes and no
     strange = [k for k in DEFAULTS if not isinstance(full[k], bool | int | float)]
     if strange:
         raise ConfigError(

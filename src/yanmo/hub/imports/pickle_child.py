@@ -35,11 +35,14 @@ def main() -> None:
     tensors: dict[str, Tensor] = {}
     try:
         limit_memory(memory)
+        # before torch touches it
         refuse_bomb(source)
         load_something()
+        # it cannot be taken off again: from here on nothing starts, connects or compiles
         sys.addaudithook(refuse)
         found = torch.load(source, map_location="cpu", weights_only=True)
         model = find_model(found)
+        # a copy of each: safetensors takes no tensors that share memory, as a tied head does
         tensors = {str(name): tensor.contiguous().clone() for name, tensor in model.items()}
         save_tensors(folder / "tensors.safetensors", tensors)
         values = plain(found, 0) if model is not found else {}
@@ -70,6 +73,7 @@ def refuse_bomb(source: Path) -> None:
 
 def load_something() -> None:
     """Let torch load what it needs to load and to save, before the wire is drawn: that is code, too."""
+    # both forms of file, read and written: each loads modules of its own
     for as_zip in (True, False):
         file = io.BytesIO()
         torch.save({"w": torch.zeros(1)}, file, _use_new_zipfile_serialization=as_zip)
@@ -97,6 +101,7 @@ def limit_memory(more: int) -> None:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:  # pragma: no cover - macOS
         return
+    # of address space, what is mapped included: torch alone has some GB of it
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
 
 
@@ -113,6 +118,7 @@ def find_model(found: Any) -> dict[str, Tensor]:
         ValueError: there is none.
     """
     inner = [found.get(name) for name in MODELS] if isinstance(found, dict) else []
+    # what scripts wrap their model in comes first; a bare state_dict is the thing itself
     for candidate in (*inner, found):
         if isinstance(candidate, dict) and candidate and all(map(_is_dense, candidate.values())):
             return candidate

@@ -47,6 +47,7 @@ def open_pickle(path: Path, seconds: float = TIMEOUT_SECONDS, spare: int = SPARE
             where=str(path),
             hint=f"install torch {MENDED[0]}.{MENDED[1]} or newer, or give a safetensors file",
         )
+    # read, copied, written: three times the weights at most
     memory = 3 * path.stat().st_size + spare
     with TemporaryDirectory(prefix="yanmo-import-") as folder:
         child_of = [sys.executable, "-X", "utf8", "-P", "-m", "yanmo.hub.imports.pickle_child"]
@@ -62,6 +63,7 @@ def open_pickle(path: Path, seconds: float = TIMEOUT_SECONDS, spare: int = SPARE
         except subprocess.TimeoutExpired as error:
             raise _refused(path, f"it was not read within {seconds:g} s") from error
         if child.returncode:
+            # its last line is why; a child that was killed says nothing
             said = child.stderr.strip().splitlines() or [f"its reader ended with {child.returncode}"]
             raise _refused(path, said[-1][:300])
         return Pickled(

@@ -102,6 +102,7 @@ def prove(
         CheckpointError: they differ, or the model is clearly better read in another way.
     """
     model.eval()
+    # rows were added or cut to fit the vocabulary; only those that both have can be compared
     common = min(model.config.vocab_size, values["vocab_size"])  # the rest was added or cut
     ids = probe_ids(model.config, common, tokenizer)
     with torch.no_grad():
@@ -111,6 +112,7 @@ def prove(
         against, theirs = reference_logits(model.config.kind, values, tensors, ids, where)
     largest = float(ours.abs().max())
     difference = None if theirs is None else float((ours[..., :common] - theirs[..., :common]).abs().max())
+    # "not <=" and not ">": a difference that is no number is none that passes
     if difference is not None and not difference <= CLOSE * max(1.0, largest):
         raise CheckpointError(
             f"its logits differ from those of {against} by {difference:.2e}; the largest is {largest:.2f}",
@@ -139,6 +141,7 @@ def reading(model: GPT, tokenizer: Tokenizer) -> float:
     for sentence in SENTENCES:
         ids = torch.from_numpy(tokenizer.encode(sentence)[: model.config.block_size])[None]
         if ids.size(1) > 1:
+            # the mean over tokens; a sentence of one token has nothing to predict
             found.append(float(model.loss(ids[:, :-1], ids[:, 1:])) / (ids.size(1) - 1))
     return min(found, default=float("nan"))
 
@@ -148,46 +151,33 @@ def other_readings(model: GPT, tokenizer: Tokenizer) -> Iterator[tuple[str, floa
     config = model.config
     if config.kind.attention == "full":
         for heads in range(1, config.n_embd // 8 + 1):
+            # heads of 8 to 256 channels: nobody makes others
             if config.n_embd % heads == 0 and heads != config.n_head and config.n_embd // heads <= 256:
-                with heads_of(model, heads):
+                with contextlib.ExitStack() as undo:
+                    undo.callback(_cut_into, model, config.n_head)
+                    _cut_into(model, heads)
                     yield f"{heads} heads" if heads > 1 else "1 head", reading(model, tokenizer)
     square = [name for name, p in model.named_parameters() if p.dim() == 2 and p.size(0) == p.size(1)]
     square = [name for name in square if "blocks" in name]
     if square:
-        with transposed(model, square):
+        with contextlib.ExitStack() as undo:
+            undo.callback(_transpose, model, square)
+            _transpose(model, square)
             yield "square matrices transposed", reading(model, tokenizer)
 
 
-@contextlib.contextmanager
-def heads_of(model: GPT, heads: int) -> Iterator[None]:
-    """Cut queries, keys and values into another number of heads for a while."""
-    _cut_into(model, heads)
-    try:
-        yield
-    finally:
-        _cut_into(model, model.config.n_head)
-
-
 def _cut_into(model: GPT, heads: int) -> None:
+    """Cut queries, keys and values into another number of heads."""
     for block in model.blocks:
         attention: Any = block.attention
         attention.heads = attention.kv_heads = heads
         attention.head_dim = model.config.n_embd // heads
 
 
-@contextlib.contextmanager
-def transposed(model: GPT, names: list[str]) -> Iterator[None]:
-    """Transpose some matrices for a while."""
-    _transpose(model, names)
-    try:
-        yield
-    finally:
-        _transpose(model, names)
-
-
 def _transpose(model: GPT, names: list[str]) -> None:
     for name in names:
         parameter = model.get_parameter(name)
+        # a transpose that fits: of a square matrix no shape tells (out, in) from (in, out)
         parameter.data = parameter.data.t().contiguous()
 
 
@@ -198,6 +188,7 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
         CheckpointError: another reading is clearly better, or the shape is OpenAI's but not its heads.
     """
     sense = SENSE * math.log(config.vocab_size)
+    # better than now by far, and better than chance: a model that knows no sentence says nothing
     better = {name: found for name, found in readings.items() if found < min(nats - CLEARLY, sense)}
     if better:
         best = min(better, key=better.__getitem__)
@@ -233,6 +224,7 @@ def reference_logits(
         return 'it is not installed (pip install "yanmo[hf]")', None
     with quiet_transformers() as transformers:
         try:
+            # only keys that say what is computed: others could make transformers fetch code
             config = transformers.AutoConfig.for_model(**{k: v for k, v in values.items() if k in MEANT})
             kind = getattr(transformers, family.architecture)
             model, found = kind.from_pretrained(
@@ -263,6 +255,7 @@ def reference_logits(
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[Any]:
     """transformers without progress bars and advice; it never goes online for what lies here."""
+    # or it would ask the hub about a folder that lies here
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     import transformers

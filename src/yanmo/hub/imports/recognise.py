@@ -56,6 +56,7 @@ def recognise(name: str) -> ImportSource:
         return _folder(path)
     if path.is_file():
         return _file(path)
+    # only what is nothing here may be a name elsewhere; a mistyped file is not asked for on the hub
     if HUB_NAME.fullmatch(name) and path.suffix not in FILES:
         return ImportSource("hub", path)
     raise ConfigError(f"there is no {name}", where="yanmo import", hint=f"name {KNOWN}")
@@ -67,6 +68,7 @@ def _folder(path: Path) -> ImportSource:
     if (path / "ckpt.pt").is_file():
         return ImportSource("nanoGPT checkpoint", path, (path / "ckpt.pt",))
     files = [file for file in (*path.glob("*.bin"), *path.glob("*.npy")) if file.is_file()]
+    # .bin is what nanoGPT calls its tokens, and torch its pickles
     tokens = [file for file in files if not is_pickle(file)]
     if tokens:
         return ImportSource("token files", path, tuple(sorted(tokens, key=_validation_last)))
@@ -108,4 +110,5 @@ def is_pickle(path: Path) -> bool:
 
 
 def _validation_last(path: Path) -> tuple[bool, str]:
+    # a text that was cut into two files goes on from one into the other
     return "val" in path.name, path.name

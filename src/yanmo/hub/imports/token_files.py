@@ -55,11 +55,13 @@ def read_tokens(path: Path) -> Tokens:
             first = file.read(len(NPY))
         if first == NPY:
             return _read_npy(path)
+        # a token has two bytes at least
         if size % 2 or not size:
             raise DataError(f"{size:,} bytes are no whole number of tokens", str(path), "copy it again")
         head = np.fromfile(path, dtype="<i4", count=min(HEADER, size // 4))
         if len(head) == HEADER and int(head[0]) in LLM_C:
             return _read_llm_c(path, head, size)
+        # nanoGPT writes no header: whatever is no llm.c file is taken for its tokens
         return np.memmap(path, dtype="<u2", mode="r")
     except OSError as error:
         raise StorageError(f"it cannot be read: {error.strerror}", str(path), "check the file") from error
@@ -68,6 +70,7 @@ def read_tokens(path: Path) -> Tokens:
 def _read_llm_c(path: Path, head: npt.NDArray[np.int32], size: int) -> Tokens:
     kind = np.dtype(LLM_C[int(head[0])]).newbyteorder("<")
     count, room = int(head[2]), (size - 4 * HEADER) // kind.itemsize
+    # a shard that was cut off would lose its end without a word
     if count != room or size != 4 * HEADER + count * kind.itemsize:
         raise DataError(
             f"its header counts {count:,} tokens, the file has room for {room:,}", str(path), "copy it again"
@@ -77,6 +80,7 @@ def _read_llm_c(path: Path, head: npt.NDArray[np.int32], size: int) -> Tokens:
 
 def _read_npy(path: Path) -> Tokens:
     try:
+        # never a pickle: an array of objects is one
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except NPY_ERRORS as error:
         raise DataError(
@@ -101,13 +105,12 @@ def documents_in(tokens: Tokens, end_of_text: int) -> Iterator[npt.NDArray[np.in
         start = end + 1
 
 
-def restore_text(files: tuple[Path, ...], tokenizer: Tokenizer, target: Path) -> Restored:
-    """Write the text of token files into ``target``: .jsonl, one document to a line.
+def restore_text(files: tuple[Path, ...], tokenizer: Tokenizer, target: Path, found: Restored) -> None:
+    """Write the text of token files into ``target``, .jsonl, one document to a line; count it in ``found``.
 
     Raises:
         DataError: a token is not in the vocabulary.
     """
-    found = Restored()
     with open(target, "w", encoding="utf-8", newline="\n") as out:
         for tokens in _joined([read_tokens(file) for file in files], tokenizer.end_of_text):
             _require_known(tokens, tokenizer, files)
@@ -119,11 +122,11 @@ def restore_text(files: tuple[Path, ...], tokenizer: Tokenizer, target: Path) ->
                 found.characters += len(text)
                 found.differing += not np.array_equal(again, ids)
                 out.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    return found
 
 
 def _joined(parts: list[Tokens], end_of_text: int) -> list[Tokens]:
     """Files of one document that was cut, as one: those in which nothing ends a document."""
+    # nanoGPT cuts one text into train.bin and val.bin; llm.c ends each document
     if any((part == end_of_text).any() for part in parts):
         return parts
     return [np.concatenate(parts)]
