@@ -223,6 +223,7 @@ def in_a_crowd(model: GPT, sequences: list[RunningSequence], rows: int, rng: ran
             one.ended |= len(one.choices) == leaving.get(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CROWDED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_seed_gives_the_same_alone_and_in_a_crowd_to_the_bit(
@@ -232,7 +233,7 @@ def test_a_seed_gives_the_same_alone_and_in_a_crowd_to_the_bit(
     rng, model = random.Random(drawn_seed), drawn(CROWDED[family]).to(dtype)
     for router in routers_of(model):
         router.bias = router.bias.float()
-    sequences = [asked(rng) for _ in range(24)]
+    sequences = [asked(rng) for _ in range(16)]
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -245,7 +246,7 @@ def test_a_seed_gives_the_same_alone_and_in_a_crowd_to_the_bit(
             assert alone.choices == one.choices
     finally:
         torch.set_num_threads(threads)
-    assert sum(len(one.choices) for one in sequences) > 200
+    assert sum(len(one.choices) for one in sequences) > 100
 
 
 def test_a_prompt_is_read_once_for_all_its_samples_and_in_chunks() -> None:

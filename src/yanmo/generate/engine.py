@@ -8,8 +8,8 @@
 **A sequence is written the same alone and in a crowd, to the bit of its log probabilities**, on one machine,
 device and dtype, with as many rows. Its prompt is read by itself, in chunks that are cut at fixed places. New
 tokens are computed in one pass of a fixed number of rows: there a matrix product gives a row the same numbers
-beside any others. Attention, which torch would sum in another order, looks back row by row (``cache.py``), and
-experts work token by token (``moe.py``). Random numbers follow from (seed, sample, position).
+beside any others. Attention, which torch would sum in another order, looks back row by row (``cache.py``),
+and experts work token by token (``moe.py``). Random numbers follow from (seed, sample, position).
 """
 
 import math
