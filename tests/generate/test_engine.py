@@ -1,4 +1,6 @@
 import json
+import math
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.makers.console import here
-from tests.makers.models import TOKENIZER, lively_model
+from tests.makers.models import TOKENIZER, drawn, lively_model
 from yanmo.core.console import visible
 from yanmo.core.errors import ConfigError
 from yanmo.generate.engine import (
+    CHUNK_TOKENS,
+    MAX_ROWS,
+    Engine,
     RunningSequence,
     describe,
     generate,
@@ -33,9 +38,10 @@ from yanmo.generate.text import (
     write_pieces,
     write_samples,
 )
-from yanmo.model.cache import KVCache
+from yanmo.model.cache import CacheRows, KVCache
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
+from yanmo.model.moe import routers_of
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer
 
@@ -91,7 +97,7 @@ def test_what_is_streamed_is_the_text() -> None:
 
 @pytest.mark.parametrize("length", [17, 40, 1000])
 def test_of_a_prompt_longer_than_the_window_the_end_is_continued_and_that_is_said(length: int) -> None:
-    model, config = lively_model(), SampleConfig(max_new_tokens=5)
+    model, config = lively_model(), SampleConfig(max_new_tokens=5, seed=1)
     prompt, said = ("江湖夜雨" * 250)[-length:], list[str]()
     expected = write_all(model, TOKENIZER, prompt[-16:], config, said.append)
     assert said == []
@@ -158,29 +164,144 @@ def test_a_batch_writes_what_whole_windows_predict() -> None:
             window.append(token)
 
 
-def test_more_rows_than_fit_one_batch_are_written_in_groups_unchanged() -> None:
-    model, prompts = lively_model(), [encode_prompt(TOKENIZER, text, 16) for text in ("江湖", "夜")]
-    config = SampleConfig(temperature=1, top_p=1, max_new_tokens=20, num_samples=40)
-
-    def written(rows: int) -> tuple[list[int], list[tuple[int, int, tuple[int, ...]]]]:
-        """The sizes of groups, and what was written, where memory is for so many rows of lively_model."""
-        memory, sizes, found = rows * 2 * 2 * 16 * 16 * 4, list[int](), dict[int, RunningSequence]()
-        for group in generate_batch(model, prompts, config, TokenConstraints(-1), memory):
-            sizes += [len(group)] if id(group[0]) not in found else []
-            found |= {id(row): row for row in group}
-        return sizes, [(row.prompt, row.number, tuple(row.past.ids)) for row in found.values()]
-
-    sizes, eighty = written(32)
-    assert sizes == [32, 32, 16]
-    assert [row[:2] for row in eighty] == [(p, n) for p in range(2) for n in range(40)]
-    assert len({ids for *_, ids in eighty}) == 80
-    assert written(7)[1] == eighty
+def test_more_samples_than_rows_wait_for_a_slot_and_are_written_unchanged() -> None:
+    model, config = lively_model(), SampleConfig(temperature=1, top_p=1, max_new_tokens=20, num_samples=40)
+    forty = write_samples(model, ENDLESS, ["江湖", "夜"], config)
+    assert [(s.prompt, s.number) for s in forty] == [(p, n) for p in ("江湖", "夜") for n in range(40)]
+    assert len({sample.tokens for sample in forty}) == 80
+    ids = [encode_prompt(ENDLESS, prompt, 16) for prompt in ("江湖", "夜")]
+    few_bytes = 3 * 2 * 2 * 16 * 16 * 4  # three slots of lively_model
+    written: dict[tuple[int, int], list[int]] = {}
+    for grown in generate_batch(model, ids, config, TokenConstraints.of(ENDLESS, config), few_bytes):
+        assert len(grown) <= 3
+        for one in grown:
+            written.setdefault((one.prompt, one.number), []).append(one.past.ids[-1])
+    assert [tuple(tokens) for _, tokens in sorted(written.items())] == [sample.tokens for sample in forty]
 
 
 def test_the_memory_of_a_bfloat16_model_counts_the_float32_it_looks_back_on() -> None:
     model = lively_model()
     cache = KVCache(model.config, 1, like=model.bfloat16().tokens.weight)
     assert rows_together(model, 5 * (cache.keys.nbytes + cache.values.nbytes)) == 5
+    assert rows_together(model) == MAX_ROWS
+    assert rows_together(model, 1) == 1
+
+
+# -- alone and in a crowd -----------------------------------------------------------------------
+
+
+CROWDED = {
+    "gpt2": GPTConfig(TOKENIZER.vocab_size, n_layer=2, n_head=4, n_embd=64, block_size=32),
+    "modern": GPTConfig(TOKENIZER.vocab_size, 2, 4, 64, 32, family="modern", n_kv_head=2),
+    "moe": GPTConfig(TOKENIZER.vocab_size, 2, 4, 64, 32, family="moe", n_expert=6, n_expert_active=2),
+}
+
+
+def asked(rng: random.Random) -> RunningSequence:
+    """A request of any kind: a short or a long prompt, any sampler."""
+    prompt = [rng.randrange(1, TOKENIZER.vocab_size) for _ in range(rng.choice((1, 3, 11, 31, 32)))]
+    config = SampleConfig(
+        temperature=rng.choice((0.0, 0.7, 1.3)), top_k=rng.choice((0, 20)), top_p=rng.choice((0.9, 1.0)),
+        repetition_penalty=rng.choice((1.0, 1.2)), max_new_tokens=rng.choice((1, 9, 60)),
+        seed=rng.randrange(1000),
+    )  # fmt: skip
+    return RunningSequence(prompt, config, TokenConstraints(0), number=rng.randrange(3), alternatives=3)
+
+
+def again(one: RunningSequence) -> RunningSequence:
+    return RunningSequence(one.prompt_ids, one.config, one.rules, number=one.number, alternatives=3)
+
+
+def in_a_crowd(model: GPT, sequences: list[RunningSequence], rows: int, rng: random.Random) -> None:
+    """Write them all; they come when they like, and every fifth goes away before it is whole."""
+    engine, coming = Engine(model, rows), list(sequences)
+    leaving = {one: rng.randrange(1, 10) for one in sequences[::5]}
+    while coming or engine.is_busy:
+        for _ in range(min(rng.randrange(3), len(coming))):
+            engine.add(coming.pop(0))
+        for one in engine.step():
+            one.ended |= len(one.choices) == leaving.get(one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", CROWDED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_seed_gives_the_same_alone_and_in_a_crowd_to_the_bit(
+    family: str, dtype: torch.dtype, drawn_seed: int
+) -> None:
+    """Tokens, log probabilities and alternatives; on two threads, where torch shares out attention."""
+    rng, model = random.Random(drawn_seed), drawn(CROWDED[family]).to(dtype)
+    for router in routers_of(model):
+        router.bias = router.bias.float()
+    sequences = [asked(rng) for _ in range(16)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        in_a_crowd(model, sequences, 8, rng)
+        for one in sequences:
+            alone, engine = again(one), Engine(model, 8)
+            engine.add(alone)
+            while engine.is_busy and len(alone.choices) < len(one.choices):
+                engine.step()
+            assert alone.choices == one.choices
+    finally:
+        torch.set_num_threads(threads)
+    assert sum(len(one.choices) for one in sequences) > 100
+
+
+def test_a_prompt_is_read_once_for_all_its_samples_and_in_chunks() -> None:
+    model, sizes = lively_model(block_size=600), list[int]()
+    model.tokens.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].size(1)))
+    config = SampleConfig(temperature=0, max_new_tokens=2, num_samples=3)
+    prompt = [260 + number % 9 for number in range(CHUNK_TOKENS + 44)]
+    assert (
+        len(list(generate_batch(model, [prompt], config, TokenConstraints(-1)))) == 3
+    )  # the first only reads
+    assert sizes == [CHUNK_TOKENS, 44, 1]
+
+
+def test_while_a_long_prompt_is_read_the_others_go_on() -> None:
+    engine = Engine(lively_model(block_size=600), 2)
+    short, long = (
+        RunningSequence([260] * length, SampleConfig(temperature=0, max_new_tokens=9), TokenConstraints(-1))
+        for length in (1, 2 * CHUNK_TOKENS + 1)
+    )
+    engine.add(short)
+    engine.add(long)
+    assert [len(engine.step()) for _ in range(4)] == [1, 1, 2, 2]
+    assert (len(short.choices), len(long.choices)) == (4, 2)
+
+
+def test_a_slot_that_is_free_is_taken_by_the_next() -> None:
+    engine, lengths = Engine(lively_model(), 2), (1, 5, 2, 2)
+    sequences = [
+        RunningSequence([260], SampleConfig(temperature=0, max_new_tokens=length), TokenConstraints(-1))
+        for length in lengths
+    ]
+    for one in sequences:
+        engine.add(one)
+    steps = 0
+    while engine.is_busy:
+        engine.step()
+        steps += 1
+    assert steps == 5 and [len(one.choices) for one in sequences] == list(lengths)
+
+
+def test_alternatives_are_the_likeliest_before_and_after_the_sampler() -> None:
+    model, engine = lively_model(), Engine(lively_model(), 1)
+    config = SampleConfig(temperature=0.5, top_k=2, top_p=1, max_new_tokens=1, repetition_penalty=3)
+    one = RunningSequence([260, 261, 262], config, TokenConstraints(-1, never=(5,)), alternatives=20)
+    engine.add(one)
+    engine.step()
+    with torch.no_grad():
+        said = model(torch.tensor([[260, 261, 262]]))[0, -1].log_softmax(0)
+    (choice,) = one.choices
+    assert [token for token, _ in choice.top] == said.argsort(descending=True)[:20].tolist()
+    assert [value for _, value in choice.top] == pytest.approx(
+        said.sort(descending=True).values[:20].tolist(), abs=1e-5
+    )
+    assert len(choice.top_sampled) == 2 and choice.id in dict(choice.top_sampled)
+    assert sum(math.exp(value) for _, value in choice.top_sampled) == pytest.approx(1, abs=1e-5)
 
 
 def test_large_models_write_in_bfloat16_where_their_run_found_it_faster() -> None:
@@ -219,12 +340,12 @@ class Scripted(GPT):
     def head(self, x: Tensor) -> Tensor:
         return x
 
-    def hidden_states(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, cache: CacheRows | None = None) -> Tensor:
         assert cache is not None
         logits = torch.full((*ids.shape, self.config.vocab_size), -20.0)
         for row, token in enumerate(ids[:, -1].tolist()):
-            logits[row, -1, self.next[token]] = 20.0
-        cache.lengths = [length + ids.size(1) for length in cache.lengths]
+            logits[row, -1, self.next.get(token, 0)] = 20.0  # rows for the shape only read id 0
+        cache.grow(ids.size(1))
         return logits
 
 
@@ -237,18 +358,15 @@ def test_end_of_text_ends_a_sample_and_is_not_shown() -> None:
     assert [len(sample.logprobs) for sample in found] == [1, 4]
 
 
-def test_a_row_that_has_ended_is_not_computed_further() -> None:
+def test_a_stop_text_frees_the_slot_at_once() -> None:
     model = lively_model()
     config = SampleConfig(temperature=0, max_new_tokens=12)
     whole = write_samples(model, ENDLESS, PROMPTS, config)
-    sizes: list[int] = []
-    model.tokens.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].size(0)))
     stop = whole[1].text[3:5]  # a text that the second row writes, and perhaps others
     stopped = write_samples(model, ENDLESS, PROMPTS, config.model_copy(update={"stop": (stop,)}))
     for sample, full in zip(stopped, whole, strict=True):
         assert sample.text == full.text.partition(stop)[0]
     assert len(stopped[1].tokens) == 5 < len(stopped[0].tokens)
-    assert sum(sizes) == len(PROMPTS) + sum(len(sample.tokens) - 1 for sample in stopped)
 
 
 def test_log_probabilities_are_the_models_own_whatever_the_sampler_does() -> None:

@@ -14,6 +14,7 @@ from yanmo.generate.sampling import (
     mask_tokens,
     penalise_repeats,
     sample,
+    uniform,
 )
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer
@@ -26,8 +27,9 @@ PLAIN = SampleConfig(temperature=1, top_p=1)
 pytestmark = pytest.mark.xdist_group("models")  # transformers is loaded there
 
 
-def generators(count: int, seed: int = 0) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+def numbers(count: int) -> list[float]:
+    """Random numbers of as many places of one sample."""
+    return [uniform(5, 0, position) for position in range(count)]
 
 
 def random_logits(rows: int = 3, vocabulary: int = 30, seed: int = 0) -> Tensor:
@@ -106,22 +108,29 @@ def test_top_k_top_p_and_min_p_are_those_of_transformers(seed: int) -> None:
 
 def test_temperature_zero_takes_the_likeliest() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
-    assert sample(logits, SampleConfig(temperature=0), generators(2)) == [1, 0]
+    assert sample(logits, SampleConfig(temperature=0), [0.5, 0.5]) == [1, 0]
 
 
 def test_samples_follow_the_probabilities() -> None:
     logits = torch.tensor([[0.1, 0.2, 0.7]]).log()
-    generator = generators(1)
-    drawn = torch.tensor([sample(logits, PLAIN, generator)[0] for _ in range(4000)])
+    drawn = torch.tensor([sample(logits, PLAIN, [number])[0] for number in numbers(4000)])
     shares = torch.bincount(drawn, minlength=3) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.7]), atol=0.03, rtol=0)
 
 
+def test_random_numbers_are_uniform_and_follow_from_seed_sample_and_position() -> None:
+    found = torch.tensor([uniform(seed, n, at) for seed in range(10) for n in range(10) for at in range(100)])
+    assert len(found.unique()) == 10_000 and found.min() >= 0 and found.max() < 1
+    counts = torch.histc(found, 20, 0, 1)
+    assert ((counts - 500).abs() < 100).all()  # 4.5 standard deviations of 22
+    assert abs(float(torch.corrcoef(torch.stack((found[:-1], found[1:])))[0, 1])) < 0.05
+    assert uniform(3, 2, 1) == uniform(3, 2, 1) != uniform(3, 1, 2)
+
+
 def test_temperature_sharpens() -> None:
     logits = torch.tensor([[0.2, 0.3, 0.5]]).log()
-    generator = generators(1)
     config = SampleConfig(temperature=0.25, top_p=1)
-    drawn = [sample(logits, config, generator)[0] for _ in range(1000)]
+    drawn = [sample(logits, config, [number])[0] for number in numbers(1000)]
     expected = 0.5**4 / (0.2**4 + 0.3**4 + 0.5**4)
     assert drawn.count(2) / 1000 == pytest.approx(expected, abs=0.05)
 
@@ -130,12 +139,13 @@ def test_the_order_is_temperature_then_top_k_then_top_p_then_min_p() -> None:
     """At temperature 2, top-p 0.8 keeps both of the likeliest two; before the temperature it would keep one."""
     logits = torch.tensor([[0.8, 0.1, 0.06, 0.04]]).log()
     config = SampleConfig(temperature=2, top_k=2, top_p=0.8, min_p=0.3)
-    generator = generators(1)
-    assert {sample(logits, config, generator)[0] for _ in range(200)} == {0, 1}
+    assert {sample(logits, config, [number])[0] for number in numbers(200)} == {0, 1}
     config = config.model_copy(update={"min_p": 0.4})
-    assert {sample(logits, config, generator)[0] for _ in range(200)} == {0}
+    assert {sample(logits, config, [number])[0] for number in numbers(200)} == {0}
     config = SampleConfig(temperature=1, top_k=2, top_p=0.6)
-    assert {sample(torch.tensor([[0.5, 0.3, 0.2]]).log(), config, generator)[0] for _ in range(200)} == {0}
+    assert {
+        sample(torch.tensor([[0.5, 0.3, 0.2]]).log(), config, [number])[0] for number in numbers(200)
+    } == {0}
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
@@ -178,7 +188,7 @@ def test_extreme_settings_still_choose_a_token(temperature: float) -> None:
     logits = torch.tensor([[5.0, -5.0, 0.0, 5.5]])
     config = SampleConfig(temperature=temperature, repetition_penalty=1000, no_repeat_ngram=10**9)
     rules = TokenConstraints(0, never=(0,))
-    token = sample(with_rules(logits, torch.tensor([[1, 2]]), config, rules), config, generators(1))[0]
+    token = sample(with_rules(logits, torch.tensor([[1, 2]]), config, rules), config, [0.3])[0]
     assert token == 3 if temperature < 1 else token in (1, 2, 3)
 
 

@@ -82,9 +82,9 @@ def test_cached_equals_uncached(kind: str, cuts: list[int], config: GPTConfig) -
     cache, parts = KVCache(config, 3, like=model.tokens.weight), []
     with torch.no_grad():
         for piece in ids.split(cuts, dim=1):
-            parts.append(model(piece, cache))
+            parts.append(model(piece, cache.rows(range(3))))
         torch.testing.assert_close(torch.cat(parts, dim=1), model(ids), atol=1e-5, rtol=1e-5)
-    assert cache.length == 12
+    assert cache.lengths == [12] * 3
 
 
 @FAMILIES
@@ -97,17 +97,16 @@ def test_rows_of_different_lengths_are_those_rows_alone(
     cache, rows = KVCache(config, 3, like=model.tokens.weight), torch.arange(3)[:, None]
     with torch.no_grad():
         for row, start in enumerate(starts):
-            part = cache.rows(row, row + 1)
-            model(ids[row : row + 1, :start], part)
-            cache.lengths[row : row + 1] = part.lengths
+            model(ids[row : row + 1, :start], cache.rows([row]))
         whole, places = model(ids), torch.tensor(starts)[:, None]
         for T in steps:
             at = places + torch.arange(T)  # (B, T)
-            torch.testing.assert_close(model(ids[rows, at], cache), whole[rows, at], atol=1e-5, rtol=1e-5)
+            found = model(ids[rows, at], cache.rows(range(3)))
+            torch.testing.assert_close(found, whole[rows, at], atol=1e-5, rtol=1e-5)
             places = places + T
     assert cache.lengths == [10, 7, 12]
     with pytest.raises(ValueError, match="13 tokens do not fit a window of 12"):
-        model(ids[:, :1], cache)
+        model(ids[:, :1], cache.rows(range(3)))
 
 
 @FAMILIES
@@ -120,45 +119,43 @@ def test_bfloat16_looks_back_in_float32_on_a_cpu(config: GPTConfig) -> None:
     assert cache.keys.dtype == cache.values.dtype == torch.float32
     with torch.no_grad():
         for row, start in enumerate(starts):
-            part = cache.rows(row, row + 1)
-            model(ids[row : row + 1, :start], part)
-            cache.lengths[row : row + 1] = part.lengths
+            model(ids[row : row + 1, :start], cache.rows([row]))
         at = torch.tensor(starts)[:, None]
-        found = model(ids[rows, at], cache)
+        found = model(ids[rows, at], cache.rows(range(2)))
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found.float(), exact(ids)[rows, at], atol=0.1, rtol=0.1)
 
 
-def test_a_cache_gives_rows_to_others_and_drops_some() -> None:
+def test_a_slot_is_copied_and_used_again() -> None:
     model, ids = small_model(), torch.randint(50, (4, 5))
     cache = KVCache(SMALL, 4, like=model.tokens.weight)
     with torch.no_grad():
         whole = model(ids)
-        model(ids[:, :4], cache)
-        cache.select_rows([1, 3])
-        cache.copy_row(1, 0)
-        again = model(ids[[3, 3], 4:], cache)
-    assert cache.keys.size(1) == len(cache.lengths) == 2
-    torch.testing.assert_close(again, whole[[3, 3], 4:], atol=1e-5, rtol=1e-5)
+        model(ids[:, :4], cache.rows(range(4)))
+        cache.copy(3, 0)
+        again = model(ids[[3, 3], 4:], cache.rows([0, 3]))
+        torch.testing.assert_close(again, whole[[3, 3], 4:], atol=1e-5, rtol=1e-5)
+        cache.lengths[1] = 0
+        torch.testing.assert_close(model(ids[2:3], cache.rows([1])), whole[2:3], atol=1e-5, rtol=1e-5)
+    assert cache.lengths == [5, 5, 4, 5]
 
 
-def test_rows_of_one_length_need_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that one prompt is written as fast as the fused attention goes."""
-    masks, fused = [], torch.nn.functional.scaled_dot_product_attention
-
-    def noted(q, k, v, mask=None, *rest, **more):  # type: ignore[no-untyped-def]
-        masks.append(mask)
-        return fused(q, k, v, mask, *rest, **more)
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
-    model, cache = small_model(), KVCache(SMALL, 2, like=torch.zeros(1))
+@FAMILIES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rows_numbers_do_not_depend_on_the_rows_beside_it(config: GPTConfig, dtype: torch.dtype) -> None:
+    """To the bit, in whichever row it is, also beside rows that are there for the shape only."""
+    model = small_model("sdpa", config).to(dtype)
     with torch.no_grad():
-        for ids in torch.randint(50, (2, 5)).split([3, 1, 1], dim=1):
-            model(ids, cache)
-        assert masks == [None] * 6
-        cache.lengths[0] -= 1
-        model(torch.randint(50, (2, 1)), cache)
-    assert [mask.shape for mask in masks[6:]] == [(2, 1, 1, 6)] * 2
+        cache = KVCache(config, 4, like=model.tokens.weight)
+        for slot, length in enumerate((5, 9, 2, 5)):
+            model(torch.randint(50, (1, length)), cache.rows([slot]))
+        cache.copy(0, 3)
+        beside = model(torch.tensor([[7], [8], [9], [7]]), cache.rows([0, 1, 2, 3]))
+        cache.lengths = [5, 9, 2, 5]
+        alone = model(torch.tensor([[0], [7], [0], [0]]), cache.rows([None, 0, None, None]))
+    assert torch.equal(beside[0], beside[3])
+    assert torch.equal(beside[0], alone[1])
+    assert cache.lengths == [6, 9, 2, 5]
 
 
 @FAMILIES

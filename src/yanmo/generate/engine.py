@@ -1,18 +1,22 @@
-"""A model and prompts of ids go in, ids come out: one step function, one sampler.
+"""The engine: sequences of ids go in, and grow by a token a step, some of them at a time.
 
     write(...), write_samples(...) (``text.py``)  text   for the command line, chat, samples in training
-      generate_batch(...)  ids   the loop: prefill, then sample and decode a token a step
-        step(model, cache, ids) → logits   one look at the model
-        apply_logits_processors, sample (``sampling.py``)  one choice
+      generate_batch(...)  ids   every prompt as often as samples are asked
+        Engine.step()      prefill in chunks, decode all rows in one pass, choose a token for each
+          apply_logits_processors, sample (``sampling.py``)
 
-Each sample is a row with a window and a random generator of its own, seeded by (seed, sample number): it
-does not depend on what is written beside it, up to rounding.
+**A sequence is written the same alone and in a crowd, to the bit of its log probabilities**, on one machine,
+device and dtype, with as many rows. Its prompt is read by itself, in chunks that are cut at fixed places. New
+tokens are computed in one pass of a fixed number of rows: there a matrix product gives a row the same numbers
+beside any others. Attention, which torch would sum in another order, looks back row by row (``cache.py``),
+and experts work token by token (``moe.py``). Random numbers follow from (seed, sample, position).
 """
 
+import math
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, islice
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,16 +26,22 @@ from yanmo.generate.sampling import (
     TokenConstraints,
     TokenHistory,
     apply_logits_processors,
+    cut_distribution,
     describe_sampler,
     sample,
+    uniform,
 )
 from yanmo.model.cache import KVCache, cache_dtype
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.moe import routers_of
 from yanmo.settings.schema import SampleConfig
 
+MAX_ROWS = 8
+"""Sequences that are decoded together: reading the weights costs more than computing so many rows of them."""
+CHUNK_TOKENS = 256
+"""A prompt is read so many tokens at a time; between two chunks the other sequences go on."""
 CACHE_BYTES = 2 << 30
-"""Memory for keys and values of samples written together on a CPU; elsewhere a quarter of the device's."""
+"""Memory for keys and values on a CPU; elsewhere a quarter of the device's."""
 SEEDS = 1_000_000
 """A seed that nobody named is one of so many: short enough to be typed."""
 SMALL_MODEL_PARAMETERS = 1 << 24
@@ -74,19 +84,179 @@ def arithmetic_of(model: GPT) -> dict[str, str]:
 # -- tokens -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class TokenChoice:
+    """A token that was chosen, beside the likeliest ones."""
+
+    id: int
+    logprob: float
+    """Its log probability in nats, as the model said it before any change by the sampler."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens (id, log probability), before the sampler; as many as were asked for."""
+    top_sampled: tuple[tuple[int, float], ...] = ()
+    """The same of what was drawn from, after the sampler; only tokens that could be drawn."""
+
+
 @dataclass(eq=False)
 class RunningSequence:
     """One sample that is being written."""
 
-    prompt: int
+    prompt_ids: list[int]
+    """At least one token, at most a window."""
+    config: SampleConfig
+    rules: TokenConstraints
+    prompt: int = 0
     """The place of its prompt among all prompts."""
-    number: int
+    number: int = 0
     """Which sample of that prompt it is."""
-    past: TokenHistory
-    generator: torch.Generator
-    logprobs: list[float] = field(default_factory=list)
+    alternatives: int = 0
+    """How many of the likeliest tokens are noted beside each chosen one."""
+    choices: list[TokenChoice] = field(default_factory=list)
     ended: bool = False
-    """Set by the loop, or by its reader when the text is whole."""
+    """Set by the engine, or by its reader when the text is whole."""
+
+    def __post_init__(self) -> None:
+        self.past = TokenHistory(self.prompt_ids, self.config.no_repeat_ngram)
+        self.unread = list(self.prompt_ids)
+        """What is to be read before the next token: the prompt at first, later half a full window."""
+
+
+class Engine:
+    """Writes sequences, ``rows`` of them at a time; further ones wait for a slot."""
+
+    def __init__(self, model: GPT, rows: int) -> None:
+        self.model, self.window = model, model.config.block_size
+        self.cache = KVCache(model.config, rows, like=model.tokens.weight)
+        self.slots: list[RunningSequence | None] = [None] * rows
+        self.waiting: deque[RunningSequence] = deque()
+
+    def add(self, sequence: RunningSequence) -> None:
+        """Write this one as well, as soon as there is a slot."""
+        self.waiting.append(sequence)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything left to write."""
+        return bool(self.waiting) or any(self._running())
+
+    @torch.no_grad()
+    def step(self) -> list[RunningSequence]:
+        """A token more for each sequence of which all is read, and a chunk read for the others.
+
+        Gives those with a new token, in the order of their slots.
+
+        Raises:
+            CheckpointError: the model gives no numbers to choose by.
+        """
+        self._admit()
+        logits = self._decode() | self._prefill()
+        grown = []
+        for slot in sorted(logits):
+            sequence = self.slots[slot]
+            assert sequence is not None
+            choose(sequence, logits[slot], self.window)
+            grown.append(sequence)
+        return grown
+
+    def _running(self) -> Iterator[tuple[int, RunningSequence]]:
+        """Slots and what is written there."""
+        for slot, sequence in enumerate(self.slots):
+            if sequence is not None and not sequence.ended:
+                yield slot, sequence
+
+    def _admit(self) -> None:
+        """Give the slots of what has ended to those who wait, in their order."""
+        for slot, sequence in enumerate(self.slots):
+            if sequence is None or sequence.ended:
+                self.slots[slot] = self.waiting.popleft() if self.waiting else None
+                self.cache.lengths[slot] = 0
+
+    def _decode(self) -> dict[int, Tensor]:
+        """Logits (V,) by slot, of the sequences of which all but their last token is read."""
+        ready = []
+        for slot, one in self._running():
+            if one.unread:
+                continue
+            if self.cache.lengths[slot] < self.window:
+                ready.append(slot)
+                continue
+            # the window is full: its newer half is read again, which leaves room to go on
+            one.unread, self.cache.lengths[slot] = one.past.ids[-max(self.window // 2, 1) :], 0
+        if not ready:
+            return {}
+        # always as many rows: a product of another shape would sum in another order
+        rows = [slot if slot in ready else None for slot in range(len(self.slots))]
+        last = [self._at(slot).past.ids[-1] if slot is not None else 0 for slot in rows]
+        logits = self._forward([[token] for token in last], rows)  # (rows, V)
+        return {slot: logits[slot] for slot in ready}
+
+    def _prefill(self) -> dict[int, Tensor]:
+        """Read a chunk of what is unread; logits (V,) by slot, of the sequences that are read now."""
+        found: dict[int, Tensor] = {}
+        for slot, *others in self._readers():
+            one = self._at(slot)
+            chunk, one.unread = one.unread[:CHUNK_TOKENS], one.unread[CHUNK_TOKENS:]
+            logits = self._forward([chunk], [slot])[0]  # (V,)
+            if one.unread:
+                continue
+            found[slot] = logits
+            for other in others:
+                self.cache.copy(slot, other)
+                self._at(other).unread = []
+                found[other] = logits
+        return found
+
+    def _readers(self) -> list[list[int]]:
+        """Slots with something to read; the samples of one prompt together, for it is read once."""
+        groups: dict[int, list[int]] = {}
+        for slot, one in self._running():
+            if one.unread:
+                groups.setdefault(id(one) if one.choices else id(one.prompt_ids), []).append(slot)
+        return list(groups.values())
+
+    def _at(self, slot: int) -> RunningSequence:
+        one = self.slots[slot]
+        assert one is not None
+        return one
+
+    def _forward(self, ids: list[list[int]], slots: list[int | None]) -> Tensor:
+        """Logits (B, V) after ``ids`` (B, T), which continue what the slots hold."""
+        x = self.model.hidden_states(torch.tensor(ids, device=self.cache.keys.device), self.cache.rows(slots))
+        # only the last token's logits are needed: the LM head is the dearest product of a step
+        return self.model.head(x[:, -1])
+
+
+def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
+    """Give a sequence its next token, by the logits (V,) after it.
+
+    Raises:
+        CheckpointError: the model gives no numbers to choose by.
+    """
+    config, said = one.config, logits.float()[None]  # (1, V): by itself, whatever is written beside it
+    if not torch.isfinite(said).all():
+        raise CheckpointError(
+            f"{int((~torch.isfinite(said)).sum()):,} of {said.numel():,} logits are no finite numbers",
+            where=f"the token after {len(one.past.ids):,} others",
+            hint="its weights are too large or damaged: try --precision float32, or take it anew",
+        )
+    logprobs = said.log_softmax(dim=-1)  # (1, V)
+    processed = apply_logits_processors(said, [one.past], config, one.rules, window)
+    (token,) = sample(processed, config, [uniform(config.seed, one.number, len(one.choices))])
+    choice = TokenChoice(token, float(logprobs[0, token]))
+    if one.alternatives:
+        drawn_from = cut_distribution(processed, config).log_softmax(dim=-1)[0]  # (V,)
+        top, top_sampled = (likeliest(found, one.alternatives) for found in (logprobs[0], drawn_from))
+        choice = replace(choice, top=top, top_sampled=top_sampled)
+    one.choices.append(choice)
+    one.past.push(token)
+    one.ended = token == one.rules.end_of_text or len(one.choices) == config.max_new_tokens
+
+
+def likeliest(logprobs: Tensor, count: int) -> tuple[tuple[int, float], ...]:
+    """The ``count`` likeliest ids of logprobs (V,) with their log probabilities; none that cannot be."""
+    values, ids = logprobs.topk(min(count, logprobs.numel()))
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    return tuple((token, value) for token, value in pairs if value > -math.inf)
 
 
 def generate(model: GPT, prompt: list[int], config: SampleConfig, end_of_text: int) -> Iterator[list[int]]:
@@ -95,7 +265,6 @@ def generate(model: GPT, prompt: list[int], config: SampleConfig, end_of_text: i
         yield [row.past.ids[-1] for row in rows]
 
 
-@torch.no_grad()
 def generate_batch(
     model: GPT,
     prompts: Sequence[list[int]],
@@ -103,119 +272,20 @@ def generate_batch(
     rules: TokenConstraints,
     cache_bytes: int = CACHE_BYTES,
 ) -> Iterator[list[RunningSequence]]:
-    """Continue each of ``prompts`` ``num_samples`` times; yields, step by step, the rows with a new token."""
-    rows = (
-        RunningSequence(
-            index, number, TokenHistory(prompt, config.no_repeat_ngram), _generator(config.seed, number)
-        )
-        for index, prompt in enumerate(prompts)
-        for number in range(config.num_samples)
-    )
-    while group := list(islice(rows, rows_together(model, cache_bytes))):
-        yield from _write_together(model, group, config, rules)
+    """Continue each of ``prompts`` ``num_samples`` times; yields, step by step, those with a new token."""
+    count = len(prompts) * config.num_samples
+    engine = Engine(model, min(count, rows_together(model, cache_bytes)))
+    for index, prompt in enumerate(prompts):
+        for number in range(config.num_samples):
+            engine.add(RunningSequence(prompt, config, rules, index, number))
+    while engine.is_busy:
+        yield engine.step()
 
 
 def rows_together(model: GPT, cache_bytes: int = CACHE_BYTES) -> int:
-    """How many samples are written at once; further ones wait for their turn."""
+    """How many sequences are decoded together: ``MAX_ROWS``, or as many as there is memory for."""
     config, weight = model.config, model.tokens.weight
     row = config.block_size * config.cached_values * cache_dtype(weight).itemsize
     if weight.device.type == "cuda":
-        return max(torch.cuda.get_device_properties(weight.device).total_memory // 4 // row, 1)
-    return max(cache_bytes // row, 1)
-
-
-def _write_together(
-    model: GPT, rows: list[RunningSequence], config: SampleConfig, rules: TokenConstraints
-) -> Iterator[list[RunningSequence]]:
-    # continuous only in leaving: a row that ends makes the batch smaller, none comes in
-    cache = KVCache(model.config, len(rows), like=model.tokens.weight)
-    logits = prefill(model, cache, rows)  # (B, V)
-    for left in reversed(range(config.max_new_tokens)):
-        for row, token in zip(
-            rows, sample_next(logits, rows, config, rules, model.config.block_size), strict=True
-        ):
-            row.past.push(token)
-            row.ended = token == rules.end_of_text or left == 0
-        yield rows
-        going = [place for place, row in enumerate(rows) if not row.ended]
-        if not going:
-            return
-        if len(going) < len(rows):
-            cache.select_rows(going)
-            rows = [rows[place] for place in going]
-        logits = decode_step(model, cache, rows)  # (B, V)
-
-
-def prefill(model: GPT, cache: KVCache, rows: list[RunningSequence]) -> Tensor:
-    """Logits (B, V) of the first new token of each row; a prompt is read once for all its rows."""
-    logits = []
-    for _, group in groupby(range(len(rows)), key=lambda place: rows[place].prompt):
-        first, *others = group
-        # prefill: all tokens of a prompt in one pass, which fills the KV cache; its copies share the work
-        said = forward_rows(model, cache, [first], [rows[first].past.ids])  # (1, V)
-        for other in others:
-            cache.copy_row(first, other)
-        logits.append(said.expand(1 + len(others), -1))
-    return torch.cat(logits)
-
-
-def decode_step(model: GPT, cache: KVCache, rows: list[RunningSequence]) -> Tensor:
-    """Logits (B, V) after the last token of each row.
-
-    A row whose window is full reads the newer half of it again, and so has room to go on.
-    """
-    # rows whose window is full are read apart from the others, as their lengths differ
-    window, logits = model.config.block_size, []
-    for full, group in groupby(enumerate(list(cache.lengths)), key=lambda row: row[1] == window):
-        places = [place for place, _ in group]
-        count = 1
-        for place in places if full else ():
-            count, cache.lengths[place] = max(window // 2, 1), 0
-        logits.append(forward_rows(model, cache, places, [rows[place].past.ids[-count:] for place in places]))
-    return torch.cat(logits)
-
-
-def forward_rows(model: GPT, cache: KVCache, places: list[int], ids: list[list[int]]) -> Tensor:
-    """Logits (R, V) after ``ids`` (R, T), which continue R neighbouring rows of the cache."""
-    start, stop = places[0], places[-1] + 1
-    part = cache.rows(start, stop)
-    logits = step(model, part, torch.tensor(ids, device=model.tokens.weight.device))
-    cache.lengths[start:stop] = part.lengths
-    return logits
-
-
-def sample_next(
-    logits: Tensor, rows: list[RunningSequence], config: SampleConfig, rules: TokenConstraints, window: int
-) -> list[int]:
-    """The next token of each row, its log probability noted.
-
-    Raises:
-        CheckpointError: the model gives no numbers to choose by.
-    """
-    logits = logits.float()  # (B, V)
-    if not torch.isfinite(logits).all():
-        raise CheckpointError(
-            f"{int((~torch.isfinite(logits)).sum()):,} of {logits.numel():,} logits are no finite numbers",
-            where=f"the token after {len(rows[0].past.ids):,} others",
-            hint="its weights are too large or damaged: try --precision float32, or take it anew",
-        )
-    processed = apply_logits_processors(logits, [row.past for row in rows], config, rules, window)
-    tokens = sample(processed, config, [row.generator for row in rows])
-    ids = torch.tensor(tokens, device=logits.device)[:, None]  # (B, 1)
-    chosen = logits.log_softmax(dim=-1).gather(1, ids).flatten()  # (B,)
-    for row, logprob in zip(rows, chosen.tolist(), strict=True):
-        row.logprobs.append(logprob)
-    return tokens
-
-
-def step(model: GPT, cache: KVCache, ids: Tensor) -> Tensor:
-    """Logits (B, V) of the token that follows ``ids`` (B, T), which continue the cache."""
-    # only the last token's logits are needed: the LM head is the dearest product of a step
-    return model.head(model.hidden_states(ids, cache)[:, -1])
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + number) % (1 << 63))
-
-
-# -- files ------------------------------------------------------------------------------------
+        cache_bytes = torch.cuda.get_device_properties(weight.device).total_memory // 4
+    return max(min(cache_bytes // row, MAX_ROWS), 1)

@@ -1,7 +1,8 @@
 """From logits to a token: penalties, bans and cuts, each a pure function, in the order of Hugging Face.
 
     apply_logits_processors(logits, pasts, ...)  repetition penalty, then what may not be written at all
-    sample(logits, config, ...)  temperature → top-k → top-p → min-p → chance; greedy at temperature 0
+    cut_distribution(logits, config)  temperature → top-k → top-p → min-p; greedy at temperature 0
+    sample(logits, config, numbers)  one token, by a random number that follows from (seed, sample, position)
 
 In: logits (B, V) of B rows, and what each row has written so far. Out: one token per row.
 """
@@ -11,6 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,28 +142,44 @@ def mask_tokens(logits: Tensor, barred: Sequence[Collection[int]]) -> Tensor:
     return torch.where(nothing, keep_top_k(logits, 1), left)
 
 
-def sample(logits: Tensor, config: SampleConfig, generators: list[torch.Generator]) -> list[int]:
-    """One token per row of logits (B, V)."""
+def cut_distribution(logits: Tensor, config: SampleConfig) -> Tensor:
+    """Logits (B, V) of what is drawn from: what the sampler cuts off is -inf."""
     if config.temperature == 0:
-        return logits.argmax(dim=-1).tolist()
+        return keep_top_k(logits, 1)
     # temperature first: below 1 it sharpens the distribution, above it flattens
     logits = logits.float() / min(max(config.temperature, MIN_TEMPERATURE), MAX_STRENGTH)
     logits = keep_top_k(logits, config.top_k)
     logits = keep_top_p(logits, config.top_p)
-    logits = keep_min_p(logits, config.min_p)
-    return draw(logits.softmax(dim=-1), generators)
+    return keep_min_p(logits, config.min_p)
 
 
-def draw(probabilities: Tensor, generators: list[torch.Generator]) -> list[int]:
-    """One index per row of probabilities (B, V), all rows at once; each row has its own random number."""
+def sample(logits: Tensor, config: SampleConfig, numbers: Sequence[float]) -> list[int]:
+    """One token per row of logits (B, V), by a random number of each row."""
+    if config.temperature == 0:
+        return logits.argmax(dim=-1).tolist()
+    return draw(cut_distribution(logits, config).softmax(dim=-1), numbers)
+
+
+def draw(probabilities: Tensor, numbers: Sequence[float]) -> list[int]:
+    """One index per row of probabilities (B, V), by a number of each row in [0, 1)."""
     if probabilities.device.type == "mps":  # has no float64
         probabilities = probabilities.cpu()
     # inverse transform: where a uniform number falls in the running sum; float64, or rare tokens are lost
     up_to = probabilities.double().cumsum(dim=-1)  # (B, V)
-    numbers = [torch.rand((), dtype=torch.float64, generator=generator) for generator in generators]
-    below_one = torch.stack(numbers).to(up_to.device) * (1 - 2**-50)  # so that no product is the sum itself
+    below_one = torch.tensor(numbers, dtype=torch.float64, device=up_to.device)
+    below_one = below_one * (1 - 2**-50)  # so that no product is the sum itself
     # the first index whose sum is greater: one of probability 0 never is
     return torch.searchsorted(up_to, below_one[:, None] * up_to[:, -1:], right=True).flatten().tolist()
+
+
+def uniform(seed: int, number: int, position: int) -> float:
+    """The random number in [0, 1) of one place in one sample: a function of these three and of nothing else.
+
+    Counter-based (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"): what is written beside
+    a sample, or written and taken back, does not move it.
+    """
+    philox = np.random.Philox(key=[seed, number], counter=[position, 0, 0, 0])
+    return float(np.random.Generator(philox).random())
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

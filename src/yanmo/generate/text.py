@@ -109,9 +109,10 @@ def write_pieces(
         texts.setdefault(row, []).append(text)
         whole = None
         if row.ended:
-            written = tuple(row.past.ids[len(encoded[row.prompt]) :])
+            written = tuple(choice.id for choice in row.choices)
+            logprobs = tuple(choice.logprob for choice in row.choices)
             found = "".join(texts.pop(row))
-            whole = Sample(prompts[row.prompt], row.number, config.seed, found, written, tuple(row.logprobs))
+            whole = Sample(prompts[row.prompt], row.number, config.seed, found, written, logprobs)
         yield TextDelta(row.prompt, row.number, text, whole)
 
 

@@ -1,9 +1,16 @@
-"""The KV cache: keys and values of the tokens a model has seen, for incremental decoding."""
+"""The KV cache: keys and values of the tokens a model has seen, for incremental decoding.
 
-import copy
+Each sequence has a slot, and its own length there. What a row gets from attention is a function of that row
+alone, to the bit: it looks back on its own slot only, over as many tokens as stand there, whatever is written
+beside it.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from yanmo.model.config import GPTConfig
 
@@ -16,66 +23,96 @@ def cache_dtype(weight: Tensor) -> torch.dtype:
     return torch.promote_types(weight.dtype, torch.float32) if weight.device.type == "cpu" else weight.dtype
 
 
-class KVCache:
-    """Keys and values of the tokens a model has already seen, for generation; each row has its length."""
+class Cache(Protocol):
+    """What attention asks of a cache in one forward pass of B rows and T new tokens."""
 
-    def __init__(self, config: GPTConfig, batch_size: int, like: Tensor) -> None:
-        shape = (config.n_layer, batch_size, config.n_kv_head, config.block_size, config.head_dim)
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep k, v (B, n_kv_head, T, D), and let q (B, n_head, T, D) look back: (B, n_head, T, D)."""
+
+
+class KVCache:
+    """Slots for ``size`` sequences of at most ``block_size`` tokens, allocated once."""
+
+    def __init__(self, config: GPTConfig, size: int, like: Tensor) -> None:
+        shape = (config.n_layer, size, config.n_kv_head, config.block_size, config.head_dim)
+        # zeros cost no memory until they are written over
         self.keys = torch.zeros(shape, dtype=cache_dtype(like), device=like.device)
         self.values = torch.zeros_like(self.keys)
-        self.lengths = [0] * batch_size
-        self._mask: Tensor | None = None
+        self.lengths = [0] * size
 
-    @property
-    def length(self) -> int:
-        """Tokens in the longest row."""
-        return max(self.lengths)
+    def rows(self, slots: Sequence[int | None]) -> "CacheRows":
+        """The slots of the rows of one forward pass; a row with None is there for the shape only."""
+        return CacheRows(self, slots)
 
-    def advance(self, T: int) -> Tensor:
-        """Where the next T tokens of each row stand: (T,), or (B, T) where lengths differ."""
-        device, past = self.keys.device, self.length
-        self._end, self._mask = past + T, None
-        self._places = torch.arange(past, self._end, device=device)  # (T,)
-        if min(self.lengths) < past:
-            lengths = torch.tensor(self.lengths, device=device)  # (B,)
-            self._places = lengths[:, None] + torch.arange(T, device=device)  # (B, T)
-            self._mask = torch.arange(self._end, device=device) <= self._places[:, None, :, None]
-        return self._places
-
-    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Put k, v (B, n_kv_head, T, head_dim) of one layer in their places; gives all S so far.
-
-        Where lengths differ also a mask (B, 1, T, S) of what each token may look at.
-        """
-        end, past = self._end, self._end - k.size(2)
-        if self._mask is None:
-            self.keys[layer, :, :, past:end] = k
-            self.values[layer, :, :, past:end] = v
-        else:
-            rows = torch.arange(k.size(0), device=k.device)[:, None]  # (B, 1)
-            k, v = (x.transpose(1, 2).to(self.keys.dtype) for x in (k, v))  # (B, T, n_kv_head, head_dim)
-            self.keys[layer][rows, :, self._places] = k
-            self.values[layer][rows, :, self._places] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end], self._mask
-
-    def rows(self, start: int, stop: int) -> "KVCache":
-        """Some rows as a cache of their own, in the same memory, with lengths of its own."""
-        rows = copy.copy(self)
-        rows.keys, rows.values = self.keys[:, start:stop], self.values[:, start:stop]
-        rows.lengths = self.lengths[start:stop]
-        return rows
-
-    def copy_row(self, source: int, to: int) -> None:
-        """Give row ``to`` what row ``source`` holds."""
+    def copy(self, source: int, to: int) -> None:
+        """Give slot ``to`` what slot ``source`` holds."""
         length = self.lengths[source]
         for tensor in (self.keys, self.values):
             tensor[:, to, :, :length] = tensor[:, source, :, :length]
         self.lengths[to] = length
 
-    def select_rows(self, rows: list[int]) -> None:
-        """Drop all but ``rows``, which ascend and move together."""
-        for to, row in enumerate(rows):
-            if to != row:
-                self.copy_row(row, to)
-        kept = self.rows(0, len(rows))
-        self.keys, self.values, self.lengths = kept.keys, kept.values, kept.lengths
+
+class CacheRows:
+    """A :class:`KVCache` as one forward pass sees it."""
+
+    def __init__(self, cache: KVCache, slots: Sequence[int | None]) -> None:
+        self.cache, self.slots = cache, slots
+        self.lengths = [0 if slot is None else cache.lengths[slot] for slot in slots]
+
+    def positions(self, T: int) -> Tensor:
+        """Where the next T tokens of each row stand: (T,) of a single row, else (B, T)."""
+        device = self.cache.keys.device
+        places = torch.arange(T, device=device)
+        if len(self.lengths) == 1:
+            return places + self.lengths[0]
+        return torch.tensor(self.lengths, device=device)[:, None] + places
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep k, v (B, n_kv_head, T, D), and let q (B, n_head, T, D) look back: (B, n_head, T, D).
+
+        Row by row: with several rows at once torch shares the work among threads by their number, and then
+        sums in another order.
+        """
+        keys, values, T = self.cache.keys[layer], self.cache.values[layer], q.size(2)
+        y = torch.zeros_like(q)
+        for row, (slot, start) in enumerate(zip(self.slots, self.lengths, strict=True)):
+            if slot is None:
+                continue
+            end = start + T
+            keys[slot, :, start:end] = k[row]
+            values[slot, :, start:end] = v[row]
+            one = slice(slot, slot + 1)
+            y[row] = look_back(q[row : row + 1], keys[one, :, :end], values[one, :, :end])[0]
+        return y
+
+    def grow(self, T: int) -> None:
+        """The rows are T tokens longer."""
+        for slot, start in zip(self.slots, self.lengths, strict=True):
+            if slot is not None:
+                self.cache.lengths[slot] = start + T
+
+
+def look_back(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √D) v of the last T of S tokens, each of which sees itself and what is before it.
+
+    Args:
+        q: (B, n_head, T, D).
+        k: (B, n_kv_head, S, D); several query heads may share one head of keys and values.
+        v: the same shape.
+        mask: True where a token may look, in place of the causal one.
+
+    Returns:
+        (B, n_head, T, D), in the dtype of q.
+    """
+    T, S = q.size(2), k.size(2)
+    if mask is None and 1 < T < S:
+        mask = causal_mask(T, S, q.device)
+    y = F.scaled_dot_product_attention(
+        q.to(k.dtype), k, v, mask, is_causal=mask is None and T > 1, enable_gqa=q.size(1) != k.size(1)
+    )
+    return y.to(q.dtype)
+
+
+def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
+    """True where token t, the last T of S, may look: at itself and everything before it. (T, S)"""
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yanmo.model.cache import KVCache
+from yanmo.model.cache import Cache, CacheRows, causal_mask
 from yanmo.model.config import GPTConfig
 from yanmo.model.fused import (
     apply_rope,
@@ -41,7 +41,7 @@ from yanmo.model.rotary import Rotation, rotation_at
 class ForwardContext:
     """What all layers share in one forward pass."""
 
-    cache: KVCache | None = None
+    cache: Cache | None = None
     rotation: Rotation | None = None
     documents: Tensor | None = None
     """The number of the document that each token belongs to, (B, T); None: all may look at all before."""
@@ -106,13 +106,9 @@ class ModernAttention(Attention):
 def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared: ForwardContext) -> Tensor:
     """torch's own attention, with a cache on all that came before as well; gives (B, T, n_head, D)."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
-    mask, dtype = None, q.dtype
     if shared.cache is not None:
-        k, v, mask = shared.cache.update(layer, k, v)  # (B, n_kv_head, S, D)
-        q = q.to(k.dtype)
-    T, S = q.size(2), k.size(2)
-    if mask is None and 1 < T < S:
-        mask = causal_mask(T, S, q.device)
+        return shared.cache.attend(layer, q, k, v).transpose(1, 2)
+    T, mask = q.size(2), None
     if shared.documents is not None:
         mask = causal_mask(T, T, q.device) & same_document(shared.documents)  # (B, 1, T, T)
     # softmax(q kᵀ / √D) v, where a token sees itself and what is before it; several query heads may share
@@ -120,12 +116,7 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, p: float, layer: int, shared
     y = F.scaled_dot_product_attention(
         q, k, v, mask, p, is_causal=mask is None and T > 1, enable_gqa=q.size(1) != k.size(1)
     )
-    return y.transpose(1, 2).to(dtype)
-
-
-def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
-    """True where token t, the last T of S, may look: at itself and everything before it. (T, S)"""
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    return y.transpose(1, 2)
 
 
 def same_document(documents: Tensor) -> Tensor:
@@ -198,26 +189,26 @@ class GPT(nn.Module):
         if not config.tied_head:
             self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: CacheRows | None = None) -> Tensor:
         """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it."""
         return self.head(self.hidden_states(ids, cache))  # (B, T, V)
 
-    def hidden_states(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, cache: CacheRows | None = None) -> Tensor:
         """The hidden states (B, T, C) after the last block, normalised: what the LM head reads.
 
         Raises:
             ValueError: more tokens than ``block_size``.
         """
-        past, T = cache.length if cache is not None else 0, ids.size(1)
+        past, T = max(cache.lengths) if cache is not None else 0, ids.size(1)
         if past + T > self.config.block_size:
             raise ValueError(f"{past + T} tokens do not fit a window of {self.config.block_size}")
-        position = torch.arange(T, device=ids.device) if cache is None else cache.advance(T)  # (T,) or (B, T)
-        y = self.hidden_states_at(ids, position, cache)
-        if cache is not None:
-            cache.lengths = [length + T for length in cache.lengths]
+        if cache is None:
+            return self.hidden_states_at(ids, torch.arange(T, device=ids.device), None)
+        y = self.hidden_states_at(ids, cache.positions(T), cache)
+        cache.grow(T)
         return y
 
-    def hidden_states_at(self, ids: Tensor, position: Tensor, cache: KVCache | None) -> Tensor:
+    def hidden_states_at(self, ids: Tensor, position: Tensor, cache: Cache | None) -> Tensor:
         """The same for tokens whose places are known, (T,) or (B, T), and within ``block_size``."""
         config = self.config
         # a row of the table for each token

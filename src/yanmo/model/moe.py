@@ -65,7 +65,7 @@ class Experts(nn.Module):
         """Of x (M, C) the first ``load[0]`` tokens go to the first expert, and so on; gives (M, C)."""
         if self.has_grouped_product(x):
             return self.grouped(x.bfloat16(), load)
-        return self.one_by_one(x, load) if len(x) <= len(load) else self.padded(x, load)
+        return self.padded(x, load)
 
     def has_grouped_product(self, x: Tensor) -> bool:
         """Whether torch's is there and right: bfloat16, rows of 16 bytes, Ampere to Hopper.
@@ -86,12 +86,14 @@ class Experts(nn.Module):
 
         return gated(x, product, self.gate, self.up, self.down)
 
-    def one_by_one(self, x: Tensor, load: Tensor) -> Tensor:
-        """For a few tokens, as in writing: most experts have none, and their weights are not read."""
-        busy = load.nonzero().flatten().tolist()
-        parts = zip(busy, torch.split(x, load[busy].tolist()), strict=True)
-        return torch.cat([
-            gated(part, linear, self.gate[e], self.up[e], self.down[e]) for e, part in parts
+    def token_by_token(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """Each of x (N, C) through its experts (N, K), by itself: (N, K, C).
+
+        In writing a row's numbers must not depend on what rows beside it choose, and few experts are busy.
+        """
+        return torch.stack([
+            torch.cat([gated(x[n : n + 1], linear, self.gate[e], self.up[e], self.down[e]) for e in experts])
+            for n, experts in enumerate(chosen.tolist())
         ])  # fmt: skip
 
     def padded(self, x: Tensor, load: Tensor) -> Tensor:
@@ -129,13 +131,17 @@ class MixtureOfExperts(nn.Module):
         tokens = x.flatten(0, 1)  # (N, C)
         weights, chosen, load = self.router(tokens)
         if torch.compiler.is_exporting():
-            y: Tensor = self.experts.all_for_each(tokens, weights, chosen).view_as(x) + self.shared(x)
-            return y
-        order = chosen.flatten().argsort(stable=True)  # (N * K,) by expert
-        y = self.experts(tokens.index_select(0, order // chosen.size(1)), load)  # (N * K, C)
-        y = y.index_select(0, order.argsort()).view(*chosen.shape, -1) * weights.unsqueeze(-1)  # (N, K, C)
+            whole: Tensor = self.experts.all_for_each(tokens, weights, chosen).view_as(x) + self.shared(x)
+            return whole
+        if x.size(1) == 1 and not torch.is_grad_enabled():  # decoding
+            y: Tensor = self.experts.token_by_token(tokens, chosen)  # (N, K, C)
+        else:
+            order = chosen.flatten().argsort(stable=True)  # (N * K,) by expert
+            y = self.experts(tokens.index_select(0, order // chosen.size(1)), load)  # (N * K, C)
+            y = y.index_select(0, order.argsort()).view(*chosen.shape, -1)  # (N, K, C)
         shared: Tensor = self.shared(x)
-        return shared + y.sum(1).to(shared.dtype).view_as(x)  # (B, T, C)
+        y = (y * weights.unsqueeze(-1)).sum(1)  # (N, C)
+        return shared + y.to(shared.dtype).view_as(x)  # (B, T, C)
 
 
 def routers_of(model: nn.Module) -> list[Router]:

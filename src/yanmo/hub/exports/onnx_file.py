@@ -17,26 +17,26 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from yanmo.model.cache import KVCache
-from yanmo.model.gpt import GPT, causal_mask
+from yanmo.model.cache import causal_mask, look_back
+from yanmo.model.gpt import GPT
 
 OPSET = 20
 GRAPH, QUANTIZED = "onnx/model.onnx", "onnx/model_quantized.onnx"
 """Where transformers.js looks: for dtype fp32 and for q8."""
 
 
-class GraphCache(KVCache):
-    """Keys and values as a graph has them: those of before go in, and come out with the new ones behind."""
+class GraphCache:
+    """Keys and values as a graph has them: the past goes in, and comes out with the new ones after it."""
 
     def __init__(self, past: list[Tensor], mask: Tensor) -> None:
         self.past, self.mask = past, mask
         self.present: list[Tensor] = []
 
-    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Put k, v (B, n_kv_head, T, D) of one layer behind what came before; gives all S + T."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of q (B, n_head, T, D) on all S + T keys and values; gives (B, n_head, T, D)."""
         k, v = torch.cat((self.past[2 * layer], k), 2), torch.cat((self.past[2 * layer + 1], v), 2)
         self.present += [k, v]
-        return k, v, self.mask
+        return look_back(q, k, v, self.mask)
 
 
 class GraphStep(nn.Module):
