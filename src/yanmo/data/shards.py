@@ -32,7 +32,7 @@ Ids = npt.NDArray[np.int64]
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
     """The smallest unsigned type that holds every id below ``vocab_size``."""
-    # two bytes hold the ids 0 to 65,535, and so nearly every char vocabulary: half the disk and half the reading
+    # two bytes hold the ids 0 to 65,535, and so nearly every vocabulary of characters, on half the disk
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 

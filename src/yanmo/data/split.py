@@ -105,7 +105,7 @@ class Sizes:
 
     def by_hash(self) -> Iterator[tuple[str, int]]:
         """All of them, in the order of their hashes."""
-        # sorts row numbers over the packed hashes: a list of Python strings would need several times the memory
+        # sorts row numbers over the packed hashes: a list of Python strings needs several times the memory
         parts = np.frombuffer(self._hashes, dtype=">u4").reshape(-1, HASH_BYTES // 4)
         # big-endian words, the last key first in lexsort: the same order as that of the hexadecimal strings
         for number in np.lexsort(parts.T[::-1]):

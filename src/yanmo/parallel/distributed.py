@@ -152,8 +152,8 @@ class Rendezvous:
     def main_first(self) -> Iterator[None]:
         """The other ranks enter this block after rank 0 has left it."""
         if self.rank > 0:
-            # a key in the store: a barrier of NCCL or gloo times out, and tokenising may take hours. If rank 0
-            # fails, the key never comes, and the launcher ends those who wait
+            # a key in the store: a barrier of NCCL or gloo times out, and tokenising may take hours. If
+            # rank 0 fails, the key never comes, and the launcher ends those who wait
             self._store.wait(["yanmo/ready"], SET_UP)
         yield
         if self.size > 1 and self.rank == 0:
