@@ -1,4 +1,4 @@
-"""A model from a hub by its name, when online: its weights, config and vocabulary, and nothing else."""
+"""Downloading a model from a hub by its name: its weights, config and vocabulary, and nothing else."""
 
 from pathlib import Path
 
@@ -21,6 +21,7 @@ def fetch_model(name: str) -> Path:
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(SAFE)))
+        # a pickle only where there is no safetensors file: it needs twice the download, and care to open
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*SAFE, *PICKLED]))
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -29,5 +30,5 @@ def fetch_model(name: str) -> Path:
             where=name,
             hint="check the name and the connection; HF_ENDPOINT names a mirror; or give a local folder",
         ) from error
-    fetch(name)  # the vocabulary lands beside them
+    fetch(name)  # the vocabulary, into the same folder
     return folder

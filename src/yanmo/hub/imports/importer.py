@@ -1,8 +1,8 @@
-"""``yanmo import``: what others made → a Hugging Face folder of ours, proven, or a corpus, or a recipe.
+"""``yanmo import``: files of other tools → a Hugging Face folder that is proven equal, a corpus or a recipe.
 
     recognise → read → fit the vocabulary → build → prove → write
 
-Nothing is written that was not proven first; what was changed on the way is said.
+Nothing is written that was not proven first; every change is reported.
 """
 
 from collections.abc import Callable
@@ -35,13 +35,13 @@ from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an import, and what to do with it."""
+    """The result of an import, and what to do with it."""
 
     source: str
     folder: Path
     said: tuple[str, ...]
     next: tuple[str, ...]
-    """Commands that lead on, without the program's name."""
+    """Commands to go on with, without the program's name."""
     proof: Proof | None = None
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -52,10 +52,10 @@ class Imported:
 
 
 def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> Imported:
-    """Take over what ``name`` is into folder ``out``.
+    """Import ``name`` into folder ``out``.
 
     Raises:
-        ConfigError: it is nothing that is imported, or ``out`` is there already.
+        ConfigError: it is of no known kind, or ``out`` is there already.
         CheckpointError: it is damaged, does not fit together, or was not proven equal.
     """
     require_folder(out, "--out")
@@ -83,6 +83,7 @@ def import_model(source: ImportSource, out: Path, config: TokenizerConfig) -> Im
     shape = from_config_json(fitted.values, where)
     model = build_model(shape, fitted.tensors, where)
     refuse_leftovers(model, fitted, where)
+    # the model as fitted against the files as they came: a mistake of fitting would show
     proof = prove(model, foreign.values, foreign.tensors, foreign.tokenizer, where)
     write_imported(out, model, foreign)
     size = count_parameters(shape)
@@ -98,7 +99,7 @@ def import_model(source: ImportSource, out: Path, config: TokenizerConfig) -> Im
 
 
 def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
-    """A model with parts that ours does not have would be another one without them.
+    """Refuse a model with parts that ours does not have: without them it would compute something else.
 
     Raises:
         CheckpointError: a tensor was not used, or a head that should be the embedding is not.
@@ -123,7 +124,7 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the name of the part that a head is put on, which a bare model lacks."""
+    """Names without the prefix of the base model, which a model saved without its head lacks."""
     return {name.removeprefix("transformer.").removeprefix("model."): t for name, t in tensors.items()}
 
 
@@ -150,6 +151,7 @@ def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> I
         target.mkdir(parents=True)
         try:
             found = restore_text(source.files, tokenizer, target / "corpus.jsonl")
+            # a few documents may differ (odd characters); most of them only with a wrong vocabulary
             if found.differing > found.documents / 2:
                 raise DataError(
                     f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
@@ -158,6 +160,7 @@ def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> I
                 )
             (target / "tokenizer").mkdir()
             tokenizer.save(target / "tokenizer", 1 << 30)
+            # under its name only when it is whole: a kill leaves no half corpus behind
             target.rename(out)
         finally:
             storage.remove_path(target)

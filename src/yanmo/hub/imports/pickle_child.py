@@ -1,6 +1,6 @@
 """The process that opens a pickle: ``python -m yanmo.hub.imports.pickle_child FILE FOLDER BYTES``.
 
-It leaves ``tensors.safetensors`` and ``values.json`` in FOLDER, or ends with one line that says why not.
+It writes ``tensors.safetensors`` and ``values.json`` into FOLDER, or ends with one line that says why not.
 """
 
 import io
@@ -26,20 +26,22 @@ FORBIDDEN = (
 MAX_DEPTH = 20
 ZIP = b"PK\x03\x04"
 UNPACKED_RATIO, UNPACKED_BYTES = 2, 64 << 20
-"""A checkpoint may hold so many times its size and so many bytes more: torch.save packs nothing."""
+"""A checkpoint may unpack to so many times its size and so many bytes more: torch.save compresses nothing."""
 
 
 def main() -> None:
-    """Read, and write down what is plain."""
+    """Read the pickle, and write what is plain."""
     source, folder, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     tensors: dict[str, Tensor] = {}
     try:
+        # in this order: limits, then whatever imports code, then the hook, and only then a byte of the pickle
         limit_memory(memory)
         refuse_bomb(source)
         load_something()
         sys.addaudithook(refuse)
         found = torch.load(source, map_location="cpu", weights_only=True)
         model = find_model(found)
+        # clones: tensors that share memory would be refused by safetensors
         tensors = {str(name): tensor.contiguous().clone() for name, tensor in model.items()}
         save_tensors(folder / "tensors.safetensors", tensors)
         values = plain(found, 0) if model is not found else {}
@@ -69,7 +71,7 @@ def refuse_bomb(source: Path) -> None:
 
 
 def load_something() -> None:
-    """Let torch load what it needs to load and to save, before the wire is drawn: that is code, too."""
+    """Load and save once, so that torch imports what it needs before the audit hook forbids such things."""
     for as_zip in (True, False):
         file = io.BytesIO()
         torch.save({"w": torch.zeros(1)}, file, _use_new_zipfile_serialization=as_zip)
@@ -78,7 +80,7 @@ def load_something() -> None:
 
 
 def said(error: Exception) -> str:
-    """What torch says, without its advice to run the file after all, and without colours."""
+    """torch's message without colours and without its advice to open the file unrestricted."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     for introduction in ("from a trusted source.", "WeightsUnpickler error:"):
         text = text.rpartition(introduction)[2]
@@ -97,11 +99,12 @@ def limit_memory(more: int) -> None:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:  # pragma: no cover - macOS
         return
+    # address space, hard and soft limit alike, so that nothing in here can raise it again
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
 
 
 def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """The wire: what no reading of tensors does."""
+    """The audit hook: ends the process at events that reading tensors never causes."""
     if event.startswith(FORBIDDEN):
         raise RuntimeError(f"reading it tried {event}")
 
