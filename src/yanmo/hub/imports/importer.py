@@ -59,6 +59,7 @@ def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> 
         CheckpointError: it is damaged, does not fit together, or was not proven equal.
     """
     require_folder(out, "--out")
+    # an empty folder may be taken, except the current one: commit by rename would pull it away
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.resolve() == Path.cwd()):
         raise ConfigError("it is there already", where=f"--out {out}", hint="name a new folder")
     source = recognise(name)
@@ -114,6 +115,7 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
             where=where,
             hint="is it a whole model, of one of our families?",
         )
+    # GPT2LMHeadModel ties them; a head of its own would be dropped without a word
     head = given.get("lm_head.weight")
     if head is not None and config.tied_head and not torch.equal(head.float(), model.tokens.weight):
         raise CheckpointError(
