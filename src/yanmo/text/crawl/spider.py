@@ -1,7 +1,7 @@
-"""The spider: asks the frontier for a page, lets Scrapy fetch it, tells the frontier what became of it.
+"""The spider: takes a page from the frontier, lets Scrapy fetch it, tells the frontier the outcome.
 
 In: a profile, a frontier, a journal. Out: a journal with a row for every address that was tried, and a
-frontier that has heard of each. Scrapy does the rest, under the settings below: robots.txt, retries,
+frontier that knows the outcome of each. Scrapy does the rest, under the settings below: robots.txt, retries,
 redirects, delays, limits, the cache. One page at a time: that is polite, and makes the order of a crawl a
 property of the site.
 """
@@ -31,9 +31,9 @@ from yanmo.text.crawl.profile import Profile
 from yanmo.text.crawl.rows import new_row, settle
 
 PASSING_STATUSES = [408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]
-"""Answers that may be another one a little later."""
+"""Status codes that may pass: worth another try a little later."""
 GIVE_UP_AFTER = 10
-"""So many failures in a row end the run: the site is down, or turns us away."""
+"""Failures in a row that end the run: the site is down, or turns us away."""
 CLOSING_SECONDS = 3.0
 STOPPED = "stopped by a signal"
 ENDS = {"finished": "", "shutdown": STOPPED, "closespider_timeout": "max_minutes is over"}
@@ -171,7 +171,7 @@ OFF = {
         ["scrapy.extensions.throttle.AutoThrottle", "scrapy.extensions.closespider.CloseSpider"], 0
     ),
 }
-"""What Scrapy would do unasked."""
+"""Features of Scrapy that are on by default and must be off."""
 
 
 def settings_of(profile: Profile) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A corpus report as one HTML page that needs nothing else: pictures are drawn in it, nothing is loaded.
+"""A corpus report as one self-contained HTML page: bars are drawn in it, nothing is loaded.
 
-In: :class:`~yanmo.text.report.Report`. Out: HTML. All text of the corpus is escaped; there are no scripts: a
-browser that asks for Chinese shows the Chinese of the page's own words by SVG's ``systemLanguage``. Text is
-laid out by the browser, only bars are drawn, so that it can be read on a phone.
+In: :class:`~yanmo.text.inspect.report.Report`. Out: HTML. All text of the corpus is escaped, and there are no
+scripts: a browser set to Chinese shows the page's own words in Chinese through SVG's ``systemLanguage``. The
+browser lays the text out and only bars are drawn, so that the page is readable on a phone.
 """
 
 import re
@@ -55,7 +55,7 @@ CHINESE = {
     "half-width": "半角", "half-width between hanzi": "汉字间的半角",
     "spaces between hanzi": "汉字间的空格", "more": "更多",
 }  # fmt: skip
-"""The page's own words."""
+"""The page's own words in Chinese."""
 EM_OF_LATIN = 0.6
 """Width of a Latin letter, as a share of a hanzi's."""
 
@@ -102,7 +102,7 @@ def _of_many(report: Report) -> list[str]:
 
 
 def _of_one(report: Report) -> list[str]:
-    """The same of a single document, where each of these bars would be of length one."""
+    """The same for a single document, where each of these bars would have length one."""
     dropped, unequal = ", ".join(report.dropped), " ".join(report.unbalanced)
     return [
         _section("clean would take out", bars({rule: abs(n) for rule, n in report.removed.items()})),
@@ -117,6 +117,7 @@ def bars(values: Mapping[str, int]) -> str:
     if not shown:
         return ""
     most = max(shown.values())
+    # viewBox 0 0 100 10, stretched to the cell: widths are percentages on any screen; 0.5 stays visible
     rows = (
         f'<span>{_said(name)}</span><svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img">'
         f'<rect width="{max(100 * value / most, 0.5):.1f}" height="10"/></svg><b>{value:,}</b>'
@@ -126,13 +127,14 @@ def bars(values: Mapping[str, int]) -> str:
 
 
 def folded(lines: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Lines that differ in numbers and marks alone as one, with how many there are of them.
+    """Lines that differ only in numbers and marks as one, with the number of them.
 
     >>> folded([("第1页！", 9), ("他走了。", 5), ("第 2 页", 8)])
     [('第1页！ (+1)', 17), ('他走了。', 5)]
     """
     alike: dict[str, list[tuple[str, int]]] = {}
     for line, number in lines:
+        # page numbers and dates make one line of boilerplate look like hundreds
         alike.setdefault(re.sub(r"\d+", "0", letters(line)), []).append((line, number))
     found = []
     for same in alike.values():
@@ -188,9 +190,11 @@ def _files(report: Report) -> list[tuple[str, int, str, int, int, str]]:
 
 def _said(words: str) -> str:
     """Words of the page: Chinese where the browser asks for it."""
+    # <switch> shows the first child whose systemLanguage the browser accepts, else the one without
     chinese = CHINESE.get(words)
     if chinese is None:
         return escape(words)
+    # an SVG does not grow with its text: it must be wide enough for the longer of the two languages
     width = ceil(max(len(chinese), EM_OF_LATIN * len(words)))
     return (
         f'<svg class="said" style="width:{width}em" role="img"><switch>'
@@ -204,7 +208,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; numbers stand at the right."""
+    """A table with numbers aligned right; empty without rows."""
     found = [*rows]
     if not found:
         return ""
