@@ -86,7 +86,7 @@ class Batches:
         return self._batch_size * self._block_size - last * surplus
 
     def epochs_after(self, steps: int) -> int:
-        """How many epochs are complete after so many steps."""
+        """How many epochs are complete after ``steps`` steps."""
         return steps * self._batch_size // self.windows_per_epoch
 
 

@@ -12,7 +12,7 @@ from yanmo.text.clean.dedup import Overlap, overlap
 from yanmo.text.read.documents import read_documents
 
 GAP = 256
-"""Characters left out between the two parts of one document, as for a window of so many tokens."""
+"""Characters left out between the two parts of one document: a window of the usual 256 tokens."""
 
 
 def contamination(corpus: CorpusConfig) -> Overlap:

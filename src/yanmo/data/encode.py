@@ -53,7 +53,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
 def encode_all(
     batches: Iterable[T], texts_of: Callable[[T], Sequence[str]], tokenizer: Tokenizer, number: int
 ) -> Iterator[tuple[T, Encoded]]:
-    """Each batch with the ids of its texts, in order, encoded by so many processes.
+    """Each batch with the ids of its texts, in order, encoded by ``number`` processes.
 
     Raises:
         DataError: the system ended one of the processes.

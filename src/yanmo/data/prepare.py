@@ -231,7 +231,7 @@ def _write_shards(
             )
             for side in ("train", "val")
         }
-        # batches are cut the same way every time, so a resume skips so many: reading is cheap
+        # batches are cut the same way every time, so a resume skips those done: reading is cheap
         for batch in islice(batches, done.batches):
             progress.skip(sum(piece.size for piece in batch))
         encoded = encode_all(batches, lambda batch: [piece.text for piece in batch], tokenizer, processes)
@@ -342,7 +342,7 @@ def _read_mark(folder: Path, vocab_size: int) -> Mark:
 
 
 def _share(document: Document, characters: int) -> float:
-    """The part of a document's size that belongs to so many of its characters."""
+    """The part of a document's size in bytes that belongs to ``characters`` of its characters."""
     return float(document.meta.get("size", 0) * characters / len(document.text))
 
 

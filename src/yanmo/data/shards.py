@@ -104,7 +104,7 @@ class ShardWriter:
         self.documents += 1
 
     def write(self, ids: Ids, characters: int) -> None:
-        """Append the ids of so many characters."""
+        """Append ids, which encode ``characters`` characters."""
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocab_size:
             raise DataError(
                 f"token id {int(ids.max())} does not fit a vocabulary of {self._vocab_size}",

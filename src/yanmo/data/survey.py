@@ -25,7 +25,7 @@ SHOWN_LOST_CHARACTERS = 5
 
 
 def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, console: Console) -> Tokenizer:
-    """The tokenizer that a corpus gives; a pure function of both.
+    """The tokenizer learned from a corpus; a pure function of corpus and config.
 
     Raises:
         DataError: a path is missing or unreadable.

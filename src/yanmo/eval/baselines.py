@@ -12,7 +12,7 @@ import numpy.typing as npt
 from yanmo.data.shards import Ids, ShardSet, Tokens
 
 COUNTED_TOKENS = 1 << 24
-"""The baselines count at most so many training tokens: more hardly change them, and cost seconds."""
+"""Training tokens counted at most: more hardly change the baselines, and cost seconds."""
 
 
 Probabilities = npt.NDArray[np.float64]
@@ -28,7 +28,7 @@ class NGramBaselines:
     floor: float | None = None
 
     def describe_rank(self, bits: float) -> str:
-        """The place of a model with so many bits per character among the baselines, in words."""
+        """The rank of a model with ``bits`` bits per character among the baselines, in words."""
         if self.floor is not None and bits < self.bigram:
             return f"{bits - self.floor:.2f} above the floor of {self.floor:.2f}"
         if bits < self.bigram:
@@ -93,7 +93,7 @@ def _bigram(train: Ids, text: Ids, unigram: Probabilities, end_of_text: int) -> 
     seen = np.bincount(pairs // V, weights=times, minlength=V)  # (V,) how often each token was a context
     types = np.bincount(pairs // V, minlength=V)  # (V,) how many tokens followed it
     wanted = _pairs(text, V, end_of_text)
-    # look each wanted pair up in the sorted ones; the minimum keeps the index valid behind the last
+    # look each wanted pair up in the sorted ones; the minimum keeps the index valid after the last
     place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
     together = np.where(pairs[place] == wanted, times[place], 0)
     context = wanted // V

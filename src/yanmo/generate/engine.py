@@ -73,9 +73,6 @@ def arithmetic_of(model: GPT) -> dict[str, str]:
     return {"precision": str(weight.dtype).removeprefix("torch."), "device": str(weight.device)}
 
 
-# -- tokens -----------------------------------------------------------------------------------
-
-
 @dataclass(eq=False)
 class RunningSequence:
     """One sample that is being written."""
@@ -222,6 +219,3 @@ def step(model: GPT, cache: KVCache, ids: Tensor) -> Tensor:
 def _generator(seed: int, number: int) -> torch.Generator:
     # a prime multiplier, so that sample 1 of seed 0 is not sample 0 of seed 1
     return torch.Generator().manual_seed((seed * 1_000_003 + number) % (1 << 63))
-
-
-# -- files ------------------------------------------------------------------------------------

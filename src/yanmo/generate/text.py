@@ -194,7 +194,7 @@ def _overlap(text: str, stop: str) -> int:
 
 def _texts(
     model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig
-) -> Iterator[tuple["RunningSequence", str]]:
+) -> Iterator[tuple[RunningSequence, str]]:
     """For each token, its row and the characters that it completes."""
     texts: dict[RunningSequence, TextAssembler] = {}
     for rows in generate_batch(model, prompts, config, TokenConstraints.of(tokenizer, config)):

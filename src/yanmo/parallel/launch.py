@@ -22,17 +22,19 @@ class RankError(YanmoError):
 
 
 def launch(processes: int, arguments: list[str]) -> None:
-    """Run Python with ``arguments`` in so many processes and wait for them.
+    """Run Python with ``arguments`` in each of ``processes`` processes and wait for them.
 
     Raises:
         RankError: the first rank that failed was killed, or broke.
-        SystemExit: a rank met an error that it has said, or a signal came.
+        SystemExit: a rank met an error that it has printed, or a signal came.
     """
     logging.disable(logging.CRITICAL)  # instead of the launcher's pages, one line below
     # ranks share the cores: each with a thread per core would be slower than one process alone
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     os.environ[LAUNCHER] = str(os.getpid())  # a rank ends itself when this process is gone
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a broken connection is said below, in one line
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # a broken connection is reported below, in one line
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=f"yanmo-{os.getpid()}",
         # port 0: a free one, so that two runs on one machine do not collide. No restarts: a rank that failed

@@ -142,7 +142,7 @@ def whole_manifest(plan: Plan) -> dict[str, Any]:
 
 
 def added(one: Any, other: Any) -> Any:
-    """Counts of two parts together: numbers are added up wherever they stand, names are joined.
+    """Counts of two parts together: numbers are added at every depth, names are joined.
 
     >>> added({"a": 1, "b": ["x"]}, {"a": 2, "c": 3, "b": ["y"]})
     {'a': 3, 'b': ['x', 'y'], 'c': 3}

@@ -233,7 +233,7 @@ def deal(sizes: Sequence[int], tasks: int) -> list[int]:
     """
     total, before, parts = max(sum(sizes), 1), 0, []
     for size in sizes:
-        # By where its middle lies: a file that is larger than a part's share leaves numbers out.
+        # By its middle: a file that is larger than a part's share skips numbers, which `dense` closes up.
         parts.append(min(int((before + size / 2) * tasks / total), tasks - 1))
         before += size
     dense = {part: number for number, part in enumerate(sorted({*parts}))}

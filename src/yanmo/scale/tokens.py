@@ -136,7 +136,7 @@ def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
 def _join_side(plan: Plan, side: str, pieces: Sequence[Any], shard_tokens: int) -> dict[str, Any]:
     """Write the tokens of a side and its document starts; returns its part of the manifest."""
     found = [piece["splits"][side] for piece in pieces]
-    # Documents begin where they did in their part, behind all tokens of the parts before it.
+    # A document starts at its place in the part, plus all tokens of the parts before it.
     # uint64 throughout: int64 and uint64 together would become float64, which rounds above 2^53
     before = np.cumsum([0, *(one["tokens"] for one in found)], dtype=np.uint64)
     starts = [

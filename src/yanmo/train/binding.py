@@ -54,7 +54,7 @@ def require_bound(run: Path, recipe: Recipe, plan: StepSchedule) -> None:
             # only the small state.json: hashing gigabytes of weights would delay every start
             verify_folder(checkpoint, [STATE])
             state = read_state(checkpoint)
-        except CheckpointError:  # passed over, and said, when weights are restored
+        except CheckpointError:  # skipped here; restoring the weights reports it
             continue
         _require_recipe(run / "recipe.toml", recipe, state, checkpoint)
         _require_plan(run / "plan.json", plan, state, checkpoint)

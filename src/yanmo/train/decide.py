@@ -1,7 +1,7 @@
 """Decisions before a run: everything chosen by measurement or rule, taken once and written down.
 
 In: a recipe with open settings, the model's shape and the amount of text. Out: the decisions by
-``section.key``. What is measured for them stands in ``probe.py``.
+``section.key``. ``probe.py`` measures.
 """
 
 import math
@@ -125,7 +125,7 @@ def decide_packing(recipe: Recipe) -> dict[str, Any]:
 
 
 def decide_shape(recipe: Recipe) -> dict[str, Any]:
-    """What is left open of the model's shape: by the rules of its family."""
+    """The parts of the model's shape that are open: by the rules of its family."""
     shape = GPTConfig.of(recipe.model, vocab_size=1)
     return {f"model.{name}": value for name, value in shape.settings().items()}
 
@@ -189,7 +189,7 @@ def decide_compile(
     device = world.device
     # compiling takes long: trying it must cost little beside the run that it may shorten
     long = expected_seconds(recipe, speed, train_tokens) >= LONG_RUN.get(device.type, SHORT_RUN)
-    # experts receive another number of tokens in every step: each new shape would be compiled anew
+    # experts receive another number of tokens in every step: each new shape would be compiled again
     if config.has("n_expert") or not (long and has_compiler(device)):
         return {"train.compile": False}, speed
     gain = gain_of_compiling(recipe, config, device, clock)
@@ -240,7 +240,7 @@ def evaluations_in(seconds: float, pause_s: float) -> int:
 def decide_length(
     recipe: Recipe, speed: Speed, train_tokens: int, val_tokens: int, saving_s: float = 0.0
 ) -> tuple[int, dict[str, Any]]:
-    """How many steps the run aims at, and the rhythm and warm-up that follow from it.
+    """How many steps the run is planned for, and the intervals and warm-up that follow.
 
     Args:
         recipe: with arithmetic, micro-batch and compiling decided.

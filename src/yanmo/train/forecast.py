@@ -7,7 +7,7 @@ measures) and nothing is decided.
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class Forecast:
     """KV cache of one token, in float32."""
     disk_bytes: int
     seconds: float | None
-    """How long it takes, evaluations included, by the speed that was measured here."""
+    """Seconds of the run, evaluations included, at the speed that was measured here."""
     seconds_per_step: float | None
     warnings: tuple[str, ...]
 
@@ -120,12 +120,11 @@ def forecast(
         seconds_per_step=speed.seconds_per_step if speed else None,
         warnings=(),
     )
-    warnings = tuple(warnings_of(recipe, found, free_bytes))
-    return Forecast(**{**vars(found), "warnings": warnings})
+    return replace(found, warnings=tuple(warnings_of(recipe, found, free_bytes)))
 
 
 def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: TextSize) -> float:
-    """How long so many steps take with their evaluations; never longer than the clock lets them."""
+    """Seconds of ``steps`` steps with their evaluations, at most ``train.minutes``."""
     evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
     pause_s = seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)
     seconds = steps * speed.seconds_per_step + evaluations * pause_s

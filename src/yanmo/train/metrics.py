@@ -49,7 +49,7 @@ class MetricsRow(TypedRecord):
 
 
 class Board:
-    """TensorBoard's files, a convenience: what goes wrong with them is said once, and training goes on."""
+    """TensorBoard's files, a convenience: an error with them is reported once, and training goes on."""
 
     def __init__(self, folder: Path, step: int, warn: Callable[[str], None]) -> None:
         self._warn, self._writer = warn, None
@@ -87,7 +87,7 @@ class Metrics:
         folder: of the run.
         is_main: any rank but 0 writes nothing.
         step: where the run stands.
-        warn: is told what goes wrong beside metrics.jsonl.
+        warn: receives errors of files other than metrics.jsonl.
     """
 
     def __init__(

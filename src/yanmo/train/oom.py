@@ -26,7 +26,7 @@ from yanmo.train.run import Run
 from yanmo.train.step import StepResult, training_step
 
 TakeStep = Callable[..., StepResult]
-"""``training_step``, or in a test what befalls it."""
+"""``training_step``; a test may pass another function that fails in a chosen step."""
 
 
 def train_step_with_oom_retry(
@@ -103,7 +103,7 @@ def try_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batches) -
 
 
 def free_step_memory(run: Run) -> None:
-    """Forget half a step."""
+    """Free the gradients and activations of an unfinished step."""
     run.optimizer.zero_grad()
     # tensors in reference cycles (autograd graphs, tracebacks) are freed now, not at some later collection
     gc.collect()
@@ -112,7 +112,7 @@ def free_step_memory(run: Run) -> None:
 
 
 def halve_micro_batch(run: Run, step: int, metrics: Metrics) -> Run:
-    """Go on with at most half as many rows at a time, and write that down first.
+    """The run with at most half the micro-batch, which is recorded first.
 
     Raises:
         DeviceError: it is one row already.

@@ -1,8 +1,8 @@
-"""How fast this machine trains this model: real passes over random tokens, in every way that is open.
+"""Measuring how fast this machine trains this model: real passes over random tokens, in every open way.
 
-In: a recipe with its device decided, and the model's shape. Out: the fastest arithmetic, attention, matmul
-route and micro-batch, and the seconds a step takes; and what compiling would gain. What is decided by rule,
-and when compiling is tried at all, stands in ``decide.py``.
+In: a recipe with its device decided, and the model's shape. Out: the fastest precision, attention, matmul
+route and micro-batch, and the seconds of a step; and the gain of compiling. ``decide.py`` decides by rule,
+and whether compiling is tried at all.
 """
 
 import math
@@ -49,7 +49,7 @@ class Speed:
 def measure(
     recipe: Recipe, config: GPTConfig, world: World, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, Any], Speed]:
-    """Precision, attention, matmul route, micro-batch: the fastest of what is open; and the speed that gives.
+    """The fastest precision, attention, matmul route and micro-batch of those open, and their speed.
 
     Args:
         recipe: with the device decided.
@@ -195,7 +195,7 @@ def largest_divisor(number: int, limit: int) -> int:
 
 
 def no_room(config: GPTConfig, where: str) -> DeviceError:
-    """What is said when memory does not suffice for a single window."""
+    """The error when memory does not suffice for a single window."""
     return DeviceError(
         f"not even one window of {config.block_size} tokens fits into memory",
         where=where,
@@ -211,7 +211,7 @@ def _time_pass(
     clock: Callable[[], float],
     loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> float:
-    """Seconds for each token of a forward and backward pass over so many rows; infinite without memory."""
+    """Seconds per token of a forward and backward pass over ``rows`` windows; infinite if out of memory."""
     loss_of = loss_of or model.loss
     model.use_attention(way.attention)
     use_matmul(way.matmul)
@@ -247,6 +247,6 @@ def _time_update(model: GPT, recipe: Recipe, way: Way, clock: Callable[[], float
 
 
 def _wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished its queue."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -21,12 +21,12 @@ from yanmo.train.trainer import TrainResult, train
 def train_run(
     *asked: str | Path, out: str | Path | None = None, console: Console | None = None
 ) -> TrainResult:
-    """Train, resume, or, if the run is finished, say where it stands: `yanmo train` for programs.
+    """Train or resume; if the run is finished, return its state: `yanmo train` for programs.
 
     Args:
         asked: texts (files, folders, globs), or a recipe; then settings, such as ``"train.max_steps=200"``.
         out: the run folder; None: ``runs/<name of the text or recipe>``.
-        console: what is said while it trains; None: nothing.
+        console: shows progress; None: silent.
 
     Raises:
         YanmoError: see ``core/errors.py``.

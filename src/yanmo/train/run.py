@@ -229,7 +229,7 @@ def write_records(folder: Path, recipe: Recipe, plan: StepSchedule, corpus: dict
 
 
 def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[Recipe, GPTConfig, Forecast]:
-    """What a run of ``asked`` would be; nothing is written down, and nothing begun."""
+    """The forecast of a run of ``asked``; nothing is written, and nothing begun."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
     text = TextSize.of(prepared.shards)
@@ -458,7 +458,7 @@ def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) 
 
 
 def extended_total_steps(longer: Run, progress: Progress, planned_s: float) -> int:
-    """The step at which a longer run ends; ``planned_s`` is what a step takes if none has been done."""
+    """The step at which a longer run ends; ``planned_s`` is the time of a step if none has been done."""
     step, elapsed, train = progress.step, progress.elapsed_s, longer.recipe.train
     limits = [] if longer.step_limit is None else [longer.step_limit]
     if train.minutes is not None:

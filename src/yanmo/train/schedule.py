@@ -34,7 +34,7 @@ def learning_rate_at(step: int, plan: StepSchedule, optim: OptimConfig) -> float
 
 
 def height_at(share: float, schedule: Literal["cosine", "linear", "wsd"]) -> float:
-    """How high the rate stands between min_lr (0) and its peak (1), after ``share`` of the way.
+    """The learning rate between min_lr (0) and its peak (1), after ``share`` of the way.
 
     Cosine: Loshchilov & Hutter 2017. Warm-up, stable, decay: Hu et al. 2024 (MiniCPM).
     """

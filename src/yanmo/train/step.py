@@ -120,9 +120,9 @@ def accumulate_gradient(
     world: World,
     scale: float = 1.0,
 ) -> Tensor:
-    """Leave ``scale`` times the gradient of the whole global batch in ``.grad``; gives its loss.
+    """Leave ``scale`` times the gradient of the whole global batch in ``.grad``; returns its loss.
 
-    Both are the same on every rank: gradients travel during the last backward pass.
+    Both are the same on every rank: the last backward pass all-reduces the gradients.
     """
     # the load of the experts is counted over all micro-batches of a step, then it moves the router's bias
     reset_expert_load(loss_of)

@@ -94,7 +94,7 @@ def train(
     take_step: TakeStep = training_step,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
-    """Train, resume, or, if the run is finished, say where it stands.
+    """Train or resume; if the run is finished, return its state.
 
     Args:
         recipe: what is asked for.
@@ -393,8 +393,8 @@ def write_sample(run: Run, step: int) -> None:
     config = run.recipe.sample.model_copy(update={"num_samples": 1})
     prompt = config.prompt or ""
     run.model.eval()
-    said = str  # swallows warnings about the prompt: they were shown when the run was opened
-    text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, said)[0]
+    # str as the receiver of remarks about the prompt: they were shown when the run was opened
+    text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, say=str)[0]
     run.model.train()
     storage.write_atomic(run.folder / "samples" / f"step-{step:08d}.txt", text + "\n")
     run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")

@@ -189,7 +189,7 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
         remarks = _add_characters(writer, tokenizer)
     elif isinstance(tokenizer, LibraryTokenizer):
         _add_byte_bpe(writer, tokenizer)
-    # as in training: end-of-text separates documents, but none is put before a prompt unasked
+    # as in training: end-of-text separates documents, but a prompt does not begin with it
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.end_of_text)
     writer.add_add_bos_token(False)

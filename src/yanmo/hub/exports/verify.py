@@ -316,15 +316,15 @@ def rows_to_compare(model: GPT, tokenizer: Tokenizer, positions: int) -> npt.NDA
     rows: list[list[int]] = []
     for seed in range(max(2, -(-positions // T))):
         config = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=T + SKIPPED, seed=seed)
-        written = [tokens[0] for tokens in generate(model, [tokenizer.end_of_text], config, -1)]
-        rows.append([token for token in written[SKIPPED:] if token is not None])
+        written = [token for (token,) in generate(model, [tokenizer.end_of_text], config, -1)]
+        rows.append(written[SKIPPED:])
     return np.array(rows, dtype=np.int64)
 
 
 def continuation(model: GPT, prompt: list[int], count: int) -> list[int]:
     """The greedy continuation by the model itself."""
     config = SampleConfig(temperature=0, max_new_tokens=count)
-    return [tokens[0] for tokens in generate(model, prompt, config, -1) if tokens[0] is not None]
+    return [token for (token,) in generate(model, prompt, config, -1)]
 
 
 def _same_tokens(theirs: list[int], tokenizer: Tokenizer) -> list[str]:

@@ -85,7 +85,7 @@ def _read_folder(source: ImportSource, config: TokenizerConfig) -> Foreign:
         tensors = load_weights(folder)
     else:
         tensors = open_pickle(pickle).tensors
-    # causal masks and tables that the model computes anew
+    # causal masks and tables that the model computes itself
     tensors = {name: t for name, t in bare_names(tensors).items() if not name.endswith(BUFFERS)}
     tokenizer, notes = _tokenizer_of(folder, values, config)
     return Foreign(folder.name, values, tensors, tokenizer, chat_template_of(folder), notes)

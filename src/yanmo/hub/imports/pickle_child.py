@@ -26,7 +26,7 @@ FORBIDDEN = (
 MAX_DEPTH = 20
 ZIP = b"PK\x03\x04"
 UNPACKED_RATIO, UNPACKED_BYTES = 2, 64 << 20
-"""A checkpoint may unpack to so many times its size and so many bytes more: torch.save compresses nothing."""
+"""A checkpoint may unpack to this multiple of its size, plus these bytes: torch.save compresses nothing."""
 
 
 def main() -> None:

@@ -84,8 +84,8 @@ class CheckedLoop(asyncio.SelectorEventLoop):
     """An event loop that connects to no forbidden address, whoever asks and whatever resolved the name.
 
     Every connection goes through the loop: Scrapy downloads by aiohttp, which resolves and connects with
-    these public methods of asyncio. A resolver of our own would not see literal addresses, nor those of another
-    resolver (aiohttp prefers aiodns where it is installed).
+    these public methods of asyncio. A resolver of our own would not see literal addresses, nor those of
+    another resolver (aiohttp prefers aiodns where it is installed).
     """
 
     def __init__(self, private_network: bool) -> None:

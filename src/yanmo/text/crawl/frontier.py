@@ -76,7 +76,7 @@ class Frontier:
         self.lists: dict[str, Task] = {}
         """List pages by address."""
         self._order: dict[str, dict[str, bool]] = {}
-        """Of each book the links of its lists in reading order, and whether one stood twice on a page."""
+        """For each book, the links of its lists in reading order, and whether one was twice on a page."""
         self._known: set[str] = set()
         self._hashes: set[str] = set()
         self._spent: Counter[tuple[str, str]] = Counter()

@@ -25,7 +25,7 @@ TEXT_TYPES = ("", "text/html", "application/xhtml+xml", "text/plain", "applicati
 
 
 def rules_of(profile: Profile, task: Task) -> str:
-    """A fingerprint of what decides how a page is read: a row with another one is read anew."""
+    """A fingerprint of what decides how a page is read: a row with another one is read again."""
     rules = profile.model_dump(include={"select", "encoding", "private_network"})
     return fingerprint([VERSION, task.kind, rules, profile.budget.max_page_mb])
 
@@ -85,7 +85,7 @@ def known_row(journal: Journal, task: Task, profile: Profile) -> Row | None:
 
 
 def documents(frontier: Frontier, journal: Journal, profile: Profile) -> Iterator[tuple[Row, list[Row]]]:
-    """(document, the rows it is made of), in the order of the walk; a book stands where it begins."""
+    """(document, the rows it is made of), in the order of the walk; a book is where its first text is."""
     if profile.join == "page":
         for task in frontier.kept:
             row = _row(journal, task, profile)

@@ -37,7 +37,7 @@ GIVE_UP_AFTER = 10
 CLOSING_SECONDS = 3.0
 STOPPED = "stopped by a signal"
 ENDS = {"finished": "", "shutdown": STOPPED, "closespider_timeout": "max_minutes is over"}
-"""Scrapy's reasons for an end, in our words; ours stand for themselves."""
+"""Scrapy's reasons for an end, in our words; our own reasons need no translation."""
 
 
 class SiteSpider(scrapy.Spider):
@@ -132,7 +132,7 @@ def user_agent(profile: Profile) -> str:
 THEIRS, OURS = "scrapy.downloadermiddlewares", "yanmo.text.crawl.components"
 REPLACED = {
     # Twisted's reactor starts once in a process, and Twisted keeps headers without end. Without it Scrapy
-    # runs on asyncio, where a loop of ours can look at each connection, and downloads by aiohttp, which takes
+    # runs on asyncio, where a loop of ours can check each connection, and downloads by aiohttp, which accepts
     # 128 headers of 8 KB.
     "TWISTED_REACTOR_ENABLED": False,
     "ASYNCIO_EVENT_LOOP": CheckedLoop,
@@ -206,7 +206,7 @@ def run(
     profile: Profile, frontier: Frontier, journal: Journal, console: Console, settings: dict[str, Any] | None
 ) -> tuple[str, int]:
     """Walk a site. Gives (the reason why it ended early or an empty text, the signal that ended it or 0)."""
-    logging.getLogger("scrapy").setLevel(logging.CRITICAL)  # what became of a page is counted, not logged
+    logging.getLogger("scrapy").setLevel(logging.CRITICAL)  # outcomes of pages are counted, not logged
     crawler = Crawler(SiteSpider, settings_of(profile) | (settings or {}))
     stop, loop_class = asyncio.Event(), crawler.settings["ASYNCIO_EVENT_LOOP"]
     try:

@@ -205,7 +205,7 @@ def story(rng: random.Random) -> Story:
 
 def fingerprint() -> str:
     """A name for the corpus: it changes with the words, and with how stories are told."""
-    # twenty stories stand for the code: a change in how they are told changes these almost surely
+    # twenty stories represent the code: a change in how stories are told almost surely changes these
     told = "".join(story.text for story in stories(count=20))
     return hashlib.sha256(f"{STORY_COUNT}{POOLS!r}{told}".encode()).hexdigest()
 

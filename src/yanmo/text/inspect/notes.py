@@ -102,7 +102,7 @@ class Notes:
             yield (
                 f"{self.spaces / self.places:.0%} of the places between hanzi have a space in"
                 f" {counted(self.spaced_documents, 'document')}, as OCR or a word segmenter leaves them:"
-                " `yanmo clean` takes them out"
+                " `yanmo clean` removes them"
             )
         if self.radicals >= MIN_RADICALS:
             yield (

@@ -156,7 +156,7 @@ def _cards(report: Report) -> str:
     }
     cards = (f"<div><b>{value or 0:,}</b><span>{_said(name)}</span></div>" for name, value in values.items())
     held_out = (
-        f'<p class="soft">{report.overlap:.2%} of what would be held out stands in the training text too.</p>'
+        f'<p class="soft">{report.overlap:.2%} of the held-out text is in the training text, too.</p>'
         if report.overlap is not None
         else ""
     )

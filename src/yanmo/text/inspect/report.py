@@ -36,7 +36,7 @@ VERSE = re.compile("[，。！？；、\n　]+")
 VERSE_LENGTHS = (4, 5, 6, 7)
 MIN_VERSES = 4
 REPEATED = 3
-"""A line that occurs in so many documents, or so often in fewer, is worth a look."""
+"""Documents that have a line, or times that fewer documents repeat it, from which on it is reported."""
 MIN_REPEATED_LETTERS = 4
 SHOWN_ROWS = 20
 UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
@@ -126,9 +126,9 @@ class Report:
         return plain | different
 
     def proposal(self) -> str:
-        """The setting that takes out the lines that look like boilerplate, or an empty string."""
+        """The setting that removes the lines that look like boilerplate, or an empty string."""
         repeated = [*self.repeated_lines, *self.repeated_within]
-        # lines that the rule against ads takes out anyway need no setting
+        # lines that the rule against ads removes anyway need no setting
         lines = [line for line, _ in repeated if _looks_like_boilerplate(line) and ads(line)]
         plain = [line for line in lines if not UNSAFE.search(line)]
         return "clean.drop_lines=" + json.dumps(plain[:SHOWN_ROWS], ensure_ascii=False) if plain else ""
