@@ -254,8 +254,9 @@ def export_onnx(source: ExportSource, target: Path) -> Exported:
 
     storage.commit_folder(target, fill)
     said = [f"a folder for transformers.js: {GRAPH} with its cache, and the same in 8 bits, {QUANTIZED}"]
-    if not source.model.config.kind.in_transformers_js:
-        said.append("transformers.js knows no such model: these graphs are for onnxruntime")
+    kind = source.model.config.kind
+    if not kind.in_transformers_js:
+        said.append(f"transformers.js knows no {kind.architecture}: these graphs are for onnxruntime")
     return Exported(target, tuple(said), None)
 
 
