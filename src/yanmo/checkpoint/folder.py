@@ -32,14 +32,14 @@ from yanmo.tokenizer import Tokenizer, load_tokenizer
 
 SCHEMA = 1
 READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
-"""What a model is read from, beside its weights."""
+"""The files that a model is read from, besides its weights."""
 PREFIX = "step-"
 _NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, beside its tensors."""
+    """The counters of a run: its state apart from tensors."""
 
     step: int = 0
     tokens: int = 0
@@ -69,7 +69,9 @@ def save_checkpoint(
         DivergedError: a weight or optimizer value is not finite; nothing is written.
         StorageError: the disk is full or refuses; earlier checkpoints are whole.
     """
+    # no random state and no position in the data: both are functions of (seed, step)
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    # a NaN in the moments shows in the weights only a step later: then every checkpoint kept would have it
     for name, tensor in (*weights.items(), *optimizer_tensors.items()):
         if not torch.isfinite(tensor).all():
             raise DivergedError(
@@ -80,6 +82,7 @@ def save_checkpoint(
 
     def fill(folder: Path) -> None:
         write_model(folder, model.config, weights, tokenizer)
+        # a folder of its own: some loaders (vLLM's) read every .safetensors beside the weights
         (folder / "training").mkdir()
         save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
         _write_text_json(
@@ -90,6 +93,8 @@ def save_checkpoint(
     target = checkpoint_folder(run, progress.step)
     if target.exists():  # a damaged one that resume fell back from
         storage.remove_folder(target)
+    # temporary sibling → fsync each file → MANIFEST last → fsync → rename to a new name → fsync the parent:
+    # after a kill or a power loss at any point the folder is there whole, or not at all
     storage.commit_folder(target, fill)
     return target
 
@@ -109,7 +114,7 @@ def write_model(
 def write_configs(
     folder: Path, config: GPTConfig, tokenizer: Tokenizer, chat_template: str | None = None
 ) -> None:
-    """What stands beside the weights: config, settings of writing, tokenizer."""
+    """The files beside the weights: config, generation config, tokenizer."""
     end_of_text = tokenizer.end_of_text
     _write_text_json(folder / "config.json", to_config_json(config, end_of_text))
     _write_text_json(
@@ -120,7 +125,7 @@ def write_configs(
 
 
 class ProgressRecord(TypedRecord):
-    """A :class:`Progress` in state.json; what an older version did not know has its usual value."""
+    """A :class:`Progress` in state.json; a field that an older version lacks has its default."""
 
     step: NonNegativeInt
     tokens: NonNegativeInt
@@ -135,7 +140,7 @@ class ProgressRecord(TypedRecord):
 
 
 class State(TypedRecord):
-    """training/state.json; older ones say neither recipe nor plan."""
+    """training/state.json; older ones have neither recipe nor plan."""
 
     schema_number: int = Field(alias="schema")
     progress: ProgressRecord
@@ -202,8 +207,8 @@ def load_model(folder: Path, verify: bool = True) -> GPT:
 def verify_model(folder: Path) -> None:
     """Check what a model is read from against the manifest, where there is one.
 
-    The optimizer's tensors, twice as large, are looked at by resume; cards and settings of writing are free
-    to change.
+    Only a resume verifies the optimizer's tensors, which are twice as large. Model cards and the generation
+    config may be edited.
 
     Raises:
         CheckpointError: a file is missing, torn or changed.
@@ -218,8 +223,10 @@ def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GP
     """A model of weights by Hugging Face's names, float32 on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape, or holds what is no finite number.
+        CheckpointError: a tensor is missing, has another shape, or holds a number that is not finite.
     """
+    # meta: shapes without memory. The tensors of the file become the parameters below (assign=True), so the
+    # model is in memory once and nothing is initialised in vain
     with torch.device("meta"):
         model = GPT(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -263,7 +270,7 @@ def newest_first(run: Path) -> Iterator[Path]:
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """The path of the checkpoint of a step."""
     return run / "checkpoints" / f"{PREFIX}{step:08d}"
 
 
@@ -273,10 +280,8 @@ def step_of(checkpoint: Path) -> int:
 
 
 def rotate(run: Path, step: int, keep_last: int, is_kept: Callable[[Path], bool]) -> None:
-    """Delete checkpoints but the newest ``keep_last`` up to ``step`` and those that ``is_kept``.
-
-    Later ones are damaged ones that the run fell back from: they go too.
-    """
+    """Delete checkpoints, except the newest ``keep_last`` up to ``step`` and those that ``is_kept``."""
+    # checkpoints of later steps are damaged: the run fell back from them, and writes them again
     whole = [folder for folder in newest_first(run) if step_of(folder) <= step]
     kept = whole[:keep_last] + [folder for folder in whole if is_kept(folder)]
     for folder in newest_first(run):
@@ -299,6 +304,7 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
                 "there is no run yet", where=f"{runs}/", hint="train one: yanmo train novel.txt"
             )
         return found[-1].parent.resolve()
+    # resolved: a run that goes on moves its link `model` while the folder is being read
     for folder in (path / "model", path):
         if (folder / "config.json").is_file():
             return folder.resolve()
@@ -317,7 +323,7 @@ def read_recipe(run: Path) -> Recipe:
     """The recipe in a run folder.
 
     Raises:
-        CheckpointError: somebody made another thing of it than a recipe.
+        CheckpointError: it was edited and is no recipe any more.
     """
     try:
         return load_recipe(run / "recipe.toml")
@@ -329,6 +335,7 @@ def read_recipe(run: Path) -> Recipe:
 
 def run_of(model_folder: Path) -> Path | None:
     """The run that a model folder belongs to: a checkpoint's, or that of `model` where it is a copy."""
+    # RUN/checkpoints/step-…: the grandparent; RUN/model where links are refused: the parent
     for folder in model_folder.parents[:2]:
         if (folder / "recipe.toml").is_file() and (folder / "corpus.json").is_file():
             return folder
@@ -336,4 +343,5 @@ def run_of(model_folder: Path) -> Path | None:
 
 
 def _write_text_json(path: Path, value: Any) -> None:
+    # the same bytes on every system: manifests hold checksums
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8", newline="\n")

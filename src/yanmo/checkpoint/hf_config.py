@@ -1,7 +1,7 @@
 """The shape of a model ↔ the config.json of its Hugging Face architecture, by the record of its family.
 
-Every key that has a say is written, those too whose default is right today: other tools have other
-defaults. What a config.json asks for and ours does not do is refused by name.
+Every key that matters is written, also where transformers' default is right today: other tools have other
+defaults. What a config.json asks for and yanmo does not compute is refused by name.
 """
 
 from typing import Any
@@ -26,11 +26,11 @@ MAX_SIZES = {
     "expert_inner": 1 << 20,
     "n_dense_layer": 1_000,
 }
-"""What no model exceeds: a config.json that does is a mistake, and would cost memory before it is found."""
+"""Limits that no model exceeds: a config.json beyond them is a mistake, and would exhaust memory first."""
 MAX_NUMBER = 1e12
 NUMBERS = ("dropout", "rope_theta", "expert_scaling")
 NULLABLE = ("n_inner", "n_kv_head", "head_dim", "n_expert_shared")
-"""Sizes that may be null, which means: as usual."""
+"""Sizes that may be null, which means the default."""
 GELU = {"tanh": "gelu_new", "erf": "gelu"}
 ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "erf"}
 DAMAGED = "take the folder from its source again"
@@ -56,7 +56,7 @@ def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     if config.has("gelu"):
         values["activation_function"] = GELU[config.gelu]
     if "n_inner" in kind.defaults and config.n_inner == 4 * config.n_embd:
-        values["n_inner"] = None  # as the class has it, and as other tools compare it
+        values["n_inner"] = None  # GPT2Config's way to say 4 · n_embd, which other tools expect
     return values
 
 
@@ -99,7 +99,7 @@ def family_of(values: dict[str, Any], where: str) -> FamilyName:
 
 
 def shape_in(kind: Family, values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The shape a config.json asks for, by our keys: what it leaves out is as the class has it.
+    """The shape a config.json asks for, by our keys: a key left out has the default of its config class.
 
     Raises:
         CheckpointError: a key without a default is missing, or another activation is asked for.
@@ -142,7 +142,7 @@ def check_sizes(kind: Family, asked: dict[str, Any], where: str) -> None:
 
 
 def check_shares(kind: Family, asked: dict[str, Any], where: str) -> None:
-    """Heads share out what they must, and no token goes through more experts than there are.
+    """Heads divide the width and share the KV heads evenly, and no token uses more experts than there are.
 
     Raises:
         CheckpointError: they do not.
@@ -166,7 +166,7 @@ def check_shares(kind: Family, asked: dict[str, Any], where: str) -> None:
 
 
 def refuse_differences(name: FamilyName, values: dict[str, Any], where: str) -> None:
-    """Only what ours computes in the same way is opened.
+    """Refuse a model that computes anything in another way than ours: its weights would give other text.
 
     Raises:
         CheckpointError: a key asks for something else.
@@ -177,6 +177,7 @@ def refuse_differences(name: FamilyName, values: dict[str, Any], where: str) -> 
         if asked.get(key, allowed[0]) not in allowed:
             raise different(kind, key, asked[key], allowed[0], where)
     if kind.positions == "rotary":
+        # scaled positions (YaRN, linear): other angles from the first token on
         rope_type = (values.get("rope_parameters") or {}).get("rope_type", "default")
         if rope_type != "default":
             raise different(kind, "rope_type", rope_type, "default", where)
@@ -189,7 +190,7 @@ def refuse_differences(name: FamilyName, values: dict[str, Any], where: str) -> 
 
 
 def has_sliding_layers(name: FamilyName, values: dict[str, Any]) -> bool:
-    """Whether a layer looks at the last tokens only; Dots1Config says so without naming layers, too."""
+    """Whether a layer attends to the last tokens only; Dots1Config can imply it without naming layers."""
     if values.get("layer_types") or name != "moe" or values.get("sliding_window", 4096) is None:
         return "sliding_attention" in str(values.get("layer_types"))
     first = values.get("max_window_layers") or 62  # Dots1Config's default, as 4096 is above

@@ -1,8 +1,8 @@
 """Our parameter names ↔ Hugging Face's names and layouts: by the table of a family, used both ways.
 
 ``GPT2LMHeadModel`` stores its linear layers as ``Conv1D``, (in, out) where ``nn.Linear`` has (out, in);
-so those matrices are transposed on the way. ``Dots1ForCausalLM`` stores every expert by itself; ours lie
-one after the other in one tensor.
+so those matrices are transposed on the way. ``Dots1ForCausalLM`` stores every expert by itself; ours are
+stacked in one tensor.
 """
 
 import re
@@ -34,6 +34,7 @@ def to_hugging_face(family: Family, tensors: dict[str, Tensor]) -> dict[str, Ten
             found |= {theirs.replace("{e}", str(e)): part.contiguous() for e, part in enumerate(tensor)}
         else:
             found[theirs] = (tensor.t() if layout == "transposed" else tensor).contiguous()
+    # a tied head is one tensor here; safetensors refuses two names for one memory, so the copy is a clone
     if family.stores_tied_head and "lm_head.weight" not in tensors:
         found["lm_head.weight"] = found["model.embed_tokens.weight"].clone()
     return found
@@ -67,6 +68,7 @@ def from_hugging_face(
         theirs, layout = hugging_face_name(family, name)
         if layout == "by expert":
             parts = [find(theirs.replace("{e}", str(e))) for e in range(shape[0])]
+            # stack would raise an error of torch; the comparison of shapes below names the odd one
             odd = [part for part in parts if part.shape != parts[0].shape]
             tensor = odd[0] if odd else stack(parts)
         else:

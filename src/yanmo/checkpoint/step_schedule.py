@@ -1,7 +1,7 @@
-"""How many steps a run is planned to have: plan.json, and what a checkpoint has seen of it.
+"""The number of steps a run is planned to have: plan.json, and its copy in each checkpoint.
 
-A run of ``max_steps`` has one segment. A run of ``minutes`` estimates its total steps by measured speed; the
-loop may plan anew at an evaluation, and the new segment continues from the progress already made, so the
+A run of ``max_steps`` has one segment. A run of ``minutes`` estimates its total steps from measured speed;
+the loop may replan at an evaluation, and the new segment continues from the progress already made, so the
 learning rate never jumps. On disk a segment's total steps are called ``horizon``, and the segments ``aims``.
 """
 
@@ -16,7 +16,7 @@ from yanmo.core.records import TypedRecord, sealed
 
 @dataclass(frozen=True)
 class ScheduleSegment:
-    """From ``from_step`` on, at ``progress`` (0 to 1) of the run, it is planned to end at ``total_steps``."""
+    """From ``from_step`` on, where ``progress`` (0 to 1) is done, the run is planned for ``total_steps``."""
 
     from_step: int
     progress: float
@@ -29,7 +29,7 @@ class StepSchedule:
 
     segments: tuple[ScheduleSegment, ...]
     lengths: tuple[float | None, ...] | None = None
-    """The max_steps, epochs and minutes that it was made for; older plans do not say."""
+    """The max_steps, epochs and minutes that it was made for; older plans do not record them."""
 
     @classmethod
     def first(cls, total_steps: int, lengths: tuple[float | None, ...] | None = None) -> "StepSchedule":
@@ -43,6 +43,7 @@ class StepSchedule:
 
     def total_steps_before(self, step: int) -> int:
         """The total steps that were planned when the update to ``step`` was done."""
+        # a segment begun at `step` came after the update: strictly before it
         return next(s.total_steps for s in reversed(self.segments) if s.from_step < max(step, 1))
 
     def segment_from(self, step: int) -> ScheduleSegment | None:
@@ -52,6 +53,8 @@ class StepSchedule:
     def progress_at(self, step: int) -> float:
         """How much of the run is done before ``step``, 0 to 1."""
         segment = next(segment for segment in reversed(self.segments) if segment.from_step <= step)
+        # progress is continuous: p = p₀ + (1 - p₀) (step - s₀) / (total - s₀), with p₀ the progress at s₀,
+        # where the segment begins; another total changes the slope from there on, not the value
         steps = segment.total_steps - segment.from_step
         share = (step - segment.from_step) / steps if steps > 0 else 1.0
         return min(segment.progress + (1 - segment.progress) * share, 1.0)

@@ -1,8 +1,8 @@
-"""Tensors in safetensors files: looked over before they are opened, in one file or in several.
+"""Tensors in safetensors files, one or several; headers are checked before files are opened.
 
 A safetensors file is a JSON header and then raw numbers, so nothing in it can run; but a header may lie. It
 is checked here before the library sees it: no name twice, no tensor that overlaps another one or is larger
-than the file. So every folder that yanmo opens has been looked over, its own checkpoints too.
+than the file. This holds for every folder that yanmo opens, its own checkpoints included.
 """
 
 import json
@@ -29,7 +29,8 @@ AGAIN = "take the file from its source again"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file; through Python, whose errors say what the disk said."""
+    """Write a safetensors file."""
+    # save, not save_file: written by Python, a full disk is an OSError with its errno
     path.write_bytes(save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {"format": "pt"}))
 
 
@@ -77,6 +78,7 @@ def weight_files(folder: Path) -> list[Path]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{INDEX} is torn: {error!r}", where=str(folder), hint=AGAIN) from error
     for name in names:
+        # a path such as ../../x would open files outside the folder
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(
                 f"{INDEX} names {name!r}, which is no file beside it", where=str(folder), hint=AGAIN
@@ -85,10 +87,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_header(path: Path) -> None:
-    """Look over a file's header before anything is allocated for what it says.
+    """Check a file's header before anything is allocated for it.
 
     Raises:
-        CheckpointError: it is torn, or says what cannot be.
+        CheckpointError: it is torn, or impossible.
         OSError: the file cannot be read.
     """
 
@@ -97,6 +99,7 @@ def check_header(path: Path) -> None:
 
     size = path.stat().st_size
     with open(path, "rb") as file:
+        # 8 bytes: the header's length; the header: JSON; then the tensors
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MOST_HEADER):
             raise refuse(f"its header of {length:,} bytes does not fit a file of {size:,}")
@@ -109,6 +112,7 @@ def check_header(path: Path) -> None:
     if len(entries) > MOST_TENSORS:
         raise refuse(f"{len(entries):,} tensors are more than any model has")
     place = 0
+    # in order of offset, each must begin where the one before ends: no overlap, no gap, none outside
     for name, (start, end) in sorted(entries.items(), key=lambda entry: entry[1]):
         if start != place:
             raise refuse(f"{name} begins at byte {start:,}, what is before it ends at {place:,}")
@@ -118,7 +122,7 @@ def check_header(path: Path) -> None:
 
 
 def _extent(entry: dict[str, Any]) -> tuple[int, int]:
-    """From which byte to which a tensor goes; ValueError if that is not what its shape takes."""
+    """The first byte and the end of a tensor; ValueError if its shape needs another size."""
     shape, (start, end) = entry["shape"], entry["data_offsets"]
     if len(shape) > MOST_DIMENSIONS or any(
         type(number) is not int or not 0 <= number < MOST_NUMBERS for number in (*shape, start, end)
@@ -130,6 +134,7 @@ def _extent(entry: dict[str, Any]) -> tuple[int, int]:
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # json keeps the last of equal names, other readers the first: two tools would load two models
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name is given twice")

@@ -1,11 +1,11 @@
 """The batch of a step: a pure function of (data, seed, step).
 
-An epoch is a ring. Its tokens, from a random offset on, are laid out as windows of ``block_size``
-that wrap around, so that every token is a target exactly once. With a ``stride`` it is a row instead:
-windows begin every ``stride`` tokens, overlap, and the last ends with the last token, so a token is a
-target about block_size / stride times. The windows are shuffled by a permutation that is computed and never
-stored (Feistel). Nothing depends on ranks, workers or restarts: a rank takes its rows of
-the same global batch.
+An epoch is a ring. Windows of ``block_size`` tokens cover it from a random offset on and wrap around, so
+that every token is a target exactly once. With a ``stride`` it is a row instead: windows begin every
+``stride`` tokens, overlap, and the last one ends with the last token, so a token is a target about
+block_size / stride times. The order of the windows (the shuffle) is a permutation that is computed and never
+stored (Feistel). Nothing depends on ranks, workers or restarts: a rank takes its rows of the same global
+batch.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,11 @@ import numpy.typing as npt
 from yanmo.data.shards import Ids, Tokens
 from yanmo.model.config import IGNORED
 
+# multipliers of splitmix64's finaliser; the step is 2^64 / golden ratio, which spreads consecutive numbers
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEP = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
-_ROUNDS = 6
+_ROUNDS = 6  # of the Feistel network; four already give a pseudo-random permutation (Luby & Rackoff 1988)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Batches:
     def at(self, step: int, rows: range | None = None) -> Batch:
         """Rows of the global batch of ``step``; all of them by default."""
         rows = rows if rows is not None else range(self._batch_size)
-        # the n-th window that training ever sees: step and row alone say which it is
+        # the n-th window of the whole training: a function of step and row, so a resume needs no position and
+        # any number of ranks reads the same global batch
         sample = step * self._batch_size + np.asarray(rows, dtype=np.int64)  # (B,)
         epoch, place = np.divmod(sample, self.windows_per_epoch)  # (B,)
         window, offset = np.empty_like(place), np.zeros_like(place)
@@ -55,13 +57,16 @@ class Batches:
             here = epoch == number
             window[here] = permute(place[here], self.windows_per_epoch, self._seed, int(number))
             if self._stride is None:
+                # where this epoch's ring begins: else the same tokens would always start a window
                 offset[here] = _random(self._seed, int(number), 0) % len(self._tokens)
         first = window * (self._stride or self._block_size)  # (B,)
         if self._stride is not None:
+            # the last window ends with the last token instead of wrapping; it overlaps the one before more
             first = np.minimum(first, len(self._tokens) - self._block_size - 1)
         # one token more than the window: inputs are all but the last, targets all but the first
         index = first[:, None] + np.arange(self._block_size + 1)  # (B, T + 1)
         ids = self._tokens.at((offset[:, None] + index) % len(self._tokens))  # (B, T + 1)
+        # the ring has one target for each token; in the last window what goes beyond is filler, not counted
         targets = np.where(index[:, 1:] <= len(self._tokens), ids[:, 1:], IGNORED)  # (B, T)
         return Batch(ids[:, :-1], targets)
 
@@ -71,6 +76,7 @@ class Batches:
             return self._batch_size * self._block_size
         sample = step * self._batch_size + np.arange(self._batch_size)
         epoch, place = np.divmod(sample, self.windows_per_epoch)
+        # only the last window of an epoch has fewer, by the surplus; does this batch hold it, perhaps twice?
         surplus = self.windows_per_epoch * self._block_size - len(self._tokens)
         last = sum(
             int(np.sum(permute(place[epoch == e], self.windows_per_epoch, self._seed, int(e))
@@ -80,12 +86,13 @@ class Batches:
         return self._batch_size * self._block_size - last * surplus
 
     def epochs_after(self, steps: int) -> int:
-        """How many epochs are complete after so many steps."""
+        """How many epochs are complete after ``steps`` steps."""
         return steps * self._batch_size // self.windows_per_epoch
 
 
 def windows_in(tokens: int, block_size: int, stride: int | None) -> int:
     """The windows of an epoch."""
+    # ring: ⌈N / T⌉. Row: ⌈(N - T - 1) / stride⌉ + 1, where T + 1 tokens give a window its T targets
     if stride is None:
         return -(-tokens // block_size)
     return max(-(-(tokens - block_size - 1) // stride), 0) + 1
@@ -94,12 +101,14 @@ def windows_in(tokens: int, block_size: int, stride: int | None) -> int:
 def validation_batches(tokens: Tokens, block_size: int, batch_size: int, end_of_text: int) -> Iterator[Batch]:
     """All validation tokens as targets once, in non-overlapping windows and a short last one.
 
-    The first token is predicted from end-of-text, which stands before every text.
+    The first token is predicted from end-of-text, which precedes every text.
     """
     for start in range(0, len(tokens), block_size * batch_size):
         index = start + np.arange(block_size * batch_size).reshape(-1, block_size)  # (B, T)
+        # rows of the last batch that lie wholly behind the end; the short window before them stays
         index = index[index[:, 0] < len(tokens)]
         targets = tokens.at(np.minimum(index, len(tokens) - 1))
+        # each input is the token before its target; positions that do not exist read any token, ignored below
         inputs = tokens.at(np.clip(index - 1, 0, len(tokens) - 1))
         inputs[index == 0] = end_of_text
         yield Batch(inputs, np.where(index < len(tokens), targets, IGNORED))
@@ -112,10 +121,11 @@ def sliding_batches(
 
     Windows begin every ``stride`` tokens, and count only what the window before did not.
     """
-    row = np.concatenate([[end_of_text], tokens])  # what stands before each token
+    row = np.concatenate([[end_of_text], tokens])  # (N + 1,), row[i] precedes tokens[i]
     starts = sliding_starts(len(tokens), block_size, stride)
     done = np.concatenate([[0], starts[:-1] + block_size])  # targets that earlier windows have counted
     for first in range(0, len(starts), batch_size):
+        # the overlap gives context to the targets after it; counted twice it would weigh some tokens double
         here = slice(first, first + batch_size)
         index = starts[here, None] + np.arange(block_size)  # (B, T)
         inside = index < len(tokens)
@@ -126,6 +136,7 @@ def sliding_batches(
 
 def sliding_starts(tokens: int, block_size: int, stride: int) -> Ids:
     """Where the windows of :func:`sliding_batches` begin."""
+    # the last window ends with the last token; np.unique: it may coincide with the one before
     last = max(tokens - block_size, 0)
     return np.unique(np.minimum(np.arange(0, last + stride, stride), last))
 
@@ -133,9 +144,11 @@ def sliding_starts(tokens: int, block_size: int, stride: int) -> Ids:
 def permute(places: Ids, size: int, seed: int, epoch: int) -> Ids:
     """Where the windows at ``places`` of an epoch's order lie: a permutation of ``range(size)``.
 
-    A balanced Feistel network over the next even power of two, walked on until the value is below
-    ``size`` (cycle walking: Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
+    A balanced Feistel network over the next even power of two, repeated until the value is below ``size``
+    (cycle walking: Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
+    # a value is two halves of equal width; domain 4^half is at most 4 · size, so walks are short.
+    # Memory is that of ``places``: a shuffled list of all windows would be gigabytes for a large corpus
     half = np.uint64(max((size - 1).bit_length() + 1, 2) // 2)
     mask = np.uint64((1 << int(half)) - 1)
     keys = [np.uint64(_random(seed, epoch, number + 1)) for number in range(_ROUNDS)]
@@ -144,8 +157,10 @@ def permute(places: Ids, size: int, seed: int, epoch: int) -> Ids:
     while outside.any():
         left, right = value[outside] >> half, value[outside] & mask
         for key in keys:
+            # invertible whatever the round function is, since right is kept: so this is a permutation
             left, right = right, left ^ (_mix(right ^ key) & mask)
         value[outside] = (left << half) | right
+        # encrypt again what lies outside: its cycle leads back into range(size), and no two values meet
         outside = value >= np.uint64(size)
     return value.astype(np.int64)
 

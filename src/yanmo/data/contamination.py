@@ -1,7 +1,7 @@
-"""How much of what would be held out stands in the training text as well.
+"""How much of the held-out text occurs in the training text as well (contamination).
 
-In: a corpus. Out: :class:`~yanmo.text.dedup.Overlap` for the split that ``prepare`` would make. Exact copies
-fall on one side anyway; this finds what is copied within documents and between them.
+In: a corpus. Out: :class:`~yanmo.text.clean.dedup.Overlap` for the split that ``prepare`` would make. Exact
+copies of documents fall on one side anyway; this finds passages copied within and between documents.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,13 @@ from yanmo.text.clean.dedup import Overlap, overlap
 from yanmo.text.read.documents import read_documents
 
 GAP_CHARACTERS = 256
-"""Characters left out between the two parts of one document, as for a window of so many tokens."""
+"""Characters left out between the two parts of one document: a window of the usual 256 tokens."""
 
 
 def contamination(corpus: CorpusConfig) -> Overlap:
-    """Read the corpus three times: its sizes, what is held out, what is not. A document takes 20 bytes.
+    """The overlap, in three readings of the corpus: sizes, held-out text, training text.
+
+    Memory is 20 bytes for each document, not the text.
 
     Raises:
         DataError: a path is missing or unreadable.
@@ -26,6 +28,7 @@ def contamination(corpus: CorpusConfig) -> Overlap:
         sizes.add(document.text)
     characters = sizes.characters
     fraction = default_val_fraction(characters)
+    # the split is a pure function of the sizes, so this is the one that training will use
     split = plan_split(smallest(sizes.by_hash(), fraction * characters), fraction, characters)
 
     def side(wanted: str) -> Iterator[str]:

@@ -17,8 +17,8 @@ from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 T = TypeVar("T")
 PARALLEL_FROM_BYTES = 64 << 20
-"""Bytes of text from which on other processes save more time than their start takes: about a second, in
-which one process with its threads has read tens of megabytes."""
+"""Bytes of text from which on several processes are faster: starting them needs about a second, in which one
+process with its threads encodes tens of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,8 @@ class Encoded:
 
 
 def processes_for(tokenizer: Tokenizer, size: int) -> int:
-    """How many processes to encode ``size`` bytes with; 1 is this one alone.
-
-    Characters are looked up faster than they are sent to somebody else.
-    """
+    """How many processes to encode ``size`` bytes with; 1 is this one alone."""
+    # a table of characters is looked up faster than texts are pickled, sent and received
     return 1 if isinstance(tokenizer, CharTokenizer) or size < PARALLEL_FROM_BYTES else cores()
 
 
@@ -44,6 +42,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
         return Encoded(found)
     lost = RoundTripLoss()
     for text, ids in zip(texts, found, strict=True):
+        # only lossy vocabularies pay for decoding everything again
         lost.count(text, tokenizer.decode(ids))
     return Encoded(found, lost)
 
@@ -51,7 +50,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
 def encode_all(
     batches: Iterable[T], texts_of: Callable[[T], Sequence[str]], tokenizer: Tokenizer, number: int
 ) -> Iterator[tuple[T, Encoded]]:
-    """Each batch with the ids of its texts, in order, encoded by so many processes.
+    """Each batch with the ids of its texts, in order, encoded by ``number`` processes.
 
     Raises:
         DataError: the system ended one of the processes.
@@ -65,17 +64,18 @@ def _workers(
     tokenizer: Tokenizer, number: int
 ) -> Iterator[tuple[Callable[[Sequence[str]], Future[Encoded]], int]]:
     """How to have texts encoded, and how many are at work."""
-    if number == 1:  # the libraries below let other threads run while they work
+    if number == 1:  # threads suffice for small texts: the tokenizer libraries release the GIL
         with ThreadPoolExecutor(cores()) as threads:
             yield (lambda texts: threads.submit(encode, tokenizer, texts)), cores()
         return
     hint = "the same command goes on where it stopped; data.workers=1 needs the least memory"
+    # the tokenizer is sent once to each process, not with each text
     with processes(number, _begin, (tokenizer,), "tokenises", hint) as pool:
         yield (lambda texts: pool.submit(_encode_here, texts)), number
 
 
 _tokenizer: Tokenizer | None = None
-"""In a process of the pool: what it encodes with."""
+"""The tokenizer of a process of the pool; a global, since submitted functions share nothing else."""
 
 
 def _begin(tokenizer: Tokenizer) -> None:

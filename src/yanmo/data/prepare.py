@@ -2,8 +2,8 @@
 
 1. ``survey.py`` reads the corpus once, for a vocabulary and for each document's size and content hash.
 2. ``split.py`` decides what is held out; a pure function of those sizes.
-3. The corpus is read again and written as shards, in pieces of about ``PIECE_CHARACTERS``, on all cores
-   (``encode.py``). What is on the disk is marked now and then; cut off, the work goes on from there.
+3. The corpus is read again and written as shards, in pieces of ``PIECE_CHARACTERS`` characters, on all cores
+   (``encode.py``). A mark records from time to time what is on disk, and interrupted work resumes from it.
 
 Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and is made only if absent.
 """
@@ -38,7 +38,7 @@ PIECE_CHARACTERS = 1 << 18
 MARK_EVERY_BATCHES = 16
 """Batches of pieces between two marks: about 12 MB of text."""
 MARK_FILE = "mark.json"
-"""How far the shards in an unfinished folder are."""
+"""The file in an unfinished folder that says how much of the shards is on disk."""
 OPENING_CHARACTERS = 12
 
 
@@ -56,7 +56,7 @@ class Prepared:
         return bool((self.shards.manifest.lost or {}).get("total"))
 
     def as_json(self) -> dict[str, Any]:
-        """Where things are and how many there are."""
+        """For ``--json``: paths and counts."""
         manifest = self.shards.manifest.as_json()
         return {
             "shards": str(self.shards.folder),
@@ -86,7 +86,9 @@ class Prepared:
         for number in range(count):
             start = number * len(tokens) // count
             lines = self.tokenizer.decode(tokens.slice(start, start + 1000)).split("\n")
+            # the slice begins in the middle of a line, except the first
             whole = [line.strip() for line in (lines[1:] if number and len(lines) > 1 else lines)]
+            # the longest of three: a chapter number or a name alone gives the model little to continue
             opening = max([line for line in whole if line][:3], key=len, default="")
             opening = opening[:OPENING_CHARACTERS].rstrip()
             while len(self.tokenizer.encode(opening)) > max_tokens:
@@ -117,6 +119,7 @@ def prepare(
     trained = found or load_tokenizer(surveyed)
     sizes = read_sizes(surveyed)
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
+    # block_size is in it, as it is the gap between the parts of a document that is cut
     key = storage.fingerprint([SURVEY_VERSION, content, trained.fingerprint, val_fraction, block_size])
 
     def fill(folder: Path) -> None:
@@ -135,14 +138,14 @@ def prepare(
 
 
 def _shards_in(corpus: CorpusConfig) -> Path | None:
-    """The folder, if the corpus is one of shards that were made elsewhere (``scale/``), with a tokenizer."""
+    """The folder, if the corpus is a folder of finished shards (made by ``scale/``), with a tokenizer."""
     folder = Path(corpus.path[0])
     is_one = len(corpus.path) == 1 and (folder / "manifest.json").is_file()
     return folder if is_one and (folder / "train.starts.bin").is_file() else None
 
 
 class OpenSplit(TypedRecord):
-    """What shards that were made elsewhere say of their split."""
+    """The split as recorded in shards that were made elsewhere."""
 
     val_fraction: float
     cut_documents: NonNegativeInt
@@ -156,7 +159,7 @@ class OpenManifest(Manifest):
 
 
 def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_size: int) -> Prepared:
-    """Shards as they are; what is asked of them must be what they were made with."""
+    """Finished shards; settings that are given must be those they were made with."""
     tokenizer = load_tokenizer(folder)
     hint = "restore it from a copy, or make the shards again"
     manifest = read_record(folder / "manifest.json", OpenManifest, DataError, hint)
@@ -174,6 +177,7 @@ def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_s
             where=str(folder),
             hint="leave data.val_fraction out",
         )
+    # the gap between training and held-out text of a cut document is too short for longer windows
     if split.cut_documents and block_size > split.block_size:
         raise DataError(
             f"the shards were cut for windows of {split.block_size} tokens, not"
@@ -210,8 +214,10 @@ def _write_shards(
     workers: int | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Second pass: every document (``names`` are their hashes) to its side, in order; goes on where
-    ``folder`` was left. Gives the manifest's parts."""
+    """Second pass: write every document (``names`` are their hashes) to its side, in order.
+
+    Resumes from the mark in ``folder``, if there is one. Returns parts of the manifest.
+    """
     counts, tally, size = CorpusCounts(), SplitTally(), corpus_size(corpus.path)
     done = _read_mark(folder, tokenizer.vocab_size)
     lost = RoundTripLoss.of(done.lost)
@@ -226,6 +232,7 @@ def _write_shards(
             )
             for side in ("train", "val")
         }
+        # batches are cut the same way every time, so a resume skips those done: reading is cheap
         for batch in islice(batches, done.batches):
             progress.skip(sum(piece.size for piece in batch))
         encoded = encode_all(batches, lambda batch: [piece.text for piece in batch], tokenizer, processes)
@@ -238,6 +245,7 @@ def _write_shards(
                 _write_mark(folder, number, writers, lost)
             progress.advance(sum(piece.size for piece in batch))
         splits = {side: writer.close() for side, writer in writers.items()}
+    # before the manifest, which makes the folder finished
     (folder / MARK_FILE).unlink(missing_ok=True)
     if tally.left_out:
         console.print(f"{tally.left_out:,} characters between training and held-out text are left out")
@@ -252,7 +260,7 @@ def _write_shards(
 def more_of(
     counts: dict[str, Any], split: Split, tally: SplitTally, lost: RoundTripLoss | None
 ) -> dict[str, Any]:
-    """What a manifest says beside its splits; ``lost`` is None where nothing can be."""
+    """The rest of the manifest; ``lost`` is None for a lossless tokenizer."""
     more: dict[str, Any] = {
         "counts": counts,
         "split": {
@@ -271,6 +279,7 @@ def more_of(
 
 def pieces_of(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[EncodedPiece]:
     """A document's pieces."""
+    # the tokenizer cuts only where its pre-tokenizer cuts anyway: the pieces' ids are those of the whole text
     begins = True
     texts = [*tokenizer.pieces(document.text, PIECE_CHARACTERS), None]
     for text, following in pairwise(texts):
@@ -280,12 +289,13 @@ def pieces_of(side: str, document: Document, tokenizer: Tokenizer) -> Iterator[E
 
 
 def _batches(pieces: Iterable[EncodedPiece]) -> Iterator[list[EncodedPiece]]:
-    """Pieces by about ``PIECE_CHARACTERS`` characters; short documents go together."""
+    """Pieces by ``PIECE_CHARACTERS`` characters; short documents go together."""
     batch: list[EncodedPiece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
         characters += len(piece.text)
+        # sending one short text at a time to another process would cost more than encoding it
         if characters >= PIECE_CHARACTERS // 2:
             yield batch
             batch, characters = [], 0
@@ -294,11 +304,12 @@ def _batches(pieces: Iterable[EncodedPiece]) -> Iterator[list[EncodedPiece]]:
 
 
 def write_piece(writer: ShardWriter, piece: EncodedPiece, ids: Ids, tokenizer: Tokenizer) -> None:
-    """Append a piece's ids, with what stands before and behind its document."""
+    """Append a piece's ids, with the special tokens that begin and end its document."""
     if piece.begins:
         writer.begin_document()
         writer.write(np.array(tokenizer.document_start, dtype=np.int64), characters=0)
     writer.write(ids, characters=len(piece.text))
+    # end-of-text counts as no character: bits per character include the cost of ending a document
     if piece.ends:
         writer.write(np.array([tokenizer.end_of_text], dtype=np.int64), characters=0)
 
@@ -312,15 +323,16 @@ class Mark(TypedRecord):
 
 
 def _write_mark(folder: Path, batches: int, writers: Mapping[str, ShardWriter], lost: RoundTripLoss) -> None:
-    """Note how far the shards are on the disk; their names are there before the mark is."""
+    """Record how much of the shards is on disk."""
     marks = {side: writer.mark().model_dump() for side, writer in writers.items()}
+    # data, then directory entries, then the mark: it never vouches for what a power loss can take away
     storage.sync_folder(folder)
     mark = {"batches": batches, "writers": marks, "lost": lost.as_counts()}
     storage.write_json(folder / MARK_FILE, sealed(mark))
 
 
 def _read_mark(folder: Path, vocab_size: int) -> Mark:
-    """The last mark; the beginning, where there is none or what lies before it is not what was written."""
+    """The last mark; an empty one, where there is none or the data before it is not what was written."""
     try:
         mark = parse_record((folder / MARK_FILE).read_bytes(), Mark)
     except (OSError, ValueError):
@@ -331,7 +343,7 @@ def _read_mark(folder: Path, vocab_size: int) -> Mark:
 
 
 def _share(document: Document, characters: int) -> float:
-    """So many characters' share of their document's size."""
+    """The part of a document's size in bytes that belongs to ``characters`` of its characters."""
     return float(document.meta.get("size", 0) * characters / len(document.text))
 
 

@@ -25,18 +25,19 @@ SHARD_TOKENS = 1 << 28
 """Tokens in one file; half a gigabyte as uint16."""
 
 CHUNK_BYTES = 1 << 24
-"""Read at a time."""
+"""Bytes that a checksum reads at a time."""
 
 Ids = npt.NDArray[np.int64]
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
     """The smallest unsigned type that holds every id below ``vocab_size``."""
+    # two bytes hold the ids 0 to 65,535, and so nearly every vocabulary of characters, on half the disk
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
 class WriterMark(TypedRecord):
-    """How far a side of unfinished shards is on the disk, with checksums of its tokens and of its starts."""
+    """How much of a split of unfinished shards is on disk, with checksums of its tokens and of its starts."""
 
     tokens: NonNegativeInt = 0
     characters: NonNegativeInt = 0
@@ -48,9 +49,8 @@ class WriterMark(TypedRecord):
 class ShardWriter:
     """Writes the documents of one split, in order.
 
-    What is written can be marked (``mark``): a writer that begins at that mark goes on as if it had
-    never been another, whatever was written behind the mark. That what lies before it is there, and is what
-    was written, says :meth:`is_whole`.
+    ``mark`` gives a place to resume from: a writer that begins there goes on as if the work had never been
+    interrupted, whatever was written after the mark. :meth:`is_whole` checks what was written before it.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class ShardWriter:
         self._crc, self._starts_crc = mark.tokens_crc, mark.starts_crc
         self._file: BinaryIO | None = None
         self._starts = _open_at(folder / f"{split}.starts.bin", self.documents * 8)
+        # at a multiple the next token opens a new file, as in ``write``
         if self.tokens % shard_tokens:
             self._open(self.tokens // shard_tokens, self.tokens % shard_tokens)
 
@@ -76,6 +77,7 @@ class ShardWriter:
         folder: Path, split: str, vocab_size: int, mark: WriterMark, shard_tokens: int = SHARD_TOKENS
     ) -> bool:
         """Whether all that was written up to a mark is on the disk, whatever a power loss did."""
+        # by content, not by size alone: after a power loss a file may have its length and zeros in it
         itemsize = dtype_for(vocab_size).itemsize
         sizes = [
             itemsize * min(shard_tokens, mark.tokens - first) for first in range(0, mark.tokens, shard_tokens)
@@ -102,7 +104,7 @@ class ShardWriter:
         self.documents += 1
 
     def write(self, ids: Ids, characters: int) -> None:
-        """Append the ids of so many characters."""
+        """Append ids, which encode ``characters`` characters."""
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocab_size:
             raise DataError(
                 f"token id {int(ids.max())} does not fit a vocabulary of {self._vocab_size}",
@@ -116,15 +118,18 @@ class ShardWriter:
                 self._open(self.tokens // self._shard_tokens, 0)
             now, ids = ids[:room], ids[room:]
             assert self._file is not None
+            # the range was checked above: astype would silently wrap a larger id into another token
             written = now.astype(self._dtype).tobytes()
             self._file.write(written)
+            # a running checksum: a mark then costs nothing, however large the shards are
             self._crc = zlib.crc32(written, self._crc)
             self.tokens += len(now)
 
     def mark(self) -> WriterMark:
-        """Bring what is written to the disk; gives the place to go on from."""
+        """Force what is written to the disk; returns the place to resume from."""
         for file in self._open_files():
             file.flush()
+            # without fsync the mark could reach the disk before the tokens that it vouches for
             os.fsync(file.fileno())
         return WriterMark(
             tokens=self.tokens, characters=self.characters, documents=self.documents,
@@ -132,7 +137,7 @@ class ShardWriter:
         )  # fmt: skip
 
     def close(self) -> dict[str, Any]:
-        """Finish; gives this split's part of the manifest."""
+        """Finish; returns this split's part of the manifest."""
         self.__exit__()
         number_of_files = -(-self.tokens // self._shard_tokens)
         return {
@@ -150,7 +155,7 @@ class ShardWriter:
 
     def _open(self, number: int, tokens: int) -> None:
         if self._file is not None:
-            self.mark()
+            self.mark()  # only the open file is synced later, so this one now
             self._file.close()
         self._file = _open_at(self._folder / self._name(number), tokens * self._dtype.itemsize)
 
@@ -175,7 +180,7 @@ def _checksum(files: list[Path], sizes: list[int]) -> int | None:
 
 
 def _open_at(path: Path, size: int) -> BinaryIO:
-    """A file to go on writing behind its first ``size`` bytes."""
+    """A file to append to after its first ``size`` bytes; what follows them is cut off."""
     file = open(path, "a+b", opener=not_through_a_link)  # noqa: SIM115 - its owner closes it
     file.truncate(size)
     file.seek(size)
@@ -187,6 +192,8 @@ class Tokens:
 
     def __init__(self, files: list[Path], dtype: str, starts: Path, vocab_size: int = 1 << 32) -> None:
         self._files, self._vocab_size = files, vocab_size
+        # memory-mapped: the system reads pages when they are used and may drop them again, so a corpus larger
+        # than memory works, and several ranks on one machine share the pages
         self._maps = [np.memmap(file, dtype=np.dtype(dtype), mode="r") for file in files]
         self._ends = np.cumsum([len(part) for part in self._maps], dtype=np.int64)
         self.starts = np.fromfile(starts, dtype="<u8").astype(np.int64)
@@ -200,9 +207,11 @@ class Tokens:
         Raises:
             DataError: one is beyond the vocabulary.
         """
+        # the usual case, without the search
         if len(self._maps) == 1:
             return self._known(self._maps[0][positions].astype(np.int64))
         found = np.empty(positions.shape, dtype=np.int64)
+        # the first file whose end is greater than the position
         shard = np.searchsorted(self._ends, positions, side="right")
         for number, part in enumerate(self._maps):
             here = shard == number
@@ -211,6 +220,7 @@ class Tokens:
         return self._known(found)
 
     def _known(self, ids: Ids) -> Ids:
+        # a damaged shard: as an index such an id would crash in the embedding, on a GPU without saying where
         if ids.size and int(ids.max()) >= self._vocab_size:
             raise DataError(
                 f"token {int(ids.max()):,} is beyond the vocabulary's {self._vocab_size:,}",
@@ -254,6 +264,7 @@ class ShardSet:
         starts = folder / f"{split}.starts.bin"
         vocab_size = self.manifest.vocab_size
         dtype = dtype_for(vocab_size)
+        # a truncated file would shift every later token without any error
         sizes = [sum(path.stat().st_size for path in group if path.is_file()) for group in (files, [starts])]
         if sizes != [dtype.itemsize * part.tokens, 8 * part.documents]:
             raise DataError(
@@ -273,7 +284,7 @@ def write_manifest(
     splits: Mapping[str, Any],
     more: Mapping[str, Any],
 ) -> None:
-    """Write manifest.json, the last file of a shard folder."""
+    """Write manifest.json, the last file of a shard folder: a folder without it is not finished."""
     manifest = {
         "format": FORMAT,
         "dtype": dtype_for(vocab_size).str,

@@ -1,7 +1,7 @@
-"""What is held out: decided by content and size alone, so that it never moves.
+"""The train / validation split: decided by content and size alone, so that it never moves.
 
-``plan_split`` names the documents whose text is for validation, whole or by their end; ``assigned`` deals a
-corpus out to both sides.
+``plan_split`` names the documents that are held out, whole or by their end; ``assigned`` sends each document
+of a corpus, or its two parts, to its side.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from yanmo.text.read.documents import Document
 
 HELD_OUT_CHARACTERS = 100_000
 HASH_BYTES = 12
-"""Of a text's content."""
+"""Of a text's content hash: with 96 bits even 10^9 documents collide with a probability below 10^-10."""
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,34 @@ def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float, characters
         characters: of all documents, where only those of the smallest hashes are given, enough to reach
             the share.
     """
+    # equal documents have equal hashes, and so move together: no text is in both splits
     copies = Counter(name for name, _ in sizes)
     length = dict(sizes)
     share = val_fraction * (characters or sum(n for _, n in sizes))
     held_out: set[str] = set()
     missing = share
+    # the order of hashes looks random and depends on nothing else: added documents do not reshuffle the rest
     for name in sorted(length):
         size = length[name] * copies[name]
+        # else one novel among stories would be most of the validation text
         if missing > 0 and size <= share / 2:
             held_out.add(name)
             missing -= size
     cuts: dict[str, int] = {}
     for name in sorted(length.keys() - held_out, key=lambda name: (-length[name], name)):
+        # close enough: another cut would lose a window of text between its parts for very little
         if missing <= share / 100:
             break
+        # all copies are cut alike; at least half of a document stays for training
         cuts[name] = min(math.ceil(missing / copies[name]), length[name] // 2)
         missing -= cuts[name] * copies[name]
     return Split(frozenset(held_out), {name: cut for name, cut in cuts.items() if cut})
 
 
 def smallest(sizes: Iterable[tuple[str, int]], share: float) -> list[tuple[str, int]]:
-    """Of (hash, characters) by hash: as many as ``plan_split`` needs to hold out ``share`` characters.
+    """The first (hash, characters) by hash: as many as ``plan_split`` needs for ``share`` characters.
 
-    Those it takes are counted as it counts them; where they do not suffice, all are needed.
+    They are counted as ``plan_split`` counts them. If whole documents do not suffice, all are returned.
     """
     found: list[tuple[str, int]] = []
     missing = share
@@ -100,7 +105,9 @@ class Sizes:
 
     def by_hash(self) -> Iterator[tuple[str, int]]:
         """All of them, in the order of their hashes."""
+        # sorts row numbers over the packed hashes: a list of Python strings needs several times the memory
         parts = np.frombuffer(self._hashes, dtype=">u4").reshape(-1, HASH_BYTES // 4)
+        # big-endian words, the last key first in lexsort: the same order as that of the hexadecimal strings
         for number in np.lexsort(parts.T[::-1]):
             at = int(number) * HASH_BYTES
             yield self._hashes[at : at + HASH_BYTES].hex(), self._lengths[number]
@@ -108,7 +115,9 @@ class Sizes:
 
 def cut_document(text: str, val_characters: int, gap: int) -> tuple[str, str]:
     """A document's training and validation part: cut at paragraphs, at least ``gap`` characters apart."""
+    # the gap is a window long: the text just before the held-out part tells much about it, so it is left out
     target = max(len(text) - val_characters, 0)
+    # a paragraph's start at or after the target, but never at the cost of half the part
     paragraph = text.find("\n", target, target + val_characters // 2)
     val_start = paragraph + 1 if paragraph >= 0 else target
     train_end = max(val_start - gap, 0)
@@ -118,6 +127,7 @@ def cut_document(text: str, val_characters: int, gap: int) -> tuple[str, str]:
 
 def default_val_fraction(characters: int) -> float:
     """100,000 characters, but between 0.5% and 5% of the text."""
+    # how exactly a loss is measured depends on this number, not on the share; more costs training text
     return round(min(max(HELD_OUT_CHARACTERS / max(characters, 1), 0.005), 0.05), 6)
 
 
@@ -132,14 +142,14 @@ def _digest(text: str) -> bytes:
 
 @dataclass
 class SplitTally:
-    """What is counted on the way."""
+    """Counts for the manifest."""
 
     left_out: int = 0
     """Characters between training and held-out text."""
     read_again: int = 0
-    """Documents that a mix has in the training part more than once."""
+    """Documents that a mix repeats in the training part."""
     floor_bits: float = 0.0
-    """The code length of the held-out documents, where each of them knows its own."""
+    """The code length of the held-out documents in bits; NaN unless each of them states its own."""
 
 
 def assigned(
@@ -150,10 +160,12 @@ def assigned(
         parts = assign(document, name, split, gap)
         tally.left_out += len(document.text) - sum(len(part.text) for _, part in parts)
         if any(side == "val" for side, _ in parts):
+            # NaN is contagious: one document of unknown entropy (or one cut in two) and the floor is unknown
             tally.floor_bits += document.meta.get("bits", math.nan) if len(parts) == 1 else math.nan
         times = times_of(document.meta.get("fields", {}))
         tally.read_again += times > 1
         for side, part in parts:
+            # a mix repeats training text only: repeated validation text would change what a loss means
             yield from [(side, part)] * (times if side == "train" else 1)
 
 
@@ -167,6 +179,7 @@ def assign(document: Document, name: str, split: Split, gap: int) -> list[tuple[
     if name not in split.cuts:
         return [("train", document)]
     before, after = cut_document(document.text, split.cuts[name], gap)
+    # its bytes on disk, for the progress bar
     share = document.meta["size"] / len(document.text)
     return [
         (side, Document(text, document.id, {"size": share * len(text)}))

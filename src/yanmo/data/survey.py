@@ -20,12 +20,12 @@ from yanmo.tokenizer.train import TokenizerTrainer, learner_for, peak_memory
 SURVEY_VERSION = 3
 """Part of every cache key: raise it when the same text would give another vocabulary or other shards."""
 BPE_FROM_BYTES = 20_000_000
-"""Bytes of text from which on a vocabulary of pieces is learned where none is asked for."""
+"""Bytes of text from which on byte BPE is the default: less text shows each merged token too seldom."""
 SHOWN_LOST_CHARACTERS = 5
 
 
 def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, console: Console) -> Tokenizer:
-    """The tokenizer that a corpus gives; a pure function of both.
+    """The tokenizer learned from a corpus; a pure function of corpus and config.
 
     Raises:
         DataError: a path is missing or unreadable.
@@ -37,14 +37,14 @@ def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, console: Cons
 def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, console: Console) -> Path:
     """A folder with every document's hash and size, and the tokenizer if one is to be learned.
 
-    What a reader should know of the text is said.
-
-    ``content`` is the corpus's fingerprint; without ``config`` nothing is learned.
+    Notes about the text go to the console. ``content`` is the corpus's fingerprint; without ``config`` no
+    tokenizer is learned.
     """
     size = corpus_size(corpus.path)
     kind = (config.kind or ("char" if size < BPE_FROM_BYTES else "bpe")) if config is not None else None
 
     def fill(folder: Path) -> None:
+        # one reading for everything that needs the whole text: it is by far the slowest part
         learner = learner_for(config, kind) if config is not None and kind is not None else None
         sizes, counts, notes = [], CorpusCounts(), Notes()
         with ProgressLine(console, "reading", size) as progress:
@@ -62,10 +62,12 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
                 hint=f"the first: {counts.dropped[0]}",
             )
         if learner is not None:
+            # no limit of length: transformers would warn about every long text
             _learn(learner, console).save(folder, 1 << 30)
         storage.write_json(folder / "notes.json", notes.as_json())
         storage.write_json(folder / "documents.json", sizes)
 
+    # only what changes the vocabulary is part of the key: another batch size must not learn it again
     settings = (
         [kind, config.vocab_size, config.sample_mb, config.chat_tokens, config.reserved_tokens]
         if config is not None
@@ -92,7 +94,7 @@ def _say_counts(counts: CorpusCounts, console: Console) -> None:
 
 
 def _learn(learner: TokenizerTrainer, console: Console) -> Tokenizer:
-    """Learn, with a clock on the console, for the library does not say how far it is."""
+    """Learn, with a clock on the console, as the library reports no progress."""
     what, start = learner.said(), time.monotonic()
     if not what:
         return learner.learn()
@@ -104,12 +106,13 @@ def _learn(learner: TokenizerTrainer, console: Console) -> Tokenizer:
         except Exception as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)  # so that Ctrl-C does not wait for it
+    thread = threading.Thread(target=work, daemon=True)  # daemon: Ctrl-C does not wait for it
     thread.start()
     while thread.is_alive():
         console.status(f"{what}, {span(time.monotonic() - start)}, {peak_memory() >> 20:,} MB of memory")
         thread.join(0.2)
     console.clear_status()
+    # an exception ends only the thread it is raised in: hand it on
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     learned, took = outcome[0], span(time.monotonic() - start)

@@ -1,1 +1,1 @@
-"""What a loss means: bits per character, and the lines beside it."""
+"""Evaluation: loss, perplexity, bits per character, and n-gram baselines."""

@@ -1,8 +1,8 @@
 """``yanmo evaluate``: a finished model on a text, beside the n-gram baselines.
 
 In: a run (or any model folder) and texts; without texts, the run's own held-out part. Out: an
-:class:`Assessment`. Each token is predicted from a window that slides over the text, so none stands at
-the beginning of a context but the first.
+:class:`Assessment`. Each token is predicted from a window that slides over the text, so only the first one
+has no context.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from yanmo.tokenizer.roundtrip import RoundTripLoss
 
 @dataclass(frozen=True)
 class Assessment:
-    """A model on a text."""
+    """The result of a model on a text."""
 
     model: str
     text: str
@@ -112,7 +112,7 @@ def assess(
         stride: tokens between windows; None: half a window.
         console: for progress.
         device: where to compute; None: a GPU where there is one.
-        verify: look at the checksums of the model first.
+        verify: verify the checksums of the model first.
 
     Raises:
         ConfigError: there is no such model, the stride is larger than its window, or no text.
@@ -125,8 +125,10 @@ def assess(
     stride = stride_within(window, stride)
     recipe = recorded_recipe(folder)
     if recipe and recipe.data.document_mask:
+        # as in training: attention must not look across documents there either
         model.document_separator = end
     own = training_text(recipe, tokenizer, console)
+    # read as the run's corpus was (field, encoding, chapters): another reading would be another text
     config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
     if not corpus and own is None:
         sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
@@ -134,6 +136,7 @@ def assess(
             "no text is named, and the run's own is not at hand", f"{folder}: {sought}", "--corpus TEXT"
         )
     ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
+    # every batch allocates the same tensors again
     keep_freed_memory()
     with ProgressLine(console, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
         evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
@@ -145,6 +148,7 @@ def assess(
         window=window,
         stride=stride,
         evaluation=evaluation,
+        # on this text, from the run's training part: what counting would have achieved in the model's place
         reference=fit_baselines(own.shards.train, ids, characters, tokenizer.vocab_size, end)
         if own
         else None,
@@ -181,7 +185,8 @@ def training_text(recipe: Recipe | None, tokenizer: Tokenizer, console: Console)
     try:
         found = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
     except (DataError, ConfigError):
-        return None
+        return None  # a model outlives its corpus: it can be measured without baselines
+    # files may have changed since: ids of another vocabulary would give meaningless baselines
     return found if found.tokenizer.fingerprint == tokenizer.fingerprint else None
 
 
@@ -191,6 +196,7 @@ def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, int, b
     for document in read_documents(corpus):
         ids = tokenizer.encode(document.text)
         lost.count(document.text, tokenizer.decode(ids))
+        # the same tokens around a document as in training shards, or the model would be surprised by each
         start, end = tokenizer.document_start, [tokenizer.end_of_text]
         parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
     if not parts:

@@ -1,6 +1,6 @@
-"""N-gram baselines, the lines beside a loss: bits per character of models that only count.
+"""N-gram baselines: bits per character of models that only count, to compare a loss with.
 
-They are counted on the training tokens and measured on the validation tokens, as the model is.
+They are fitted on the training tokens and measured on the validation tokens, as the model is.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from yanmo.data.shards import Ids, ShardSet, Tokens
 
 COUNTED_TOKENS = 1 << 24
-"""The baselines count at most so many training tokens."""
+"""Training tokens counted at most: more hardly change the baselines, and cost seconds."""
 
 
 Probabilities = npt.NDArray[np.float64]
@@ -28,7 +28,7 @@ class NGramBaselines:
     floor: float | None = None
 
     def describe_rank(self, bits: float) -> str:
-        """Where a model of so many bits per character stands among the lines, in words."""
+        """The rank of a model with ``bits`` bits per character among the baselines, in words."""
         if self.floor is not None and bits < self.bigram:
             return f"{bits - self.floor:.2f} above the floor of {self.floor:.2f}"
         if bits < self.bigram:
@@ -38,7 +38,7 @@ class NGramBaselines:
         return f"above the unigram line of {self.unigram:.2f}: it does not know the characters yet"
 
     def expectation(self, bits: float) -> str:
-        """What a model above the bigram line will write, why, and the way out; nothing of one below it."""
+        """For a model worse than the bigram baseline: what it will write, why, and what to do; else empty."""
         if bits < self.bigram:
             return ""
         knows = "which characters are common, and little of what follows what: expect words, no sentences"
@@ -53,7 +53,7 @@ class NGramBaselines:
 
 
 def baselines_of(shards: ShardSet, vocab_size: int, end_of_text: int) -> NGramBaselines:
-    """The lines of a run: counted on its training tokens, measured on its held-out ones."""
+    """The baselines of a run, fitted on its training tokens and measured on its held-out ones."""
     val = shards.val.slice(0, len(shards.val))
     characters = max(shards.manifest.splits.val.characters, 1)
     lines = fit_baselines(shards.train, val, characters, vocab_size, end_of_text)
@@ -64,10 +64,12 @@ def baselines_of(shards: ShardSet, vocab_size: int, end_of_text: int) -> NGramBa
 def fit_baselines(
     train: Tokens, text: Ids, characters: int, vocab_size: int, end_of_text: int
 ) -> NGramBaselines:
-    """Uniform, unigram and bigram lines (interpolated Witten-Bell: Bell, Witten & Cleary 1990)."""
+    """Uniform, unigram and bigram baselines (interpolated Witten-Bell: Bell, Witten & Cleary 1990)."""
     counted = train.slice(0, COUNTED_TOKENS)
     unigram = _unigram(counted, vocab_size)  # (V,)
     bigram = _bigram(counted, text, unigram, end_of_text)  # (number of tokens of the text,)
+    # bits per character = Σ -log2 p(token) / characters; uniform: p = 1 / V. A model at the unigram baseline
+    # has learned frequencies and no context; below the bigram it uses more than the token before
     return NGramBaselines(
         uniform=math.log2(vocab_size) * len(text) / characters,
         unigram=float(-np.log2(unigram[text]).sum()) / characters,
@@ -78,24 +80,30 @@ def fit_baselines(
 def _unigram(train: Ids, vocab_size: int) -> Probabilities:
     counts = np.bincount(train, minlength=vocab_size)
     types = np.count_nonzero(counts)
+    # Witten-Bell: p(w) = (c(w) + t / V) / (N + t), t the number of different tokens among N. The chance of a
+    # new token is as high as new tokens have been so far, t / (N + t); no token ever gets probability 0
     return np.asarray((counts + types / vocab_size) / (len(train) + types))
 
 
 def _bigram(train: Ids, text: Ids, unigram: Probabilities, end_of_text: int) -> Probabilities:
     """The probability of each token of ``text`` after the one before it."""
     V = len(unigram)
+    # a pair is one number, so sorted counts replace a V x V table, which would need gigabytes
     pairs, times = np.unique(_pairs(train, V, end_of_text), return_counts=True)
     seen = np.bincount(pairs // V, weights=times, minlength=V)  # (V,) how often each token was a context
     types = np.bincount(pairs // V, minlength=V)  # (V,) how many tokens followed it
     wanted = _pairs(text, V, end_of_text)
+    # look each wanted pair up in the sorted ones; the minimum keeps the index valid after the last
     place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
     together = np.where(pairs[place] == wanted, times[place], 0)
     context = wanted // V
-    # a context never seen has no types: the unigram decides alone
+    # p(w | v) = (c(v w) + t(v) p(w)) / (c(v) + t(v)), t(v) the number of different tokens after v: the more
+    # varied they were, the more the unigram counts. A context never seen (t = 0) leaves it to the unigram
     weight = np.maximum(types[context], 1)
     return np.asarray((together + weight * unigram[text]) / (seen[context] + weight))
 
 
 def _pairs(tokens: Ids, vocab_size: int, end_of_text: int) -> Ids:
+    # (context, token) as context · V + token; the first token's context is end-of-text, as for the model
     before = np.concatenate([[end_of_text], tokens[:-1]])
     return before * vocab_size + tokens

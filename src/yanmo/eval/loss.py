@@ -1,8 +1,7 @@
-"""What a loss means: nats per token, bits per character, and the lines to compare them with.
+"""The loss of a model on a text: nats per token, perplexity, bits per character.
 
 Bits per character are those of the original text, the cost of ending each document included, so models
-with different tokenizers can be compared. The baselines are counted on the training tokens and
-measured on the validation tokens, as the model is.
+with different tokenizers can be compared. The baselines to compare them with are in ``baselines.py``.
 """
 
 import math
@@ -20,13 +19,13 @@ from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import World
 
 TOKENS_AT_ONCE = {"cpu": 1 << 11}
-"""Tokens of a pass without gradients: so many stay in a CPU's caches; elsewhere ``MANY_TOKENS``."""
+"""Tokens of a pass without gradients; more leave a CPU's caches. Elsewhere ``MANY_TOKENS``."""
 MANY_TOKENS = 1 << 14
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model on a text."""
+    """The loss of a model on a text."""
 
     loss: float
     """Nats per token."""
@@ -34,7 +33,8 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """e to the loss: the number of tokens the model wavers between."""
+        """e^loss: the model is as uncertain as if it chose among so many equally likely tokens."""
+        # e^709 is the largest double; a run that goes wrong shall say so, not overflow
         return math.exp(min(self.loss, 700.0))
 
 
@@ -53,16 +53,21 @@ def evaluate(
     Ranks take turns with the batches; all get the same result.
     """
     device, training, nats = model.tokens.weight.device, model.training, 0.0
-    model.eval()
+    model.eval()  # no dropout; it also draws no random numbers, so evaluating never changes the training
     batches = validation_batches(tokens, model.config.block_size, batch_size, end_of_text)
+    # rank r computes batches r, r + size, …: no batch is measured twice
     for batch in islice(batches, world.rank, None, world.size):
         inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
         targets = torch.from_numpy(batch.targets).to(device)  # (B, T)
         with autocast():
+            # a sum over all targets, in double precision: a mean of batch means would overweigh a short one
             nats += float(model.loss(inputs, targets))
     model.train(training)
     if world.size > 1:
+        # float64: in float32 a sum of millions of nats loses the digits that tell two checkpoints apart
         nats = float(world.sum(torch.tensor(nats, dtype=torch.float64, device=device)))
+    # bits = nats / ln 2. Divided by characters, not tokens: a vocabulary of longer tokens has fewer of them,
+    # each with a higher loss, and the two cancel
     return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
 
 
@@ -75,15 +80,15 @@ def evaluate_sliding(
     end_of_text: int,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Evaluation:
-    """The model's loss on ``tokens`` (N,), each predicted from as much text as the window holds, or nearly.
+    """The model's loss on ``tokens`` (N,), each predicted from a nearly full window of context.
 
     Args:
         model: in float32, as it was saved.
         tokens: of the whole text.
         characters: of the original text.
         stride: tokens between windows; with 1 each token sees a full window before it.
-        end_of_text: what stands before the first token.
-        advance: told of each batch's windows when it is done.
+        end_of_text: the token before the first one.
+        advance: called with the number of windows after each batch.
 
     Raises:
         CheckpointError: the model gives no finite loss.
@@ -91,6 +96,8 @@ def evaluate_sliding(
     device, block_size, nats = model.tokens.weight.device, model.config.block_size, 0.0
     rows = max(TOKENS_AT_ONCE.get(device.type, MANY_TOKENS) // block_size, 1)
     model.eval()
+    # each window computes T tokens and counts only its last `stride`: those have T - stride tokens of context
+    # or more, where the non-overlapping windows of ``evaluate`` have T / 2 on average, and so a higher loss
     for batch in sliding_batches(tokens, block_size, stride, rows, end_of_text):
         inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
         nats += float(model.loss(inputs, torch.from_numpy(batch.targets).to(device)))

@@ -1,7 +1,7 @@
-"""A console for writing with a model: type some text, it goes on. It continues text; it does not answer.
+"""A console for writing with a model: type some text and the model continues it; it does not answer.
 
 ``Chat.answer`` turns a line into pieces of text, ``converse`` reads lines and writes the pieces, and
-``line_reader`` knows about terminals.
+``open_console`` knows about terminals.
 """
 
 import contextlib
@@ -49,12 +49,12 @@ SETTINGS = {
 COMMANDS = (*SETTINGS, "/retry", "/more", "/save", "/help", "/bye")
 HISTORY_LINES = 1000
 PASTE_SECONDS = 0.03
-"""Lines that follow each other so fast were pasted."""
+"""Lines that follow each other within this time were pasted: nobody types so fast."""
 
 
 @dataclass
 class Chat:
-    """A model, how it writes, and the last text: what was asked for, and what came of it."""
+    """A model, its sampler settings, the last prompt and the text that it became."""
 
     model: GPT
     tokenizer: Tokenizer
@@ -63,7 +63,7 @@ class Chat:
     text: str = ""
 
     def answer(self, line: str) -> Iterator[str]:
-        """What a line brings, piece by piece.
+        """The answer to a line, piece by piece.
 
         Raises:
             ConfigError: a setting of the wrong kind, or a line that is no text.
@@ -86,13 +86,14 @@ class Chat:
         elif command == "/more":
             yield from self.go_on(self.text)
         elif command == "/retry":
+            # the same seed would write the same text again
             self.set("seed", str(self.config.seed + 1))
             yield from self.go_on(self.prompt)
         else:
             yield self.save(value)
 
     def go_on(self, prompt: str) -> Iterator[str]:
-        """Continue ``prompt``; of one that is too long, its end. The text is kept as far as it came."""
+        """Continue ``prompt``, or its end if too long; an interrupted text is kept as far as it came."""
         window = self.model.config.block_size
         ids = encode(self.tokenizer, prompt, "the text")
         self.prompt = self.text = prompt
@@ -127,7 +128,7 @@ class Chat:
 
 
 def converse(chat: Chat, read: Callable[[], str], write: Callable[[str], None]) -> None:
-    """Read lines and write what they bring, until /bye or the end. Ctrl-C never leaves."""
+    """Read lines and write the answers, until /bye or the end of input. Ctrl-C never leaves."""
     while True:
         try:
             line = read()
@@ -142,7 +143,7 @@ def converse(chat: Chat, read: Callable[[], str], write: Callable[[str], None]) 
 
 
 def respond(chat: Chat, line: str, write: Callable[[str], None]) -> None:
-    """Write what a line brings. Ctrl-C ends that and nothing else; a mistake is answered in one line."""
+    """Write the answer to a line. Ctrl-C ends only that; a mistake is answered in one line."""
     try:
         for piece in chat.answer(line):
             write(piece)
@@ -162,7 +163,8 @@ def open_console(chat: Chat) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    if isinstance(sys.stdin, io.TextIOWrapper):  # what is no UTF-8 is answered, not a crash
+    # bytes that are not UTF-8 become surrogates, which ``encode`` refuses in a sentence, instead of a crash
+    if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding=None if sys.stdin.isatty() else "utf-8", errors="surrogateescape")
     if not sys.stdin.isatty():
         converse(chat, lambda: read_piped(sys.stdin), write)
@@ -176,7 +178,7 @@ def read_piped(stream: TextIO) -> str:
     line = stream.readline()
     if not line:
         raise EOFError
-    return line.rstrip("\r\n").removeprefix("\ufeff")
+    return line.rstrip("\r\n").removeprefix("\ufeff")  # Windows editors begin files with a byte order mark
 
 
 def read_pasted(
@@ -210,6 +212,7 @@ def history() -> Iterator[bool]:
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(HISTORY_LINES)
+    # the terminal marks a paste, so that its line ends do not send it line by line
     readline.parse_and_bind("set enable-bracketed-paste on")
     try:
         yield True

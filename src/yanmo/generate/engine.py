@@ -43,7 +43,7 @@ CHUNK_TOKENS = 256
 CACHE_BYTES = 2 << 30
 """Memory for keys and values on a CPU; elsewhere a quarter of the device's."""
 SEEDS = 1_000_000
-"""A seed that nobody named is one of so many: short enough to be typed."""
+"""The number of seeds to draw from where none is named: short enough to be typed again."""
 SMALL_MODEL_PARAMETERS = 1 << 24
 """A CPU's caches hold much of a model with fewer parameters: half the bytes hardly make it faster."""
 
@@ -51,21 +51,23 @@ SMALL_MODEL_PARAMETERS = 1 << 24
 def make_writer(model: GPT, device: torch.device, precision: str | None, trained: str | None) -> GPT:
     """``model`` ready to write on ``device``, in ``precision`` or by rule: the same seed, the same text.
 
-    Writing is reading all weights for each token, so bfloat16 doubles its speed: on a GPU, and on a CPU for
-    a large model whose run has measured (``trained``) that bfloat16 is the faster arithmetic there.
+    By rule: bfloat16 on a GPU, and on a CPU for a large model if its run measured it as faster (``trained``).
     """
+    # decoding a token reads every weight once and does little with it, so its speed is that of memory:
+    # half the bytes, twice the speed
     large = count_parameters(model.config) > SMALL_MODEL_PARAMETERS
     fast = device.type == "cuda" or (device.type == "cpu" and large and trained == "bfloat16")
     precision = precision or ("bfloat16" if fast else "float32")
     biases = [router.bias for router in routers_of(model)]
     model.eval().to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     for router, bias in zip(routers_of(model), biases, strict=True):
-        router.bias = bias.to(device)  # bfloat16 would choose other experts
+        # the bias only breaks near ties between experts: rounded to bfloat16 it would choose others
+        router.bias = bias.to(device)
     return model
 
 
 def drawn_seed() -> int:
-    """A seed where none is named; whoever draws it says it."""
+    """A seed where none is named; the caller shows it, so that the text can be written again."""
     return secrets.randbelow(SEEDS)
 
 
@@ -76,7 +78,7 @@ def describe(config: SampleConfig, model: GPT) -> str:
 
 
 def arithmetic_of(model: GPT) -> dict[str, str]:
-    """Its precision and device, for a record."""
+    """A model's precision and device, for a record."""
     weight = model.tokens.weight
     return {"precision": str(weight.dtype).removeprefix("torch."), "device": str(weight.device)}
 
@@ -260,7 +262,7 @@ def likeliest(logprobs: Tensor, count: int) -> tuple[tuple[int, float], ...]:
 
 
 def generate(model: GPT, prompt: list[int], config: SampleConfig, end_of_text: int) -> Iterator[list[int]]:
-    """Continue one prompt of ids by the model and ``config`` alone; each step's tokens of those not ended."""
+    """Continue one prompt of ids; yields the new token of each sample that has not ended, step by step."""
     for rows in generate_batch(model, [prompt], config, TokenConstraints(end_of_text)):
         yield [row.past.ids[-1] for row in rows]
 

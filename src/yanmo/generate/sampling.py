@@ -1,6 +1,6 @@
-"""From logits to a token: penalties, bans and cuts, each a pure function, in the order of Hugging Face.
+"""Sampling, from logits to a token: each step a pure function, in the order of Hugging Face.
 
-    apply_logits_processors(logits, pasts, ...)  repetition penalty, then what may not be written at all
+    apply_logits_processors(logits, pasts, ...)  repetition penalty, then tokens that must not be written
     cut_distribution(logits, config)  temperature → top-k → top-p → min-p; greedy at temperature 0
     sample(logits, config, numbers)  one token, by a random number that follows from (seed, sample, position)
 
@@ -30,7 +30,7 @@ MAX_STRENGTH = 1e9
 
 @dataclass(frozen=True)
 class TokenConstraints:
-    """What some ids mean for writing: the end, those never written, and banned texts of several tokens."""
+    """Ids with a meaning for the sampler: end-of-text, those never written, longer banned texts."""
 
     end_of_text: int
     never: tuple[int, ...] = ()
@@ -40,7 +40,7 @@ class TokenConstraints:
     def of(cls, tokenizer: Tokenizer, config: SampleConfig) -> "TokenConstraints":
         """The rules of a tokenizer and of ``sample.banned``.
 
-        A banned text is barred as the tokenizer writes it; the model may still spell it in other tokens.
+        A banned text is excluded as the tokenizer encodes it; the model may still spell it in other tokens.
         """
         banned = [encode(tokenizer, text, "a banned text") for text in config.banned]
         single = tuple(ids[0] for ids in banned if len(ids) == 1)
@@ -49,7 +49,7 @@ class TokenConstraints:
 
 
 class TokenHistory:
-    """The tokens of a row so far, its prompt included, and what followed each n - 1 of them in a row."""
+    """The tokens of a row so far, prompt included, and an index of what followed each sequence of n - 1."""
 
     def __init__(self, ids: Sequence[int], n: int = 0) -> None:
         self.ids: list[int] = []
@@ -59,17 +59,17 @@ class TokenHistory:
             self.push(token)
 
     def push(self, token: int) -> None:
-        """One more token; the work does not grow with the past."""
+        """Append a token; the index makes the work independent of the length of the text."""
         if 0 < self._n <= len(self.ids) + 1:
             self._followers.setdefault(self._last(), set()).add(token)
         self.ids.append(token)
 
     def repeats(self) -> Collection[int]:
-        """Tokens that would write n tokens in a row which stand there already (Paulus et al. 2017)."""
+        """Tokens that would complete an n-gram that the text already has (Paulus et al. 2017)."""
         return self._followers.get(self._last(), ()) if 0 < self._n <= len(self.ids) + 1 else ()
 
     def completions(self, texts: Sequence[tuple[int, ...]]) -> list[int]:
-        """The last token of each of ``texts`` whose other tokens stand at the end."""
+        """The last token of each of ``texts`` whose other tokens end the text so far."""
         return [text[-1] for text in texts if tuple(self.ids[-len(text) + 1 :]) == text[:-1]]
 
     def _last(self) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ class TokenHistory:
 
 
 def typed(text: str) -> tuple[str, str]:
-    r"""A text as somebody typed it where no line end can be typed. Gives (text, what is to be said of it).
+    r"""A text as typed on one line → (text with line ends, a remark for its author).
 
     ``\n`` is a line end. It stays two characters where a Latin letter follows (``\nu``, ``C:\new``), and
     ``\\n`` writes the two characters anywhere else.
@@ -110,33 +110,34 @@ def encode(tokenizer: Tokenizer, text: str, what: str, special: bool = False) ->
 def apply_logits_processors(
     logits: Tensor, pasts: Sequence[TokenHistory], config: SampleConfig, rules: TokenConstraints, window: int
 ) -> Tensor:
-    """Logits (B, V) after the rules that look at what stands there already."""
+    """Logits (B, V) after the rules that depend on the text so far."""
     if config.repetition_penalty != 1:
+        # the prompt counts too, but only what the model still sees
         windows = [past.ids[-window:] for past in pasts]
         logits = penalise_repeats(logits, windows, config.repetition_penalty)
     logits = mask_tokens(logits, [(*rules.never, *past.completions(rules.banned)) for past in pasts])
-    return mask_tokens(logits, [past.repeats() for past in pasts])  # last: it yields first if nothing is left
+    # last: where bans and repeats together leave no token, mask_tokens keeps one that only repeats
+    return mask_tokens(logits, [past.repeats() for past in pasts])
 
 
 def penalise_repeats(logits: Tensor, windows: Sequence[Sequence[int]], penalty: float) -> Tensor:
-    """Tokens of each row's window become less likely (CTRL, Keskar et al. 2019), each once.
-
-    A positive logit is divided, a negative one multiplied: dividing both would favour the unlikely.
-    """
+    """Make the tokens of each row's window less likely, each once (CTRL, Keskar et al. 2019)."""
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, window in enumerate(windows):
         seen[row, list(window)] = True
     penalty = min(penalty, MAX_STRENGTH)
+    # z → z / penalty for z > 0, z · penalty for z < 0: dividing a negative logit would make it likelier
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def mask_tokens(logits: Tensor, barred: Sequence[Collection[int]]) -> Tensor:
-    """The barred ids of each row become -inf; if that leaves nothing, the likeliest token stays."""
+    """The barred ids of each row become -inf; if none is left, the likeliest token stays."""
     if not any(barred):
         return logits
     mask = torch.zeros_like(logits, dtype=torch.bool)
     for row, ids in enumerate(barred):
         mask[row, list(ids)] = True
+    # -inf is exactly 0 after softmax, and the other tokens share the mass in proportion
     left = logits.masked_fill(mask, -torch.inf)
     nothing = left.isneginf().all(dim=-1, keepdim=True)  # (B, 1)
     return torch.where(nothing, keep_top_k(logits, 1), left)
@@ -146,7 +147,8 @@ def cut_distribution(logits: Tensor, config: SampleConfig) -> Tensor:
     """Logits (B, V) of what is drawn from: what the sampler cuts off is -inf."""
     if config.temperature == 0:
         return keep_top_k(logits, 1)
-    # temperature first: below 1 it sharpens the distribution, above it flattens
+    # p = softmax(z / τ): τ < 1 sharpens the distribution, τ > 1 flattens it. Temperature comes first, so
+    # top-p and min-p cut what will really be drawn from; top-k is the same before and after
     logits = logits.float() / min(max(config.temperature, MIN_TEMPERATURE), MAX_STRENGTH)
     logits = keep_top_k(logits, config.top_k)
     logits = keep_top_p(logits, config.top_p)
@@ -164,7 +166,9 @@ def draw(probabilities: Tensor, numbers: Sequence[float]) -> list[int]:
     """One index per row of probabilities (B, V), by a number of each row in [0, 1)."""
     if probabilities.device.type == "mps":  # has no float64
         probabilities = probabilities.cpu()
-    # inverse transform: where a uniform number falls in the running sum; float64, or rare tokens are lost
+    # inverse transform sampling: the index where a uniform number falls in the cumulative sum. float64: in
+    # float32 the sum of a large vocabulary near 1 has steps of 6e-8, larger than the chance of rare tokens.
+    # One number per row, unlike torch.multinomial, so a row does not depend on those beside it
     up_to = probabilities.double().cumsum(dim=-1)  # (B, V)
     below_one = torch.tensor(numbers, dtype=torch.float64, device=up_to.device)
     below_one = below_one * (1 - 2**-50)  # so that no product is the sum itself
@@ -186,18 +190,20 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """All but the k largest of each row become -inf; k = 0 keeps all (Fan et al. 2018)."""
     if not 0 < k < logits.size(-1):
         return logits
+    # the k-th largest; tokens as likely as it stay too
     least = logits.topk(k, dim=-1).values[:, -1:]  # (B, 1)
     return logits.masked_fill(logits < least, -torch.inf)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keeps the likeliest tokens whose probabilities first reach p together (Holtzman et al. 2020)."""
+    """Keeps the smallest set of likeliest tokens whose total probability reaches p (Holtzman et al. 2020)."""
     if p >= 1:
         return logits
     ordered, order = logits.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
     # a token stays if all likelier ones together are still below p: the likeliest always does
     before = probabilities.cumsum(dim=-1) - probabilities  # mass of all likelier tokens
+    # scatter brings the decision from the sorted order back to the order of ids
     return logits.masked_fill((before >= p).scatter(-1, order, before >= p), -torch.inf)
 
 
@@ -211,7 +217,7 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def describe_sampler(config: SampleConfig) -> str:
-    """Everything that decides how text is chosen, in one line: nothing acts unseen."""
+    """Every setting of the sampler in one line: nothing acts unseen."""
     values = config.model_dump(exclude={"prompt"})
     numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
     shown = [f"{key}={v:g}" if isinstance(v, float) else f"{key}={v}" for key, v in numbers.items()]

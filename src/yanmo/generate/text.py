@@ -1,4 +1,4 @@
-"""Prompts go in, whole characters come out, and samples go to a file.
+"""From prompts to text: whole characters as they become certain, and samples in a folder.
 
 write(...), write_samples(...)  text   the front ends: command line, chat, samples in training
   generate_batch(...) (``engine.py``)  ids
@@ -22,7 +22,7 @@ from yanmo.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Sample:
-    """What a model wrote."""
+    """A text that a model wrote."""
 
     prompt: str
     number: int
@@ -31,13 +31,13 @@ class Sample:
     text: str
     """Without the prompt, up to a stop text."""
     tokens: tuple[int, ...]
-    """Every token chosen, with those of a stop text and the one that ends a text."""
+    """Every token chosen, including those of a stop text and end-of-text."""
     logprobs: tuple[float, ...]
-    """Log probability of each token, as the model said it before any change by the sampler; in nats."""
+    """Log probability of each token in nats, by the model itself, before temperature, penalties and cuts."""
 
 
 class TextDelta(NamedTuple):
-    """Some more text of a sample; the last piece brings the whole sample."""
+    """Some more text of a sample; the last piece carries the whole sample."""
 
     prompt: int
     number: int
@@ -46,7 +46,7 @@ class TextDelta(NamedTuple):
 
 
 Say = Callable[[str], object]
-"""Takes a line for whoever asked; a program that names no other way gets a Python warning."""
+"""Receives a remark for the user; by default it becomes a Python warning."""
 
 
 def write(
@@ -59,7 +59,7 @@ def write(
 ) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
 
-    Of a prompt longer than the model's window its end is continued, and ``say`` is told so.
+    If a prompt is longer than the model's window, its end is continued, and ``say`` receives a remark.
 
     Raises:
         ConfigError: the prompt holds half a character.
@@ -124,13 +124,14 @@ def write_from(model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleC
 
 
 def in_order(pieces: Iterable[TextDelta]) -> Iterator[TextDelta]:
-    """The same pieces, one sample after another: a later one is held back until those before are whole."""
+    """The same pieces, one sample after another: those of a later sample wait until the earlier ones end."""
     waiting: dict[tuple[int, int], list[TextDelta]] = {}
     for piece in pieces:
         waiting.setdefault((piece.prompt, piece.number), []).append(piece)
         for key in list(waiting):
             ready, waiting[key] = waiting[key], []
             yield from ready
+            # the first unfinished sample: what comes after it waits; dict order is that of beginning
             if not (ready and ready[-1].sample):
                 break
             del waiting[key]
@@ -139,7 +140,7 @@ def in_order(pieces: Iterable[TextDelta]) -> Iterator[TextDelta]:
 def encode_prompt(
     tokenizer: Tokenizer, prompt: str, block_size: int, special: bool = False, say: Say = warnings.warn
 ) -> list[int]:
-    """Ids of a prompt, of a longer one than the window the last; an empty one is the beginning of a document.
+    """Ids of a prompt, at most the last ``block_size`` of them; an empty prompt begins a document.
 
     Raises:
         ConfigError: it holds half a character.
@@ -147,22 +148,21 @@ def encode_prompt(
     ids = encode(tokenizer, prompt, "the prompt", special)
     if len(ids) > block_size:
         say(f"the prompt has {len(ids):,} tokens; the model looks back on the last {block_size:,} of them")
+    # in training every document follows an end-of-text token, so after it the model begins a new one
     return ids[-block_size:] or [tokenizer.end_of_text, *tokenizer.document_start]
 
 
 class TextAssembler:
-    """The text of one sample as it comes: whole characters, up to a stop text.
-
-    The prompt's ids are decoded first: in some vocabularies the space between two tokens depends on both.
-    """
+    """The text of one sample as it grows: whole characters, up to a stop text."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int], stops: Sequence[str]) -> None:
         self._stream = tokenizer.stream()
+        # in some vocabularies the space between two tokens depends on both, so the first one needs the prompt
         for token in prompt:
             self._stream.push(token)
         self._end_of_text = tokenizer.end_of_text
         self._stops = [stop for stop in stops if stop]
-        self._held = ""  # what may be the beginning of a stop text
+        self._held = ""  # characters that may begin a stop text, not yet released
         self.ended = False
 
     def push(self, token: int) -> str:
@@ -170,7 +170,7 @@ class TextAssembler:
         return "" if token == self._end_of_text else self._release(self._stream.push(token))
 
     def flush(self) -> str:
-        """What is left when nothing more comes; nothing behind a stop text."""
+        """The rest, when no more tokens come; nothing after a stop text."""
         if self.ended:
             return ""
         text = self._release(self._stream.flush())
@@ -178,6 +178,7 @@ class TextAssembler:
 
     def _release(self, text: str) -> str:
         text = self._held + text
+        # a stop text may begin in one token and end in another: hold back an ending that may become one
         found = [text.index(stop) for stop in self._stops if stop in text]
         begun = max((_overlap(text, stop) for stop in self._stops), default=0)
         certain = min(found, default=len(text) - begun)
@@ -187,21 +188,22 @@ class TextAssembler:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of ``text`` may be the beginning of ``stop``."""
+    """The length of the longest end of ``text`` that is a beginning of ``stop``."""
     lengths = range(min(len(stop) - 1, len(text)), 0, -1)
     return next((length for length in lengths if text.endswith(stop[:length])), 0)
 
 
 def _texts(
     model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig
-) -> Iterator[tuple["RunningSequence", str]]:
-    """For each token its row and the characters that it makes certain."""
+) -> Iterator[tuple[RunningSequence, str]]:
+    """For each token, its row and the characters that it completes."""
     texts: dict[RunningSequence, TextAssembler] = {}
     for rows in generate_batch(model, prompts, config, TokenConstraints.of(tokenizer, config)):
         for row in rows:
             if row not in texts:
                 texts[row] = TextAssembler(tokenizer, prompts[row.prompt], config.stop)
             new = texts[row].push(row.past.ids[-1])
+            # tells the engine, which then drops the row from its batch: no tokens are computed in vain
             row.ended |= texts[row].ended
             yield row, new + (texts.pop(row).flush() if row.ended else "")
 
@@ -209,15 +211,16 @@ def _texts(
 def save_samples(
     folder: Path, samples: list[Sample], config: SampleConfig, model_folder: Path, model: GPT
 ) -> list[Path]:
-    """Write each sample as 001.txt, 002.txt, … behind those that are there, and list all in samples.json.
+    """Write each sample as 001.txt, 002.txt, … after those that exist, and list all in samples.json.
 
-    A sample that is there already, under whatever number, is not written again.
+    A text that already exists under any number is not written again.
 
     Raises:
         ConfigError: the samples.json there is not one of ours.
     """
     listed = listed_samples(folder)
     there = [path for path in folder.glob("*.txt") if path.stem.isdecimal()]
+    # also the numbers in the list: a file that somebody deleted does not pass its number on
     number = max([*(int(path.stem) for path in there), *(entry["number"] for entry in listed)], default=0)
     with storage.disk_errors("reading the samples there", folder):
         known = {path.read_bytes() for path in there if path.is_file()}

@@ -1,4 +1,4 @@
-"""A trained model with its tokenizer, for commands and programs: it writes, and says how likely a text is.
+"""A trained model with its tokenizer, for commands and programs: writing, and log probabilities of a text.
 
 In: a run, a checkpoint, or any Hugging Face folder of our families. Out: a :class:`Writer`.
 """
@@ -24,7 +24,7 @@ from yanmo.tokenizer import Tokenizer
 
 
 class TokenLogprob(NamedTuple):
-    """A token of a text, and its log probability behind what stands before it, in nats."""
+    """A token of a text, and its log probability given the tokens before it, in nats."""
 
     id: int
     text: str
@@ -45,7 +45,7 @@ class Writer:
         """Continue ``prompt`` once; the text without it.
 
         Args:
-            prompt: of one longer than the window its end is continued.
+            prompt: if longer than the window, its end is continued.
             settings: those of [sample], such as ``seed``, ``max_new_tokens``, ``temperature``, ``stop``.
 
         Raises:
@@ -54,15 +54,15 @@ class Writer:
         return write_all(self.model, self.tokenizer, prompt, self.config(**settings, num_samples=1))[0]
 
     def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
-        """The same, in whole characters as they come."""
+        """The same, in whole characters as they are written."""
         for _, text in write(self.model, self.tokenizer, prompt, self.config(**settings, num_samples=1)):
             yield text
 
     @torch.no_grad()
     def logprobs(self, text: str) -> list[TokenLogprob]:
-        """The log probability of each token of a text, the first one behind the end of another text.
+        """The log probability of each token of a text; the first one follows end-of-text.
 
-        Of a text longer than the window each token has at least half a window before it.
+        In a text longer than the window, each token has at least half a window of context.
         """
         ids = self.tokenizer.encode(text)
         block_size, end = self.model.config.block_size, self.tokenizer.end_of_text
@@ -71,6 +71,7 @@ class Writer:
             targets = torch.from_numpy(batch.targets[0]).to(self.model.tokens.weight.device)  # (T,)
             logits = self.model(torch.from_numpy(batch.inputs).to(targets.device))[0].float()  # (T, V)
             counted = targets != IGNORED
+            # log p(x) = z_x - log Σ exp z, of the target at each position
             said = F.log_softmax(logits[counted], dim=-1).gather(1, targets[counted, None])  # (T', 1)
             found += said.flatten().tolist()
         characters = self.tokenizer.stream()
@@ -80,7 +81,7 @@ class Writer:
         ]
 
     def config(self, **settings: Any) -> SampleConfig:
-        """The [sample] settings of the run with others where they are given; None is none."""
+        """The [sample] settings of the run, replaced by those given; None means not given."""
         values = {f"sample.{name}": value for name, value in settings.items() if value is not None}
         return with_values(Recipe(sample=self.sample), values).sample
 

@@ -2,7 +2,7 @@
 
 The loop asks a :class:`World` for its rows and for sums over all ranks, and never counts ranks itself.
 One process is a world of size 1. Several are started by ``parallel/launch.py`` or by torchrun; each finds
-its rank in the environment, and they connect when the first has prepared everything.
+its rank in the environment; they connect when rank 0 has prepared everything.
 """
 
 import os
@@ -28,7 +28,7 @@ SET_UP = timedelta(days=7)
 
 @dataclass(frozen=True)
 class World:
-    """All processes of a run, seen from one of them."""
+    """The processes of a run, seen from one of them."""
 
     device: torch.device
     rank: int = 0
@@ -41,6 +41,7 @@ class World:
 
     def rows(self, batch_size: int) -> range:
         """The rows of a global batch that this rank computes."""
+        # integer arithmetic: the parts cover the batch exactly and differ by one row at most
         return range(self.rank * batch_size // self.size, (self.rank + 1) * batch_size // self.size)
 
     def sum(self, value: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class World:
         return value
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest ``value`` of any rank: what all of them go by."""
+        """The largest ``value`` of any rank, so that all of them decide alike."""
         if self.size == 1:
             return value
         shared = torch.tensor(value, device=self.device)
@@ -61,12 +62,17 @@ class World:
         """``module``, whose gradients become the mean over all ranks (Li et al. 2020, torch's DDP)."""
         if self.size == 1:
             return module
+        # DDP all-reduces a bucket of gradients as soon as the backward pass has filled it, so that
+        # communication and computation overlap; it also copies the weights of rank 0 to all at the start
         shared = DistributedDataParallel(module)
-        shared.broadcast_buffers = False  # experts' loads differ by rank; the argument is going from torch
+        # counted loads of experts are buffers and differ by rank: a broadcast would overwrite them with those
+        # of rank 0. Set as an attribute, since torch is removing the argument
+        shared.broadcast_buffers = False
         return shared
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """A context in which gradients stay on their rank and add up."""
+        """A context in which gradients only accumulate on their rank."""
+        # g₁ + g₂ + … is summed over ranks once, in the last backward of a step: one all-reduce, not one each
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
@@ -84,6 +90,7 @@ def find_world(device: str | None, batch_size: int) -> World:
             where="--nproc",
             hint=f"use at most {batch_size} processes, or a larger batch",
         )
+    # RANK counts over all machines, LOCAL_RANK on this one: it chooses the GPU
     local = int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0
     return World(device_for(device, local, size), rank, size)
 
@@ -115,10 +122,10 @@ def split_devices(name: str | None) -> list[str | None]:
 
 
 class Rendezvous:
-    """Where the ranks of a run find each other; alone, everything here is at once done.
+    """The place where the ranks of a run find each other; a single process never waits here.
 
-    The first rank prepares while the others wait, without a connection that could time out; then all
-    connect, and can sum. On leaving they part.
+    Rank 0 prepares while the others wait on the store, without a connection that could time out; then all
+    join the process group. On leaving it is destroyed.
     """
 
     def __init__(self) -> None:
@@ -135,7 +142,7 @@ class Rendezvous:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, *rest: object) -> None:
-        """Part; what torch says of a connection that broke, wherever in the run, becomes one sentence."""
+        """Destroy the process group; torch's errors about a broken connection become one sentence."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         if is_lost(error):
@@ -143,18 +150,21 @@ class Rendezvous:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The others do this block after the first rank has done it."""
+        """The other ranks enter this block after rank 0 has left it."""
         if self.rank > 0:
+            # a key in the store: a barrier of NCCL or gloo times out, and tokenising may take hours. If
+            # rank 0 fails, the key never comes, and the launcher ends those who wait
             self._store.wait(["yanmo/ready"], SET_UP)
         yield
         if self.size > 1 and self.rank == 0:
             self._store.set("yanmo/ready", "1")
 
     def connect(self, device: torch.device) -> None:
-        """Wait for all ranks; from here on they can sum."""
+        """Join the process group; from here on ranks can sum."""
         if self.size == 1:
             return
         if device.type == "cuda":
+            # before NCCL starts: else every rank would allocate its context on GPU 0
             torch.cuda.set_device(device)
         torch.distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
@@ -163,14 +173,15 @@ class Rendezvous:
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether an error of torch says that another process does not answer any more."""
+    """Whether an error of torch says that another process no longer answers."""
+    # gloo's errors are plain RuntimeErrors; only their text tells them apart
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and "gloo" in str(error)
     )
 
 
 def lost(rank: int) -> LostError:
-    """In the words of one rank."""
+    """The error of a rank that cannot reach the others."""
     return LostError(
         "the other processes of this run cannot be reached any more",
         where=f"rank {rank}",
@@ -182,7 +193,7 @@ def find_device(name: str | None, where: str = "train.device") -> torch.device:
     """The device called ``name``; None: the first accelerator, else the CPU. ``where`` it was named.
 
     Raises:
-        DeviceError: there is no such device. Another one is never taken instead.
+        DeviceError: there is no such device. Falling back to another would train for days on the wrong one.
     """
     if name is None:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -202,4 +213,6 @@ def autocast_for(device: torch.device, precision: str | None) -> Callable[[], Ab
     if precision in (None, "float32"):
         return nullcontext
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
+    # a new context each time, as one cannot be entered twice. Matrix products run in the short type; weights
+    # and their updates stay in float32 (mixed precision)
     return lambda: torch.autocast(device.type, dtype=dtype)

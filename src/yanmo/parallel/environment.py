@@ -1,4 +1,4 @@
-"""What results depend on beside the recipe, and what a bug report needs."""
+"""Versions and devices: what results depend on besides the recipe, and what a bug report needs."""
 
 import importlib.metadata
 import importlib.util
@@ -29,6 +29,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "system": f"{platform.system()} {platform.machine()}",
+        # AVX2 and AVX-512 kernels sum in different orders
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }

@@ -1,6 +1,6 @@
-"""The process made ready for a run: threads, deterministic algorithms, and memory, kept or wanting.
+"""Preparing the process for a run: threads, deterministic algorithms, matmul route, memory.
 
-None of it changes a result but what stands in the recipe: threads, matmul route, ``deterministic``.
+Only what the recipe records changes results: threads, matmul route, ``deterministic``.
 """
 
 import contextlib
@@ -19,8 +19,9 @@ _NEVER = -1
 
 def configure_torch(train: TrainConfig) -> None:
     """Set up torch, and this process, as the recipe says."""
+    # the number of threads decides how a sum is cut into parts, and so its last bits: it is in the recipe
     torch.set_num_threads(train.threads or torch.get_num_threads())
-    # compiled code adds gradients of the embedding in no fixed order otherwise
+    # otherwise compiled code adds the gradients of the embedding in no fixed order (atomic additions)
     use_deterministic(train.deterministic or bool(train.compile))
     if train.device in (None, "cpu"):
         use_matmul(train.matmul or "torch")
@@ -28,11 +29,10 @@ def configure_torch(train: TrainConfig) -> None:
 
 
 def use_deterministic(on: bool) -> None:
-    """Whether equal inputs give equal bits; on a GPU this is to be said before its first matrix product.
-
-    New memory is not filled with NaN, as torch would then do by default: nothing here reads it unwritten.
-    """
+    """Whether equal inputs give equal bits; on a GPU, call this before its first matrix product."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, at its first product
+    # torch would fill new memory with NaN to expose reads of unwritten memory; there are none here, and it
+    # costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(on)
 
@@ -43,7 +43,8 @@ def use_matmul(route: str) -> None:
 
 
 def onednn_keeps_float32() -> bool:
-    """Whether oneDNN's route is float32 here; where a CPU has AMX it rounds to bfloat16."""
+    """Whether oneDNN's route computes in float32 here; on a CPU with AMX it rounds to bfloat16."""
+    # bfloat16 has 8 bits of precision, a relative error near 4e-3: one product tells the two apart
     a = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
     before = torch.get_float32_matmul_precision()
     use_matmul("torch")
@@ -68,7 +69,7 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Give back what malloc keeps, once: after work of another kind its pieces fit nothing that follows."""
+    """Return what malloc keeps to the system, once: blocks of one kind of work do not fit the next."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # macOS, musl, Windows
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -83,7 +84,7 @@ def physical_memory() -> int | None:
 
 @contextlib.contextmanager
 def oom_as_error(what: str, where: str) -> Iterator[None]:
-    """A block that allocates what no smaller micro-batch would make smaller.
+    """A block whose memory does not depend on the micro-batch, so that halving it would not help.
 
     Raises:
         DeviceError: it does not fit.
@@ -104,4 +105,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device, or this machine, has no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    # torch raises a plain RuntimeError where a CPU has no memory, and where cuBLAS or NCCL have none
     return any(said in str(error) for said in ("can't allocate memory", "out of memory"))

@@ -1,11 +1,11 @@
-"""Text in, text out: the parts of a corpus cleaned, and rid of their duplicates.
+"""Cleaning and deduplicating the parts of a corpus: text in, text out.
 
 1. ``Clean``: files → documents → the rules of ``text/clean`` → rows in ``work/rows``.
-2. ``Unlike``: rows → documents, without the duplicates that are known by then.
-3. ``Keep``: the documents that stay, without paragraphs others have → ``corpus/<part>.jsonl``.
+2. ``Unlike``: rows → documents, without the duplicates that are known at that stage.
+3. ``Keep``: the documents that stay, without paragraphs that others have → ``corpus/<part>.jsonl``.
 
 1 and 3 count what they read, changed, dropped and kept; ``whole_manifest`` adds the parts up. A killed task
-is done again from its beginning and writes its files anew.
+starts again from its beginning and rewrites its files.
 """
 
 import json
@@ -34,7 +34,7 @@ from yanmo.text.clean.run import (
 from yanmo.text.read.documents import NAMED, CorpusCounts, read_file
 
 COUNTED = ("documents", "characters", "bytes", "sources", "read", "rules", "dropped", "dropped_documents")
-"""Of a manifest, what is added up."""
+"""Keys of a manifest whose values are added up."""
 
 
 class Clean(PlanStep):
@@ -43,7 +43,7 @@ class Clean(PlanStep):
     name = "clean"
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Clean documents, which are written on the way: the next stages read them again."""
+        """Yield clean documents, and write them for the next stages, which read them again."""
         plan, config = self.plan, self.plan.settings.cleaning
         result, unwanted = _nothing(plan), seen_before(config)
         unwanted.is_closed = True  # documents of the corpus are compared with each other later
@@ -78,7 +78,7 @@ def _documents_of(plan: Plan, part: int, counts: CorpusCounts) -> Iterator[Numbe
 
 
 class Unlike(PlanStep):
-    """The clean documents of a part but for copies and, once clusters are known, near copies."""
+    """The clean documents of a part without copies and, once clusters are known, near copies."""
 
     name = "unlike others"
 
@@ -108,7 +108,7 @@ class Keep(PlanStep):
     name = "keep"
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Write them, and what became of the others."""
+        """Write them, and the counts of the others."""
         plan, result = self.plan, _nothing(self.plan)
         repeated, target = repeated_lines_of(plan, rank), plan.corpus_file(rank)
         target.parent.mkdir(exist_ok=True)
@@ -131,9 +131,10 @@ class Keep(PlanStep):
 
 
 def whole_manifest(plan: Plan) -> dict[str, Any]:
-    """What became of every document, as `yanmo clean` says it."""
+    """The counts of all documents, in the form of `yanmo clean`."""
     manifest = _nothing(plan).as_json()
     for part in range(plan.parts):
+        # each document is counted by the one stage that dropped or kept it, so sums over both are complete
         for stage in ("clean", "keep"):
             counts = storage.read_json(_counts(plan, part, stage))
             manifest |= {key: added(manifest[key], counts[key]) for key in COUNTED}
@@ -141,7 +142,7 @@ def whole_manifest(plan: Plan) -> dict[str, Any]:
 
 
 def added(one: Any, other: Any) -> Any:
-    """Counts of two parts together: numbers are added up wherever they stand, names are joined.
+    """Counts of two parts together: numbers are added at every depth, names are joined.
 
     >>> added({"a": 1, "b": ["x"]}, {"a": 2, "c": 3, "b": ["y"]})
     {'a': 3, 'b': ['x', 'y'], 'c': 3}

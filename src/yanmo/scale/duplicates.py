@@ -1,16 +1,15 @@
-"""Duplicates among documents that no machine holds: datatrove's stages, given our marks of a text.
+"""Deduplication of a corpus too large for one machine: datatrove's stages with our marks of a text.
 
-Each kind goes the same way: a part's documents → signatures; those of all parts → what is like another;
-that → a filter of the part's documents. Documents are known by their number among those that came through the
-filters before, so each stage must be given the same documents in the same order.
+Each kind has three steps: a part's documents → signatures; those of all parts → matches; matches → a filter
+of the part's documents. A document is identified by its number among those that passed the filters before,
+so each stage must receive the same documents in the same order.
 
 1. Equal documents (``ExactDedup…``): any one of them stays.
-2. Near ones (``MinhashDedup…``): documents that have all numbers of a band in common are joined, and what is
-   joined by a chain of them is one cluster, of which any one document stays.
+2. Near ones (``MinhashDedup…``): documents with a whole band of numbers in common are a pair, and a chain of
+   pairs is one cluster, of which any one document stays.
 3. Paragraphs that several documents have (``SentenceDedup…``): any one of them keeps it.
 
-The marks are those of ``text/clean/dedup.py``, so that no words are needed: datatrove would have spaCy and
-jieba find them.
+The marks are those of ``text/clean/dedup.py``, which need no words; datatrove's need spaCy and jieba.
 """
 
 from collections import defaultdict
@@ -44,7 +43,7 @@ from yanmo.settings.schema import DedupConfig
 from yanmo.text.clean.dedup import COPY, NEAR_COPY, PERMUTATIONS, marks_of
 
 Drop = Callable[[str, str], None]
-"""Is told the reason and the name of a document that is left out."""
+"""Receives the reason and the name of a document that is dropped."""
 READ_AT_ONCE = 1000
 """Signatures read from a file at a time; datatrove's 5 cost more calls than comparisons."""
 LINES = 1 << 16
@@ -53,14 +52,14 @@ REPEATED = np.dtype([("document", "<u4"), ("line", "<u2")])
 """What ``SentenceFindDedups`` writes."""
 EQUAL = HashConfig(precision=64, hash_fc="sha1")
 NO_WORDS = WhitespaceTokenizer()
-"""datatrove's signatures load a tokenizer of words, which ours never ask; this one needs no library."""
+"""datatrove's signatures load a word tokenizer, which ours never use; this one needs no library."""
 
 
 # -- equal documents --------------------------------------------------------------------------
 
 
 def letters_of(document: Document) -> bytes:
-    """What equal documents have in common: a hash of their letters, without spaces and case."""
+    """The key of equal documents: a hash of their letters, without spaces and case."""
     return marks_of(document.text, DedupConfig(near=0, paragraphs=0)).exact
 
 
@@ -149,7 +148,7 @@ def near_filter(plan: Plan, drop: Drop) -> MinhashDedupFilter:
 
 
 def _told(drop: Drop, reason: str) -> Any:
-    """What datatrove's filters take for a writer of what they leave out."""
+    """A stand-in for the writer to which datatrove's filters give what they drop."""
     return nullcontext(SimpleNamespace(write=lambda document, rank: drop(reason, document.id)))
 
 
@@ -168,6 +167,7 @@ class ParagraphSignature(SentenceDedupSignature):  # type: ignore[misc]
         first: dict[bytes, int] = {}
         for line, hashed in marks_of(doc.text, self._compared).paragraphs:
             if line < LINES:
+                # the first of its lines; all_places finds the others again
                 first.setdefault(hashed, line)
         return [(int.from_bytes(hashed, "little"), doc_idx, line) for hashed, line in first.items()]
 

@@ -1,8 +1,8 @@
-"""What is to be made, and where it lies: the folder of a plan.
+"""The folder of a plan: what is to be made, and where.
 
 In: the settings of ``yanmo clean`` and ``yanmo prepare``, and a number of tasks. Out: ``plan.toml`` (every
 setting), ``files.jsonl`` (every file and the part it belongs to), ``tokenizer/``. A part is a run of files in
-their order, the work of one task. How it is run stands in ``pipeline.py`` (``script.py``); the work is in
+their order, the work of one task. ``pipeline.py`` (from ``script.py``) says how it is run; the work is in
 ``corpus.py``, ``duplicates.py`` and ``tokens.py``.
 """
 
@@ -40,14 +40,14 @@ HEAD = (
     "",
 )
 BYTES_OF_A_CHARACTER = 3
-"""Of Chinese text in UTF-8."""
+"""Bytes of a Chinese character in UTF-8."""
 MOST_FINDERS = 32
-"""Tasks that look for what is equal, each in a range of hashes: each opens a file of every part, and a part
-has a file for each."""
+"""Tasks that look for equal documents, each in a range of hashes. Each opens a file of every part, and a part
+writes a file for each, so the number of files is their product."""
 
 
 class ScaleConfig(Section):
-    """How the work is shared out."""
+    """How the work is divided."""
 
     parts: PositiveInt = 1
     """Parts of the corpus, each the work of one task."""
@@ -65,7 +65,7 @@ class Settings(Section):
 
     @property
     def cleaning(self) -> Cleaning:
-        """What `yanmo clean` is told."""
+        """The settings of `yanmo clean`."""
         return Cleaning(corpus=self.corpus, clean=self.clean, dedup=self.dedup)
 
 
@@ -77,7 +77,7 @@ class PartFile:
     source: int
     """Which of the corpus's paths it was found by."""
     name: str
-    """What its documents are called by."""
+    """The name from which its documents get theirs."""
     is_searched: bool
     """Whether it was found in a folder or by a glob."""
     path: str
@@ -126,7 +126,7 @@ class Plan:
         return self.corpus / f"{part:05d}.jsonl"
 
     def work(self, station: str) -> Path:
-        """A folder of what is needed between the stages, and of no use after them."""
+        """A folder of intermediate results, which are of no use after the last stage."""
         return self.folder / "work" / station
 
     def logs(self, stage: str) -> Path:
@@ -145,7 +145,7 @@ class Plan:
 
 
 def make_plan(cleaning: Cleaning, recipe: Recipe, tasks: int, folder: Path) -> tuple[Plan, list[PartFile]]:
-    """Write a plan; the same plan again is left as it is.
+    """Write a plan; an identical plan that exists stays as it is.
 
     Raises:
         ConfigError: no tokenizer is named, or the folder holds another plan.
@@ -178,7 +178,7 @@ def _settings(cleaning: Cleaning, recipe: Recipe, files: Sequence[PartFile]) -> 
     """Everything a task must know, so that it decides the same wherever and whenever it runs."""
     # Tasks may run in another folder; files of the corpus are written down as whole paths, too.
     against = tuple(path if path == DEMO else str(Path(path).absolute()) for path in cleaning.dedup.against)
-    corpus_size(against)  # a path that is missing is said now, not by each task
+    corpus_size(against)  # raises now for a missing path, instead of in each task
     characters = sum(file.size for file in files) // BYTES_OF_A_CHARACTER
     held_out = recipe.data.val_fraction or default_val_fraction(characters)
     return Settings(
@@ -233,7 +233,7 @@ def deal(sizes: Sequence[int], tasks: int) -> list[int]:
     """
     total, before, parts = max(sum(sizes), 1), 0, []
     for size in sizes:
-        # By where its middle lies: a file that is larger than a part's share leaves numbers out.
+        # By its middle: a file that is larger than a part's share skips numbers, which `dense` closes up.
         parts.append(min(int((before + size / 2) * tasks / total), tasks - 1))
         before += size
     dense = {part: number for number, part in enumerate(sorted({*parts}))}
@@ -249,7 +249,8 @@ CLUSTER_BYTES = 60
 
 
 def costs(plan: Plan, files: Sequence[PartFile]) -> dict[str, Any]:
-    """What a plan takes at most, about; another corpus on another processor takes half or twice as much."""
+    """About what a plan needs at most; another corpus on another processor needs half or twice as much."""
+    # upper bounds from bytes alone, as nothing is read yet: no duplicates, and one token for each character
     size = sum(file.size for file in files)
     characters = size // BYTES_OF_A_CHARACTER
     tokens = characters * dtype_for(plan.tokenizer().vocab_size).itemsize

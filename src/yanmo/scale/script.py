@@ -1,7 +1,7 @@
 """pipeline.py: the stages of a plan for one of datatrove's executors, as a script to read and to edit.
 
-In: a plan, and how it is to be run. Out: Python text, from the template ``pipeline.py.jinja``. What is made
-stands in plan.toml and not here.
+In: a plan, and how it is to be run. Out: Python text, from the template ``pipeline.py.jinja``. plan.toml says
+what is made; this script only says how.
 """
 
 import sys
@@ -28,7 +28,7 @@ def script(
         workers: tasks at a time, at most; -1: all.
         partition: SLURM's.
         time: SLURM's limit for a job.
-        clusters_gb: memory of the stage that does not get smaller with more tasks.
+        clusters_gb: memory of the stage `clusters`, which is one task whatever the number of tasks.
     """
     templates = Environment(
         loader=PackageLoader("yanmo.scale", ""),
@@ -52,5 +52,5 @@ def script(
 
 
 def _environment() -> str:
-    """What puts a job into the environment this is run in."""
+    """The shell line that activates, in a job, the environment that this runs in."""
     return f"source {Path(sys.prefix, 'bin', 'activate')}" if sys.prefix != sys.base_prefix else ""

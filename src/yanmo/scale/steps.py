@@ -1,4 +1,4 @@
-"""What steps of a plan have in common: a step knows its plan, and its rank is a part of the corpus."""
+"""The base class of a plan's steps: a step knows its plan, and its rank is a part of the corpus."""
 
 from typing import Never
 

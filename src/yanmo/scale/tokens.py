@@ -1,8 +1,8 @@
 """Clean documents → shards that `yanmo train` reads, in the order of the parts.
 
-1. ``Tokenise``: the tokens of a part, in files of its own. What is held out is decided for each document by
-   itself, so that no task must know of the others.
-2. ``Finish``: the files of all parts → ``shards/``, where documents begin, the manifests, the tokenizer.
+1. ``Tokenise``: the tokens of a part, in files of its own. Each document is held out or not by its own hash,
+   so that no task needs to know of the others.
+2. ``Finish``: the files of all parts → ``shards/``, with document starts, manifests and the tokenizer.
 """
 
 import os
@@ -34,10 +34,10 @@ COPY_BYTES = 16 << 20
 
 
 def is_held_out(text: str, val_fraction: float) -> bool:
-    """Whether a document is for validation: whether its hash lies in that share of all hashes.
+    """Whether a document is held out: whether its hash is among the smallest ``val_fraction`` of hashes.
 
-    So copies fall on the same side, and nothing moves when others come or go. ``prepare`` takes the smallest
-    hashes as well, until their documents have that share of the characters: that needs a look at all of them.
+    Copies fall on the same side, and no document moves when others come or go. ``prepare`` takes the smallest
+    hashes, too, until their documents have that share of the characters: that needs the sizes of all.
     """
     return int(content_hash(text), 16) < val_fraction * (1 << 8 * HASH_BYTES)
 
@@ -48,7 +48,7 @@ class Tokenise(PlanStep):
     name = "tokenise"
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Write them, and what they are."""
+        """Write them, and their counts."""
         with self.track_time(unit="task"):
             found = _tokenise(self.plan, rank)
         self.stat_update("tokens", value=sum(part["tokens"] for part in found["splits"].values()))
@@ -74,6 +74,7 @@ def _tokenise(plan: Plan, part: int) -> dict[str, Any]:
                 if found.lost is not None:
                     lost.add(found.lost)
         for writer in writers.values():
+            # flush and fsync before the counts are written: a part with a .json is complete
             writer.mark()
     return {
         "splits": {side: writer.close() for side, writer in writers.items()},
@@ -90,7 +91,7 @@ class Finish(PlanStep):
     name = "finish"
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Write what belongs to all parts, the manifest of the shards last.
+        """Join the parts, and write the manifest of the shards last.
 
         Raises:
             DataError: nothing is left of the corpus.
@@ -101,7 +102,7 @@ class Finish(PlanStep):
 
 
 def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
-    """Join the parts; gives the manifest's splits."""
+    """Join the parts; returns the manifest's splits."""
     tokenizer, manifest = plan.tokenizer(), whole_manifest(plan)
     storage.write_json(manifest_path(plan.corpus), manifest)
     if not manifest["documents"]:
@@ -117,7 +118,7 @@ def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
         "counts": counts,
         "split": {
             "held_out_documents": splits["val"]["documents"],
-            "cut_documents": 0,  # so that windows of any size may be read
+            "cut_documents": 0,  # no cut, no gap: windows of any size may be read
             "characters_left_out_between": 0,
             "documents_read_again": sum(piece["read_again"] for piece in pieces),
             "val_fraction": plan.settings.data.val_fraction,
@@ -133,9 +134,10 @@ def finish(plan: Plan, shard_tokens: int = SHARD_TOKENS) -> dict[str, Any]:
 
 
 def _join_side(plan: Plan, side: str, pieces: Sequence[Any], shard_tokens: int) -> dict[str, Any]:
-    """Write the tokens of a side and where its documents begin; gives its part of the manifest."""
+    """Write the tokens of a side and its document starts; returns its part of the manifest."""
     found = [piece["splits"][side] for piece in pieces]
-    # Documents begin where they did in their part, behind all tokens of the parts before it.
+    # A document starts at its place in the part, plus all tokens of the parts before it.
+    # uint64 throughout: int64 and uint64 together would become float64, which rounds above 2^53
     before = np.cumsum([0, *(one["tokens"] for one in found)], dtype=np.uint64)
     starts = [
         np.fromfile(plan.work("tokens") / f"{side}-{part:05d}.starts.bin", "<u8") + before[part]
@@ -150,7 +152,7 @@ def _join_side(plan: Plan, side: str, pieces: Sequence[Any], shard_tokens: int) 
 
 
 def _join(sources: Sequence[Path], folder: Path, side: str, least: int) -> list[str]:
-    """Write files one after another into as few as have ``least`` bytes: a run keeps all of them open."""
+    """Concatenate files into as few as possible of at least ``least`` bytes: training maps all of them."""
     names: list[str] = []
     size = least
     for source in sources:
@@ -161,7 +163,7 @@ def _join(sources: Sequence[Path], folder: Path, side: str, least: int) -> list[
         with open(source, "rb") as one, open(folder / names[-1], "ab") as all_of_them:
             shutil.copyfileobj(one, all_of_them, COPY_BYTES)
         size += source.stat().st_size
-    for name in names:  # on the disk before the manifest says that they are
+    for name in names:  # on the disk before the manifest vouches for them
         storage.sync_file(folder / name)
     return names
 

@@ -1,9 +1,9 @@
-"""A run's recipe and plan belong to its checkpoints: another digit in either would train another model.
+"""A run's recipe and plan must be those of its checkpoints: another digit in either trains another model.
 
-In: the recipe and plan that stand in a run folder, and what a checkpoint recorded of those it was made with.
-Out: nothing, or a :class:`CheckpointError` that names the key. Free are intervals, keep_last and [sample];
-lengths may grow; out of memory halves the micro-batch; text, vocabulary and first weights are bound by
-corpus.json.
+In: the recipe and plan in a run folder, and what a checkpoint recorded of those it was made with. Out:
+nothing, or a :class:`CheckpointError` that names the key. Intervals, keep_last and [sample] may change;
+lengths may grow; running out of memory halves the micro-batch; corpus.json binds the text, the vocabulary
+and the initial weights.
 """
 
 from pathlib import Path
@@ -28,13 +28,13 @@ def bound(recipe: Recipe, plan: StepSchedule) -> dict[str, Any]:
 
 
 def bound_keys() -> list[str]:
-    """The settings that change numbers, but for lengths."""
+    """The settings that change numbers, except lengths."""
     free = (*FREE_ON_RESUME, *LENGTHS, *BOUND_ELSEWHERE)
     return [name for name, _ in settings() if not name.startswith(free)]
 
 
 def lengths_of(recipe: Recipe) -> tuple[float | None, ...]:
-    """How long a run is asked to be: steps, epochs, minutes."""
+    """The lengths that a recipe names: steps, epochs, minutes."""
     return tuple(get(recipe, name) for name in LENGTHS)
 
 
@@ -51,9 +51,10 @@ def require_bound(run: Path, recipe: Recipe, plan: StepSchedule) -> None:
     """
     for checkpoint in newest_first(run):
         try:
+            # only the small state.json: hashing gigabytes of weights would delay every start
             verify_folder(checkpoint, [STATE])
             state = read_state(checkpoint)
-        except CheckpointError:  # passed over, and said, when weights are restored
+        except CheckpointError:  # skipped here; restoring the weights reports it
             continue
         _require_recipe(run / "recipe.toml", recipe, state, checkpoint)
         _require_plan(run / "plan.json", plan, state, checkpoint)
@@ -65,13 +66,14 @@ def require_total_steps(run: Path, recipe: Recipe, plan: StepSchedule, limit: in
 
     Args:
         run: the folder of both.
-        recipe: how long was asked.
-        plan: how far it aims.
+        recipe: with the lengths asked for.
+        plan: with the total steps planned.
         limit: the last step that max_steps and epochs allow, if they are given.
 
     Raises:
-        CheckpointError: it goes beyond, or ends before without a clock to end it.
+        CheckpointError: the plan goes beyond the limit, or ends before it in a run without ``minutes``.
     """
+    # a run of minutes may end before the limit, when its time is over
     if (
         limit is None
         or plan.total_steps == limit
@@ -87,6 +89,7 @@ def require_total_steps(run: Path, recipe: Recipe, plan: StepSchedule, limit: in
 
 
 def _require_recipe(path: Path, recipe: Recipe, state: State, checkpoint: Path) -> None:
+    # checkpoints written before recipes were recorded have none; a key that is no longer bound is skipped
     for name, then in (state.recipe or {}).items():
         now = get(recipe, name) if name in bound_keys() else then
         if now == then or (name == MICRO_BATCH and _is_halved(then, now)):
@@ -106,6 +109,8 @@ def _require_plan(path: Path, plan: StepSchedule, state: State, checkpoint: Path
     if state.plan is None:
         return
     then, step = StepSchedule.of(state.plan), state.progress.step
+    # a longer run begins a new plan (extend_run), so only plans for the same lengths must agree, and only
+    # up to the step of the checkpoint: a replan after it may have been lost or be done again
     if then.lengths == plan.lengths and then.segments_until(step) != plan.segments_until(step):
         raise CheckpointError(
             f"plan.json has other aims up to step {step:,} than {checkpoint.name} was made with",

@@ -1,7 +1,7 @@
 """Decisions before a run: everything chosen by measurement or rule, taken once and written down.
 
 In: a recipe with open settings, the model's shape and the amount of text. Out: the decisions by
-``section.key``. What is measured for them stands in ``probe.py``.
+``section.key``. ``probe.py`` measures.
 """
 
 import math
@@ -27,11 +27,11 @@ from yanmo.train.probe import Speed, gain_of_compiling
 
 DEFAULT_MINUTES = 10.0
 EVALUATIONS = 10
-"""In a run, or fewer where they would take more than ``PAUSES_SHARE`` of it; the last is at its end."""
+"""Number of evaluations in a run, or fewer where they would need more than ``PAUSES_SHARE`` of it."""
 PAUSES_SHARE = 0.1
-"""Of a run's time, for evaluations, each with its sample and checkpoint."""
+"""Share of a run's time that evaluations, each with its sample and checkpoint, may use."""
 WRITING_S_PER_LAYER, READING_BYTES_PER_S, SAVING_BYTES_PER_S = 1.5e-3, 1e10, 2e8
-"""What a token written costs in each layer, how fast weights are read for it, and a checkpoint is saved."""
+"""Cost of a generated token in each layer, speed of reading weights for it, and of saving a checkpoint."""
 MAX_WARMUP = 200
 LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
 """At ``RATES_WIDTH``; what reached low losses in docs/experiments.md."""
@@ -39,9 +39,9 @@ RATES_WIDTH = 256
 SEQ_LEN_WARMUP, SHORTEST_TO_HALVE = 0.4, 64
 """Share of a run that reads half windows, and the tokens of the shortest window worth halving."""
 MANY_PASSES = 6
-"""Passes from which on dropout helps; in three it costs more than it gives (docs/experiments.md)."""
+"""From this many passes on dropout helps; in three it costs more than it gives (docs/experiments.md)."""
 LONG_RUN = {"cpu": 1800.0}
-"""Seconds of a run from which on it is tried to compile; on other devices ``SHORT_RUN``."""
+"""A run of at least so many seconds tries torch.compile; on other devices ``SHORT_RUN``."""
 SHORT_RUN = 120.0
 WORTH_COMPILING = 1.05
 
@@ -63,6 +63,7 @@ def adopt_shape(recipe: Recipe) -> Recipe:
         asked = get(recipe, name)
         if name not in given_keys(recipe) or asked in (None, value):
             continue
+        # rotary positions are computed, not stored: weights fit any window length and any base
         if name in free:
             taken[name] = asked
             kept.add(name)
@@ -78,6 +79,7 @@ def adopt_shape(recipe: Recipe) -> Recipe:
     taken = {name: value for name, value in taken.items() if value is not None}
     adopted = with_values(recipe, taken, "model.init")
     check_relations(adopted)
+    # the shape counts as decided, not asked for: a later command may leave it out
     decided = dict.fromkeys((*recipe.decided, *(name for name in taken if name not in kept)))
     return adopted.model_copy(update={"decided": tuple(decided)})
 
@@ -116,13 +118,14 @@ def has_compiler(device: torch.device) -> bool:
 
 def decide_packing(recipe: Recipe) -> dict[str, Any]:
     """How windows lie in the text: by rule."""
+    # offset (a ring, each token once an epoch) unless a stride says that windows shall overlap
     packing = recipe.data.packing or ("stride" if recipe.data.stride else "offset")
     stride = max(recipe.model.block_size // 2, 1) if packing == "stride" else None
     return {"data.packing": packing, "data.stride": stride}
 
 
 def decide_shape(recipe: Recipe) -> dict[str, Any]:
-    """What is left open of the model's shape: by the rules of its family."""
+    """The parts of the model's shape that are open: by the rules of its family."""
     shape = GPTConfig.of(recipe.model, vocab_size=1)
     return {f"model.{name}": value for name, value in shape.settings().items()}
 
@@ -139,6 +142,7 @@ def usual_rate(name: str, width: int) -> float:
     A wider matrix of the same root mean square stretches more, by the root of its width (Yang et al. 2023,
     "A Spectral Condition for Feature Learning").
     """
+    # η = η₂₅₆ · √(256 / width)
     return float(f"{LEARNING_RATES[name] * math.sqrt(RATES_WIDTH / width):.2g}")
 
 
@@ -151,6 +155,7 @@ def decide_dropout(recipe: Recipe, steps: int | None, train_tokens: int) -> dict
 
 def decide_seq_len_warmup(recipe: Recipe, block_size: int) -> dict[str, Any]:
     """Half windows at first for what learns from scratch on our own road (docs/experiments.md): by rule."""
+    # measured only there: fine-tuning begins beyond the short-range dependencies, and AdamW is the baseline
     is_ours = recipe.optim.name == "muon" and recipe.model.init is None
     pays = is_ours and block_size >= SHORTEST_TO_HALVE and block_size % 2 == 0
     return {"train.seq_len_warmup": SEQ_LEN_WARMUP if pays else 0.0}
@@ -182,8 +187,10 @@ def decide_compile(
     if recipe.train.compile is not None:
         return {}, speed
     device = world.device
+    # compiling takes long: trying it must cost little beside the run that it may shorten
     long = expected_seconds(recipe, speed, train_tokens) >= LONG_RUN.get(device.type, SHORT_RUN)
-    if config.has("n_expert") or not (long and has_compiler(device)):  # experts' loads change every step
+    # experts receive another number of tokens in every step: each new shape would be compiled again
+    if config.has("n_expert") or not (long and has_compiler(device)):
         return {"train.compile": False}, speed
     gain = gain_of_compiling(recipe, config, device, clock)
     if gain < WORTH_COMPILING:
@@ -194,6 +201,7 @@ def decide_compile(
 def expected_seconds(recipe: Recipe, speed: Speed, train_tokens: int) -> float:
     """How long the run will take."""
     limit, minutes = step_limit(recipe, train_tokens), recipe.train.minutes
+    # whichever limit comes first; a run without any limit gets DEFAULT_MINUTES
     steps = math.inf if limit is None else limit * speed.seconds_per_step
     return min(steps, 60 * (minutes or (math.inf if limit else DEFAULT_MINUTES)))
 
@@ -204,31 +212,35 @@ def step_limit(recipe: Recipe, train_tokens: int) -> int | None:
     if train.max_steps is not None:
         limits.append(train.max_steps)
     if train.epochs is not None:
+        # rounded up: the last step of the last epoch may begin the next one
         windows = windows_in(train_tokens, recipe.model.block_size, recipe.data.stride)
         limits.append(max(math.ceil(train.epochs * windows / train.batch_size), 1))
     return min(limits, default=None)
 
 
 def seconds_of_saving(recipe: Recipe, config: GPTConfig) -> float:
-    """About how long a sample and a checkpoint take, the weights with two moments: by rule."""
+    """About how many seconds a sample and a checkpoint need: by rule."""
+    # decoding a token reads all active weights once (4 bytes each) and starts the kernels of each layer;
+    # a checkpoint holds 12 bytes for each parameter: weight, exp_avg, exp_avg_sq
     per_token = WRITING_S_PER_LAYER * config.n_layer + 4 * count_active(config) / READING_BYTES_PER_S
     return recipe.sample.max_new_tokens * per_token + 12 * count_parameters(config) / SAVING_BYTES_PER_S
 
 
 def seconds_of_evaluation(speed: Speed, val_tokens: int) -> float:
-    """How long the held-out text takes to be measured: a forward pass is a third of a step."""
+    """How many seconds an evaluation of the held-out text needs."""
+    # forward 2 N FLOP for each token, backward 4 N (Kaplan et al. 2020): evaluating is a third of training
     return val_tokens / (3 * speed.tokens_per_second)
 
 
 def evaluations_in(seconds: float, pause_s: float) -> int:
-    """How often a run of so many seconds can be interrupted for so long."""
+    """How many pauses of ``pause_s`` a run of so many seconds can afford; at least one."""
     return max(min(int(PAUSES_SHARE * seconds / max(pause_s, 1e-9)), EVALUATIONS), 1)
 
 
 def decide_length(
     recipe: Recipe, speed: Speed, train_tokens: int, val_tokens: int, saving_s: float = 0.0
 ) -> tuple[int, dict[str, Any]]:
-    """How many steps the run aims at, and the rhythm and warm-up that follow from it.
+    """How many steps the run is planned for, and the intervals and warm-up that follow.
 
     Args:
         recipe: with arithmetic, micro-batch and compiling decided.
@@ -248,6 +260,7 @@ def decide_length(
     pause_s = seconds_of_evaluation(speed, val_tokens) + saving_s
     evaluations = evaluations_in(expected_seconds(recipe, speed, train_tokens), pause_s)
     if minutes is not None:
+        # minutes include evaluations; but where those are slow, at least half of the time is training
         training = max(minutes * 60 - evaluations * pause_s, minutes * 60 / 2)
         limits.append(max(int(training / speed.seconds_per_step), 1))
     total_steps = min(limits)
@@ -262,6 +275,7 @@ def decide_length(
     decisions |= {
         "train.eval_interval": evaluation,
         "train.checkpoint_interval": train.eval_interval or evaluation,
+        # a twentieth of the run: long enough for Adam's second moment, short enough not to waste steps
         "optim.warmup_steps": min(total_steps // 20, MAX_WARMUP),
         "optim.min_lr": (recipe.optim.learning_rate or 0.0) / 10,
     }

@@ -1,13 +1,13 @@
-"""What a run will be, by arithmetic, before it starts: size, passes, memory, disk, and what looks wrong.
+"""The cost of a run, by arithmetic, before it starts: size, passes, memory, disk, and warnings.
 
 In: a recipe, the model's shape, the amount of text, the number of steps and the speed where they are
-known. Out: a :class:`Forecast` and the lines that say it. Nothing is measured here (``probe.py`` measures)
-and nothing is decided.
+known. Out: a :class:`Forecast` and its lines for the console. Nothing is measured here (``probe.py``
+measures) and nothing is decided.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -31,14 +31,14 @@ from yanmo.train.optim import hidden_matrices
 from yanmo.train.probe import Speed
 
 FINE_TUNING_RATE = 5e-5
-"""Up to here a learning rate is one for weights that know something already."""
+"""A learning rate up to this one is usual for fine-tuning, and too low from scratch."""
 FEW_TOKENS = 1 / 20
-"""Fewer training tokens than this for each parameter: more model than the text can fill."""
+"""Fewer training tokens per parameter than this: the model will overfit. (Compute-optimal is about 20.)"""
 
 
 @dataclass(frozen=True)
 class TextSize:
-    """How much there is to read."""
+    """The size of the prepared text."""
 
     characters: int
     train_tokens: int
@@ -52,11 +52,11 @@ class TextSize:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The numbers of a run; what follows from its length is None where only the clock will tell."""
+    """The numbers of a run; what depends on its length is None where only the clock will tell."""
 
     parameters: int
     active_parameters: int
-    """Those that a token goes through: fewer than all where it is sent to some of many experts."""
+    """Those that take part in one token: fewer than all in a mixture of experts."""
     parameters_without_embeddings: int
     """Token and position tables, and a head of its own, not counted (Kaplan et al. 2020; nanoGPT leaves out
     positions only)."""
@@ -69,10 +69,10 @@ class Forecast:
     """How often each token is a target: more than epochs where windows overlap."""
     memory_bytes: int
     cache_bytes: int
-    """What writing keeps of each token, in float32."""
+    """KV cache of one token, in float32."""
     disk_bytes: int
     seconds: float | None
-    """How long it takes, evaluations included, by the speed that was measured here."""
+    """Seconds of the run, evaluations included, at the speed that was measured here."""
     seconds_per_step: float | None
     warnings: tuple[str, ...]
 
@@ -120,12 +120,11 @@ def forecast(
         seconds_per_step=speed.seconds_per_step if speed else None,
         warnings=(),
     )
-    warnings = tuple(warnings_of(recipe, found, free_bytes))
-    return Forecast(**{**vars(found), "warnings": warnings})
+    return replace(found, warnings=tuple(warnings_of(recipe, found, free_bytes)))
 
 
 def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: TextSize) -> float:
-    """How long so many steps take with their evaluations; never longer than the clock lets them."""
+    """Seconds of ``steps`` steps with their evaluations, at most ``train.minutes``."""
     evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
     pause_s = seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)
     seconds = steps * speed.seconds_per_step + evaluations * pause_s
@@ -140,23 +139,29 @@ def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
     dtype, and the gradients of input and weights.
     """
     rows = recipe.train.micro_batch_size or 1
+    # bytes of an activation: autocast keeps them in two-byte floats
     size = 4 if recipe.train.precision in (None, "float32") else 2
     tokens, C = rows * config.block_size, config.n_embd
-    copies = 0 if size == 4 else size * parameters  # autocast's, of all weights
+    # autocast casts each weight once per forward pass and keeps the copy until the backward pass is done
+    copies = 0 if size == 4 else size * parameters
     layers = config.n_layer * tokens * values_of_layer(config) * size
     matrices = 0
     if recipe.train.attention == "matmul":
+        # (B, H, T, T) in every layer; attention is computed in blocks of rows, which leaves out what the
+        # causal mask hides, about half. sdpa never stores them
         matrices = config.n_layer * config.n_head * tokens * config.block_size * size // 2
+    # the fused cross-entropy holds a few rows of (tokens, vocabulary) at a time, never all of it
     logits = min(LOGITS.get(recipe.train.device or "cpu", MANY_LOGITS), tokens * config.vocab_size)
     head = logits * (4 + 2 * size) + (tokens + config.vocab_size) * C * (4 + size)
+    # 8 bytes: weight and gradient in float32
     return 8 * parameters + moment_bytes(recipe, config, parameters) + copies + layers + matrices + head
 
 
 def values_of_layer(config: GPTConfig) -> int:
-    """What a layer keeps of each token for the backward pass, with what lies between; measured.
+    """How many values a layer keeps of each token for the backward pass, and those in flight; measured.
 
     Korthikanti et al. 2022 count 17 C for what is kept alone. A gated MLP keeps twice as much of its inner
-    width, and a token that goes to K experts is there K times.
+    width, and a token that is routed to K experts is kept K times.
     """
     if config.kind.mlp == "plain":
         return 20 * config.n_embd + 2 * config.n_inner
@@ -168,6 +173,7 @@ def values_of_layer(config: GPTConfig) -> int:
 
 def moment_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
     """What the optimizer keeps in float32: two moments of a parameter, one of a matrix under Muon."""
+    # meta tensors have a shape and no memory: a model of any size is built at once
     with torch.device("meta"):
         hidden = hidden_matrices(GPT(config)) if recipe.optim.name == "muon" else {}
     return 4 * (2 * parameters - sum(matrix.numel() for matrix in hidden.values()))
@@ -175,12 +181,13 @@ def moment_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
 
 def disk_bytes(recipe: Recipe, config: GPTConfig, parameters: int, epochs: float) -> int:
     """What a run folder grows to: checkpoints kept, the best, one being written, each epoch's if asked."""
+    # the best may be older than the last k, and a new one is whole before an old one is deleted
     checkpoints = recipe.train.keep_last + 2 + (int(epochs) if recipe.train.save_every_epoch else 0)
     return checkpoints * (4 * parameters + moment_bytes(recipe, config, parameters))
 
 
 def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iterator[str]:
-    """What experience says about these numbers, each with the way out."""
+    """Warnings from experience about these numbers, each with the way out."""
     optim, from_scratch = recipe.optim, recipe.model.init is None
     usual = usual_rate(optim.name or "adamw", recipe.model.n_embd)
     if from_scratch and optim.learning_rate and optim.learning_rate <= FINE_TUNING_RATE:
@@ -245,7 +252,7 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
 
 
 def takes(recipe: Recipe, found: Forecast) -> Iterator[str]:
-    """How long it takes, where that was measured."""
+    """The line about time, where that was measured."""
     if found.seconds is None or found.seconds_per_step is None:
         return
     device = "this CPU" if recipe.train.device in (None, "cpu") else f"{recipe.train.device} of this machine"

@@ -2,14 +2,14 @@
 
 One JSON object a line, flat but for the loads of experts (schema 1). Its ``event`` is one of
 
-    start, resume, end    the baselines, where a run goes on, how long it took
+    start, resume, end    the baselines; the step from which a run goes on; how long it took
     train, health         loss, rate and speed of a step; a float16 step that overflowed
     eval, experts         loss on the held-out text; how evenly experts are used
-    plan, memory          another aim, in steps; a smaller micro-batch after memory ran out
-    checkpoint            what is saved
+    plan, memory          a new number of total steps; a smaller micro-batch after memory ran out
+    checkpoint            a step that is saved
 
 When a run resumes, damaged rows and those of steps that are done again move to metrics.superseded.jsonl: no
-step is told twice, and losses read as if the run had never stopped.
+step has two rows, and the losses are those of a run that was never interrupted.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ SUPERSEDED = "metrics.superseded.jsonl"
 
 
 class MetricsRow(TypedRecord):
-    """What is read of a row again; the rest is for people."""
+    """The fields of a row that yanmo reads back; the others are for people and plots."""
 
     event: str
     step: NonNegativeInt | None = None
@@ -49,13 +49,14 @@ class MetricsRow(TypedRecord):
 
 
 class Board:
-    """TensorBoard's files, a convenience: what goes wrong with them is said once, and training goes on."""
+    """TensorBoard's files, a convenience: an error with them is reported once, and training goes on."""
 
     def __init__(self, folder: Path, step: int, warn: Callable[[str], None]) -> None:
         self._warn, self._writer = warn, None
         with self._as_convenience():
             from torch.utils.tensorboard import SummaryWriter
 
+            # purge_step hides what an interrupted run wrote beyond its last checkpoint
             self._writer = SummaryWriter(folder, purge_step=step + 1)
 
     def add(self, name: str, value: float, step: int) -> None:
@@ -86,7 +87,7 @@ class Metrics:
         folder: of the run.
         is_main: any rank but 0 writes nothing.
         step: where the run stands.
-        warn: is told what goes wrong beside metrics.jsonl.
+        warn: receives errors of files other than metrics.jsonl.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Metrics:
         line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
         with (
             disk_errors("writing metrics", self._path.parent),
+            # unbuffered: a process that is killed has lost no row, and a live plot sees each at once
             open(self._path, "ab", buffering=0, opener=not_through_a_link) as file,
         ):
             file.write(line.encode("utf-8"))
@@ -118,7 +120,7 @@ class Metrics:
                     self._board.add(f"{event}/{name}", value, fields["step"])
 
     def flush(self) -> None:
-        """Force the rows to the disk, before a checkpoint that comes after them."""
+        """Force the rows to the disk, before the checkpoint that is saved after them."""
         if self._is_main and self._path.exists():
             sync_file(self._path)
 
@@ -158,7 +160,9 @@ def _keep_rows(folder: Path, is_kept: Callable[[MetricsRow], bool]) -> None:
     for line in path.read_bytes().split(b"\n"):
         if line:
             row = _row(line)
+            # bytes, not JSON written anew: what is kept is identical to what was written
             (kept if row is not None and is_kept(row) else superseded).append(line + b"\n")
+    # first to the other file, then out of this one: a kill between them doubles rows and loses none
     if superseded:
         with (
             disk_errors("writing metrics", folder),

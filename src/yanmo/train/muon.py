@@ -1,9 +1,9 @@
 """Muon: momentum whose matrices are made orthogonal before they are applied (Jordan et al. 2024).
 
-torch has one (``torch.optim.Muon``). This one takes matrices of the same shape together, which on small
-models halves its cost; takes a matrix that is several matrices below each other (queries, keys and values)
-as those; and makes rows or columns even, so that every neuron learns (Li et al. 2025, "NorMuon").
-Without that both give the same update (``tests/train/test_muon.py``).
+torch has one (``torch.optim.Muon``). This one differs in three ways. It stacks matrices of the same shape,
+which halves its cost on small models. It splits a fused matrix (queries, keys and values) into its parts. It
+evens out the update of rows or columns, so that every neuron learns (Li et al. 2025, "NorMuon"). Without the
+last both give the same update (``tests/train/test_muon.py``).
 """
 
 import math
@@ -15,24 +15,23 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
-"""Of the quintic whose repetition drives all singular values towards 1, roughly and fast."""
+"""a, b, c of the quintic p(s) = a s + b s³ + c s⁵ that the Newton-Schulz iteration repeats."""
 ITERATIONS = 5
 RMS = 0.2
-"""An update's root mean square in learning rates, that of AdamW's (Liu et al. 2025)."""
+"""Root mean square of an update, as a multiple of the learning rate; AdamW's is about the same."""
 MEMORY = 0.95
-"""Decay of the running mean of each neuron's squared update."""
+"""Decay of the running mean of each neuron's squared update, like Adam's beta2."""
 TINY = 1e-20
-"""In place of a length of nothing."""
+"""Keeps the division finite where a neuron or a matrix has no update at all."""
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices; a group's ``parts`` says how many square ones lie below each other in a parameter.
-
-    In a parameter of three dimensions matrices lie behind each other.
+    """For matrices: parameters of two dimensions, or of three, where the first one counts matrices (experts).
 
     Args:
-        params: groups.
-        lr: of AdamW's scale.
+        params: groups; the ``parts`` of a group says how many matrices are fused, one below the other, in
+            each of its parameters.
+        lr: on the same scale as AdamW's.
         weight_decay: decoupled, as AdamW's.
         momentum: of Nesterov's kind.
         dtype: in which updates are made orthogonal; bfloat16 is enough, and slow where a CPU lacks it.
@@ -64,6 +63,7 @@ class Muon(torch.optim.Optimizer):
             # matrices of one shape go through the iteration together: fewer, larger products
             momenta = torch.stack([self._with_momentum(parameter) for parameter in parameters])
             updates = orthogonalise(momenta.view(-1, rows, columns).to(self.dtype))
+            # from here on in float32: the weights are, and bfloat16 would round the small change away
             updates = updates.float().contiguous()  # (N, R, C); tall ones come transposed
             # an orthogonal R x C matrix has entries of about 1/√max(R, C); now their RMS is 0.2, as AdamW's
             scales = self._scales(updates, parameters) * RMS * math.sqrt(max(rows, columns))
@@ -84,14 +84,17 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(buffer, self.momentum)
 
     def _scales(self, updates: Tensor, parameters: list[Tensor]) -> Tensor:
-        """What divides each neuron's part of ``updates`` (N, R, C) by its usual length.
+        """The factor that divides each neuron's part of ``updates`` (N, R, C) by its usual length.
 
-        (N, R, 1), or (N, 1, C) where there are more columns than rows; a matrix keeps its norm.
+        (N, R, 1), or (N, 1, C) where there are more columns than rows.
         """
         lengths = torch.linalg.vector_norm(updates, dim=across(updates.shape), keepdim=True)
+        # NorMuon: v ← β v + (1 - β) |u|² for each neuron's update u, which is then divided by √v. Muon alone
+        # gives a few neurons most of the update; there is no bias correction, as the norm is restored below
         scales: Tensor = self._usual_squares(parameters, lengths.square()).clamp_min(TINY).rsqrt()
         norm = lengths.norm(dim=(1, 2), keepdim=True)  # (N, 1, 1)
         new_norm = (lengths * scales).norm(dim=(1, 2), keepdim=True)
+        # each matrix keeps its Frobenius norm: only the shares of its neurons change, not the step's size
         scales *= norm / new_norm.clamp_min(TINY)
         return scales
 
@@ -127,10 +130,13 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     Newton-Schulz iteration: singular values come to lie between about 0.7 and 1.2.
     """
     a, b, c = COEFFICIENTS
+    # the iteration multiplies R x R matrices, so let R be the shorter side; p(Xᵀ) = p(X)ᵀ
     tall = matrices.size(1) > matrices.size(2)
     x = matrices.mT if tall else matrices  # (N, R, C), R <= C
     # the iteration wants singular values of at most 1: no one is larger than the Frobenius norm
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    # p acts on each singular value: its slope 3.44 at 0 lifts small ones up to 485-fold in five rounds, and
+    # its coefficients trade convergence to exactly 1 for that speed. The result is close to U Vᵀ of the SVD
     for _ in range(ITERATIONS):
         gram = x @ x.mT  # (N, R, R)
         # x ← a x + (b G + c G²) x with G = x xᵀ: a quintic in each singular value, their vectors stay

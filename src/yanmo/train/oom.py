@@ -1,7 +1,7 @@
-"""Out of memory is no end: the micro-batch is halved, that is written down, and the step is done again.
+"""After running out of memory: halve the micro-batch, record it, and do the step again.
 
-The gradient of a step is the same, up to rounding, however it is cut; so a run goes on as if it had
-begun with the smaller micro-batch.
+A step's gradient is the same, up to rounding, for every micro-batch size; so a run goes on as if it had
+begun with the smaller one.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from yanmo.train.run import Run
 from yanmo.train.step import StepResult, training_step
 
 TakeStep = Callable[..., StepResult]
-"""``training_step``, or in a test what befalls it."""
+"""``training_step``; a test may pass another function that fails in a chosen step."""
 
 
 def train_step_with_oom_retry(
@@ -38,7 +38,7 @@ def train_step_with_oom_retry(
     metrics: Metrics,
     take_step: TakeStep = training_step,
 ) -> tuple[Run, StepResult]:
-    """The next training step, with as small a micro-batch as it takes, and the run with that micro-batch.
+    """The next training step, with a micro-batch that fits, and the run with that micro-batch.
 
     Raises:
         DeviceError: not even one window fits; or, on several ranks, memory ran out in the middle of a
@@ -52,6 +52,7 @@ def train_step_with_oom_retry(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+        # outside the except block: there the traceback still holds the step's activations
         free_step_memory(run)
         run = halve_micro_batch(run, step, metrics)
         if run.world.size > 1:  # the others are in the middle of this step and cannot begin it again
@@ -65,15 +66,14 @@ def train_step_with_oom_retry(
 def agree_on_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> Run:
     """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them.
 
-    Then one whose gradients travel. By the order in which they first come DDP lays them out for good, and
-    where a value lies decides in which order three ranks or more are summed: without this the first step
-    after a restart would be summed in another order than the same step of a run that was not interrupted.
+    Then one more, whose gradients are all-reduced, so that a restart sums as an uninterrupted run does.
     """
     if run.world.size == 1:
         return run
     while True:
         failed = False
         try:
+            # without all-reduce: a rank that runs out of memory would leave the others waiting for it
             with run.world.no_sync(loss_of):
                 try_micro_batch(run, step, loss_of, batches)
         except (RuntimeError, MemoryError) as error:
@@ -84,6 +84,9 @@ def agree_on_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batch
         if not run.world.all_reduce_max(failed):
             break
         run = halve_micro_batch(run, step, metrics)
+    # DDP assigns gradients to buckets for good by the order in which they first arrive, and the place in a
+    # bucket decides in which order three or more ranks are summed. Without this pass, the first step after
+    # a restart would be summed in another order than the same step of a run that was never interrupted
     with oom_as_error("weights and gradients", f"rank {run.world.rank}, {run.world.device}"):
         try_micro_batch(run, step, loss_of, batches)
     free_step_memory(run)
@@ -100,15 +103,16 @@ def try_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batches) -
 
 
 def free_step_memory(run: Run) -> None:
-    """Forget half a step."""
+    """Free the gradients and activations of an unfinished step."""
     run.optimizer.zero_grad()
+    # tensors in reference cycles (autograd graphs, tracebacks) are freed now, not at some later collection
     gc.collect()
     with contextlib.suppress(RuntimeError):
         torch.accelerator.empty_cache()
 
 
 def halve_micro_batch(run: Run, step: int, metrics: Metrics) -> Run:
-    """Go on with at most half as many rows at a time, and write that down first.
+    """The run with at most half the micro-batch, which is recorded first.
 
     Raises:
         DeviceError: it is one row already.
@@ -116,10 +120,12 @@ def halve_micro_batch(run: Run, step: int, metrics: Metrics) -> Run:
     size = run.micro_batch_size
     if size == 1:
         raise no_room(run.model.config, f"{run.world.device}, {run.folder}")
+    # a divisor of the batch, so that all micro-batches are alike: one shape, one compiled kernel
     smaller = largest_divisor(run.recipe.train.batch_size, size // 2)
     recipe = with_values(run.recipe, {MICRO_BATCH: smaller}, "out of memory")
     decided = (*(name for name in recipe.decided if name != MICRO_BATCH), MICRO_BATCH)
     run = replace(run, recipe=recipe.model_copy(update={"decided": decided}))
+    # before the step: it fixes the sums' order and the dropout seeds, so a resume must cut the same way
     storage.write_atomic(run.folder / "recipe.toml", to_toml(run.recipe))
     metrics.write("memory", step=step, micro_batch_size=smaller)
     run.console.warn(f"out of memory at step {step:,}: from here {smaller} windows at a time, not {size}")

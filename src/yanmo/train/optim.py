@@ -42,7 +42,7 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for part in self.parts:
-            part.zero_grad(set_to_none=True)
+            part.zero_grad(set_to_none=True)  # frees them, and the first backward writes instead of adding
 
     def tensors(self, model: GPT) -> dict[str, Tensor]:
         """The state by parameter name: ``blocks.0.mlp.up.weight/exp_avg`` and so on; empty before a step."""
@@ -73,6 +73,7 @@ class Optimizer:
 
     def _states(self, model: GPT) -> Iterator[tuple[str, Tensor, dict[str, Tensor], tuple[str, ...]]]:
         """Name, parameter, its state and what that holds, in the model's order."""
+        # by name, not by position as torch's state_dict: any split into groups reads the same file
         owner = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
         for name, parameter in model.named_parameters():
             part = owner[parameter]
@@ -94,20 +95,29 @@ def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = Non
     rate = config.learning_rate or 0.0  # set anew before every step
     hidden = hidden_matrices(model) if config.name == "muon" else {}
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden.values())]
+    # weight decay pulls towards 0, which suits matrices; norms rest at 1, and biases do not overfit
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
+    # fused: one kernel over all parameters instead of a dozen small ones for each
     adamw = torch.optim.AdamW(groups, lr=rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
     if not hidden:
         return Optimizer(adamw)
+    # queries, keys and values are three matrices in one parameter; made orthogonal together, they would
+    # have to share one set of singular directions
     three_in_one = [p for name, p in hidden.items() if name.endswith("qkv.weight")]
     single = [p for name, p in hidden.items() if not name.endswith("qkv.weight")]
     matrices = [{"params": three_in_one, "parts": 3}, {"params": single, "parts": 1}]
+    # the iteration only needs directions, so bfloat16 suffices; but a CPU without it emulates it slowly
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return Optimizer(Muon(matrices, rate, config.weight_decay, config.momentum, dtype), adamw)
 
 
 def hidden_matrices(model: GPT) -> dict[str, nn.Parameter]:
-    """The matrices between embedding and head, by name; a router is a head of its own."""
+    """The matrices between embedding and head, by name, without routers.
+
+    Rows of embedding and head belong to single tokens, those of a router to single experts: such rows should
+    not be made orthogonal to each other.
+    """
     return {name: p for name, p in model.blocks.named_parameters() if p.dim() >= 2 and "router" not in name}

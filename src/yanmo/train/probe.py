@@ -1,8 +1,8 @@
-"""How fast this machine trains this model: real passes over random tokens, in every way that is open.
+"""Measuring how fast this machine trains this model: real passes over random tokens, in every open way.
 
-In: a recipe with its device decided, and the model's shape. Out: the fastest arithmetic, attention, matmul
-route and micro-batch, and the seconds a step takes; and what compiling would gain. What is decided by rule,
-and when compiling is tried at all, stands in ``decide.py``.
+In: a recipe with its device decided, and the model's shape. Out: the fastest precision, attention, matmul
+route and micro-batch, and the seconds of a step; and the gain of compiling. ``decide.py`` decides by rule,
+and whether compiling is tried at all.
 """
 
 import math
@@ -29,13 +29,13 @@ from yanmo.train.optim import build_optimizer
 
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 PROBE_FLOP = {"cpu": 2e11}
-"""A pass is cut to about so much work; on other devices ``MUCH_FLOP``."""
+"""Upper limit of the work of one pass that is timed; on other devices ``MUCH_FLOP``."""
 MUCH_FLOP = 2e13
 ROUNDS = 3
 LONG_ROUND = 7
-"""Seconds; a longer round is not repeated: so large a model's passes take steady times."""
+"""Seconds; a longer round is not repeated: the passes of so large a model vary little."""
 HOPELESS_RATIO = 4
-"""So many times slower than another, and a way is not measured again."""
+"""A way this many times slower than another is not measured again."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Speed:
 def measure(
     recipe: Recipe, config: GPTConfig, world: World, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, Any], Speed]:
-    """Precision, attention, matmul route, micro-batch: the fastest of what is open; and the speed that gives.
+    """The fastest precision, attention, matmul route and micro-batch of those open, and their speed.
 
     Args:
         recipe: with the device decided.
@@ -66,17 +66,14 @@ def measure(
     most = most_rows(config, device)
 
     def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
-        """Seconds for a token: the least of three rounds in which all take turns, after one to warm up.
-
-        Where a round is long, one is enough.
-
-        What is far slower than another when it warms up does not come in again: bfloat16 on a CPU that
-        lacks it may take 50 times as long.
-        """
+        """Seconds per token: the least of three rounds (one where it is long), after a round of warm-up."""
         first = {option: time_of(option) for option in options}
+        # bfloat16 on a CPU that lacks it may take 50 times as long: once is enough to see that
         left = [option for option in options if first[option] <= HOPELESS_RATIO * min(first.values())]
         seconds = config.block_size * sum(first[option] * min(option[1], most) for option in left)
+        # all options take turns: what slows the machine for a while slows all of them alike
         rounds = [[time_of(option) for option in left] for _ in range(1 if seconds > LONG_ROUND else ROUNDS)]
+        # the least, not the mean: other processes only ever add time
         return {option: min(times) for option, *times in zip(left, *rounds, strict=True)}
 
     def time_of(option: tuple[Way, int]) -> float:
@@ -84,12 +81,14 @@ def measure(
         return _time_pass(model, min(size, most), device, way, clock)
 
     found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
+    # infinite: out of memory
     while min(found.values()) == math.inf:
         if sizes[0] == 1:
             raise no_room(config, str(device))
         sizes = [largest_divisor(recipe.train.batch_size, sizes[0] // 2)]
         found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
     way, _ = min(found, key=lambda option: found[option])
+    # larger micro-batches are timed only in the best way, and only where a pass is not cut by most_rows
     affordable = [size for size in sizes if size <= most]
     if len(affordable) > 1:
         found = per_token([(way, size) for size in affordable])
@@ -97,6 +96,7 @@ def measure(
     tokens = recipe.train.batch_size * config.block_size
     with oom_as_error("weights, gradients and optimizer", str(device)):
         update = _time_update(model, recipe, way, clock)
+    # ranks compute their rows at the same time, and each does the whole update
     per_step = found[way, size] * tokens / world.size + update
     use_matmul("torch")
     decisions = {f"train.{key}": value for key, value in way._asdict().items()}
@@ -117,15 +117,17 @@ def ways(recipe: Recipe, device: torch.device) -> Iterator[Way]:
     for precision in [train.precision] if train.precision else PRECISIONS:
         for attention in [train.attention] if train.attention else attentions(recipe, device):
             yield Way(precision, attention, train.matmul or "torch")
+            # oneDNN's matmul may be faster; only where it truly computes in float32, not in reduced precision
             plain = (precision, attention) == ("float32", "matmul")
             if plain and on_cpu and not train.matmul and onednn_keeps_float32():
                 yield Way(precision, attention, "onednn")
 
 
 def attentions(recipe: Recipe, device: torch.device) -> tuple[Literal["sdpa", "matmul"], ...]:
-    """Those worth trying; torch's own has no dropout on a CPU but with every weight in memory at once."""
+    """The kinds of attention worth trying."""
     if device.type != "cpu":
         return ("sdpa",)
+    # on a CPU sdpa with dropout has no fused kernel: it stores all (B, H, T, T) weights at once
     return ("matmul",) if recipe.model.dropout else ("sdpa", "matmul")
 
 
@@ -139,6 +141,7 @@ def micro_batches(recipe: Recipe, world: World) -> list[int]:
     batch = recipe.train.batch_size
     tokens = (1024, 2048, 4096) if world.device.type == "cpu" else (16384,)
     limits = [min(max(count // recipe.model.block_size, 1), -(-batch // world.size)) for count in tokens]
+    # divisors of the batch: all micro-batches of a step then have one shape
     return sorted({largest_divisor(batch, limit) for limit in limits})
 
 
@@ -151,7 +154,8 @@ def probe_model(recipe: Recipe, config: GPTConfig, device: torch.device) -> GPT:
 
 
 def most_rows(config: GPTConfig, device: torch.device) -> int:
-    """How many windows a pass takes at most."""
+    """The most windows that a timed pass may have."""
+    # 6 N FLOP per token: 2 forward, 4 backward (Kaplan et al. 2020), without attention's share
     flop = 6 * count_active(config) * config.block_size
     return max(int(PROBE_FLOP.get(device.type, MUCH_FLOP) / flop), 1)
 
@@ -170,7 +174,8 @@ def gain_of_compiling(
         use_deterministic(deterministic)
         return _time_pass(model, rows, device, way, clock, loss_of)
 
-    try:  # compiled runs are always deterministic
+    try:
+        # compiled runs always use deterministic algorithms, so they are timed with them
         times = [
             (time_of(model.loss, train.deterministic), time_of(compiled, True)) for _ in range(1 + ROUNDS)
         ]
@@ -179,6 +184,7 @@ def gain_of_compiling(
     finally:
         use_deterministic(train.deterministic)
         use_matmul("torch")
+    # the first round compiles and warms up
     plain, faster = zip(*times[1:], strict=True)
     return 0.0 if math.inf in (*plain, *faster) else float(min(plain) / min(faster))
 
@@ -189,7 +195,7 @@ def largest_divisor(number: int, limit: int) -> int:
 
 
 def no_room(config: GPTConfig, where: str) -> DeviceError:
-    """What is said when memory does not suffice for a single window."""
+    """The error when memory does not suffice for a single window."""
     return DeviceError(
         f"not even one window of {config.block_size} tokens fits into memory",
         where=where,
@@ -205,7 +211,7 @@ def _time_pass(
     clock: Callable[[], float],
     loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> float:
-    """Seconds for each token of a forward and backward pass over so many rows; infinite without memory."""
+    """Seconds per token of a forward and backward pass over ``rows`` windows; infinite if out of memory."""
     loss_of = loss_of or model.loss
     model.use_attention(way.attention)
     use_matmul(way.matmul)
@@ -215,10 +221,12 @@ def _time_pass(
         with autocast_for(device, way.precision)():
             loss = loss_of(ids, ids) / ids.numel()
         torch.autograd.backward(loss)
+        # wait for the loss: on an accelerator kernels run after the call that starts them has returned
         float(loss.detach())
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        # the gradients so far fill the memory that the next, smaller try needs
         model.zero_grad()
         return math.inf
     _wait(device)
@@ -229,7 +237,7 @@ def _time_update(model: GPT, recipe: Recipe, way: Way, clock: Callable[[], float
     optimizer, device = build_optimizer(model, recipe.optim, way.precision), model.tokens.weight.device
     for parameter in model.parameters():  # a pass that ran out of memory left none
         parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
+    optimizer.step()  # not timed: the first step allocates the moments
     _wait(device)
     start = clock()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -239,6 +247,6 @@ def _time_update(model: GPT, recipe: Recipe, way: Way, clock: Callable[[], float
 
 
 def _wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished its queue."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,4 +1,4 @@
-"""What a command or a program asks to be trained: texts or a recipe, settings, a place → a run.
+"""From the arguments of `yanmo train` (texts or a recipe, settings, a folder) to a run.
 
 In: the words of `yanmo train`. Out: the recipe and the run folder they mean; from a program, the run.
 """
@@ -21,12 +21,12 @@ from yanmo.train.trainer import TrainResult, train
 def train_run(
     *asked: str | Path, out: str | Path | None = None, console: Console | None = None
 ) -> TrainResult:
-    """Train, resume, or, if the run is finished, say where it stands: `yanmo train` for programs.
+    """Train or resume; if the run is finished, return its state: `yanmo train` for programs.
 
     Args:
         asked: texts (files, folders, globs), or a recipe; then settings, such as ``"train.max_steps=200"``.
         out: the run folder; None: ``runs/<name of the text or recipe>``.
-        console: what is said while it trains; None: nothing.
+        console: shows progress; None: silent.
 
     Raises:
         YanmoError: see ``core/errors.py``.
@@ -40,9 +40,8 @@ def asked_recipe(
 ) -> tuple[Recipe, Path]:
     """The recipe that texts or a recipe and settings mean, and its run folder.
 
-    What is left out of a run that is there is as in that run: so it is checked with the rest of it.
+    A setting left out for a run that exists is that of the run, so ``train`` checks the whole later.
     """
-
     texts, settings = split_arguments(list(arguments))
     if out is None and len(texts) == 1 and is_run(Path(texts[0])):
         texts, out = [], Path(texts[0])  # go on with that run
@@ -52,8 +51,10 @@ def asked_recipe(
     texts = [text if text != "-" else str(spooled_stdin()) for text in texts]
     named = texts[1:] if source else texts
     if named:
+        # first, so that a corpus.path=… among the settings overrides it
         settings = [f"corpus.path={json.dumps(named, ensure_ascii=False)}", *settings]
     recipe = load_recipe(source, settings, is_whole=False)
+    # a run's own recipe.toml says nothing about the name; its corpus does
     names = [*texts, *recipe.corpus.path] if not source or source.stem != "recipe" else recipe.corpus.path
     folder = out or Path("runs") / run_name(next(iter(names), ""))
     has_text = recipe.corpus.path or (out and is_file(out / "recipe.toml"))
@@ -65,8 +66,7 @@ def asked_recipe(
 
 
 def require_text_or_recipe(name: str) -> None:
-    """Refuse a word that is neither, with the recipes there are."""
-
+    """Refuse a word that is neither; the error names the recipes there are."""
     meant = recipe_meant(name)
     if is_there(name) or not (meant or name.isidentifier()):
         return  # a path: reading it says what is wrong with it

@@ -1,11 +1,11 @@
-"""A run that is open: a folder made now, with every decision taken and written down, or found again.
+"""Opening a run: a new folder with every decision taken and recorded, or one that is there already.
 
-    open_run     a new folder: prepare the text, decide, write the recipe — or the recorded one
+    open_run     a new folder: prepare the text, decide, write the recipe; or read the recorded one
     restore      weights, optimizer and counters of the newest whole checkpoint, if there is one
-    lengthen     a later end, if one is asked for
+    extend_run   a later end, if one is asked for
 
-In: a recipe and a folder whose lock is held. Out: a :class:`Run`, which is fixed, and where it stands: its
-:class:`StepSchedule` and its :class:`Progress`, which only the loop of ``trainer.py`` moves on.
+In: a recipe and a folder whose lock is held. Out: a :class:`Run`, which is fixed, and its state: a
+:class:`StepSchedule` and a :class:`Progress`, which only the loop of ``trainer.py`` advances.
 """
 
 import math
@@ -78,7 +78,7 @@ from yanmo.train.schedule import window_parts
 from yanmo.train.step import StepSettings
 
 FIRST_LOSS_SCALE = 65536.0
-"""Where float16 begins; it is too much at first, and soon halved to what fits."""
+"""The loss scale of float16 at first, 2^16 as in torch: too large, and halved within a few steps."""
 
 OWN_FILES = ("run.lock", "recipe.toml", "plan.json", "corpus.json")
 """What a run folder may hold before its recipe is written."""
@@ -86,7 +86,7 @@ OWN_FILES = ("run.lock", "recipe.toml", "plan.json", "corpus.json")
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is open, and what of it is fixed: what it was asked for, its text, its tensors."""
+    """The fixed part of an open run: its recipe, text, model and optimizer."""
 
     folder: Path
     recipe: Recipe
@@ -98,7 +98,7 @@ class Run:
     optimizer: Optimizer
     clock: Callable[[], float]
     clock_start: float
-    """Where the clock stood when training began; later by what was done before a restart."""
+    """The clock's value when training began, minus the seconds of training before a restart."""
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[None]]:
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def characters_per_token(self) -> float:
-        """Of the training text; turns nats per token into bits per character."""
+        """Of the training text. Bits per character = nats per token / ln 2 / characters per token."""
         train = self.prepared.shards.manifest.splits.train
         return max(train.characters, 1) / train.tokens
 
@@ -140,6 +140,7 @@ class Run:
 
 def check_folder(folder: Path) -> None:
     """Refuse to make a run inside a folder that holds something else."""
+    # files that start with a dot belong to the system (.DS_Store) or are leftovers of writes
     if folder.is_dir() and not (folder / "recipe.toml").exists():
         strangers = [p.name for p in folder.iterdir() if p.name not in OWN_FILES and p.name[0] != "."]
         if strangers:
@@ -158,18 +159,20 @@ def open_run(
     if recorded.exists():
         recipe, plan = _recorded_recipe(asked, folder)
         world = find_world(recipe.train.device, recipe.train.batch_size)
-        require_compiler(recipe, world.device)
+        require_compiler(recipe, world.device)  # before the text is read, which may take an hour
         configure_torch(recipe.train)
         prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
         _require_same_corpus(prepared, recipe.corpus, read_record(folder / "corpus.json", Manifest), folder)
         require_total_steps(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
         _check_prompt(recipe, prepared.tokenizer, console)
+        # intervals, keep_last and [sample] may be changed on resume; other processes must not write
         if console.is_main and recipe != read_recipe(folder):
             storage.write_atomic(recorded, to_toml(recipe))
     else:
         recipe, prepared, plan, world = _make_run(asked, folder, console)
     vocab_size = prepared.tokenizer.vocab_size
     lines = baselines_of(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
+    # on the device before the optimizer is built: its state is made where the parameters are
     with oom_as_error("the weights", f"{world.device}, {folder}"):
         model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
     model.document_separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
@@ -184,6 +187,7 @@ def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Pr
     recipe, prepared, config = prepare_run(asked, world, console)
     text = TextSize.of(prepared.shards)
     configure_torch(recipe.train)
+    # once in a run's life: another precision or micro-batch would change the sums, so resume never probes
     console.status("measuring what is fastest here")
     recipe, total_steps, speed = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
@@ -204,11 +208,12 @@ def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Pr
 
 
 def write_records(folder: Path, recipe: Recipe, plan: StepSchedule, corpus: dict[str, Any]) -> None:
-    """Write down what a run is, recipe.toml last, and read it back: else it would train and never be opened.
+    """Write the records of a new run, and read them back: a run that cannot be opened again must not begin.
 
     Raises:
         ConfigError: something is not read as it was written.
     """
+    # recipe.toml last: a folder with a recipe is a run, so a kill before that leaves none
     storage.write_json(folder / "corpus.json", corpus)
     storage.write_json(folder / "plan.json", plan.as_json())
     storage.write_atomic(folder / "recipe.toml", to_toml(recipe))
@@ -224,7 +229,7 @@ def write_records(folder: Path, recipe: Recipe, plan: StepSchedule, corpus: dict
 
 
 def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[Recipe, GPTConfig, Forecast]:
-    """What a run of ``asked`` would be; nothing is written down, and nothing begun."""
+    """The forecast of a run of ``asked``; nothing is written, and nothing begun."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
     text = TextSize.of(prepared.shards)
@@ -242,6 +247,7 @@ def time_steps(
     Where the model does not fit this machine, the rest of a forecast still holds.
     """
     asked, on_cpu = recipe.train, world.device.type == "cpu"
+    # bfloat16 on a CPU may take 50 times as long, and compiling minutes: too slow for a forecast
     few = decide(recipe, {"train.precision": "float32" if on_cpu else None, "train.compile": False})
     try:
         if on_cpu and forecast(few, config, text).memory_bytes > (physical_memory() or math.inf):
@@ -255,6 +261,7 @@ def time_steps(
         steps = step_limit(recipe, text.train_tokens)
         length = {} if steps else {"train.minutes": DEFAULT_MINUTES}
         return decide(recipe, decide_dropout(recipe, steps, text.train_tokens) | length), None, None
+    # what was fixed for the timing alone is open again: the run itself will measure it
     still_open = {"precision": asked.precision, "compile": asked.compile}
     return timed.model_copy(update={"train": timed.train.model_copy(update=still_open)}), total_steps, speed
 
@@ -262,10 +269,7 @@ def time_steps(
 def decide_by_measuring(
     recipe: Recipe, config: GPTConfig, world: World, text: TextSize
 ) -> tuple[Recipe, int, Speed]:
-    """The fastest arithmetic, how many steps that gives, and what follows from their number; the speed.
-
-    Dropout costs time, and whether there is any follows from the number of steps: then it is measured again.
-    """
+    """The recipe with the fastest arithmetic and the lengths that follow, the number of steps, the speed."""
     config = replace(config, dropout=recipe.model.dropout or 0.0)
     measured, speed = measure(recipe, config, world)
     chosen = decide(recipe, measured)
@@ -273,6 +277,8 @@ def decide_by_measuring(
     saving_s = seconds_of_saving(recipe, config)
     total_steps, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
     dropout = decide_dropout(chosen, total_steps, text.train_tokens)
+    # a circle: dropout depends on the number of steps, these on the speed, and dropout costs speed. Measure
+    # again with dropout given; it is not None then, so this happens once
     if recipe.model.dropout is None and dropout.get("model.dropout"):
         return decide_by_measuring(decide(recipe, dropout), config, world, text)
     return decide(chosen, compiled | length | dropout), total_steps, speed
@@ -300,7 +306,7 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, weights: Path) -> None:
-    """Weights know their tokens by number: another vocabulary would make noise of them."""
+    """Refuse another vocabulary: weights know tokens by their ids, and other ids would make noise of them."""
     wrong = _difference(tokenizer, weights)
     if wrong is not None:
         raise ConfigError(
@@ -311,7 +317,7 @@ def require_same_vocabulary(tokenizer: Tokenizer, weights: Path) -> None:
 
 
 def _difference(tokenizer: Tokenizer, weights: Path) -> str | None:
-    """Where a vocabulary is another than the one of the weights; special ids may have been renamed."""
+    """How a vocabulary differs from the one of the weights; special tokens may have been renamed."""
     expected = load_shape(weights).vocab_size
     if tokenizer.vocab_size != expected:
         return f"the tokenizer has {tokenizer.vocab_size} ids, the weights know {expected}"
@@ -320,13 +326,13 @@ def _difference(tokenizer: Tokenizer, weights: Path) -> str | None:
         return None
     for token in range(expected):
         now, then = tokenizer.decode([token]), theirs.decode([token])
-        if now and then and now != then:  # what is special decodes to nothing
+        if now and then and now != then:  # a special token decodes to nothing
             return f"id {token} is {now!r} in the tokenizer, and the weights know it as {then!r}"
     return None
 
 
 def _origin(recipe: Recipe) -> dict[str, Any]:
-    """What tells the weights a run begins from apart from others."""
+    """The sha256 of the weights that a run begins from, if it does."""
     if recipe.model.init is None:
         return {}
     files = weight_files(find_model_folder(Path(recipe.model.init)))
@@ -334,13 +340,14 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> None:
-    """Before anything is written down: a recipe that cannot write its samples would stay in the folder."""
+    """Refuse a prompt that cannot be encoded before anything is written: the recipe would stay behind."""
     encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size, say=console.warn)
 
 
 def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, StepSchedule]:
-    """What the run was made with, what may be another on resume as asked now, and how far it aims."""
+    """The run's recipe, with the settings that may change on resume as asked now, and its plan."""
     recipe, plan = read_recipe(folder), read_plan(folder)
+    # order matters: first the record against its checkpoints, then the command against the record
     require_bound(folder, recipe, plan)
     longer = as_long_as(plan, recipe, folder)
     changed = differences(asked, recipe)
@@ -364,6 +371,7 @@ def as_long_as(plan: StepSchedule, recipe: Recipe, folder: Path) -> Recipe:
     longer = dict(zip(LENGTHS, plan.lengths, strict=True))
     for name, length in longer.items():
         before = get(recipe, name)
+        # extend_run only ever lengthens, and writes the plan first: all else was changed by hand
         if (before is None) != (length is None) or (length is not None and length < before):
             raise CheckpointError(
                 f"recipe.toml says {name}={before}, and plan.json was made for {length}",
@@ -404,12 +412,13 @@ def restore(run: Run) -> tuple[Run, Progress]:
     if checkpoint is None:
         init_weights(run)
         if run.world.is_main:
+            # a run killed before its first checkpoint begins again, and so do its metrics
             rewind(run.folder, -1)
         return run, Progress(loss_scale=FIRST_LOSS_SCALE if run.recipe.train.precision == "float16" else 1.0)
-    weights = load_model(checkpoint, verify=False).state_dict()  # it was
+    weights = load_model(checkpoint, verify=False).state_dict()  # newest_whole has verified it
     try:
         run.model.load_state_dict(weights)
-    except RuntimeError as error:  # of before checkpoints recorded their recipe
+    except RuntimeError as error:  # only for checkpoints that did not yet record their recipe
         raise CheckpointError(
             f"the weights of {checkpoint.name} have another shape than [model] of recipe.toml says",
             where=str(run.folder / "recipe.toml"),
@@ -417,21 +426,21 @@ def restore(run: Run) -> tuple[Run, Progress]:
         ) from error
     progress, tensors, before = load_training(checkpoint)
     run.optimizer.load(run.model, tensors)
+    # a kill between a commit and its link leaves `model` one checkpoint behind
     point_to_best(run, progress, checkpoint)
     here = environment()
     for name, then in before.items():
         now = here.get(name, "not there")
         if now != then:
             run.console.warn(f"{name} was {then}, is {now}: the last bits of results may differ")
+    # train.minutes counts training time, not the pause between kill and resume
     return replace(run, clock_start=run.clock() - progress.elapsed_s), progress
 
 
 def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) -> tuple[Run, StepSchedule]:
-    """Aim at a later end if more steps, epochs or minutes are asked for than the run was made with.
+    """Plan a later end if more steps, epochs or minutes are asked for than the run was made with.
 
-    From here on the rate is that of a run that aimed there from the beginning. The plan is written before
-    the recipe, and says how long it is: after a crash between them the recipe is made as long when the run is
-    opened.
+    From here on the learning rate is that of a run planned for this length from the beginning.
     """
     greater = lengthened(asked, run.recipe)
     if not greater:
@@ -441,6 +450,7 @@ def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) 
     total_steps = extended_total_steps(longer, progress, planned_s)
     extended = StepSchedule.first(total_steps, lengths_of(longer.recipe))
     if run.world.is_main:
+        # the plan first, with its lengths: after a kill between the two, as_long_as lengthens the recipe too
         storage.write_json(run.folder / "plan.json", extended.as_json())
         storage.write_atomic(run.folder / "recipe.toml", to_toml(longer.recipe))
     run.console.print(f"the run of {plan.total_steps:,} steps goes on to step {total_steps:,}")
@@ -448,10 +458,11 @@ def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) 
 
 
 def extended_total_steps(longer: Run, progress: Progress, planned_s: float) -> int:
-    """The step at which a longer run ends; ``planned_s`` is what a step takes if none has been done."""
+    """The step at which a longer run ends; ``planned_s`` is the time of a step if none has been done."""
     step, elapsed, train = progress.step, progress.elapsed_s, longer.recipe.train
     limits = [] if longer.step_limit is None else [longer.step_limit]
     if train.minutes is not None:
+        # a plain mean over the run: evaluations and saving are in it, as they will be in the rest
         seconds_per_step = elapsed / step if step else planned_s
         fitting = (train.minutes * 60 - elapsed) / seconds_per_step
         limits.append(step + max(int(fitting), 1))
@@ -459,7 +470,7 @@ def extended_total_steps(longer: Run, progress: Progress, planned_s: float) -> i
 
 
 def resume_metrics(run: Run, step: int, total_steps: int) -> None:
-    """Rows of steps that are to be done again are superseded."""
+    """Move the metrics of steps that will be done again out of the way."""
     if step >= total_steps and run.world.is_main:
         set_damaged_aside(run.folder)
     if not 0 < step < total_steps:
@@ -493,7 +504,7 @@ def newest_whole(folder: Path, console: Console) -> Path | None:
 
 
 def point_to_best(run: Run, progress: Progress, checkpoint: Path) -> None:
-    """Let ``model`` lead to the best checkpoint, or to the one at hand."""
+    """Let the link ``model`` lead to the best checkpoint, or to ``checkpoint`` where there is no best yet."""
     if not run.world.is_main:
         return
     best = checkpoint.with_name(f"step-{progress.best_step or 0:08d}")

@@ -20,12 +20,12 @@ from yanmo.parallel.machine import oom_as_error
 from yanmo.train.optim import Optimizer
 
 GROWTH_STEPS = 2000
-"""Steps without overflow after which the loss is scaled twice as much."""
+"""Steps without an overflow after which the loss scale doubles; torch's GradScaler waits as long."""
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a step needs to know beside its number."""
+    """What a step needs besides its number."""
 
     seed: int
     batch_size: int
@@ -33,7 +33,7 @@ class StepSettings:
     grad_clip: float
     autocast: Callable[[], AbstractContextManager[None]]
     parts: int = 1
-    """In how many parts a window is read, each without what stands before it."""
+    """In how many parts a window is read, each without the context of those before it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class LossScale:
     def after(self, overflowed: bool) -> "LossScale":
         """The scale of the next step."""
         if overflowed:
+            # powers of two change only the exponent, so scaling by them is exact
             return LossScale(self.factor / 2)
         if self.good_steps + 1 == GROWTH_STEPS:
             return LossScale(self.factor * 2)
@@ -90,7 +91,7 @@ def training_step(
     """Accumulate the gradient of batch ``step`` and update, unless loss or gradient is not finite.
 
     Raises:
-        DeviceError: memory ran out in the update: of a step that is half done there is no way back.
+        DeviceError: memory ran out in the update; a step that is half done cannot be taken back.
     """
     loss = accumulate_gradient(loss_of, batches, step, settings, world, scale)
     parameters = list(loss_of.parameters())
@@ -98,7 +99,8 @@ def training_step(
     for parameter in parameters if scale != 1 else []:
         assert parameter.grad is not None
         parameter.grad.div_(scale)
-    # one norm over all parameters (Pascanu et al. 2013); a step with NaN or Inf is not taken
+    # g ← g · min(1, clip / |g|) with one norm over all parameters (Pascanu et al. 2013): the direction stays.
+    # Without a limit the norm is still needed: it shows a NaN or Inf, and then the step is not taken
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or float("inf"))
     finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
     loads = None
@@ -118,12 +120,15 @@ def accumulate_gradient(
     world: World,
     scale: float = 1.0,
 ) -> Tensor:
-    """Leave ``scale`` times the gradient of the whole global batch in ``.grad``; gives its loss.
+    """Leave ``scale`` times the gradient of the whole global batch in ``.grad``; returns its loss.
 
-    Both are the same on every rank: gradients travel during the last backward pass.
+    Both are the same on every rank: the last backward pass all-reduces the gradients.
     """
+    # the load of the experts is counted over all micro-batches of a step, then it moves the router's bias
     reset_expert_load(loss_of)
     total = torch.zeros((), device=world.device)
+    # targets of all ranks and micro-batches: the last window of an epoch has fewer, so a mean of
+    # micro-batch means would weigh its tokens more
     count = batches.targets_in(step)
     rows = world.rows(settings.batch_size)
     starts = range(rows.start, rows.stop, settings.micro_batch_size)
@@ -142,7 +147,8 @@ def accumulate_gradient(
             with settings.autocast():
                 # nats per token of the whole global batch, however it is cut into micro-batches
                 loss = loss_of(inputs, targets) / count
-            torch.autograd.backward(loss * (scale * world.size))  # ranks' gradients are averaged
+            # DDP divides the summed gradients by world.size; loss is a share of the whole, so undo that
+            torch.autograd.backward(loss * (scale * world.size))
         total += loss.detach()
     return world.sum(total)
 
@@ -154,6 +160,7 @@ def in_parts(windows: Tensor, parts: int) -> Tensor:
 
 def noise_seed(seed: int, step: int, micro: int, rank: int) -> int:
     """The seed of a micro-batch's dropout."""
+    # a 64-bit linear congruential step (Knuth's MMIX) for each part: neighbouring steps get distant seeds
     value = seed
     for part in (step, micro, rank):
         value = (value * 6364136223846793005 + part + 1442695040888963407) % (1 << 63)

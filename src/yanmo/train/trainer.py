@@ -3,10 +3,10 @@
     train(recipe, folder)
       open_run, restore, extend_run    in ``run.py``
       run_loop                         step, log, evaluate, replan, save
-      TrainResult                      where the run stands
+      TrainResult                      the state of the run
 
-Everything a step needs is a function of the recipe, the data, the seed and the step's number; so what
-a checkpoint holds is weights, optimizer and counters, and nothing else.
+Everything a step needs is a function of the recipe, the data, the seed and the step's number; so a
+checkpoint holds weights, optimizer and counters, and nothing else.
 """
 
 import math
@@ -59,7 +59,7 @@ from yanmo.train.step import Loss, LossScale, StepResult, training_step
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a run stands."""
+    """The state of a run when ``train`` returns."""
 
     folder: Path
     progress: Progress
@@ -81,7 +81,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Logged:
-    """A step and when it was done, to count speed from."""
+    """A step and the time it was done, from which speed is counted."""
 
     step: int
     at: float
@@ -94,12 +94,12 @@ def train(
     take_step: TakeStep = training_step,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
-    """Train, resume, or, if the run is finished, say where it stands.
+    """Train or resume; if the run is finished, return its state.
 
     Args:
         recipe: what is asked for.
-        folder: the run's.
-        console: where it is said how it goes.
+        folder: the run folder.
+        console: shows progress.
         take_step: one optimizer step.
         clock: seconds.
 
@@ -107,11 +107,13 @@ def train(
         YanmoError: see ``core/errors.py``; the run folder is whole after each of them.
     """
     with Rendezvous() as ranks, lock_run_folder(folder, ranks.rank), console:
+        # rank 0 reads, tokenises and decides; the others then find everything made
         with ranks.main_first():
             run, plan = open_run(recipe, folder, console, clock)
             run, progress = restore(run)
             run, plan = extend_run(run, plan, progress, recipe)
             resume_metrics(run, progress.step, plan.total_steps)
+        # only now: a collective connection would time out while rank 0 tokenises for hours
         ranks.connect(run.world.device)
         if progress.step < plan.total_steps:
             metrics = Metrics(folder, run.world.is_main, progress.step, run.console.warn)
@@ -126,32 +128,36 @@ def train(
 
 @contextmanager
 def lock_run_folder(folder: Path, rank: int) -> Iterator[None]:
-    """The run folder's lock, and nothing in it that an interrupted write left behind; rank 0 has it.
+    """Hold the lock of the run folder (rank 0), and remove what an interrupted write left in it.
 
-    A run that fails before its first step, and was not there before, leaves nothing. Where nothing can be
-    written nobody else does: a finished run is looked at there without a lock.
+    A new run that fails before its first step leaves nothing behind.
     """
+    # on a read-only disk nobody can write, so a finished run can be opened without a lock
     if rank > 0 or storage.is_read_only(folder):
         yield
         return
     check_folder(folder)
     lock = folder / "run.lock"
+    # folders that the lock file creates, parents included; they go again if the run never begins
     made = [path for path in (folder, *folder.parents) if not storage.is_there(path)]
     is_new = not storage.is_there(folder / "recipe.toml")
     begun = True
     try:
         with storage.file_lock(lock):
+            # under the lock, since a temporary file may be another process's write in progress
             for place in (folder, folder / "checkpoints", folder / "samples", folder / "epochs"):
                 storage.remove_leftovers(place)
             try:
                 yield
             except BaseException:
+                # a metrics row is the sign that training began: from then on the folder is worth keeping
                 begun = not is_new or bool(read_metrics(folder))
                 if not begun:
                     forget(folder)
                 raise
     finally:
         if not begun:
+            # after the lock is released: Windows deletes no open file
             lock.unlink(missing_ok=True)
             for path in made:
                 with suppress(OSError):
@@ -159,7 +165,7 @@ def lock_run_folder(folder: Path, rank: int) -> Iterator[None]:
 
 
 def forget(folder: Path) -> None:
-    """Take a run back that has not begun, but for its lock."""
+    """Delete the files of a run that has not begun, except its lock."""
     for name in (*OWN_FILES, "metrics.jsonl", "tensorboard"):
         if name != "run.lock":
             storage.remove_path(folder / name)
@@ -168,7 +174,7 @@ def forget(folder: Path) -> None:
 def run_loop(
     run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, stop: StopSignal, take_step: TakeStep
 ) -> tuple[StepSchedule, Progress]:
-    """Train for as many steps as are planned, or until a signal; gives where the run stands.
+    """Train for as many steps as are planned, or until a signal; returns the plan and the progress.
 
     Raises:
         Stopped: a signal came; the run is saved at its current step.
@@ -180,24 +186,29 @@ def run_loop(
     log_run_start(run, progress.step, metrics)
     logged = Logged(progress.step, run.clock())
     while progress.step < plan.total_steps:
+        # set anew before every step, from the step's number alone: a resume needs no scheduler state
         rate = learning_rate_at(progress.step, plan, run.recipe.optim)
         run.optimizer.set_learning_rate(rate)
         run, result = train_step_with_oom_retry(run, plan, progress, loss_of, batches, metrics, take_step)
         progress = check_finite_and_update_loss_scale(run, progress, result, metrics)
         progress = count_step(run, progress, batches)
+        # the signal may reach one rank only, or two ranks in different steps: all must stop in the same one
         stopping = run.world.all_reduce_max(stop.number or 0)
         if is_due(plan, progress.step, train.log_interval):
             logged = log_step(run, plan, progress, metrics, result, rate, logged)
         improved = False
         if evaluating := is_due(plan, progress.step, train.eval_interval):
             progress, improved = evaluate_now(run, progress, metrics, result)
-            plan = replan_total_steps(run, plan, progress.step, metrics)  # the only change of the horizon
+            # the only place where the length of a run changes
+            plan = replan_total_steps(run, plan, progress.step, metrics)
+        # after replanning, which may end the run here
         at_end = progress.step >= plan.total_steps
+        # the best must be saved when it is found: a few steps later its weights are gone
         saving = improved or at_end or stopping or is_due(plan, progress.step, train.checkpoint_interval)
         if saving or (train.save_every_epoch and ends_epoch(batches, progress.step)):
             progress = save_now(run, plan, progress, metrics, batches)
         if evaluating or saving:
-            logged = Logged(progress.step, run.clock())  # speed is that of training
+            logged = Logged(progress.step, run.clock())  # tokens/s leaves out evaluating and saving
         if stopping and not at_end:
             raise Stopped(
                 stopping,
@@ -209,7 +220,8 @@ def run_loop(
 
 
 def is_due(plan: StepSchedule, step: int, interval: int | None) -> bool:
-    """Whether something done every ``interval`` steps, and at the end, is to be done now."""
+    """Whether it is time for what is done every ``interval`` steps and at the end."""
+    # the end as it was planned when this step was done: a later replan must not change what was due here
     return step % (interval or 1) == 0 or step >= plan.total_steps_before(step)
 
 
@@ -227,14 +239,16 @@ def loss_module(run: Run) -> nn.Module:
     run.model.train()
     module = run.world.wrap_ddp(Loss(run.model))
     if run.recipe.train.compile:
-        module.compile(dynamic=False)  # a kernel for each shape: the same on resume, whichever comes first
+        # static shapes: with dynamic ones the kernel would depend on which shape came first, and a resume
+        # that begins with another window length would compute other bits
+        module.compile(dynamic=False)
     return module
 
 
 def check_finite_and_update_loss_scale(
     run: Run, progress: Progress, result: StepResult, metrics: Metrics
 ) -> Progress:
-    """Stop at a number that is not finite; only a float16 gradient may overflow, which halves its scale."""
+    """Stop at a number that is not finite; a float16 gradient that overflows only halves the loss scale."""
     if run.recipe.train.precision != "float16":
         require_finite(run, progress.step, loss=result.loss, gradient_norm=result.grad_norm)
         return progress
@@ -242,6 +256,7 @@ def check_finite_and_update_loss_scale(
     scale = LossScale(progress.loss_scale, progress.good_steps).after(not result.updated)
     if not result.updated:
         metrics.write("health", step=progress.step + 1, overflow=True, loss_scale=scale.factor)
+    # below 1 scaling only loses precision: the gradient itself is not finite, not its scaled copy
     if scale.factor < 1:
         require_finite(run, progress.step, gradient_norm=result.grad_norm)
     return replace(progress, loss_scale=scale.factor, good_steps=scale.good_steps)
@@ -259,10 +274,10 @@ def count_step(run: Run, progress: Progress, batches: Batches) -> Progress:
 
 
 def finish(run: Run, progress: Progress) -> None:
-    """The last row of the metrics, unless it stands there already; ``final`` where it is asked for; and what
-    a kill behind the last save has left undone."""
+    """Write the last row of the metrics and the link ``final``, unless they are there already."""
     if not run.world.is_main:
         return
+    # what a kill right after the last save left undone: old checkpoints, names of epochs
     tidy(run, progress, batches_of(run))
     if run.recipe.train.save_every_epoch:
         storage.point(run.folder / "final", checkpoint_folder(run.folder, progress.step))
@@ -303,18 +318,21 @@ def log_step(
     run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, result: StepResult, rate: float,
     logged: Logged,
 ) -> Logged:  # fmt: skip
-    """Write a ``train`` row and renew the live line; gives where to count speed from next."""
+    """Write a ``train`` row and update the live line; returns the point to count speed from next."""
     step, now = progress.step, run.clock()
     tokens = (step - logged.step) * run.recipe.train.batch_size * run.model.config.block_size
     speed, experts = tokens / max(now - logged.at, 1e-9), busiest_expert(result)
     metrics.write(
+        # loss_hex has all bits of the loss: two runs can be compared exactly
         "train", step=step, loss=result.loss, loss_hex=result.loss.hex(), lr=rate,
         grad_norm=result.grad_norm if result.updated else None, tokens=progress.tokens,
         tokens_per_s=round(speed, 1), elapsed_s=round(progress.elapsed_s, 3),
         **experts,
     )  # fmt: skip
+    # nats per token → bits per character: divide by ln 2 and by characters per token
     bits = result.loss / math.log(2) / run.characters_per_token
     busiest = f"  busiest expert {experts['busiest_expert']:.2f}x" if experts else ""
+    # mean time of all steps, pauses included, times the steps left
     left = progress.elapsed_s / step * (plan.total_steps - step)
     run.console.status(
         f"step {step:,}/{plan.total_steps:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
@@ -324,21 +342,21 @@ def log_step(
 
 
 def busiest_expert(result: StepResult) -> dict[str, float]:
-    """How many tokens it was given in the last step, in shares of the mean of its layer."""
+    """Load of the busiest expert in the last step, relative to the mean load of its layer."""
     if result.loads is None:
         return {}
     return {"busiest_expert": float((result.loads / result.loads.mean(1, keepdim=True)).max())}
 
 
 def log_experts(step: int, metrics: Metrics, result: StepResult) -> None:
-    """The share of every expert in the last step, where 1 is an equal share; a row for each layer."""
+    """The load of every expert in the last step relative to the mean, 1 if balanced; a row for each layer."""
     for layer, loads in enumerate(() if result.loads is None else result.loads):
         shares = [round(share, 3) for share in (loads / loads.mean()).tolist()]
         metrics.write("experts", step=step, layer=layer, load=shares)
 
 
 def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepResult) -> tuple[Progress, bool]:
-    """Loss on the validation text, and a sample; True if the loss is the best so far."""
+    """Evaluate on the validation text, and write a sample; True if the loss is the best so far."""
     step = progress.step
     log_experts(step, metrics, result)
     tokenizer, val = run.prepared.tokenizer, run.prepared.shards.manifest.splits.val
@@ -346,6 +364,7 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
         run.model, run.prepared.shards.val, val.characters, tokenizer.end_of_text,
         run.recipe.train.micro_batch_size or 1, run.autocast, run.world,
     )  # fmt: skip
+    # before it is compared: NaN < best is False, and training would go on for nothing
     require_finite(run, step, validation_loss=found.loss)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
     progress = replace(progress, val_loss=found.loss, val_bits_per_char=found.bits_per_char)
@@ -370,38 +389,41 @@ def write_sample(run: Run, step: int) -> None:
     """One sample, on the console and in samples/, by the first rank."""
     if not run.world.is_main:
         return
+    # the seed of [sample] stays fixed in a run, so that samples differ by what was learned, not by chance
     config = run.recipe.sample.model_copy(update={"num_samples": 1})
     prompt = config.prompt or ""
     run.model.eval()
-    said = str  # once, when the run was opened
-    text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, said)[0]
+    # str as the receiver of remarks about the prompt: they were shown when the run was opened
+    text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, say=str)[0]
     run.model.train()
     storage.write_atomic(run.folder / "samples" / f"step-{step:08d}.txt", text + "\n")
     run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")
 
 
 def replan_total_steps(run: Run, plan: StepSchedule, step: int, metrics: Metrics) -> StepSchedule:
-    """Plan a run of ``minutes`` to end with the steps that still fit; the change is written before it counts.
-
-    A segment that was recorded at this step before a restart stands.
-    """
+    """Plan a run of ``minutes`` to end with the steps that still fit; record the change before it counts."""
     train = run.recipe.train
     if train.minutes is None or step >= plan.total_steps_before(step):
         return plan
+    # a segment recorded at this step before a restart stays: a new estimate would give other learning rates
     if plan.segments[-1].from_step < step:
         elapsed = run.elapsed()
+        # steps that fit = time left / mean time of a step
         fitting = max(int((train.minutes * 60 - elapsed) / (elapsed / step)), 0)
+        # clocks of ranks differ, their plans must not
         total_steps = run.world.all_reduce_max(min(step + fitting, run.step_limit or step + fitting))
         plan = plan.replanned(step, total_steps)
         if run.world.is_main:
             storage.write_json(run.folder / "plan.json", plan.as_json())
     if segment := plan.segment_from(step):
+        # also on replay: the rows beyond the checkpoint were moved away
         metrics.write("plan", step=step, horizon=segment.total_steps)
     return plan
 
 
 def name_epochs(run: Run, last_step: int, batches: Batches) -> None:
-    """Let epochs/N lead to each checkpoint that ends one, also if a crash came between saving and naming."""
+    """Link epochs/N to the checkpoint that ends epoch N."""
+    # looks at all checkpoints, not at the one just saved: a kill may have come between saving and naming
     for checkpoint in newest_first(run.folder):
         step = step_of(checkpoint)
         name = run.folder / "epochs" / str(batches.epochs_after(step))
@@ -416,13 +438,17 @@ def save_now(
     progress = replace(progress, elapsed_s=run.elapsed())
     if not run.world.is_main:
         return progress
+    # row first, checkpoint after: if a kill comes between them, resume rewinds to the checkpoint before, and
+    # takes the row away with it; the other way round it would be missing for good
     metrics.write("checkpoint", step=progress.step)
-    metrics.flush()  # its rows reach the disk before the checkpoint does
-    return_freed_memory()  # what a step used is not of the sizes that saving takes
+    metrics.flush()
+    # the allocator keeps the blocks of a step's activations, which saving, with other sizes, cannot reuse
+    return_freed_memory()
     checkpoint = save_checkpoint(
         run.folder, progress, run.model, run.prepared.tokenizer,
         run.optimizer.tensors(run.model), environment(), bound(run.recipe, plan),
     )  # fmt: skip
+    # commit, then link, then delete: at every moment `model` leads to a whole checkpoint
     point_to_best(run, progress, checkpoint)
     tidy(run, progress, batches)
     return progress

@@ -1,4 +1,4 @@
-"""The model card: what a stranger wants to know of a model, from what its run recorded."""
+"""The model card (README.md) of an exported model, from the records of its run."""
 
 import json
 import re
@@ -15,12 +15,12 @@ from yanmo.tokenizer import Tokenizer, kind_of
 from yanmo.train.metrics import read_metrics
 
 PLACES = ("path", "init", "device", "workers", "threads")
-"""Settings that say where and on what, not how."""
+"""Settings of one machine: paths and devices; they are private, and of no use to others."""
 
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What the run of a model recorded; nothing for a model that has no run."""
+    """The records of a model's run; all empty for a model without one."""
 
     recipe: Recipe | None = None
     corpus: Manifest | None = None
@@ -57,7 +57,8 @@ def model_card(
 
 
 def in_markdown(text: str) -> str:
-    """A text within a line of Markdown: nothing of it is taken for a mark, a tag or another line."""
+    """A text within a line of Markdown, escaped so that nothing in it is markup."""
+    # an underscore between letters or digits is no markup: my_run stays readable
     line = " ".join(text.split())
     return re.sub(r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>&~|#$]", r"\\\g<0>", line)
 
@@ -71,7 +72,7 @@ def fenced(text: str, language: str) -> str:
 
 
 def _front(past: RunRecords) -> str:
-    language = "language: zh\n" if past.recipe else ""  # of a model that came from elsewhere nothing is known
+    language = "language: zh\n" if past.recipe else ""  # the language of an imported model is unknown
     return f"---\n{language}library_name: transformers\npipeline_tag: text-generation\ntags:\n- yanmo\n---"
 
 
@@ -111,6 +112,7 @@ def _corpus(manifest: Manifest) -> str:
 
 def _results(metrics: tuple[dict[str, Any], ...], lossless: bool) -> str:
     evaluations = [row for row in metrics if row["event"] == "eval"]
+    # `model` leads to the best checkpoint by validation loss, so these are its numbers, not the last ones
     best = min(evaluations, key=lambda row: float(row["val_loss"]))
     start = next((row for row in metrics if row["event"] == "start"), {})
     lines = ", ".join(

@@ -1,4 +1,4 @@
-"""``yanmo export``: a model → what other people's tools open, opened there and compared."""
+"""``yanmo export``: a model → the formats of other tools, opened there again and compared."""
 
 import importlib.util
 import json
@@ -46,7 +46,7 @@ SHOWN_TOKENS = 120
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what its library said of it."""
+    """The file or folder written, and the result of opening it again."""
 
     path: Path
     said: tuple[str, ...]
@@ -61,7 +61,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A model with everything that is known of it."""
+    """A model with its tokenizer, recipe and folder."""
 
     name: str
     folder: Path
@@ -76,7 +76,7 @@ class ExportSource:
 
     @property
     def sample(self) -> SampleConfig:
-        """How its run let it write."""
+        """The [sample] settings of its run."""
         return self.recipe.sample if self.recipe else SampleConfig()
 
 
@@ -89,11 +89,11 @@ def export(
     console: Console,
     force: bool = False,
 ) -> Exported:
-    """Write the model of ``run`` as ``to``; afterwards open it with that library and compare.
+    """Write the model of ``run`` as ``to``; then open it with that library and compare.
 
     Raises:
         ConfigError: the library is not installed, the target is there already, or it has no such vocabulary.
-        CheckpointError: what was written is not what the model is; it stays, for inspection.
+        CheckpointError: what was written differs from the model; it stays, for inspection.
     """
     if precision and to != "gguf":
         raise ConfigError(
@@ -102,6 +102,7 @@ def export(
     precision = precision or USUAL
     # said first: minutes of writing would be in vain
     if is_verified:
+        # before the work: nobody wants to hear after an hour that it cannot be verified
         require_library(to)
     folder = find_model_folder(run)
     name = name_of(run, folder)
@@ -145,7 +146,7 @@ def opened_again(written: Exported, to: Target, source: ExportSource, precision:
 
 
 def require_target(target: Path, to: Target, model: Path, force: bool) -> None:
-    """Nothing that is there is replaced: a file by force, a folder not at all.
+    """Refuse to replace anything: a file needs ``force``, a folder is never replaced.
 
     Raises:
         ConfigError: something is there, or it is the model itself, or it could not be named to Ollama.
@@ -162,12 +163,12 @@ def require_target(target: Path, to: Target, model: Path, force: bool) -> None:
 
 
 def usual_name(name: str, to: Target, precision: str) -> str:
-    """What is written is called so where nobody says otherwise."""
+    """The name of the file or folder where ``--out`` is not given."""
     return {"hf": name, "gguf": f"{sayable(name)}-{precision}.gguf", "onnx": f"{name}-onnx"}[to]
 
 
 def verdict_on(path: Path, to: Target, source: ExportSource, precision: str) -> Verification:
-    """Open what was written with the library it is for."""
+    """Open what was written with the library that it is for."""
     if to == "hf":
         return verify_folder(path, source.model, source.tokenizer)
     if to == "gguf":
@@ -199,7 +200,7 @@ def export_folder(source: ExportSource, target: Path) -> Exported:
 
 
 def _add_to(file: Path, values: dict[str, Any]) -> None:
-    """Say more in a JSON file."""
+    """Add keys to a JSON file."""
     text = json.dumps(storage.read_json(file) | values, indent=2) + "\n"
     file.write_text(text, encoding="utf-8", newline="\n")
 
@@ -207,8 +208,10 @@ def _add_to(file: Path, values: dict[str, Any]) -> None:
 def how_it_writes(source: ExportSource) -> dict[str, Any]:
     """The [sample] of a run as transformers' generation config."""
     sample = source.sample
+    # so that `pipeline("text-generation")` writes as the run did; transformers' own default is greedy
     found: dict[str, Any] = {"max_new_tokens": sample.max_new_tokens, "do_sample": sample.temperature > 0}
     if sample.temperature > 0:
+        # transformers warns about settings of sampling where do_sample is false
         found |= {"temperature": sample.temperature, "top_k": sample.top_k, "top_p": sample.top_p}
         found |= {"min_p": sample.min_p} if sample.min_p else {}
     if sample.repetition_penalty != 1:
@@ -263,8 +266,9 @@ def export_onnx(source: ExportSource, target: Path, largest_file: int = LARGEST_
 
     storage.commit_folder(target, fill)
     said = [f"a folder for transformers.js: {GRAPH} with its cache, and the same in 8 bits, {QUANTIZED}"]
-    if not source.model.config.kind.in_transformers_js:
-        said.append("transformers.js knows no such model: these graphs are for onnxruntime")
+    kind = source.model.config.kind
+    if not kind.in_transformers_js:
+        said.append(f"transformers.js knows no {kind.architecture}: these graphs are for onnxruntime")
     return Exported(target, tuple(said), None)
 
 

@@ -1,8 +1,8 @@
 """A model as one GGUF file, for llama.cpp, Ollama and LM Studio.
 
-The ``gguf`` package writes the file, names the tensors and rounds the weights; what is ours is to say which
-architecture, which numbers and which vocabulary. llama.cpp cuts text by rules it knows by name, so only
-vocabularies of such rules can leave this way:
+The ``gguf`` package writes the file, names the tensors and quantises the weights; this module supplies the
+architecture, its numbers and the vocabulary. llama.cpp splits text by rules that it knows by name, so only
+vocabularies with such a rule can be exported:
 
     byte BPE     as it is, where its rule is one that llama.cpp knows
     characters   as a SentencePiece vocabulary of characters with bytes for the rest; llama.cpp writes U+2581
@@ -36,20 +36,20 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TYPES: Any = gguf.GGMLQuantizationType
 FILE_TYPES: Any = gguf.LlamaFileType
 RULES = {GPT2: "gpt-2", QWEN2: "qwen2", CL100K: "llama-bpe", O200K: "gpt-4o"}
-"""What llama.cpp calls the rules that cut text into words."""
+"""llama.cpp's names of the rules that split text into words (pre-tokenizers)."""
 ALWAYS_FLOAT32 = ("position_embd.weight", "ffn_gate_inp.weight")
 BLOCK = 32
-"""Weights that are rounded together; rows of other lengths stay in float16."""
+"""Weights that share a scale in a quantised format; rows of other lengths stay in float16."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the weights."""
+    """How the weights were stored."""
 
     float16: tuple[str, ...]
-    """Tensors that were to be rounded, but whose rows are no multiple of 32."""
+    """Tensors that could not be quantised: the length of their rows is no multiple of 32."""
     remarks: tuple[str, ...]
-    """What this file does not say exactly, or otherwise."""
+    """Differences between this file and the model."""
 
 
 def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precision, name: str) -> Written:
@@ -93,7 +93,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
 
 
 def with_keys_of_their_own(tensors: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
-    """Keys and values that several heads share, written down once for each: the same function."""
+    """Shared keys and values repeated for each head: the same function, for architectures without sharing."""
     times = config.n_head // config.n_kv_head
 
     def spread(matrix: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def with_keys_of_their_own(tensors: dict[str, Tensor], config: GPTConfig) -> dic
 
 
 def architecture_of(config: GPTConfig) -> Any:
-    """What the gguf package calls the architecture."""
+    """The gguf package's constant for the architecture."""
     return next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == config.kind.gguf)
 
 
@@ -140,6 +140,7 @@ def _add_shape(writer: Any, config: GPTConfig) -> None:
     writer.add_feed_forward_length(config.n_inner)
     writer.add_head_count(config.n_head)
     if config.kind.norm == "layer":
+        # GPT-2: all its other numbers follow from the width
         writer.add_layer_norm_eps(1e-5)
         return
     writer.add_head_count_kv(config.n_kv_head if config.kind.gguf_shares_keys else config.n_head)
@@ -163,7 +164,7 @@ def _add_shape(writer: Any, config: GPTConfig) -> None:
 
 
 def why_not(tokenizer: Tokenizer) -> str | None:
-    """Why a vocabulary cannot be said in GGUF; None if it can."""
+    """Why a vocabulary cannot be expressed in GGUF; None if it can."""
     if isinstance(tokenizer, CharTokenizer):
         return None
     if isinstance(tokenizer, LibraryTokenizer) and tokenizer.kind == "bpe":
@@ -198,7 +199,7 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def _add_characters(writer: Any, tokenizer: CharTokenizer) -> tuple[str, ...]:
-    """Characters as SentencePiece has them: a space is U+2581, and so U+2581 itself has no token."""
+    """Characters as SentencePiece writes them: a space is U+2581, and so U+2581 itself has no token."""
     kinds = gguf.TokenType
     has_space = " " in tokenizer.entries
     renamed = {" ": SPACE, SPACE: "[U+2581]"} | ({} if has_space else {BYTES[ord(" ")]: SPACE})
@@ -212,6 +213,7 @@ def _add_characters(writer: Any, tokenizer: CharTokenizer) -> tuple[str, ...]:
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(texts)
+    # scores order merges; characters never merge, since no token is longer than one
     writer.add_token_scores([0.0] * len(texts))
     writer.add_token_types(types)
     writer.add_unk_token_id(tokenizer.end_of_text)
@@ -225,6 +227,7 @@ def _add_byte_bpe(writer: Any, tokenizer: LibraryTokenizer) -> None:
     special = {token["id"]: token.get("special", False) for token in spec.get("added_tokens", [])}
     texts, types = [], []
     for number, text in enumerate(token_texts(spec, "tokenizer.json")):
+        # ids must have no gap: llama.cpp numbers tokens by their place in the list
         texts.append(f"[PAD{number}]" if text is None else text)
         kind = kinds.UNUSED if text is None else kinds.NORMAL
         if number in special:

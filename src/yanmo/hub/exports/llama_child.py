@@ -1,7 +1,7 @@
 """llama.cpp in a process of its own: ``python -m yanmo.hub.exports.llama_child``, which answers in JSON.
 
-Asked for: the path of a .gguf, a text to cut, a prompt to continue greedily, and rows of tokens whose logits
-lie in a .npy. llama.cpp may end its process on what it does not like, and prints as it pleases: not here.
+In: the path of a .gguf, a text to tokenise, a prompt to continue greedily, and rows of tokens with their
+logits in .npy files. A separate process, since llama.cpp may abort on a bad file and prints to stderr.
 """
 
 import json
@@ -25,7 +25,7 @@ def answer(path: str, text: str, prompt: list[int], count: int, rows: str, logit
     make_parameters = library.llama_model_default_params
 
     def plain_parameters() -> Any:
-        """Without weights laid out anew for AMX: for small matrices that path ends the process."""
+        """Without repacking weights for AMX: for small matrices that path aborts the process."""
         parameters = make_parameters()
         parameters.use_extra_bufts = False
         return parameters
@@ -34,7 +34,7 @@ def answer(path: str, text: str, prompt: list[int], count: int, rows: str, logit
     ids, expected = np.load(rows), np.load(logits)  # (R, T), (R, T, V)
     model: Any = llama_cpp.Llama(
         path, n_ctx=ids.shape[1], verbose=True, logits_all=True, type_k=0, type_v=0, flash_attn=False
-    )  # keys and values in float32
+    )  # type 0 is float32, for the KV cache: its default, float16, would hide small differences
     tokens = model.tokenize(text.encode("utf-8"), add_bos=False, special=False)
     text_again = model.detokenize(tokens).decode("utf-8", "replace")
     largest, agree = 0.0, 0

@@ -1,7 +1,8 @@
-"""What Ollama wants beside a GGUF file: a Modelfile, and a name that it accepts.
+"""What Ollama needs beside a GGUF file: a Modelfile, and a name that it accepts.
 
-In: where the file lies, what its run is called and how it writes. Out: texts. A Modelfile knows no escapes:
-quotes only fence a text off, what is not printed is dropped, and a line end behind a closing fence ends it.
+In: the path of the file, the name of its run and its [sample] settings. Out: texts. A Modelfile has no
+escapes: quotes only delimit a text, unprintable characters are dropped, and a line end after a closing
+delimiter ends the text.
 """
 
 import re
@@ -17,21 +18,21 @@ from yanmo.tokenizer import Tokenizer
 ACCEPTED = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]|\.(?!\.)){0,79}")
 """Names of models: at most 80 characters, the first no dash and no dot, no two dots in a row."""
 KEPT_CHARACTERS = 40
-"""Of a name that is not accepted as it is."""
+"""Characters kept of a name that is not accepted as it is."""
 
 
 def modelfile_of(path: Path) -> Path:
-    """Where the Modelfile of a .gguf lies."""
+    """The path of the Modelfile of a .gguf."""
     return path.with_name(f"{path.stem}.Modelfile")
 
 
 def create_line(name: str, path: Path) -> str:
-    """What makes Ollama's model of a .gguf, to be pasted into a shell."""
+    """The command that makes an Ollama model of a .gguf, to be pasted into a shell."""
     return f"ollama create {accepted_name(name)} -f {shlex.quote(str(modelfile_of(path)))}"
 
 
 def accepted_name(name: str) -> str:
-    """A run's name as Ollama accepts one: where something had to go, a digest keeps runs apart."""
+    """A run's name as Ollama accepts it."""
     if ACCEPTED.fullmatch(name):
         return name
     # two Chinese names would both be dashes, so a digest of the whole name follows
@@ -40,7 +41,8 @@ def accepted_name(name: str) -> str:
 
 
 def modelfile(path: Path, config: GPTConfig, tokenizer: Tokenizer, sample: SampleConfig) -> str:
-    """What `ollama create NAME -f FILE` reads: the model continues a text, so the template is the text."""
+    """The Modelfile that `ollama create NAME -f FILE` reads."""
+    # the template is the prompt alone: the model continues texts, and a chat template would be noise to it
     end = tokenizer.decode([tokenizer.end_of_text]) or "<|endoftext|>"
     lines = [
         f"FROM {quoted(f'./{path.name}')}",
@@ -48,6 +50,7 @@ def modelfile(path: Path, config: GPTConfig, tokenizer: Tokenizer, sample: Sampl
         f"PARAMETER num_ctx {config.block_size}",
         f"PARAMETER num_predict {sample.max_new_tokens}",
         f"PARAMETER temperature {sample.temperature:g}",
+        # 0 means no limit here; in a Modelfile the size of the vocabulary says so
         f"PARAMETER top_k {sample.top_k or config.vocab_size}",
         f"PARAMETER top_p {sample.top_p:g}",
         f"PARAMETER min_p {sample.min_p:g}",
@@ -59,7 +62,7 @@ def modelfile(path: Path, config: GPTConfig, tokenizer: Tokenizer, sample: Sampl
 
 
 def require_sayable(path: Path) -> None:
-    """Refuse a name of a .gguf that its Modelfile could not say.
+    """Refuse a name of a .gguf that a Modelfile cannot express.
 
     Raises:
         ConfigError: Ollama would look for another file.
@@ -73,7 +76,7 @@ def require_sayable(path: Path) -> None:
 
 
 def quoted(text: str) -> str:
-    """A text as a Modelfile says it."""
+    """A text as a Modelfile writes it."""
     if re.fullmatch(r"[\w./-]+", text):
         return text
     # there are no escapes: a text with a quote needs the longer fence
@@ -88,5 +91,5 @@ def is_sayable(text: str) -> bool:
 
 
 def sayable(text: str) -> str:
-    """A text with a dash for each character that is not printed."""
+    """A text with a dash for each unprintable character."""
     return "".join(letter if letter.isprintable() else "-" for letter in text)

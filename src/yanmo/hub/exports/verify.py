@@ -1,6 +1,6 @@
-"""What was exported, opened again with the library it was made for, and compared.
+"""Verification: an export is opened again with the library that it is for, and compared with the model.
 
-A comparison that fails deletes nothing: it says the numbers and ends with exit code 4.
+A comparison that fails deletes nothing: it reports the numbers and ends with exit code 4.
 """
 
 import importlib.util
@@ -24,24 +24,24 @@ from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import Tokenizer
 
 MIXED = "萧炎大喝一声：“斗气化马！”……龘——𠮷野家，👍\n  GPT-2 wrote 123 字。\t<|endoftext|> ①Ａ é\n\n完"
-"""What a vocabulary meets: rare characters, spaces, line ends, digits, what looks like a special token."""
+"""A hard text for a tokenizer: rare characters, spaces, line ends, digits, a text like a special token."""
 WRITTEN = 200
 POSITIONS, SKIPPED = 400, 16
-"""How many positions are compared, at least."""
+"""Positions compared, at least; and positions left out after end-of-text."""
 AGREEMENT = {"f32": 0.99, "f16": 0.99, "bf16": 0.99, "q8_0": 0.97, "q5_0": 0.85, "q4_0": 0.7}
-"""Of how many positions the likeliest token must be the same, by precision: well below what a sound file
-reaches (99% in q8_0, 92% in q4_0), since two tokens may be almost equally likely."""
+"""Share of positions whose likeliest token must be the same, by precision: well below that of a sound file
+(99% in q8_0, 92% in q4_0), since two tokens may be almost equally likely."""
 ROUNDED = {"f32": 0.0, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "q5_0": 0.1, "q4_0": 0.2}
-"""How far a weight may be from what it was, as a share of the largest in its tensor."""
+"""Largest error of a weight, as a share of the largest weight in its tensor."""
 LOST_IN_8_BITS = 0.1
-"""Nats per token an ONNX graph in 8 bits may be off; a small sound one is by 0.0002 (docs/interop.md)."""
+"""Nats per token that an ONNX graph in 8 bits may lose; a small sound one loses 0.0002 (docs/interop.md)."""
 TIMEOUT_SECONDS = 1800
 NEEDED = {"hf": ("transformers", "hf"), "onnx": ("onnxruntime", "export"), "gguf": ("gguf", "export")}
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     by: str
     said: tuple[str, ...]
@@ -93,10 +93,10 @@ def verify_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verificatio
         ours, found = model(torch.from_numpy(rows)), theirs(torch.from_numpy(rows)).logits
         # what was written for users samples; here both take the likeliest token
         plain = transformers.GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0)
-        theirs.generation_config = plain  # what was written for users has penalties and the like
+        theirs.generation_config = plain  # the exported one has penalties, temperature and the like
         written = theirs.generate(
             torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),  # else it looks for padding
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),  # else generate guesses padding
             generation_config=plain,
         )[0, len(prompt) :].tolist()
         tokens = cutter(MIXED, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -132,6 +132,7 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) ->
         failed.append(f"the likeliest token is the same in {found['agreement']:.1%} of {rows.size} positions")
     ours = continuation(model, prompt, count)
     same = _equal_tokens(found["written"], ours)
+    # rounding may swap two tokens of nearly equal likelihood, and then the texts part: only f32 must be equal
     if precision == "f32":
         failed += _same_text(found["written"], ours)
     said = (
@@ -150,10 +151,10 @@ def has_llama() -> bool:
 def ask_llama(
     path: Path, prompt: list[int], count: int, rows: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
-    """What llama.cpp makes of a file, asked in a process of its own.
+    """Tokens, logits and text from llama.cpp, in a process of its own.
 
     Raises:
-        CheckpointError: it did not open the file, or ended.
+        CheckpointError: llama.cpp did not open the file, or its process ended.
     """
     with tempfile.TemporaryDirectory(prefix="yanmo-gguf-") as folder:
         files: dict[str, npt.NDArray[Any]] = {"rows": rows, "logits": logits}
@@ -183,7 +184,7 @@ def ask_llama(
 
 
 def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) -> Verification:
-    """What the gguf package reads of a GGUF file, where there is no llama.cpp: weights and vocabulary."""
+    """Compare weights and vocabulary as the gguf package reads them, where there is no llama.cpp."""
     import gguf
 
     from yanmo.hub.exports.gguf_file import architecture_of, gguf_name, with_keys_of_their_own
@@ -216,7 +217,7 @@ def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str)
 
 
 def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verification:
-    """Logits of a batch, and a greedy text written with the cache, by onnxruntime; and what 8 bits cost."""
+    """Logits of a batch and a greedy text with the KV cache by onnxruntime; and the cost of 8 bits."""
     import onnxruntime
 
     from yanmo.hub.exports.onnx_file import GRAPH, QUANTIZED
@@ -248,7 +249,7 @@ def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verification:
 
 
 def in_two(session: Any, model: GPT, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Logits of rows (B, T), read in two halves with the cache between."""
+    """Logits of rows (B, T), read in two halves: the second one needs the KV cache of the first."""
     half = -(-rows.shape[1] // 2)
     first, past = run_onnx(session, model, rows[:, :half], None)
     second, _ = run_onnx(session, model, rows[:, half:], past)
@@ -256,7 +257,8 @@ def in_two(session: Any, model: GPT, rows: npt.NDArray[np.int64]) -> npt.NDArray
 
 
 def divergence(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> float:
-    """Kullback-Leibler divergence of predictions from ours, in nats per token: what their text costs more."""
+    """Kullback-Leibler divergence in nats per token: how much higher the loss on our own text would be."""
+    # D(p ‖ q) = Σ p (log p - log q), averaged over positions
     p, q = (torch.from_numpy(logits).double().log_softmax(-1) for logits in (ours, theirs))
     return float((p.exp() * (p - q)).sum(-1).mean())
 
@@ -271,7 +273,7 @@ def open_onnx(path: Path) -> Any:
 
 
 def greedy(session: Any, model: GPT, prompt: npt.NDArray[np.int64], count: int) -> list[int]:
-    """What a graph writes after a prompt (1, T), with its cache, always the likeliest token."""
+    """The greedy continuation of a prompt (1, T) by a graph with its KV cache."""
     written: list[int] = []
     ids, past = prompt, None
     for _ in range(count):
@@ -284,14 +286,14 @@ def greedy(session: Any, model: GPT, prompt: npt.NDArray[np.int64], count: int) 
 def run_onnx(
     session: Any, model: GPT, ids: npt.NDArray[np.int64], past: list[Any] | None
 ) -> tuple[npt.NDArray[np.float32], list[Any]]:
-    """Logits of tokens (B, T) behind ``past``, and what is then remembered."""
+    """Logits of tokens (B, T) that follow ``past``, and the KV cache after them."""
     from yanmo.hub.exports.onnx_file import cache_names
 
     config, (B, T) = model.config, ids.shape
     names = cache_names(config.n_layer, "past_key_values")
     if past is None:
         past = [np.zeros((B, config.n_kv_head, 0, config.head_dim), np.float32)] * len(names)
-    S = past[0].shape[2]
+    S = past[0].shape[2]  # tokens in the cache; (B, KV heads, S, D)
     asked = {
         "input_ids": ids,
         "attention_mask": np.ones((B, S + T), np.int64),
@@ -306,7 +308,7 @@ def run_onnx(
 
 
 def prompt_of(model: GPT) -> int:
-    """Tokens that a greedy text begins with."""
+    """The number of prompt tokens of a greedy text."""
     return max(1, min(8, model.config.block_size // 2))
 
 
@@ -320,15 +322,15 @@ def rows_to_compare(model: GPT, tokenizer: Tokenizer, positions: int) -> npt.NDA
     rows: list[list[int]] = []
     for seed in range(max(2, -(-positions // T))):
         config = SampleConfig(temperature=1.0, top_p=1.0, max_new_tokens=T + SKIPPED, seed=seed)
-        written = [tokens[0] for tokens in generate(model, [tokenizer.end_of_text], config, -1)]
-        rows.append([token for token in written[SKIPPED:] if token is not None])
+        written = [token for (token,) in generate(model, [tokenizer.end_of_text], config, -1)]
+        rows.append(written[SKIPPED:])
     return np.array(rows, dtype=np.int64)
 
 
 def continuation(model: GPT, prompt: list[int], count: int) -> list[int]:
-    """What the model itself writes, always the likeliest token."""
+    """The greedy continuation by the model itself."""
     config = SampleConfig(temperature=0, max_new_tokens=count)
-    return [tokens[0] for tokens in generate(model, prompt, config, -1) if tokens[0] is not None]
+    return [token for (token,) in generate(model, prompt, config, -1)]
 
 
 def _same_tokens(theirs: list[int], tokenizer: Tokenizer) -> list[str]:

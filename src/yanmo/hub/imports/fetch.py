@@ -1,4 +1,4 @@
-"""A model from a hub by its name, when online: its weights, config and vocabulary, and nothing else."""
+"""Downloading a model from a hub by its name: its weights, config and vocabulary, and nothing else."""
 
 from pathlib import Path
 
@@ -30,5 +30,5 @@ def fetch_model(name: str) -> Path:
             where=name,
             hint="check the name and the connection; HF_ENDPOINT names a mirror; or give a local folder",
         ) from error
-    fetch(name)  # the vocabulary lands beside them
+    fetch(name)  # the vocabulary, into the same folder
     return folder

@@ -1,7 +1,7 @@
-"""A model that others made → its config.json values, its tensors by Hugging Face's names, its vocabulary.
+"""A model of another tool → its config.json values, its tensors by Hugging Face's names, its vocabulary.
 
-Read here, not yet believed: what is in the files is only put into one form; whether it fits together is
-found by ``checkpoint.build_model`` and ``proof.py``.
+This only brings the files into one form. ``checkpoint.build_model`` and ``proof.py`` check whether they fit
+together.
 """
 
 from dataclasses import dataclass, field, replace
@@ -35,15 +35,15 @@ LARGEST_CHAT = 1 << 18
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Masks and tables that old checkpoints keep beside the weights."""
 MOST_PADDING = 1024
-"""Rows beyond the vocabulary that trainers add to an embedding for the sake of speed."""
+"""Rows beyond the vocabulary that trainers add to an embedding: multiples of 64 or 128 multiply faster."""
 GPT2_CHINESE = Roles(newline="[SEP]", start="[MASK]", end="[CLS]")
 BERT = Roles(start="[CLS]", end="[SEP]", digits_alone=False)
-"""What ends and begins a text: in GPT2-Chinese, and in models trained by BERT's rules (uer)."""
+"""Tokens that begin and end a text: in GPT2-Chinese, and in models trained by BERT's rules (uer)."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A model as its maker left it."""
+    """A model as it was published, in one form."""
 
     source: str
     values: dict[str, Any]
@@ -68,7 +68,7 @@ def read_foreign(source: ImportSource, config: TokenizerConfig) -> Foreign:
 
 def _read_folder(source: ImportSource, config: TokenizerConfig) -> Foreign:
     folder = source.path
-    if (folder / MANIFEST).is_file():  # ours: it says whether anything was changed
+    if (folder / MANIFEST).is_file():  # one of ours: checksums show whether a file was changed
         verify_folder(folder)
     try:
         values = read_json(folder / "config.json")
@@ -86,6 +86,7 @@ def _read_folder(source: ImportSource, config: TokenizerConfig) -> Foreign:
         tensors = load_weights(folder)
     else:
         tensors = open_pickle(pickle).tensors
+    # causal masks and tables that the model computes itself
     tensors = {name: t for name, t in bare_names(tensors).items() if not name.endswith(BUFFERS)}
     tokenizer, notes = _tokenizer_of(folder, values, config)
     return Foreign(folder.name, values, tensors, tokenizer, chat_template_of(folder), notes)
@@ -116,6 +117,7 @@ def _beside(file: Path, dataset: Any, config: TokenizerConfig) -> Tokenizer:
     """The vocabulary where nanoGPT keeps it: data/<dataset>/meta.pkl."""
     # beside the checkpoint; else in the clone that the run lay in, as out/ckpt.pt or deeper
     places = [file.parent / "meta.pkl"]
+    # a plain name only: the pickle must not choose a path on this disk
     if isinstance(dataset, str) and Path(dataset).name == dataset:
         roots = [file.parent, *list(file.resolve().parents)[1:3]]
         places += [root / "data" / dataset / "meta.pkl" for root in roots]
@@ -149,6 +151,8 @@ def _tokenizer_of(
         )
     # a folder with a tokenizer.json beside its vocab.txt is read by the former: it says more
     is_vocab_txt = path.name == "vocab.txt" or not any((path / name).is_file() for name in VOCABULARIES[:3])
+    # a vocab.txt does not say which entries begin and end a text: the user does, or the class name, or the
+    # convention of GPT2-Chinese
     given = config.model_fields_set & {"newline_token", "start_token", "end_token"}
     if not (path.suffix == ".txt" or (is_vocab_txt and (path / "vocab.txt").is_file())) or given:
         return read_tokenizer(path, config), ()
@@ -171,7 +175,7 @@ def _tokenizer_of(
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    """What tokenizer_config.json says; nothing where it is missing or torn."""
+    """The values of tokenizer_config.json; none where it is missing or torn."""
     try:
         said = read_json(folder / "tokenizer_config.json")
     except (OSError, ValueError, RecursionError):
@@ -180,7 +184,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def chat_template_of(folder: Path) -> str | None:
-    """The text of a chat template; never run here."""
+    """The text of a chat template; it is code, and not run here."""
     file = folder / CHAT
     try:
         if file.is_file() and file.stat().st_size <= LARGEST_CHAT:
@@ -192,10 +196,10 @@ def chat_template_of(folder: Path) -> str | None:
 
 
 def fit_vocabulary(foreign: Foreign) -> Foreign:
-    """As many rows in the embedding as the vocabulary has tokens, as our models have.
+    """Make the embedding as long as the vocabulary, as in our models.
 
-    Rows that stand for no token are cut. nanoGPT's vocabularies of characters have no token for other
-    characters and none that ends a text: ours have, so they get rows, the mean of the others.
+    Rows without a token (padding) are cut. nanoGPT's vocabularies of characters have no token for other
+    characters and no end-of-text: ours have, so these get rows, the mean of the others.
 
     Raises:
         CheckpointError: rows and tokens do not belong together.
@@ -211,6 +215,7 @@ def fit_vocabulary(foreign: Foreign) -> Foreign:
             where=foreign.source,
             hint="weights and config.json do not belong together",
         )
+    # only these two are known habits; any other difference means that the wrong vocabulary was named
     kind = kind_of(foreign.tokenizer)
     if kind == "char" and foreign.tokenizer.end_of_text == rows < tokens:
         note = f"{tokens - rows} rows were added, the mean of the others: 256 bytes and the end of a text"

@@ -1,8 +1,8 @@
-"""``yanmo import``: what others made → a Hugging Face folder of ours, proven, or a corpus, or a recipe.
+"""``yanmo import``: files of other tools → a Hugging Face folder that is proven equal, a corpus or a recipe.
 
     recognise → read → fit the vocabulary → build → prove → write
 
-Nothing is written that was not proven first; what was changed on the way is said.
+Nothing is written that was not proven first; every change is reported.
 """
 
 from collections.abc import Callable
@@ -35,13 +35,13 @@ from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an import, and what to do with it."""
+    """The result of an import, and what to do with it."""
 
     source: str
     folder: Path
     said: tuple[str, ...]
     next: tuple[str, ...]
-    """Commands that lead on, without the program's name."""
+    """Commands to go on with, without the program's name."""
     proof: Proof | None = None
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -52,13 +52,14 @@ class Imported:
 
 
 def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> Imported:
-    """Take over what ``name`` is into folder ``out``.
+    """Import ``name`` into folder ``out``.
 
     Raises:
-        ConfigError: it is nothing that is imported, or ``out`` is there already.
+        ConfigError: it is of no known kind, or ``out`` is there already.
         CheckpointError: it is damaged, does not fit together, or was not proven equal.
     """
     require_folder(out, "--out")
+    # an empty folder may be taken, except the current one: commit by rename would pull it away
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.resolve() == Path.cwd()):
         raise ConfigError("it is there already", where=f"--out {out}", hint="name a new folder")
     source = recognise(name)
@@ -85,6 +86,7 @@ def import_model(source: ImportSource, out: Path, config: TokenizerConfig) -> Im
     model = build_model(shape, fitted.tensors, where)
     # in this order: nothing is written that was not proven
     refuse_leftovers(model, fitted, where)
+    # the model as fitted against the files as they came: a mistake of fitting would show
     proof = prove(model, foreign.values, foreign.tensors, foreign.tokenizer, where)
     write_imported(out, model, foreign)
     size = count_parameters(shape)
@@ -100,7 +102,7 @@ def import_model(source: ImportSource, out: Path, config: TokenizerConfig) -> Im
 
 
 def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
-    """A model with parts that ours does not have would be another one without them.
+    """Refuse a model with parts that ours does not have: without them it would compute something else.
 
     Raises:
         CheckpointError: a tensor was not used, or a head that should be the embedding is not.
@@ -115,6 +117,7 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
             where=where,
             hint="is it a whole model, of one of our families?",
         )
+    # GPT2LMHeadModel ties them; a head of its own would be dropped without a word
     head = given.get("lm_head.weight")
     # a tied model has one matrix for both; another head would be lost without a word
     if head is not None and config.tied_head and not torch.equal(head.float(), model.tokens.weight):
@@ -126,7 +129,7 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the name of the part that a head is put on, which a bare model lacks."""
+    """Names without the prefix of the base model, which a model saved without its head lacks."""
     return {name.removeprefix("transformer.").removeprefix("model."): t for name, t in tensors.items()}
 
 

@@ -1,9 +1,9 @@
 """nanoGPT's files: its checkpoints → a GPT-2 by Hugging Face's names, its config .py → settings of a recipe.
 
-nanoGPT (github.com/karpathy/nanoGPT) is GPT-2 with two differences that no shape shows: GELU is computed by
-erf, and with ``bias=False`` it has no biases at all, where ``GPT2LMHeadModel`` has them always. So the
-activation is ``gelu``, and missing biases are zeros, which is the same function. Its linear layers lie (out,
-in), GPT-2's (in, out).
+nanoGPT (github.com/karpathy/nanoGPT) is GPT-2 with two differences that no shape shows: it computes GELU by
+erf, and with ``bias=False`` it has no biases, which ``GPT2LMHeadModel`` always has. So the activation is
+``gelu``, and missing biases are zeros, which is the same function. Its linear layers are (out, in), GPT-2's
+(in, out).
 """
 
 import ast
@@ -38,7 +38,7 @@ SETTINGS = {
     "eval_interval": "train.eval_interval",
     "log_interval": "train.log_interval",
 }
-"""What nanoGPT's keys are called here."""
+"""nanoGPT's keys → our settings."""
 DEFAULTS = {
     "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "dropout": 0.0, "learning_rate": 6e-4,
     "min_lr": 6e-5, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "grad_clip": 1.0, "warmup_iters": 2000,
@@ -58,7 +58,7 @@ MAX_NUMBER = 10**15
 
 
 def bare_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what torch.compile and DistributedDataParallel put before them."""
+    """Names without the prefixes of torch.compile and DistributedDataParallel."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         # a model may have been wrapped by both, in either order
@@ -125,6 +125,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: a line does more than give a number, a text or a truth value to a name.
     """
     try:
+        # nanoGPT runs its configs by exec; here the syntax tree is read, and what is not plain is refused
         tree = ast.parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise ConfigError("it is no nanoGPT config", where=f"{path}: {error}") from error
@@ -169,7 +170,7 @@ def _number(node: ast.expr, known: dict[str, Any]) -> int | float:
 
 
 def _bounded(value: int | float) -> int | float:
-    """A number that can be reckoned with and written: one of 10,000 digits cannot."""
+    """A number small enough to compute with: one of 10,000 digits would take hours, and not fit a float."""
     if not abs(value) <= MAX_NUMBER:
         raise ValueError("no setting is so large")
     return value
@@ -195,9 +196,11 @@ def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             hint="fix it",
         )
     for key, most in (("min_lr", full["learning_rate"]), ("warmup_iters", max(full["max_iters"] - 1, 0))):
-        if key not in config:  # nanoGPT's own default, made for its own run
+        # nanoGPT's defaults are made for its run of 600,000 steps; a short one would be all warm-up
+        if key not in config:
             full[key] = min(full[key], most)
     found = {ours: full[theirs] for theirs, ours in SETTINGS.items() if theirs in full}
+    # nanoGPT's batch_size is that of a micro-batch; gradient accumulation multiplies it (over all ranks)
     found |= {
         "model.family": "gpt2",
         "model.gelu": "erf",
@@ -207,6 +210,7 @@ def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "train.micro_batch_size": full["batch_size"],
     }
     if not full["decay_lr"]:
+        # a constant rate: a decay from the rate to itself
         found |= {"optim.min_lr": full["learning_rate"], "optim.warmup_steps": 0}
     if full.get("dtype") in PRECISIONS:
         found["train.precision"] = full["dtype"]

@@ -1,6 +1,6 @@
 """The process that opens a pickle: ``python -m yanmo.hub.imports.pickle_child FILE FOLDER BYTES``.
 
-It leaves ``tensors.safetensors`` and ``values.json`` in FOLDER, or ends with one line that says why not.
+It writes ``tensors.safetensors`` and ``values.json`` into FOLDER, or ends with one line that says why not.
 """
 
 import io
@@ -26,14 +26,15 @@ FORBIDDEN = (
 MAX_DEPTH = 20
 ZIP = b"PK\x03\x04"
 UNPACKED_RATIO, UNPACKED_BYTES = 2, 64 << 20
-"""A checkpoint may hold so many times its size and so many bytes more: torch.save packs nothing."""
+"""A checkpoint may unpack to this multiple of its size, plus these bytes: torch.save compresses nothing."""
 
 
 def main() -> None:
-    """Read, and write down what is plain."""
+    """Read the pickle, and write what is plain."""
     source, folder, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     tensors: dict[str, Tensor] = {}
     try:
+        # in this order: limits, then whatever imports code, then the hook, and only then a byte of the pickle
         limit_memory(memory)
         # before torch touches it
         refuse_bomb(source)
@@ -82,7 +83,7 @@ def load_something() -> None:
 
 
 def said(error: Exception) -> str:
-    """What torch says, without its advice to run the file after all, and without colours."""
+    """torch's message without colours and without its advice to open the file unrestricted."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     for introduction in ("from a trusted source.", "WeightsUnpickler error:"):
         text = text.rpartition(introduction)[2]
@@ -106,7 +107,7 @@ def limit_memory(more: int) -> None:
 
 
 def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """The wire: what no reading of tensors does."""
+    """The audit hook: ends the process at events that reading tensors never causes."""
     if event.startswith(FORBIDDEN):
         raise RuntimeError(f"reading it tried {event}")
 

@@ -1,9 +1,9 @@
 """Pickles of other tools: opened in a process of their own, which can build tensors and little else.
 
-A pickle is a program. torch's restricted reader (``weights_only``) knows no instruction that does harm, on
-versions that have its mistakes fixed; here it runs in a child with limits on memory and time, and with a
-wire that ends it when it tries to start, to connect or to compile anything. What comes back is a safetensors
-file and plain JSON, both looked over as anybody's would be.
+A pickle is a program. torch's restricted reader (``weights_only``) runs no harmful instruction, in versions
+where its known holes are closed. Here it runs in a child with limits on memory and time, and with an audit
+hook that ends it when it tries to start a process, to connect or to compile anything. The child returns a
+safetensors file and plain JSON, both checked like any foreign file.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ from yanmo.core.storage import read_json
 
 TIMEOUT_SECONDS = 600
 SPARE = 1 << 30
-"""Bytes a child may take beyond three times its file: one reading, one copy, one written."""
+"""Bytes a child may use beyond three times its file: one reading, one copy, one to write."""
 MENDED = (2, 10)
 """From this version of torch on, weights_only has no known hole (CVE-2025-32434, CVE-2026-24747)."""
 
@@ -50,6 +50,7 @@ def open_pickle(path: Path, seconds: float = TIMEOUT_SECONDS, spare: int = SPARE
     # read, copied, written: three times the weights at most
     memory = 3 * path.stat().st_size + spare
     with TemporaryDirectory(prefix="yanmo-import-") as folder:
+        # -P: the current folder is not on the import path, so no file beside the pickle can pose as a module
         child_of = [sys.executable, "-X", "utf8", "-P", "-m", "yanmo.hub.imports.pickle_child"]
         try:
             child = subprocess.run(

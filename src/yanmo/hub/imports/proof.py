@@ -1,10 +1,10 @@
-"""Proof that a model computes what its maker's did: by the reference where it is installed, and by itself.
+"""Proof that an imported model computes what the original did, by transformers and by its own loss.
 
-Names, transposes and activations are compared with transformers, which reads the same tensors by itself.
-That cannot find a config.json that is wrong: with another number of heads every shape still fits, and
-transformers scrambles attention just as we do. But then the model reads worse than it could: so a few
-sentences are read as config.json says, and in every other way the shapes allow; if another way reads clearly
-better, the model is refused.
+Names, transposes and activations are compared with transformers, which loads the same tensors independently.
+That cannot find a wrong config.json: with another number of heads every shape still fits, and transformers
+scrambles attention just as we do. But then the loss is higher than it could be. So the loss on a few
+sentences is measured as config.json says, and in every other way that the shapes allow; if another way is
+clearly better, the model is refused.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ SENTENCES = (
     "The old man said that he would go to the house near the river, and that nobody should wait for him.",
 )
 CLOSE = 1e-5
-"""Logits are equal if they differ by less, or by less than this share of the largest one."""
+"""Logits are equal if they differ by less than this, or than this share of the largest one."""
 CLEARLY = 0.05
-"""Nats per token by which another reading must be better to be believed,"""
+"""Nats per token by which another reading must be better to be believed."""
 SENSE = 0.7
-"""and what it makes of a sentence, beside chance: a model that knows no such sentence says nothing by it."""
+"""Share of the loss of chance (ln V) that a sentence must stay below: else the loss says nothing at all."""
 OPENAI = {(12, 768): 12, (24, 1024): 16, (36, 1280): 20, (48, 1600): 25, (6, 768): 12}
 """Heads of GPT-2 by layers and width (Radford et al. 2019), and of its distilled form."""
 OPENAI_TOKENS = 50_257
@@ -44,14 +44,14 @@ MEANT = {
     *(key for kind in FAMILIES.values() for key in kind.config_keys.values()),
     "model_type", "rope_parameters", "rope_scaling", "layer_types", "sliding_window",
 }  # fmt: skip
-"""Keys of a config.json that say what is computed; no other one reaches transformers, some of which would
-fetch code."""
+"""Keys of a config.json that change the computation; only these reach transformers, as others would download
+code."""
 BATCH, LENGTH = 2, 64
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, and how it came out."""
+    """The comparisons and their results."""
 
     against: str
     difference: float | None
@@ -61,9 +61,9 @@ class Proof:
     nats: float
     """Loss per token on the sentence the model reads best."""
     readings: dict[str, float]
-    """The same, read in other ways."""
+    """The same, with the weights read in other ways."""
     is_telling: bool
-    """Whether the model makes sense of a sentence, in any way."""
+    """Whether a sentence is clearly likelier than chance, read in any way."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -125,7 +125,7 @@ def prove(
 
 
 def probe_ids(config: GPTConfig, common: int, tokenizer: Tokenizer) -> Tensor:
-    """Tokens below ``common`` to compare logits on: a sentence and then chance, (B, T)."""
+    """Tokens below ``common`` to compare logits on, (B, T): a sentence, the rest drawn at random."""
     generator = torch.Generator().manual_seed(0)
     T = min(LENGTH, config.block_size)
     ids = torch.randint(common, (BATCH, T), generator=generator)
@@ -136,7 +136,7 @@ def probe_ids(config: GPTConfig, common: int, tokenizer: Tokenizer) -> Tensor:
 
 
 def reading(model: GPT, tokenizer: Tokenizer) -> float:
-    """Nats per token on the sentence that the model reads best: it may know one language only."""
+    """Nats per token on the sentence with the lowest loss: a model may know one language only."""
     found = []
     for sentence in SENTENCES:
         ids = torch.from_numpy(tokenizer.encode(sentence)[: model.config.block_size])[None]
@@ -147,9 +147,10 @@ def reading(model: GPT, tokenizer: Tokenizer) -> float:
 
 
 def other_readings(model: GPT, tokenizer: Tokenizer) -> Iterator[tuple[str, float]]:
-    """How the sentences read if the weights are taken in the other ways that their shapes allow."""
+    """The loss of the sentences with the weights read in the other ways that their shapes allow."""
     config = model.config
     if config.kind.attention == "full":
+        # (C, C) projections are cut into any number of heads; sizes of a head beyond 8 to 256 do not occur
         for heads in range(1, config.n_embd // 8 + 1):
             # heads of 8 to 256 channels: nobody makes others
             if config.n_embd % heads == 0 and heads != config.n_head and config.n_embd // heads <= 256:
@@ -157,6 +158,7 @@ def other_readings(model: GPT, tokenizer: Tokenizer) -> Iterator[tuple[str, floa
                     undo.callback(_cut_into, model, config.n_head)
                     _cut_into(model, heads)
                     yield f"{heads} heads" if heads > 1 else "1 head", reading(model, tokenizer)
+    # a square matrix fits both ways, so no shape shows a transpose that was forgotten or done twice
     square = [name for name, p in model.named_parameters() if p.dim() == 2 and p.size(0) == p.size(1)]
     square = [name for name in square if "blocks" in name]
     if square:
@@ -182,7 +184,7 @@ def _transpose(model: GPT, names: list[str]) -> None:
 
 
 def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, float], where: str) -> None:
-    """A model that its own config.json scrambles is found by what it could read.
+    """Refuse a model whose config.json scrambles it: another reading then has a clearly lower loss.
 
     Raises:
         CheckpointError: another reading is clearly better, or the shape is OpenAI's but not its heads.
@@ -198,6 +200,7 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
             where=where,
             hint="config.json or the layout of the weights is wrong: correct n_head, or transpose them",
         )
+    # a model whose loss says nothing, but with the shape and vocabulary of OpenAI's: its heads are known
     usual = OPENAI.get((config.n_layer, config.n_embd)) if config.vocab_size == OPENAI_TOKENS else None
     as_usual = readings.get(f"{usual} heads", 0.0)
     if config.kind is GPT2 and usual not in (None, config.n_head) and nats > as_usual - CLEARLY:
@@ -215,10 +218,10 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
 def reference_logits(
     family: Family, values: dict[str, Any], tensors: dict[str, Tensor], ids: Tensor, where: str
 ) -> tuple[str, Tensor | None]:
-    """What transformers computes of the same values and tensors: its name, and logits (B, T, V).
+    """The name of the reference, and its logits (B, T, V) from the same values and tensors.
 
     Raises:
-        CheckpointError: it misses a tensor, or has one left over.
+        CheckpointError: transformers lacks a tensor, or has one left over.
     """
     if importlib.util.find_spec("transformers") is None:
         return 'it is not installed (pip install "yanmo[hf]")', None
@@ -233,6 +236,7 @@ def reference_logits(
                 state_dict=dict(tensors),
                 output_loading_info=True,
                 dtype=torch.float32,
+                # float32 and plain attention: differences are then ours, not those of a fused kernel
                 attn_implementation="eager",
             )
             logits: Tensor = model.eval()(ids).logits
@@ -257,7 +261,7 @@ def quiet_transformers() -> Iterator[Any]:
     """transformers without progress bars and advice; it never goes online for what lies here."""
     # or it would ask the hub about a folder that lies here
     before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported, so before that
     import transformers
 
     console: Any = transformers.logging

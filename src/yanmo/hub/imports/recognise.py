@@ -1,6 +1,6 @@
-"""What somebody brings along, told by its content: a model folder, a nanoGPT checkpoint, token files.
+"""Recognising what is to be imported by its content: a model folder, a nanoGPT checkpoint, token files.
 
-Nothing is opened here but the first bytes of a file. A name that is nothing on this disk may be that of a
+Only the first bytes of a file are read here. A name that does not exist on this disk may be that of a
 repository on a model hub.
 """
 
@@ -14,6 +14,7 @@ from yanmo.core.errors import ConfigError
 Kind = Literal["model folder", "nanoGPT checkpoint", "token files", "nanoGPT config", "hub"]
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 ZIP = b"PK\x03\x04"
+# a pickle of protocol 2 whose first object is the number 0x1950a86a20f9469cfc6c: torch.save before 1.6
 OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 FILES = {
     ".bin",
@@ -29,7 +30,7 @@ FILES = {
     ".jsonl",
     ".zip",
 }
-"""Names that end so are those of files; one on the hub may have a dot, too (Qwen3-0.6B)."""
+"""A name that ends so is that of a missing file; a name on the hub may have a dot, too (Qwen3-0.6B)."""
 KNOWN = (
     "a Hugging Face folder (config.json and weights), nanoGPT's ckpt.pt or the folder with it, its .bin"
     " tokens, its config .py, llm.c's .bin or .npy tokens, or the name of a model on the hub"

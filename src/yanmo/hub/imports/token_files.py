@@ -1,10 +1,10 @@
-"""Token files of nanoGPT and llm.c → the text they were made of, and proof that it is the same.
+"""Token files of nanoGPT and llm.c → the text they were made of, with a check that it is the same.
 
     nanoGPT    train.bin, val.bin: nothing but little-endian uint16, with a meta.pkl of characters, or GPT-2's
-    llm.c      a header of 256 numbers of 32 bits, of which the first says what it is; also as .npy
+    llm.c      a header of 256 numbers of 32 bits, the first of which is a magic number; also as .npy
 
-There is one road from text to tokens here, so a file of tokens goes back to text and takes it. Encoded
-again the text gives the very tokens of the file, or the import says how many differ.
+yanmo has one road from text to tokens, so token files are turned back into text, which then takes that road.
+Encoded again, the text must give the tokens of the file; the import reports how many documents differ.
 """
 
 import json
@@ -27,13 +27,13 @@ NPY_ERRORS = (
     ValueError, TypeError, OverflowError, EOFError, SyntaxError, tokenize.TokenError, RecursionError,
     MemoryError, LookupError, AttributeError,
 )  # fmt: skip
-"""What numpy raises at a damaged header, which it reads as a literal of Python."""
+"""Errors of numpy at a damaged header, which it parses as a Python literal."""
 Tokens = npt.NDArray[np.unsignedinteger]
 
 
 @dataclass
 class Restored:
-    """What came of token files."""
+    """The counts of restored text."""
 
     documents: int = 0
     tokens: int = 0
@@ -43,7 +43,7 @@ class Restored:
 
 
 def read_tokens(path: Path) -> Tokens:
-    """The tokens of a file, mapped, not read.
+    """The tokens of a file, memory-mapped.
 
     Raises:
         DataError: its size or its header is not that of such a file.
@@ -96,7 +96,8 @@ def _read_npy(path: Path) -> Tokens:
 
 
 def documents_in(tokens: Tokens, end_of_text: int) -> Iterator[npt.NDArray[np.int64]]:
-    """The tokens of each document; the one that ends them, before or behind, goes."""
+    """The tokens of each document, without end-of-text."""
+    # nanoGPT ends documents with it, llm.c begins them with it: both are separators here
     start = 0
     ends = [*np.flatnonzero(tokens == end_of_text).tolist(), len(tokens)]
     for end in ends:

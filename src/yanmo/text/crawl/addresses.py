@@ -1,8 +1,8 @@
 """Which addresses a crawler may reach, checked where it connects.
 
-In: a URL, or an address about to be connected to. Out: the reason why it is refused, or nothing. The check
-of a URL alone proves little (a name may resolve to anything, and to something else a second later), so the
-event loop below checks again the very address that a connection goes to.
+In: a URL, or an address about to be connected to. Out: the reason why it is refused, or nothing. Checking a
+URL proves little, since a name may resolve to anything, and to something else a second later (DNS rebinding).
+So the event loop below also checks the address that each connection goes to.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ ALWAYS_CLOSED = tuple(
     map(
         ipaddress.ip_network,
         (
-            "64:ff9b:1::/48",  # NAT64 of a network's own: which IPv4 address is meant only it knows
+            "64:ff9b:1::/48",  # local NAT64: only that network knows which IPv4 address is meant
             "fd00:ec2::/32",  # AWS
             "fd20:ce::254",  # Google
             "fd00:c1::/32",  # Oracle
@@ -37,14 +37,14 @@ ALWAYS_CLOSED = tuple(
         ),
     )
 )
-"""Where clouds keep their keys, besides link-local addresses, and what may lead there."""
+"""Metadata services of clouds, which give out keys, besides link-local addresses; and what may lead there."""
 
 
 def why_forbidden(address: str, private_network: bool) -> str:
     """Why an address must not be connected to; empty where it may.
 
     Only what the whole internet can reach is allowed; with ``private_network`` also loopback and private
-    networks, but never where clouds keep their keys: link-local addresses and ``ALWAYS_CLOSED``.
+    networks, but never metadata services of clouds: link-local addresses and ``ALWAYS_CLOSED``.
     """
     try:
         found = _plain(ipaddress.ip_address(address.partition("%")[0]))
@@ -83,9 +83,9 @@ class PrivateAddress(OSError):
 class CheckedLoop(asyncio.SelectorEventLoop):
     """An event loop that connects to no forbidden address, whoever asks and whatever resolved the name.
 
-    The loop is the one place that every connection goes through: asyncio's public methods are what aiohttp
-    resolves and connects with, which Scrapy downloads with. A resolver of our own would not see addresses
-    that are written in figures, nor those of another resolver (aiohttp prefers aiodns where it is installed).
+    Every connection goes through the loop: Scrapy downloads by aiohttp, which resolves and connects with
+    these public methods of asyncio. A resolver of our own would not see literal addresses, nor those of
+    another resolver (aiohttp prefers aiodns where it is installed).
     """
 
     def __init__(self, private_network: bool) -> None:
@@ -102,27 +102,28 @@ class CheckedLoop(asyncio.SelectorEventLoop):
             raise PrivateAddress(f"{address}: {reason}")
 
     async def getaddrinfo(self, host: Any, port: Any, **how: Any) -> list[Any]:
-        """The addresses of a name; a name that has one forbidden address is refused whole."""
+        """The addresses of a name; one forbidden address among them refuses the name."""
         found = await super().getaddrinfo(host, port, **how)
         for *_, where in found:
             self.check(str(where[0]))
         return found
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect, to the very address that is checked here: a name that changes in between gains nothing."""
+        """Connect to the address that is checked here: a name that changes in between gains nothing."""
         self.check(address[0])
         await super().sock_connect(sock, address)
 
 
 def is_private(error: BaseException | None) -> bool:
-    """Whether an error comes of a refused connection: libraries on the way wrap it in their own."""
+    """Whether a refused connection caused an error: libraries on the way wrap it in errors of their own."""
     while error is not None and not isinstance(error, PrivateAddress):
         error = error.__cause__
     return error is not None
 
 
 def _literal(host: str) -> str:
-    """The address that a host written in figures means (`127.1`, `0x7f000001`, `2130706433` too)."""
+    """The address that a numeric host means (`127.1`, `0x7f000001`, `2130706433` too)."""
+    # inet_aton reads the forms that the system's resolver reads, ipaddress only the usual one
     if ":" in host:
         return host
     try:
@@ -134,7 +135,7 @@ def _literal(host: str) -> str:
 def _plain(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address inside an IPv6 one, where it is a wrapping."""
+    """The IPv4 address embedded in an IPv6 one, if there is one; else the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped or address.sixtofour:

@@ -1,8 +1,8 @@
-"""What Scrapy runs for us, where our promises ask for more than its own parts keep.
+"""Components of Scrapy, replaced where our promises ask for more than its own keep.
 
-In: Scrapy's requests, answers and failures. Out: the same, or an :class:`Outcome`, which is the end of a
-page under a name: refused, failed, or moved to another address. ``spider.REPLACED`` puts each of these
-in the place of Scrapy's own and says why. Requests with a task are pages; the others ask for robots.txt.
+In: Scrapy's requests, responses and failures. Out: the same, or an :class:`Outcome`, which ends a page under
+a name: refused, failed, or moved to another address. ``spider.REPLACED`` puts each of these in the place of
+Scrapy's own and says why. Requests with a task are pages; the others ask for robots.txt.
 """
 
 import asyncio
@@ -42,21 +42,21 @@ AGENT = "yanmo"
 """Our name in robots.txt."""
 ROBOTS = "robots.txt"
 MAX_ROBOTS_BYTES = 512 * 1024
-"""Of a robots.txt so much is read, as RFC 9309 asks at least."""
+"""Bytes read of a robots.txt: the least that RFC 9309 asks for."""
 MAX_CRAWL_DELAY = 300.0
 """Seconds: a Crawl-delay beyond this counts as this; otherwise one line could stop a crawl for good."""
 MAX_RETRY_AFTER = 600.0
 """Seconds: a site that asks for a longer pause is left alone until the command is given again."""
 TOO_LARGE = "max_page_mb"
 TASK, ROW = "task", "row"
-"""Where a request carries its page's task, and its row once there is one."""
+"""Keys under which a request carries its page's task, and its row once there is one."""
 PASSING = {
     DownloadTimeoutError: "timeout",
     DownloadConnectionRefusedError: "connection refused",
     DownloadFailedError: "connection lost",
     ResponseDataLossError: "connection lost",
 }
-"""Failures that may be over a little later."""
+"""Failures that may pass: worth another try a little later."""
 FAILURES = PASSING | {CannotResolveHostError: "no such host"}
 
 T = TypeVar("T")
@@ -71,25 +71,23 @@ class Outcome(IgnoreRequest):
 
 
 def outcome_of(error: BaseException) -> Row:
-    """What became of a page whose request ended in an error."""
+    """The outcome of a page whose request ended in an error."""
     if isinstance(error, Outcome):
         return error.row
     if isinstance(error, HttpError):
         return {"failed": str(error.response.status)}
     if is_private(error):
         return {"refused": PRIVATE}
-    if isinstance(
-        error, DownloadCancelledError | IgnoreRequest
-    ):  # only limits of size are left: sent, unpacked
+    # only limits of size are left here, of what was sent and of what it unpacks to
+    if isinstance(error, DownloadCancelledError | IgnoreRequest):
         return {"refused": TOO_LARGE}
     known = (name for kind, name in FAILURES.items() if isinstance(error, kind))
-    return {
-        "failed": next(known, type(error).__name__)
-    }  # a site can break an answer in more ways than have names
+    # a site can break a response in more ways than have names
+    return {"failed": next(known, type(error).__name__)}
 
 
 class FrontierScheduler(BaseScheduler):
-    """Hands out the one request whose turn it is; the spider asks the frontier for it."""
+    """Hands out the one request whose turn it is; the spider takes it from the frontier."""
 
     def __init__(self, spider: Any) -> None:
         self._spider = spider
@@ -116,10 +114,10 @@ class FrontierScheduler(BaseScheduler):
 
 
 class JournalStorage:
-    """The journal as Scrapy's HTTP cache: what it knows is answered, what was fetched is written at once."""
+    """The journal as Scrapy's HTTP cache: known pages come from it, fetched pages are written at once."""
 
     def __init__(self, settings: Any) -> None:
-        """Nothing of Scrapy's settings concerns the journal."""
+        """The journal needs none of Scrapy's settings."""
 
     def open_spider(self, spider: Any) -> None:
         """The journal is open for longer than the spider: the output is made of it."""
@@ -128,7 +126,7 @@ class JournalStorage:
         """As above."""
 
     def retrieve_response(self, spider: Any, request: Request) -> Response | None:
-        """An answer that stands for the row which the journal has of a page."""
+        """An empty response that carries the journal's row of a page."""
         row = known_row(spider.journal, request.cb_kwargs[TASK], spider.profile)
         if row is None:
             return None
@@ -136,7 +134,7 @@ class JournalStorage:
         return Response(request.url)
 
     def store_response(self, spider: Any, request: Request, response: Response) -> None:
-        """Read a page and write its row; when this returns it is on the disk."""
+        """Read a page and write its row, which is on the disk when this returns."""
         if response.status == 200:
             kind = header(response, "Content-Type")
             row = page_row(request.cb_kwargs[TASK], spider.profile, kind, response.body)
@@ -145,7 +143,7 @@ class JournalStorage:
 
 
 class Guard(OffsiteMiddleware):
-    """Asks of every request whether its address may be fetched, also of those that Scrapy makes itself."""
+    """Checks the address of every request, including those that Scrapy makes itself."""
 
     def should_follow(self, request: Request, spider: Any) -> bool:
         """Hosts to the letter and with their port, no private address, no login.
@@ -159,9 +157,9 @@ class Guard(OffsiteMiddleware):
 
 
 class Robots(RobotsTxtMiddleware):
-    """robots.txt as RFC 9309 says; a site that does not give it is not crawled.
+    """robots.txt by RFC 9309; a site whose robots.txt cannot be had is not crawled.
 
-    Scrapy lets everything through where its request fails, and takes the body of a 503 or 404 for rules.
+    Scrapy allows everything where its request fails, and reads the body of a 503 or 404 as rules.
     """
 
     def __init__(self, crawler: Any) -> None:
@@ -169,7 +167,7 @@ class Robots(RobotsTxtMiddleware):
         self._rules: dict[str, ProtegoRobotParser | str] = {}
 
     async def robot_parser(self, request: Request) -> ProtegoRobotParser:
-        """The rules of a page's site, fetched once a run; Scrapy's has one for http and https together."""
+        """The rules of a page's site, fetched once a run; Scrapy has one entry for http and https."""
         site = f"{request.url.partition(':')[0]}://{host_of(request.url)}"
         if site not in self._rules:
             self._rules[site] = await self._fetch(site)
@@ -186,7 +184,8 @@ class Robots(RobotsTxtMiddleware):
             raise Outcome(refused=ROBOTS) from error
 
     async def _fetch(self, site: str) -> ProtegoRobotParser | str:
-        meta = {"dont_obey_robotstxt": True, "dont_cache": True}  # rules of an earlier day bind nobody
+        # never from the journal: a site may have changed its rules since
+        meta = {"dont_obey_robotstxt": True, "dont_cache": True}
         request = Request(f"{site}/robots.txt", callback=NO_CALLBACK, meta=meta)
         try:
             response = await self.crawler.engine.download_async(request)
@@ -198,7 +197,7 @@ class Robots(RobotsTxtMiddleware):
         return rules
 
     def _slow_down(self, delay: float) -> None:
-        """Let no request follow another sooner than ``delay``: Scrapy reads a Crawl-delay, but keeps none."""
+        """Keep at least ``delay`` seconds between requests: Scrapy reads a Crawl-delay but ignores it."""
         throttle = self.crawler.get_extension(AutoThrottle)
         assert throttle is not None  # the settings turn it on
         throttle.mindelay = max(throttle.mindelay, delay)

@@ -1,11 +1,11 @@
 """The order of a crawl and its limits: which page comes next. Nothing is fetched here.
 
-In: what became of each page, one after the other. Out: the next page to visit, and in the end every
-address that was found, under one heading: list, kept, duplicate, redirected, empty, refused, failed.
+In: the outcome of each page, one after the other. Out: the next page to visit, and in the end every address
+that was found, under one heading: list, kept, duplicate, redirected, empty, refused, failed.
 
 The walk goes depth first, in the order of a page: a list's texts, then its lists, then its `next`. So the
-order of visits is the reading order, and it depends on the pages alone, not on clocks or kills: the walk
-of a crawl that was cut off is the walk of one that was not, with answers from the journal at first.
+order of visits is the reading order, and it depends on the pages alone, not on clocks or kills: a crawl that
+was interrupted repeats its walk from the start, with answers from the journal, and goes on from there.
 """
 
 import re
@@ -22,7 +22,7 @@ from yanmo.text.crawl.profile import Profile, host_of
 
 MAX_REDIRECTS = 5
 NAMED = 1000
-"""So many refused and failed addresses are named; all are counted."""
+"""Refused and failed addresses that are named; all are counted."""
 MEGABYTE = 1_000_000
 CALENDAR = re.compile(
     r"(?:^|[/_-])(?:1[89]|2\d|[3-9]\d)\d\d[/_.-]?(?:0?[1-9]|1[0-2])(?:[/_.-]?(?:0?[1-9]|[12]\d|3[01]))?/?(?:index\.\w+)?$"
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass
 class CrawlTally:
-    """What became of every address that was found."""
+    """The outcomes of every address that was found."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Frontier:
         self.lists: dict[str, Task] = {}
         """List pages by address."""
         self._order: dict[str, dict[str, bool]] = {}
-        """Of each book the links of its lists in reading order, and whether one stood twice on a page."""
+        """For each book, the links of its lists in reading order, and whether one was twice on a page."""
         self._known: set[str] = set()
         self._hashes: set[str] = set()
         self._spent: Counter[tuple[str, str]] = Counter()
@@ -92,7 +92,7 @@ class Frontier:
 
     @property
     def waiting(self) -> int:
-        """Addresses found that nothing became of yet."""
+        """Addresses found that have no outcome yet."""
         return len(self._stack)
 
     def next(self) -> Task | None:
@@ -114,7 +114,7 @@ class Frontier:
         self.tally.count("refused", task.url, reason)
 
     def fail(self, task: Task, reason: str) -> None:
-        """The page could not be had."""
+        """The page could not be fetched."""
         self.tally.count("failed", task.url, reason)
 
     def redirect(self, task: Task, target: str) -> None:
@@ -143,7 +143,8 @@ class Frontier:
         children += [self._task(url, "list", task.depth + 1, "") for url in links["list"]]
         on = [self._task(url, "list", task.depth, task.book) for url in links["next"]]
         if is_new or any(child.key not in self._known for child in children):
-            self._push([*children, *on])  # a list with nothing new ends its chain: `next` may be endless
+            # a list with nothing new ends its chain: a trap of `next` links may be endless
+            self._push([*children, *on])
 
     def text_read(self, task: Task, digest: str, goes_on: list[str], size: int) -> None:
         """A text was visited; ``digest`` is its hash, empty where there is no text."""
@@ -194,6 +195,7 @@ class Frontier:
             if task.key not in self._known:
                 self._known.add(task.key)
                 new.append(task)
+        # a stack: the first of the new pages is on top, so the walk is depth first in the order of the page
         self._stack += reversed(new)
 
     def _over_budget(self, task: Task) -> str:
@@ -212,7 +214,7 @@ class Frontier:
 
 
 def key_of(url: str) -> str:
-    """One name for the spellings of an address: order of the query, port, escapes, fragment."""
+    """One key for all spellings of an address: order of the query, port, escapes, fragment."""
     key = str(canonicalize_url(url))
     try:
         return urlsplit(key)._replace(netloc=host_of(key)).geturl()

@@ -1,9 +1,9 @@
 r"""The journal of a crawl: one line for each address that was fetched, forced to the disk.
 
 In: rows (JSON objects with a ``key``). Out: the last row of a key. The file only grows; a line that a
-kill cut off has no line end, and is cut away when the journal is opened. So what was fetched is there
-once or not at all, and a crawl that begins again asks the journal first: it is its cache too. Pages lie
-in it compressed, so that another selector needs no second visit.
+kill cut off has no line end, and is removed when the journal is opened. So a fetched page is there once or
+not at all, and the journal is the cache of a crawl that begins again. It holds pages compressed, so that a
+changed selector needs no second visit.
 """
 
 import base64
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """Rows by key, on disk; in memory only where each begins."""
+    """Rows by key, on disk; memory holds only the offset of each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,13 +48,14 @@ class Journal:
         return row
 
     def add(self, row: Row) -> None:
-        """Write a row; when this returns it is on the disk."""
+        """Append a row, which is on the disk when this returns."""
         assert self._file is not None
         line = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
         with disk_errors("writing the journal", self._path.parent):
             where = self._file.seek(0, os.SEEK_END)
             self._file.write(line.encode("utf-8", "replace"))
             self._file.flush()
+            # before the frontier hears of the page: no site is asked again for what it has given
             os.fsync(self._file.fileno())
         self._where[row["key"]] = where
 
@@ -72,7 +73,7 @@ class Journal:
 
 
 def pack(data: bytes) -> str:
-    """Bytes as they stand in a row."""
+    """Bytes as a row holds them."""
     return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
 
 

@@ -27,7 +27,7 @@ VERSION = 3
 """Part of what a journal row was read with: raise it when the same bytes would give another page."""
 Kind = Literal["list", "chapter"]
 LINKS = ("chapter", "list", "next")
-"""The selectors of links, in the order in which the pages behind them are visited."""
+"""The selectors of links, in the order in which their pages are visited."""
 SPACES = re.compile(r"[ \t\n\f\r\xa0]+")
 BETWEEN = "<hr>"
 """Ends a line between two elements."""
@@ -52,7 +52,7 @@ class Page:
     replaced: int = 0
     """Bytes that could not be decoded."""
     links: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in LINKS})
-    """Absolute addresses by selector; under `twice` those of texts that stand more than once."""
+    """Absolute addresses by selector; under `twice` those of texts that are linked more than once."""
 
     def as_json(self) -> dict[str, Any]:
         """For a row of the journal."""
@@ -110,8 +110,8 @@ def _tree(pieces: list[MarkupPiece]) -> Selector | None:
 
 
 def _links(tree: Selector, css: str, url: str, encoding: str) -> dict[str, int]:
-    """Absolute addresses behind a selector, each where it stands last, for the latest are listed above all;
-    and how often each stands there."""
+    """Absolute addresses that match a selector, with how often each does, ordered by their last place."""
+    # the last place: many sites list the latest chapters once more above all others
     found: dict[str, int] = {}
     base = url
     encoding = "utf-8" if "+" in encoding else encoding  # of a page joined from several, no one says which
@@ -142,7 +142,7 @@ def _author(tree: Selector, css: str) -> str:
 
 
 def _time(tree: Selector, css: str) -> str:
-    """A date in ISO form where one is found, else what stands there."""
+    """A date in ISO form if there is one, else the text itself."""
     places = (
         [css]
         if css

@@ -117,7 +117,7 @@ class Profile(Section):
 
 
 def _host(name: str) -> str:
-    """A host as a profile names it; an IPv6 address may stand there without brackets."""
+    """A host as a profile names it; an IPv6 address may lack its brackets."""
     name = name.lower()
     return f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
 

@@ -1,7 +1,7 @@
-"""Rows of the journal and what they yield: documents in the order of the walk.
+"""Rows of the journal, and the documents made of them, in the order of the walk.
 
-In: rows, which hold the bytes of pages and what the profile saw in them. Out: the page of a task as the
-profile sees it today, and the documents: one for each text, or one for each book.
+In: rows, which hold the bytes of pages and what the profile extracted from them. Out: the page of a task as
+the profile reads it today, and the documents: one for each text, or one for each book.
 
 A row has ``key``, ``url``, ``fetched``, ``rules`` and one of: ``refused`` or ``failed`` with the reason,
 ``to`` with the address it redirects to, ``undecodable``, or ``read`` with ``hash``, ``page``, ``type``.
@@ -25,7 +25,7 @@ TEXT_TYPES = ("", "text/html", "application/xhtml+xml", "text/plain", "applicati
 
 
 def rules_of(profile: Profile, task: Task) -> str:
-    """A name for what decides how a page is read: a row with another one is read anew."""
+    """A fingerprint of what decides how a page is read: a row with another one is read again."""
     rules = profile.model_dump(include={"select", "encoding", "private_network"})
     return fingerprint([VERSION, task.kind, rules, profile.budget.max_page_mb])
 
@@ -46,7 +46,7 @@ def page_row(task: Task, profile: Profile, content_type: str, body: bytes) -> Ro
 
 
 def settle(frontier: Frontier, task: Task, row: Row) -> None:
-    """Tell the frontier what became of a page."""
+    """Tell the frontier the outcome of a page."""
     if "refused" in row:
         frontier.refuse(task, row["refused"])
     elif "failed" in row:
@@ -73,7 +73,7 @@ def read_row(row: Row, task: Task, profile: Profile) -> Row:
 
 
 def known_row(journal: Journal, task: Task, profile: Profile) -> Row | None:
-    """What the journal knows of a page; nothing where it has to be fetched, or failed, or is damaged."""
+    """The journal's row of a page; None where it has to be fetched: unknown, failed or damaged."""
     row = journal.find(task.key)
     if row is None or "failed" in row:
         return None
@@ -85,7 +85,7 @@ def known_row(journal: Journal, task: Task, profile: Profile) -> Row | None:
 
 
 def documents(frontier: Frontier, journal: Journal, profile: Profile) -> Iterator[tuple[Row, list[Row]]]:
-    """(document, the rows it is made of), in the order of the walk; a book stands where it begins."""
+    """(document, the rows it is made of), in the order of the walk; a book is where its first text is."""
     if profile.join == "page":
         for task in frontier.kept:
             row = _row(journal, task, profile)

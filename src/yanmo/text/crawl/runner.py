@@ -31,7 +31,7 @@ JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Found:
-    """What a crawl has made."""
+    """The result of a crawl."""
 
     out: Path
     manifest: dict[str, Any]
@@ -95,7 +95,7 @@ def written(out: Path) -> tuple[Path, Path]:
 
 
 def is_crawled(out: Path) -> bool:
-    """Whether a crawl into ``out`` was begun before; what is there is its own then."""
+    """Whether a crawl into ``out`` was begun before, so that the files there are its own."""
     return (out.with_suffix(".crawl") / JOURNAL).is_file()
 
 

@@ -1,7 +1,7 @@
-"""The spider: asks the frontier for a page, lets Scrapy fetch it, tells the frontier what became of it.
+"""The spider: takes a page from the frontier, lets Scrapy fetch it, tells the frontier the outcome.
 
 In: a profile, a frontier, a journal. Out: a journal with a row for every address that was tried, and a
-frontier that has heard of each. Scrapy does the rest, under the settings below: robots.txt, retries,
+frontier that knows the outcome of each. Scrapy does the rest, under the settings below: robots.txt, retries,
 redirects, delays, limits, the cache. One page at a time: that is polite, and makes the order of a crawl a
 property of the site.
 """
@@ -31,13 +31,13 @@ from yanmo.text.crawl.profile import Profile
 from yanmo.text.crawl.rows import new_row, settle
 
 PASSING_STATUSES = [408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]
-"""Answers that may be another one a little later."""
+"""Status codes that may pass: worth another try a little later."""
 GIVE_UP_AFTER = 10
-"""So many failures in a row end the run: the site is down, or turns us away."""
+"""Failures in a row that end the run: the site is down, or turns us away."""
 CLOSING_SECONDS = 3.0
 STOPPED = "stopped by a signal"
 ENDS = {"finished": "", "shutdown": STOPPED, "closespider_timeout": "max_minutes is over"}
-"""Scrapy's reasons for an end, in our words; ours stand for themselves."""
+"""Scrapy's reasons for an end, in our words; our own reasons need no translation."""
 
 
 class SiteSpider(scrapy.Spider):
@@ -132,7 +132,7 @@ def user_agent(profile: Profile) -> str:
 THEIRS, OURS = "scrapy.downloadermiddlewares", "yanmo.text.crawl.components"
 REPLACED = {
     # Twisted's reactor starts once in a process, and Twisted keeps headers without end. Without it Scrapy
-    # runs on asyncio, where a loop of ours can look at each connection, and downloads by aiohttp, which takes
+    # runs on asyncio, where a loop of ours can check each connection, and downloads by aiohttp, which accepts
     # 128 headers of 8 KB.
     "TWISTED_REACTOR_ENABLED": False,
     "ASYNCIO_EVENT_LOOP": CheckedLoop,
@@ -171,7 +171,7 @@ OFF = {
         ["scrapy.extensions.throttle.AutoThrottle", "scrapy.extensions.closespider.CloseSpider"], 0
     ),
 }
-"""What Scrapy would do unasked."""
+"""Features of Scrapy that are on by default and must be off."""
 
 
 def settings_of(profile: Profile) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def run(
     profile: Profile, frontier: Frontier, journal: Journal, console: Console, settings: dict[str, Any] | None
 ) -> tuple[str, int]:
     """Walk a site. Gives (the reason why it ended early or an empty text, the signal that ended it or 0)."""
-    logging.getLogger("scrapy").setLevel(logging.CRITICAL)  # what became of a page is counted, not logged
+    logging.getLogger("scrapy").setLevel(logging.CRITICAL)  # outcomes of pages are counted, not logged
     crawler = Crawler(SiteSpider, settings_of(profile) | (settings or {}))
     stop, loop_class = asyncio.Event(), crawler.settings["ASYNCIO_EVENT_LOOP"]
     try:

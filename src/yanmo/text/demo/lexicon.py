@@ -1,4 +1,4 @@
-"""The grammar of the demo corpus: pools of words and plots, as ``lexicon.txt`` beside this file has them."""
+"""The grammar of the demo corpus: pools of words and plots, read from ``lexicon.txt`` beside this file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +20,7 @@ def read_pools(text: str) -> dict[str, tuple[Row, ...]]:
     for head, following in zip(heads, [*heads[1:], len(lines)], strict=True):
         name, *forms = lines[head].removeprefix("## ").split()
         body = "\n".join(lines[head + 1 : following]).strip("\n")
+        # a plot has several lines and no other form; other entries are single words, forms after slashes
         entries = [[plot] for plot in body.split("\n\n")] if name == PLOT else map(_forms, body.split())
         pools[name] = tuple(dict(zip(["", *forms], entry, strict=True)) for entry in entries)
     return pools

@@ -85,6 +85,7 @@ def compile_template(source: str, name: str) -> Template:
         raise ValueError(f"unbalanced braces in {source!r}")
     forks = 0
 
+    # recursive descent: options nest, and each call reads up to the bracket that closes its own
     def read_options() -> list[Template]:
         nonlocal forks
         options: list[Template] = []
@@ -130,6 +131,7 @@ def free_entries(pool: str, held: frozenset[int]) -> tuple[tuple[int, ...], tupl
     free = tuple(index for index in range(len(grammar()[pool])) if index not in held)
     weights = [1 / (index + 10) for index in free]
     total = math.fsum(weights)
+    # fsum rounds once, so the p that a choice is drawn with are those that bits adds up
     return free, tuple(weight / total for weight in weights)
 
 
@@ -139,6 +141,8 @@ def _cumulative(probabilities: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _draw(rng: random.Random, probabilities: tuple[float, ...]) -> int:
+    # inverse transform by hand: random.choices may consume random numbers differently in another Python, and
+    # the corpus must be the same bytes everywhere
     point = rng.random()
     for index, bound in enumerate(_cumulative(probabilities)):
         if point < bound:
@@ -172,6 +176,7 @@ class _Telling:
     def entry(self, mention: Mention) -> Entry:
         """The entry the mentioned slot holds, drawn now if this is its first mention."""
         entries = grammar()[mention.pool]
+        # an abbreviation: -log2 1 = 0 bits, and no random number is drawn
         if len(entries) == 1:
             return entries[0]
         if mention.slot not in self.bound:
@@ -179,6 +184,7 @@ class _Telling:
             free, probabilities = free_entries(mention.pool, held)
             place = _draw(self.rng, probabilities)
             self.bound[mention.slot] = free[place]
+            # kept for the whole story, so that no two slots of a pool hold the same entry
             self.held[mention.pool] = held | {free[place]}
             self.note(mention.slot, free[place], probabilities[place])
         return entries[self.bound[mention.slot]]
@@ -193,11 +199,13 @@ def story(rng: random.Random) -> Story:
     telling = _Telling(rng)
     telling.write((Mention(START, ""),))
     text = "".join(telling.pieces)
+    # Σ -log2 p over the choices: the shortest expected code, and so the lowest loss that a model can reach
     return Story(text, tuple(telling.choices), math.fsum(telling.surprises))
 
 
 def fingerprint() -> str:
     """A name for the corpus: it changes with the words, and with how stories are told."""
+    # twenty stories represent the code: a change in how stories are told almost surely changes these
     told = "".join(story.text for story in stories(count=20))
     return hashlib.sha256(f"{STORY_COUNT}{POOLS!r}{told}".encode()).hexdigest()
 

@@ -1,7 +1,7 @@
-"""What a reader of a corpus should know before it is trained on, and the setting or rule that helps.
+"""Remarks about a corpus before it is trained on, each with the setting or rule that helps.
 
 In: documents as they are read. Out: :class:`Notes`, numbers, and sentences where they are large:
-a novel of hundreds of chapters in one document, characters of a site's font, marks between texts that
+a novel of hundreds of chapters in one document, characters of a site's font, separators between texts that
 were read as text, spaces between hanzi.
 """
 
@@ -17,7 +17,7 @@ from yanmo.text.read.chapters import chapter_starts
 from yanmo.text.read.encodings import MAX_PRIVATE_SHARE, PRIVATE
 
 MANY_CHAPTERS = 100
-"""In one document."""
+"""Chapters in one document from which on it should be split."""
 MIN_MARKS = 2
 MIN_RADICALS = 10
 MARKS = re.compile(
@@ -25,51 +25,56 @@ MARKS = re.compile(
     r"|^[ \t]*(?:<s>|</s>|<eos>|<EOS>|<bos>|<eod>|<EOD>|\[SEP\]|\[EOS\])[ \t]*$",
     re.MULTILINE,
 )
-"""What other tools write between texts."""
+"""Separators that other tools write between texts."""
 
 
 @dataclass
 class Notes:
-    """What was found."""
+    """Counts of what was found."""
 
     characters: int = 0
     chapters: int = 0
-    """In the documents that have many."""
+    """Chapters in the documents that have many."""
     documents_of_chapters: int = 0
     private_use: int = 0
     """Characters in the documents that have many of them."""
     scrambled_documents: int = 0
     scrambled_characters: int = 0
-    """Of those documents in all."""
+    """All characters in those documents."""
     marks: dict[str, int] = field(default_factory=dict)
-    """Ends of text that were read as text, and how often each stands there."""
+    """Separators that were read as text, and how often each occurs."""
 
     radicals: int = 0
     spaced_documents: int = 0
-    """With spaces between hanzi that a program put there."""
+    """Documents with spaces between hanzi that a program put there."""
     spaces: int = 0
-    """Theirs, between hanzi."""
+    """Spaces between hanzi in those documents."""
     places: int = 0
-    """Theirs, between two hanzi, with or without a space."""
+    """Places between two hanzi in those documents, with or without a space."""
 
     def add(self, text: str, chapters: int | None = None) -> None:
         """Look at a document; ``chapters`` says how many it has, if that is known."""
         self.characters += len(text)
         found = len(chapter_starts(text)) if chapters is None else chapters
+        # a window never reaches across chapters then, and the split holds out whole chapters
         if found >= MANY_CHAPTERS:
             self.documents_of_chapters += 1
             self.chapters += found
+        # search first: it stops at once in texts without any, which are nearly all
         if PRIVATE.search(text):
             private = len(PRIVATE.findall(text))
+            # a share, not a number: a few private-use characters are rare hanzi of an old font, not a cipher
             if private > MAX_PRIVATE_SHARE * len(text):
                 self.scrambled_documents += 1
                 self.private_use += private
                 self.scrambled_characters += len(text)
+        # a test of one character is far cheaper than the pattern with its many alternatives
         if "<" in text or "[" in text:
             marks = Counter(mark.strip() for mark in MARKS.findall(text))
             self.marks = dict(Counter(self.marks) + marks)
 
         self.radicals += len(RADICAL.findall(text))
+        # only regular gaps: a poem may separate half-verses by spaces, and those are its author's
         if (found_gaps := gaps(text)).is_systematic:
             self.spaced_documents += 1
             self.spaces += found_gaps.spaced
@@ -97,7 +102,7 @@ class Notes:
             yield (
                 f"{self.spaces / self.places:.0%} of the places between hanzi have a space in"
                 f" {counted(self.spaced_documents, 'document')}, as OCR or a word segmenter leaves them:"
-                " `yanmo clean` takes them out"
+                " `yanmo clean` removes them"
             )
         if self.radicals >= MIN_RADICALS:
             yield (
@@ -105,6 +110,7 @@ class Notes:
                 " `yanmo clean` puts these"
             )
         for mark, number in sorted(self.marks.items(), key=lambda pair: (-pair[1], pair[0])):
+            # a text about language models may name a separator once; a real one comes back
             if number >= MIN_MARKS:
                 yield (
                     f"{mark} stands in the text {number:,} times and is read as text:"

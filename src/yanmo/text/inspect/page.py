@@ -53,13 +53,14 @@ def page(report: Report, title: str) -> str:
 
 
 def folded(lines: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Lines that differ in numbers and marks alone as one, with how many there are of them.
+    """Lines that differ only in numbers and marks as one, with the number of them.
 
     >>> folded([("第1页！", 9), ("他走了。", 5), ("第 2 页", 8)])
     [('第1页！ (+1)', 17), ('他走了。', 5)]
     """
     alike: dict[str, list[tuple[str, int]]] = {}
     for line, number in lines:
+        # page numbers and dates make one line of boilerplate look like hundreds
         alike.setdefault(re.sub(r"\d+", "0", letters(line)), []).append((line, number))
     found = []
     for same in alike.values():

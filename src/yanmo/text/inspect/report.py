@@ -1,8 +1,8 @@
 """The corpus doctor: what a corpus is, what is wrong with it, and what ``clean`` would do about it.
 
 In: a corpus and the rules of ``clean``. Out: :class:`Report`, numbers and samples in plain values, for the
-terminal, JSON or a page (``page.py``). One pass, in order; what is compared across documents is kept
-as counts of hashes, so a corpus may be larger than memory.
+terminal, JSON or a page (``page.py``). One pass, in order; lines and documents are compared by hashes and
+counts, so a corpus may be larger than memory.
 """
 
 import hashlib
@@ -36,14 +36,14 @@ VERSE = re.compile("[，。！？；、\n　]+")
 VERSE_LENGTHS = (4, 5, 6, 7)
 MIN_VERSES = 4
 REPEATED_TIMES = 3
-"""A line that stands in so many documents, or so often in fewer, is worth a look."""
+"""Documents that have a line, or times that fewer documents repeat it, from which on it is reported."""
 MIN_REPEATED_LETTERS = 4
 SHOWN_ROWS = 20
 UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
-"""A line with one of these is not proposed for a command line."""
+"""A line with one of these is not proposed for a command line: a shell would interpret it."""
 MAX_SHOWN_CHARACTERS = 100
 MAX_COUNTED_LINES = 250_000
-"""Different lines counted at a time; then the rarest are forgotten."""
+"""Different lines counted at a time; beyond that the rarest are forgotten."""
 QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
 WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
 ODD = {
@@ -62,7 +62,7 @@ class FileReport:
 
     path: str
     location: str
-    """Where it lies, from here."""
+    """Its path from the current folder."""
     bytes: int = 0
     encodings: list[str] = field(default_factory=list)
     documents: int = 0
@@ -74,7 +74,7 @@ class FileReport:
 
 @dataclass
 class Report:
-    """What was found."""
+    """Counts and samples of a corpus."""
 
     files: list[FileReport] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -82,15 +82,15 @@ class Report:
     bytes: int = 0
     characters: int = 0
     tokens: dict[str, int] = field(default_factory=dict)
-    """How many there would be, about, by kind of tokenizer."""
+    """About how many tokens there would be, by kind of tokenizer."""
     lengths: list[int] = field(default_factory=list)
     """Documents with up to 100, 300, 1,000… characters, and more."""
     longest: int = 0
     median: int = 0
     lines: int = 0
-    """That are not blank."""
+    """Lines that are not blank."""
     notes: Notes = field(default_factory=Notes)
-    """What one should know before training."""
+    """Remarks for before training."""
     forms: Counter[str] = field(default_factory=Counter)
     """Chapters, acts and poems found."""
     scripts: Counter[str] = field(default_factory=Counter)
@@ -99,25 +99,25 @@ class Report:
     """Control, private-use and lost characters, and those of PDF readers: kind -> code point -> how often."""
     punctuation: dict[str, int] = field(default_factory=dict)
     unbalanced: Counter[str] = field(default_factory=Counter)
-    """Documents whose opening and closing marks are not equally many, by mark."""
+    """Documents whose numbers of opening and closing marks differ, by mark."""
     repeated_lines: list[tuple[str, int]] = field(default_factory=list)
-    """Lines that stand in several documents, and in how many."""
+    """Lines that occur in several documents, and in how many."""
     repeated_within: list[tuple[str, int]] = field(default_factory=list)
-    """Lines that stand often in one document or two, and how often."""
+    """Lines that occur often in one document or two, and how often."""
     ads: list[str] = field(default_factory=list)
-    """Lines that the rule against ads takes out: the first."""
+    """The first lines that the rule against ads removes."""
     changed: Counter[str] = field(default_factory=Counter)
     """Documents that a rule of ``clean`` would change."""
     removed: Counter[str] = field(default_factory=Counter)
-    """Characters it would take out."""
+    """Characters that a rule would remove."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Documents that ``clean --dedup`` would drop, by reason."""
     dropped_names: list[str] = field(default_factory=list)
     lacking: dict[str, int] = field(default_factory=dict)
-    """Characters that a vocabulary lacks, and how often each stands in the text."""
+    """Characters that a vocabulary lacks, and how often each occurs in the text."""
     characters_seen: Counter[str] = field(default_factory=Counter, repr=False)
     overlap: float | None = None
-    """Share of what would be held out that stands in the training text as well."""
+    """Share of the held-out text that occurs in the training text as well."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -126,15 +126,16 @@ class Report:
         return plain | different
 
     def proposal(self) -> str:
-        """The setting that takes out the lines that look like boilerplate, or an empty string."""
+        """The setting that removes the lines that look like boilerplate, or an empty string."""
         repeated = [*self.repeated_lines, *self.repeated_within]
+        # lines that the rule against ads removes anyway need no setting
         lines = [line for line, _ in repeated if _looks_like_boilerplate(line) and ads(line)]
         plain = [line for line in lines if not UNSAFE.search(line)]
         return "clean.drop_lines=" + json.dumps(plain[:SHOWN_ROWS], ensure_ascii=False) if plain else ""
 
 
 def inspect(config: Cleaning, processes: int | None, console: Console) -> Report:
-    """Read a corpus and say what it is.
+    """Read a corpus and report on it.
 
     Raises:
         DataError: a path is missing. A file that cannot be read is part of the report.
@@ -143,6 +144,7 @@ def inspect(config: Cleaning, processes: int | None, console: Console) -> Report
     lengths: Counter[int] = Counter()
     with ProgressLine(console, "reading", corpus_size(config.corpus.path)) as progress:
         documents = _documents(config, report)
+        # the very pipeline of `yanmo clean`, so that the report promises what that does
         found = cleaned_documents(documents, config, True, processes_for(config, processes))
         for number, document, cleaned, marks in found:
             file = report.files[number]
@@ -160,6 +162,7 @@ def inspect(config: Cleaning, processes: int | None, console: Console) -> Report
 def _documents(config: Cleaning, report: Report) -> Iterator[tuple[int, Document]]:
     """Every document with the number of its file; unreadable files are noted."""
     for found in _files(config, report):
+        # file by file, with counts of its own: an error then belongs to one file, and the next is still read
         counts, number = CorpusCounts(), len(report.files)
         report.files.append(found)
         try:
@@ -185,7 +188,7 @@ def _files(config: Cleaning, report: Report) -> Iterator[FileReport]:
 
 
 def _look_at(text: str, report: Report) -> None:
-    """Count what can be seen in one document."""
+    """Count the features of one document."""
     characters = Counter(text)
     report.characters_seen.update(characters)
     chapters = len(chapter_starts(text))
@@ -195,6 +198,7 @@ def _look_at(text: str, report: Report) -> None:
     report.forms["poems"] += is_poem(text)
     for opening, closing in QUOTES.items():
         report.unbalanced[opening + closing] += characters[opening] != characters[closing]
+    # a straight quote opens and closes: an odd number of them is unbalanced
     report.unbalanced['"'] += characters['"'] % 2
     marks = report.punctuation
     marks["half-width between hanzi"] = marks.get("half-width between hanzi", 0) + len(NARROW.findall(text))
@@ -202,7 +206,8 @@ def _look_at(text: str, report: Report) -> None:
 
 
 def is_poem(text: str) -> bool:
-    """Whether a text is verse: most of its lines are of the same few lengths, and short."""
+    """Whether a text is verse: most of its lines have one and the same short length."""
+    # classical verse has lines of 4 to 7 characters; 70% leaves room for a title and an author
     if len(text) > 1000:
         return False
     verses = [part for part in VERSE.split(text.strip()) if part]
@@ -213,7 +218,7 @@ def is_poem(text: str) -> bool:
 
 
 class LineCounts:
-    """Counts how often a line stands in the corpus, and in how many documents."""
+    """Counts how often a line occurs in the corpus, and in how many documents."""
 
     def __init__(self) -> None:
         self.not_blank = 0
@@ -227,7 +232,9 @@ class LineCounts:
         for line in document.text.split("\n"):
             line = line.strip()
             self.not_blank += bool(line)
+            # longer lines are prose; a refrain, an advertisement or a page number is short
             if 2 <= len(line) <= 100:
+                # 8 bytes instead of the line, whose text is kept once it has come back often enough
                 key = hashlib.blake2b(line.encode(), digest_size=8).digest()
                 self._times[key] += 1
                 here[key] = line
@@ -239,7 +246,8 @@ class LineCounts:
             self._forget()
 
     def _forget(self) -> None:
-        """Forget the lines that are seen least often, until half the room is free."""
+        """Forget the rarest lines, until half the room is free."""
+        # lossy counting: a line that returns all over the corpus is counted again soon after it was forgotten
         least = 1
         while len(self._times) > MAX_COUNTED_LINES // 2:
             least += 1
@@ -248,8 +256,8 @@ class LineCounts:
         self._samples = {key: line for key, line in self._samples.items() if key in self._times}
 
     def repeated(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-        """Lines with enough letters in them, the most frequent first: those of several documents, and in how
-        many; those that stand often in fewer, and how often."""
+        """The most frequent lines: those of several documents, with their number; those often in fewer."""
+        # a line of dashes or a page number repeats everywhere and says nothing
         lines = {k: line for k, line in self._samples.items() if len(letters(line)) >= MIN_REPEATED_LETTERS}
         across = {
             line: self._documents[k] for k, line in lines.items() if self._documents[k] >= REPEATED_TIMES
@@ -263,7 +271,8 @@ def _most_frequent(lines: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _looks_like_boilerplate(line: str) -> bool:
-    """Whether a repeated line is more like a slogan than like what people say again and again."""
+    """Whether a repeated line looks like a slogan, and not like something that people say again and again."""
+    # names of sites, books and chapters, but no quotation marks: "是。" is repeated in every novel
     return re.search(
         r"[A-Za-z]{3}|网|站|书|本|版|载|目录|章节|更新|[|｜]", line
     ) is not None and not re.search("[“”「」]", line)
@@ -285,6 +294,7 @@ def _count_cleaning(
         report.ads += gone[: SHOWN_ROWS - len(report.ads)]
     reason = cleaned.dropped
     if not reason:
+        # after the rules, as in `yanmo clean`: two pages may differ in their advertisements alone
         left, reason = unlike_others(cleaned.text, marks, seen)
         if len(left) < len(cleaned.text):
             report.changed["repeated_paragraphs"] += 1
@@ -296,12 +306,13 @@ def _count_cleaning(
 
 
 def _sum_up(report: Report, lengths: Counter[int], lines: LineCounts) -> None:
-    """What can be said when everything was read."""
+    """Compute what needs the whole corpus."""
     report.documents = lengths.total()
     report.bytes = sum(file.bytes for file in report.files)
     report.characters = sum(length * number for length, number in lengths.items())
     report.lengths = [0] * (len(BINS) + 1)
     for length, number in lengths.items():
+        # the number of bounds below a length is the index of its bin
         report.lengths[sum(length > bound for bound in BINS)] += number
     report.longest, report.median = max(lengths, default=0), _median(lengths)
     report.repeated_lines, report.repeated_within = lines.repeated()
@@ -309,6 +320,7 @@ def _sum_up(report: Report, lengths: Counter[int], lines: LineCounts) -> None:
     characters = report.characters_seen
     report.scripts = Counter(dict(scripts(characters).most_common()))
     latin = report.scripts["latin"]
+    # byte BPE of 32,000 makes about 1.5 hanzi or 4 Latin letters a token
     report.tokens = {
         "char": report.characters,
         "bpe of 32,000, about": round((report.characters - latin) / 1.5 + latin / 4),
@@ -316,12 +328,14 @@ def _sum_up(report: Report, lengths: Counter[int], lines: LineCounts) -> None:
     report.odd_characters = {name: found for name, kind in ODD.items() if (found := _odd(characters, kind))}
     report.punctuation["full-width"] = sum(characters[c] for c in WIDE_MARKS)
     report.punctuation["half-width"] = sum(characters[c] for c in NARROW_MARKS)
+    # +counter drops the zeros
     report.unbalanced = +report.unbalanced
     report.forms = +report.forms
 
 
 def _median(lengths: Counter[int]) -> int:
-    """The length in the middle of all; 0 if there are none."""
+    """The median length; 0 if there are none."""
+    # from counts by length: a list of all lengths would grow with the corpus
     middle = lengths.total() // 2
     for length in sorted(lengths):
         middle -= lengths[length]
@@ -336,10 +350,9 @@ def _odd(characters: Counter[str], kind: re.Pattern[str]) -> dict[str, int]:
 
 
 def scripts(characters: Counter[str]) -> Counter[str]:
-    """Letters by script; of hanzi, those that only traditional or only simplified text has apart.
+    """Letters by script; hanzi that occur only in traditional or only in simplified text separately.
 
-    What opencc turns into something else is of the one script; where opencc is not installed, all are
-    hanzi.
+    Without opencc all of them are hanzi.
     """
     found = filters.scripts(characters)
     hanzi = {c: n for c, n in characters.items() if "\u3400" <= c <= "\u9fff"}
@@ -349,6 +362,7 @@ def scripts(characters: Counter[str]) -> Counter[str]:
         return +found
     for name, direction in (("traditional only", "t2s"), ("simplified only", "s2t")):
         converter = opencc.OpenCC(direction)
+        # a character that t2s changes is traditional only, one that s2t changes is simplified only
         found[name] = sum(n for c, n in hanzi.items() if converter.convert(c) != c)
     found["both"] = found.pop("zh", 0) - found["traditional only"] - found["simplified only"]
     return +found
