@@ -494,7 +494,7 @@ def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Pa
     assert [out.count(text) for text in texts] == [1] * 4
     assert texts[0].startswith("江湖") and texts[3].startswith("夜雨<|endoftext|>")
     code, again, err = answer(*words, "1")
-    assert (code, again) == (0, out) and "saved: 4 of 4 samples were there already" in err
+    assert (code, again) == (0, out) and "saved: 4 of 4 samples existed already" in err
     assert answer(*words, "2")[0] == 0
     listed = json.loads(Path("out/samples.json").read_text(encoding="utf-8"))["samples"]
     assert [entry["prompt"] for entry in listed] == ["江湖"] * 2 + ["夜雨<|endoftext|>"] * 2 + [
@@ -568,7 +568,7 @@ def test_without_a_seed_another_text_is_written_each_time_and_the_seed_is_said(f
     ]
     answers = [answer(*words) for _ in range(3)]
     assert len({out for _, out, _ in answers}) == 3 == len(list(Path("out").glob("*.txt")))
-    seeds = [re.findall(r"--seed (\d+) writes the same again", err) for _, _, err in answers]
+    seeds = [re.findall(r"--seed (\d+) writes the same text again", err) for _, _, err in answers]
     for (_, out, err), (seed,) in zip(answers, seeds, strict=True):
         assert f"seed={seed}" in err
         assert answer(*words, "--seed", seed)[1] == out
