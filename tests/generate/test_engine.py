@@ -92,8 +92,8 @@ def test_of_a_prompt_longer_than_the_window_the_end_is_continued_and_that_is_sai
     assert write_all(model, TOKENIZER, prompt, config, said.append) == expected
     (sample,) = write_samples(model, TOKENIZER, [prompt], config, say=said.append)
     assert (sample.prompt, sample.text, len(sample.tokens)) == (prompt, expected[0], 5)
-    assert said == [f"the prompt has {length:,} tokens; the model looks back on the last 16 of them"] * 2
-    with pytest.warns(UserWarning, match="looks back on the last 16"):
+    assert said == [f"the prompt has {length:,} tokens; the model only reads the last 16 of them"] * 2
+    with pytest.warns(UserWarning, match="only reads the last 16"):
         assert "".join(text for _, text in write(model, TOKENIZER, prompt, config)) == expected[0]
 
 

@@ -191,9 +191,9 @@ def sample_next(
     logits = logits.float()  # (B, V)
     if not torch.isfinite(logits).all():
         raise CheckpointError(
-            f"{int((~torch.isfinite(logits)).sum()):,} of {logits.numel():,} logits are no finite numbers",
+            f"{int((~torch.isfinite(logits)).sum()):,} of {logits.numel():,} logits are not finite",
             where=f"the token after {len(rows[0].past.ids):,} others",
-            hint="its weights are too large or damaged: try --precision float32, or take it anew",
+            hint="the weights are too large or damaged: try --precision float32, or download the model again",
         )
     processed = apply_logits_processors(logits, [row.past for row in rows], config, rules, window)
     tokens = sample(processed, config, [row.generator for row in rows])

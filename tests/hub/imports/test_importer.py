@@ -162,7 +162,7 @@ def test_nanogpt_keeps_its_gelu_and_gets_zero_biases(
 
 def test_nanogpt_without_a_vocabulary_says_what_to_name(tmp_path: Path, console: Console) -> None:
     file = nanogpt_checkpoint(tmp_path / "out" / "ckpt.pt", NanoGPT(len(LETTERS), True), "play")
-    with pytest.raises(ConfigError, match=r"no meta.pkl beside it or in data/play"):
+    with pytest.raises(ConfigError, match=r"no meta.pkl in its folder or in data/play"):
         taken(file, console)
 
 
@@ -248,12 +248,18 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
-        (lambda t: t | {"transformer.h.0.attn.adapter.weight": torch.zeros(2, 2)}, "have no place in a gpt2"),
+        (lambda t: t | {"transformer.h.0.attn.adapter.weight": torch.zeros(2, 2)}, "do not belong to a gpt2"),
         (lambda t: {n: x for n, x in t.items() if "ln_f" not in n}, "the weights lack transformer.ln_f"),
         (lambda t: t | {"transformer.ln_f.bias": torch.full((64,), torch.nan)}, "not finite"),
-        (lambda t: t | {"transformer.ln_f.bias": torch.zeros(64, dtype=torch.int64)}, "is no weight yet"),
+        (
+            lambda t: t | {"transformer.ln_f.bias": torch.zeros(64, dtype=torch.int64)},
+            "cannot use as a weight",
+        ),
         (lambda t: t | {"transformer.ln_f.bias": torch.zeros(65)}, r"has shape \(65,\)"),
-        (lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1}, "its head is not its embedding"),
+        (
+            lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1},
+            "its LM head differs from its embedding",
+        ),
         (
             lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:-9]},
             "tokens, config.json says",

@@ -97,7 +97,7 @@ def export(
     """
     if precision and to != "gguf":
         raise ConfigError(
-            f"--to {to} is written in float32", where=f"--precision {precision}", hint="it is for --to gguf"
+            f"--to {to} writes float32", where=f"--precision {precision}", hint="it is for --to gguf"
         )
     precision = precision or USUAL
     if is_verified:
@@ -125,7 +125,7 @@ def export(
         raise CheckpointError(
             f"it could not be opened again: {type(error).__name__}: {str(error)[:300]}",
             where=str(written.path),
-            hint="the file is as it was written; please report it",
+            hint="the file is kept; please report this",
         ) from error
     require_passed(verdict, written.path)
     said = (*written.said, *(f"{verdict.by}: {line}" for line in verdict.said))
@@ -146,7 +146,9 @@ def require_target(target: Path, to: Target, model: Path, force: bool) -> None:
         return
     require_folder(target, "--out", inputs)
     if target.exists():
-        raise ConfigError("it is there already", f"--out {target}", "name another with --out, or delete it")
+        raise ConfigError(
+            "it is there already", f"--out {target}", "choose another name with --out, or delete it"
+        )
 
 
 def usual_name(name: str, to: Target, precision: str) -> str:
@@ -224,7 +226,7 @@ def export_gguf(source: ExportSource, target: Path, precision: str) -> Exported:
     storage.write_atomic(modelfile_of(target), text)
     said = [f"GGUF in {precision}; for Ollama: {create_line(source.name, target)}"]
     if written.float16:
-        rows = f"{len(written.float16)} tensors with rows of no multiple of 32 stay in f16"
+        rows = f"{len(written.float16)} tensors stay in f16, because their row length is not a multiple of 32"
         said.append(f"{rows}: {', '.join(written.float16[:3])}" + (" …" if written.float16[3:] else ""))
     said += written.remarks
     values = {"float16": written.float16, "remarks": written.remarks}
@@ -249,9 +251,9 @@ def export_onnx(source: ExportSource, target: Path) -> Exported:
             _add_to(folder / "config.json", {"transformers.js_config": {"use_external_data_format": True}})
 
     storage.commit_folder(target, fill)
-    said = [f"a folder for transformers.js: {GRAPH} with its cache, and the same in 8 bits, {QUANTIZED}"]
+    said = [f"a folder for transformers.js: {GRAPH} with KV cache, and the same in 8 bits, {QUANTIZED}"]
     if not source.model.config.kind.in_transformers_js:
-        said.append("transformers.js knows no such model: these graphs are for onnxruntime")
+        said.append("transformers.js does not support this model: use these graphs with onnxruntime")
     return Exported(target, tuple(said), None)
 
 
