@@ -146,7 +146,7 @@ WHAT_TO_DO = {
         "eval_strategy evaluation_strategy save_strategy logging_strategy",
     "leave it out: RUN/model is the best checkpoint, and train.keep_last says how many are kept":
         "load_best_model_at_end always_save_checkpoint",
-    "leave it out: yanmo train TEXT tokenises the text once by itself":
+    "leave it out: yanmo train TEXT tokenises the text once":
         "raw tokenized_data_path num_pieces segment dataset dataset_name",
     "give the folder with these files: tokenizer.path=FOLDER": "bpe_token encoder_json vocab_bpe",
     "the shape is in [model]: model.n_layer, model.n_head, model.n_embd, model.block_size":

@@ -214,7 +214,7 @@ def test_what_8_bits_cost_is_measured_and_said(graphs: Path) -> None:
     lost = found.numbers["lost_in_8_bits"]
     assert not found.failed
     assert 0 < lost < verify.LOST_IN_8_BITS
-    assert f"off by {lost:.4f} nats per token" in "\n".join(found.said)
+    assert f"differ by {lost:.4f} nats per token" in "\n".join(found.said)
 
 
 @pytest.mark.parametrize("part", ["tokens.weight_scale", "tokens.weight_quantized", "_quantized"])

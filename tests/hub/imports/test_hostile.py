@@ -118,7 +118,7 @@ def test_a_bomb_for_the_true_reader_is_refused_and_nothing_runs(
 ) -> None:
     path = tmp_path / "ckpt.pt"
     path.write_bytes(BOMBS["os.system, zipped"])
-    with pytest.raises(CheckpointError, match="is not read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         import_(str(path), Path("taken"), TokenizerConfig(), console)
 
 
@@ -130,7 +130,7 @@ def test_a_hostile_pytorch_model_bin_is_refused(
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(BOMBS[name])
-    with pytest.raises(CheckpointError, match="is not read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         import_(str(source), Path("taken"), TokenizerConfig(), console)
 
 

@@ -110,7 +110,7 @@ def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, 
     short = tmp_path / "short.txt"
     short.write_text("\n".join(ENTRIES[:-3]), encoding="utf-8")
     with pytest.raises(
-        CheckpointError, match=rf"know {len(ENTRIES)} tokens, the vocabulary has {len(ENTRIES) - 3}"
+        CheckpointError, match=rf"have {len(ENTRIES)} tokens, the vocabulary has {len(ENTRIES) - 3}"
     ):
         taken(source, console, path=str(short))
     taken(source, console, path=str(vocab_txt(tmp_path / "vocab.txt")))
@@ -177,7 +177,7 @@ def test_rows_that_pad_an_embedding_are_cut(tmp_path: Path, console: Console) ->
     assert ours.config.vocab_size == tokenizer.vocab_size
     ids = torch.randint(tokenizer.vocab_size, (2, 20))
     torch.testing.assert_close(ours(ids), model(ids)[..., : tokenizer.vocab_size], atol=1e-6, rtol=0)
-    assert any("stand for no token" in note for note in found.values["notes"])
+    assert any("padding rows" in note for note in found.values["notes"])
 
 
 @pytest.mark.parametrize("heads", [1, 2])
