@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the docstrings in ``yanmo/config.py``: ``make docs``."""
+"""Writes docs/settings.md from the docstrings in ``settings/schema.py``: ``make docs``."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from yanmo.settings.schema import SECTIONS, Cleaning, Recipe
 
 HEAD = """# Settings
 
-Every key of a recipe, and at the end those of `yanmo clean`. On the command line they are written
-`section.key=value` after the positional arguments; in a recipe they stand in TOML under their section.
-*Decided* means: left out, it is chosen by rule or measurement when the run folder is made, and written
-into the run's `recipe.toml`. Where that file is the recipe of a new run, what rests on a setting you change
-is decided anew; what you wrote yourself stands.
+Every key of a recipe, and at the end those of `yanmo clean`. On the command line, write them as
+`section.key=value` after the positional arguments; in a recipe, write them in TOML under their section.
+*decided* means: if you leave the key out, yanmo chooses its value by rule or measurement when it makes the
+run folder, and writes it into the run's `recipe.toml`. If you use that file as the recipe of a new run and
+change a setting, decisions that depend on this setting are made again; values that you wrote stay.
 
 This page is made from `src/yanmo/settings/schema.py` by `make docs`.
 """

@@ -94,10 +94,10 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
             2,
             ["warmup_steps=5"],
         ),
-        (["train", "novel.txt", "train.device=cuda:9"], 2, ["cuda:9", "there are: cpu"]),
+        (["train", "novel.txt", "train.device=cuda:9"], 2, ["cuda:9", "available: cpu"]),
         (["train", "none.toml"], 2, ["the recipe cannot be read", "none.toml"]),
         (["generate"], 2, ["there is no run yet", "yanmo train"]),
-        (["generate", "nowhere"], 2, ["nowhere is no run or model folder"]),
+        (["generate", "nowhere"], 2, ["nowhere is not a run or model folder"]),
     ],
 )
 def test_mistakes_are_answered_without_a_traceback(
@@ -119,7 +119,7 @@ def test_a_prompt_longer_than_the_window_is_answered_clearly(trained: Trained) -
     trained(RUN)
     done = here("generate", "runs/novel", "-p", "江湖" * 20)
     assert done.returncode == 0 and done.stdout.startswith("江湖" * 20)
-    assert "the prompt has 40 tokens; the model looks back on the last 16 of them" in done.stderr
+    assert "the prompt has 40 tokens; the model only reads the last 16 of them" in done.stderr
     assert here("generate", "runs/novel", "--top-p", "3").returncode == 2
     broken = here("generate", "runs/novel", "-p", "龘\udc80")
     assert broken.returncode == 2

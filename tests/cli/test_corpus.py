@@ -69,10 +69,10 @@ def test_inspect_writes_a_page_and_names_what_a_vocabulary_lacks(
 @pytest.mark.parametrize(
     ("arguments", "what", "hint"),
     [
-        (["--out", "b.txt"], "b.txt is no .jsonl", "b.jsonl"),
+        (["--out", "b.txt"], "b.txt is not a .jsonl", "b.jsonl"),
         (["--out", "a.jsonl"], "would be replaced by what is made of it", "another name"),
-        (["--weights", "1,2"], "2 weights for 1 corpora", "one above 0"),
-        (["--weights", "x"], "no numbers", "3,1,1"),
+        (["--weights", "1,2"], "2 weights for 1 corpora", "one weight above 0"),
+        (["--weights", "x"], "not a list of numbers", "3,1,1"),
         (["--weights", "-1"], "1 weights", "above 0"),
         (["clean.adz=false"], "clean.adz", "clean.ads"),
         (["clean.width=half"], "clean.width", "full-width"),

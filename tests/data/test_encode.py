@@ -165,7 +165,7 @@ class Dying(CharTokenizer):
 def test_a_process_ended_from_outside_is_a_clear_error() -> None:
     with pytest.raises(DataError, match="ended from outside") as caught:
         list(encode_all(["江湖"] * 9, lambda text: [text], Dying("江湖"), 2))
-    assert "goes on where it stopped" in caught.value.hint
+    assert "the same command resumes" in caught.value.hint
 
 
 PARENT = """

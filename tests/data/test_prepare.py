@@ -195,7 +195,7 @@ def test_ids_never_wrap(vocab_size: int, dtype: str, tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "train", vocab_size)
     writer.begin_document()
     writer.write(np.array([vocab_size - 1]), 1)
-    with pytest.raises(DataError, match=f"token id {vocab_size} does not fit"):
+    with pytest.raises(DataError, match=f"token id {vocab_size} is outside"):
         writer.write(np.array([vocab_size]), 1)
     files = [tmp_path / name for name in writer.close()["files"]]
     assert Tokens(files, dtype, tmp_path / "train.starts.bin").slice(0, 1).tolist() == [vocab_size - 1]
@@ -216,7 +216,7 @@ def test_a_token_beyond_the_vocabulary_is_refused_where_it_is_read(
     ids.tofile(damaged)
     row = Tokens(files, "<u2", tmp_path / "train.starts.bin", 300)
     assert row.slice(5, 15).tolist() == list(range(5, 15))
-    with pytest.raises(DataError, match="token 300 is beyond the vocabulary's 300"):
+    with pytest.raises(DataError, match="token 300 is outside the vocabulary of 300"):
         row.at(np.array([[place, 3]]))
 
 

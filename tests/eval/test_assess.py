@@ -77,7 +77,7 @@ def test_a_folder_that_is_no_run_needs_a_text_and_has_no_lines(run: Path, consol
     Path("other.txt").write_text(invented_text(200, seed=5), encoding="utf-8")
     found = assess(Path("plain"), ("other.txt",), None, console)
     assert found.reference is None
-    assert "not at hand" in found.lines()[4]
+    assert "not available" in found.lines()[4]
 
 
 def test_a_run_whose_text_is_gone_measures_others(run: Path, novel: Path, console: Console) -> None:
@@ -127,11 +127,11 @@ def test_a_model_that_counting_beats_is_told_apart_in_evaluate_and_after_trainin
     assert found.reference is not None
     beaten = replace(found, evaluation=replace(found.evaluation, bits_per_char=found.reference.bigram + 0.1))
     better = replace(found, evaluation=replace(found.evaluation, bits_per_char=found.reference.bigram - 0.1))
-    assert any(line.startswith("expect counting pairs") for line in beaten.lines())
+    assert any(line.startswith("expect the bigram baseline") for line in beaten.lines())
     assert not any(line.startswith("expect") for line in better.lines())
     for bits, is_said in [(found.reference.bigram + 0.1, True), (found.reference.bigram - 0.1, False)]:
         progress = Progressed(step=9, best_step=9, best_val_bits_per_char=bits)
-        assert ("expect counting" in summary(TrainResult(run, progress, 9, found.reference, ()))) == is_said
+        assert ("expect the bigram" in summary(TrainResult(run, progress, 9, found.reference, ()))) == is_said
 
 
 def test_mistakes_are_said(run: Path, console: Console) -> None:
@@ -139,5 +139,5 @@ def test_mistakes_are_said(run: Path, console: Console) -> None:
         assess(run, (), 17, console)
     with pytest.raises(DataError, match="no such file"):
         assess(run, ("nowhere.txt",), None, console)
-    with pytest.raises(ConfigError, match="no run or model folder"):
+    with pytest.raises(ConfigError, match="not a run or model folder"):
         assess(Path("nowhere"), (), None, console)

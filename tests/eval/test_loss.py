@@ -102,10 +102,10 @@ def test_a_result_above_the_bigram_line_says_what_to_expect_and_why() -> None:
     lines = NGramBaselines(uniform=10.0, unigram=8.0, bigram=6.0)
     assert lines.expectation(5.99) == ""
     for bits, writes in [
-        (6.0, "words, no sentences"),
-        (7.9, "words, no sentences"),
-        (8.0, "at random"),
-        (12.0, "at random"),
+        (6.0, "words, not sentences"),
+        (7.9, "words, not sentences"),
+        (8.0, "random characters"),
+        (12.0, "random characters"),
     ]:
         said = lines.expectation(bits)
         assert writes in said and f"({bits:.2f})" in said and "train.minutes" in said

@@ -88,7 +88,7 @@ def test_settings_are_changed_by_commands(chat: Chat) -> None:
         ("/topk 1.5", ["sample.top_k='1.5'"]),
         ("/seed -4", ["sample.seed='-4'"]),
         ("/len 0", ["sample.max_new_tokens='0'"]),
-        ("/tmp 3", ["there is no /tmp", *COMMANDS]),
+        ("/tmp 3", ["unknown command /tmp", *COMMANDS]),
         ("/retry", ["there is no text yet"]),
         ("/more", ["there is no text yet"]),
         ("/save a.txt", ["there is no text yet"]),
@@ -164,7 +164,7 @@ def test_bye_and_the_end_of_the_input_leave(chat: Chat) -> None:
 
 def test_help_is_in_both_languages(chat: Chat) -> None:
     assert said(chat, "/help") == HELP
-    assert "随机种子" in HELP and "leave" in HELP
+    assert "随机种子" in HELP and "quit" in HELP
     for command in COMMANDS:
         assert command in HELP
 

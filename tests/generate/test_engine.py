@@ -104,8 +104,8 @@ def test_of_a_prompt_longer_than_the_window_the_end_is_continued_and_that_is_sai
     assert write_all(model, TOKENIZER, prompt, config, said.append) == expected
     (sample,) = write_samples(model, TOKENIZER, [prompt], config, say=said.append)
     assert (sample.prompt, sample.text, len(sample.tokens)) == (prompt, expected[0], 5)
-    assert said == [f"the prompt has {length:,} tokens; the model looks back on the last 16 of them"] * 2
-    with pytest.warns(UserWarning, match="looks back on the last 16"):
+    assert said == [f"the prompt has {length:,} tokens; the model only reads the last 16 of them"] * 2
+    with pytest.warns(UserWarning, match="only reads the last 16"):
         assert "".join(text for _, text in write(model, TOKENIZER, prompt, config)) == expected[0]
 
 
@@ -611,7 +611,7 @@ def test_generate_continues_a_file_of_prompts_and_saves_what_it_wrote(folder: Pa
     assert [out.count(text) for text in texts] == [1] * 4
     assert texts[0].startswith("江湖") and texts[3].startswith("夜雨<|endoftext|>")
     code, again, err = answer(*words, "1")
-    assert (code, again) == (0, out) and "saved: 4 of 4 samples were there already" in err
+    assert (code, again) == (0, out) and "saved: 4 of 4 samples existed already" in err
     assert answer(*words, "2")[0] == 0
     listed = json.loads(Path("out/samples.json").read_text(encoding="utf-8"))["samples"]
     assert [entry["prompt"] for entry in listed] == ["江湖"] * 2 + ["夜雨<|endoftext|>"] * 2 + [
@@ -685,7 +685,7 @@ def test_without_a_seed_another_text_is_written_each_time_and_the_seed_is_said(f
     ]
     answers = [answer(*words) for _ in range(3)]
     assert len({out for _, out, _ in answers}) == 3 == len(list(Path("out").glob("*.txt")))
-    seeds = [re.findall(r"--seed (\d+) writes the same again", err) for _, _, err in answers]
+    seeds = [re.findall(r"--seed (\d+) writes the same text again", err) for _, _, err in answers]
     for (_, out, err), (seed,) in zip(answers, seeds, strict=True):
         assert f"seed={seed}" in err
         assert answer(*words, "--seed", seed)[1] == out

@@ -118,15 +118,15 @@ def test_rope_parameters_of_another_kind_are_refused_by_name(rope: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ("model.family=gpt2 model.n_kv_head=2", "model.n_kv_head=2 means nothing in a gpt2 model"),
-        ("model.family=gpt2 model.tied_head=false", "model.tied_head=False means nothing in a gpt2 model"),
-        ("model.family=gpt2 model.rope_theta=1e6", "rope_theta=1000000.0 means nothing"),
-        ("model.n_expert=4", "n_expert=4 means nothing in a modern model"),
-        ("model.family=modern model.n_kv_head=3", "cannot be shared out among model.n_kv_head=3"),
-        ("model.family=modern model.head_dim=7", "a head of 7 channels cannot be turned in pairs"),
+        ("model.family=gpt2 model.n_kv_head=2", "model.n_kv_head=2 has no effect in a gpt2 model"),
+        ("model.family=gpt2 model.tied_head=false", "model.tied_head=False has no effect in a gpt2 model"),
+        ("model.family=gpt2 model.rope_theta=1e6", "rope_theta=1000000.0 has no effect"),
+        ("model.n_expert=4", "n_expert=4 has no effect in a modern model"),
+        ("model.family=modern model.n_kv_head=3", "is not a multiple of model.n_kv_head=3"),
+        ("model.family=modern model.head_dim=7", "an even head width, not 7"),
         ("model.family=moe model.n_expert=1", "greater than or equal to 2"),
-        ("model.family=gpt2 model.n_embd=10 model.n_head=3 model.head_dim=3", "cannot be shared out among"),
-        ("model.init=x model.zero_projections=true", "do away with the weights"),
+        ("model.family=gpt2 model.n_embd=10 model.n_head=3 model.head_dim=3", "is not a multiple of"),
+        ("model.init=x model.zero_projections=true", "overwrite the weights"),
         ("model.family=moe model.n_expert=2", "n_expert_active=3 is more than model.n_expert=2"),
     ],
 )

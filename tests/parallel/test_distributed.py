@@ -87,7 +87,7 @@ def test_a_signal_saves_on_all_ranks(novel: Path, number: int) -> None:
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr.count("stopped by a signal at step") == 1
     assert gone(pids)
-    step = int(re.search(r"at step ([\d,]+), and saved", done.stderr)[1].replace(",", ""))  # type: ignore[index]
+    step = int(re.search(r"at step ([\d,]+); saved", done.stderr)[1].replace(",", ""))  # type: ignore[index]
     assert (Path("run/checkpoints") / f"step-{step:08d}").is_dir()
 
 
@@ -135,7 +135,7 @@ def test_the_first_cause_is_the_rank_that_was_killed_and_not_its_peers() -> None
 def test_more_ranks_than_rows_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ConfigError, match="4 processes cannot share train.batch_size=2"):
+    with pytest.raises(ConfigError, match="4 processes are too many for train.batch_size=2"):
         find_world("cpu", 2)
 
 

@@ -138,7 +138,7 @@ def test_what_is_written_into_a_script_is_text_and_no_code(texts: Path, vocabula
         (["texts", "tokenizer.path=tok", "clean.add=true"], 2, "clean.ads"),
         (["texts", "tokenizer.path=tok", 'dedup.against=["none.txt"]'], 3, "no such file or folder"),
         (["texts", "tokenizer.path=tok", "--executor", "slurm"], 2, "--partition NAME"),
-        (["texts", "tokenizer.path=tok", "--partition", "cpu"], 2, "are of SLURM"),
+        (["texts", "tokenizer.path=tok", "--partition", "cpu"], 2, "are for SLURM"),
     ],
 )
 def test_mistakes_are_answered(

@@ -172,7 +172,7 @@ def test_a_run_that_goes_on_keeps_its_decisions(typed: str) -> None:
 def test_another_setting_in_the_folder_of_a_run_is_still_refused() -> None:
     path = made()
     changed = differences(load_recipe(path, ["optim.name=adamw"]), load_recipe(path))
-    assert changed == ['optim.name: "muon" in the run, "adamw" asked']
+    assert changed == ['optim.name: "muon" in the run, "adamw" requested']
 
 
 def test_what_is_measured_is_a_setting_that_can_be_left_open() -> None:

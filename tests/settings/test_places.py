@@ -153,9 +153,9 @@ def test_a_setting_left_out_is_that_of_the_run(novel: Path, trained: Trained) ->
         assert done.returncode == 0, done.stderr
         assert "is finished (12 steps)" in done.stderr and "None" not in done.stderr
     for named, said in (
-        ("model.n_embd=32", "model.n_embd: 24 in the run, 32 asked"),
-        ("train.minutes=3", "train.minutes: left open in the run, 3.0 asked"),
-        ("train.max_steps=3", "train.max_steps: 12 in the run, 3 asked"),
+        ("model.n_embd=32", "model.n_embd: 24 in the run, 32 requested"),
+        ("train.minutes=3", "train.minutes: left open in the run, 3.0 requested"),
+        ("train.max_steps=3", "train.max_steps: 12 in the run, 3 requested"),
     ):
         done = here("train", "novel.txt", named)
         assert done.returncode == 2 and said in done.stderr
@@ -220,7 +220,7 @@ def test_paths_are_those_of_the_recipe_and_never_of_what_is_typed(
         ("chat --max-tokens 9", "here it is an option: --max-new-tokens 9"),
         ("generate runs/x --length 20", "here it is an option: --max-new-tokens 20"),
         ("train nanogpt-cpu novel.txt", "did you mean 'nanogpt_cpu'?"),
-        ("train duopo.toml", "did you mean 'doupo', a recipe of ours?"),
+        ("train duopo.toml", "did you mean the built-in recipe 'doupo'?"),
     ],
 )
 def test_a_setting_spelt_as_another_command_spells_it_is_answered(novel: Path, words: str, said: str) -> None:
@@ -232,7 +232,7 @@ def test_a_setting_spelt_as_another_command_spells_it_is_answered(novel: Path, w
 def test_what_is_no_setting_is_answered_by_usage_as_ever(novel: Path) -> None:
     done = here("train", "novel.txt", "--dryrun")
     assert done.returncode == 2 and "--dry-run" in done.stderr and "Usage" in done.stderr
-    assert "no run or model folder" in here("generate", "a=b").stderr
+    assert "not a run or model folder" in here("generate", "a=b").stderr
 
 
 @pytest.mark.parametrize(

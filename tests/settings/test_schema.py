@@ -250,11 +250,11 @@ def test_every_number_has_an_upper_limit() -> None:
     [
         (
             ["model.n_embd=100", "model.n_head=3"],
-            "model.n_embd=100 cannot be shared out among model.n_head=3",
+            "model.n_embd=100 is not a multiple of model.n_head=3",
         ),
         (
             ["optim.warmup_steps=50", "train.max_steps=50"],
-            "optim.warmup_steps=50 leaves nothing of",
+            "optim.warmup_steps=50 is not less than",
         ),
         (
             ["train.batch_size=10", "train.micro_batch_size=4"],
@@ -290,10 +290,10 @@ def test_another_recipe_is_told_from_the_same_one() -> None:
     assert differences(made, made) == []
     assert differences(load_recipe(None, ["train.max_steps=9", "train.eval_interval=1"]), made) == []
     changed = differences(load_recipe(None, ["train.max_steps=9", "model.n_layer=5"]), made)
-    assert changed == ["model.n_layer: 4 in the run, 5 asked"]
+    assert changed == ["model.n_layer: 4 in the run, 5 requested"]
     assert differences(Recipe(), made) == []  # what is left out is as in the run
     assert differences(load_recipe(None, ["train.minutes=9"]), made) == [
-        "train.minutes: left open in the run, 9.0 asked"
+        "train.minutes: left open in the run, 9.0 requested"
     ]
 
 

@@ -27,7 +27,7 @@ def text(tmp_path: Path) -> Path:
 def test_learn_compare_inspect_and_prepare(text: Path) -> None:
     learned = here("tokenizer", "train", "novel.txt", "--vocab-size", "600", "--out", "mine")
     assert learned.returncode == 0, learned.stderr
-    assert learned.stdout.splitlines()[0] == "mine: bpe, 600 tokens, loses nothing"
+    assert learned.stdout.splitlines()[0] == "mine: bpe, 600 tokens, lossless"
     assert "MB of memory" in learned.stderr
     here("tokenizer", "train", "novel.txt", "--kind", "char")
     again = here("tokenizer", "train", "novel.txt", "--vocab-size", "600", "--out", "mine")
@@ -66,7 +66,7 @@ def test_learn_compare_inspect_and_prepare(text: Path) -> None:
     [
         (("train", "nowhere.txt"), 3, "no such file"),
         (("train",), 2, "Missing argument"),
-        (("train", "novel.txt", "--kind", "wordpiece"), 2, "no kind 'wordpiece' is learned"),
+        (("train", "novel.txt", "--kind", "wordpiece"), 2, "cannot learn kind 'wordpiece'"),
         (("train", "novel.txt", "--vocab-size", "100"), 4, "no room for 256 bytes"),
         (("train", "novel.txt", "tokenizer.vocabsize=3"), 2, "did you mean"),
         (("import", "nowhere/file.xyz/deep"), 2, "no tokenizer at"),
@@ -74,7 +74,7 @@ def test_learn_compare_inspect_and_prepare(text: Path) -> None:
         (("import", "a", "b"), 2, "2 vocabularies are named"),
         (("compare", "novel.txt", "--corpus", "novel.txt"), 4, "has no [UNK]"),
         (("compare", "x"), 2, "no tokenizer at x"),
-        (("inspect", "novel.txt", "--shape", "12"), 2, "'12' is no shape"),
+        (("inspect", "novel.txt", "--shape", "12"), 2, "'12' is not a shape"),
     ],
 )
 def test_mistakes_are_answered(

@@ -160,7 +160,7 @@ def test_fewer_tokens_than_asked_for_are_explained() -> None:
     for kind in ("char", "bpe"):
         done = here("tokenizer", "train", "short.txt", "--kind", kind, "--vocab-size", "3000", "--out", kind)
         assert done.returncode == 0, done.stderr
-        assert "of 3,000 tokens asked for the text gives" in done.stdout
+        assert "3,000 tokens were asked for, the text gives" in done.stdout
 
 
 def test_the_documented_line_end_is_read_and_written(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_plan_without_a_seal_is_bound_by_the_checkpoint_and_the_limit(
     with pytest.raises(CheckpointError, match="other aims up to step 10"):
         train(again(), RUN, console)
     storage.write_json(RUN / "plan.json", {"aims": [{"from_step": 0, "progress": 0.0, "horizon": 13}]})
-    with pytest.raises(CheckpointError, match="ends at step 13, and recipe.toml allows 12"):
+    with pytest.raises(CheckpointError, match="ends at step 13, but recipe.toml allows 12"):
         train(again(), RUN, console)
 
 
@@ -227,6 +227,6 @@ def test_tensorboard_warns_once_and_training_goes_on(
     monkeypatch.setattr(torch.utils.tensorboard, "SummaryWriter", Writer)
     monkeypatch.setattr(metrics_module.importlib.util, "find_spec", lambda name: True)
     result = train(tiny_recipe(novel), RUN, Console(heard))
-    assert heard.getvalue().count("TensorBoard's files cannot be written") == 1
+    assert heard.getvalue().count("TensorBoard files cannot be written") == 1
     assert result.progress.step == 12 and losses(RUN) == losses(Path("whole"))
     assert [json.loads(line)["event"] for line in (RUN / METRICS).read_text().splitlines()][-1] == "end"

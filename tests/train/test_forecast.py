@@ -111,7 +111,7 @@ def test_the_memory_forecast_is_about_what_is_measured(family: Any) -> None:
     [
         (("optim.learning_rate=2e-5",), GPTConfig(300, 2, 2, 64, 64), "learning_rate=2e-05 is a rate for fine-tuning"),
         (("optim.warmup_steps=2000", "train.epochs=1", "train.batch_size=8"), GPTConfig(300, 2, 2, 64, 128), "longer than the run of 977 steps"),
-        ((), GPTConfig(50257, 12, 12, 768, 1024), "little for 124,439,808 parameters (0.008 each)"),
+        ((), GPTConfig(50257, 12, 12, 768, 1024), "few for 124,439,808 parameters (0.008 each)"),
         (("train.epochs=60", "model.dropout=0"), GPTConfig(300, 2, 2, 64, 128), "60 passes over the text without dropout"),
     ],
 )  # fmt: skip
@@ -142,9 +142,9 @@ def test_the_lines_say_what_was_chosen_and_name_the_convention() -> None:
 @pytest.mark.parametrize(
     ("settings", "steps", "seconds_per_step", "said"),
     [
-        (("train.epochs=5",), None, 319.0, "about 9 days 0 h on this CPU: 5 min 19 s for each step"),
-        (("train.max_steps=1000",), None, 0.05, "about 1 min 04 s on this CPU: 50 ms for each step"),
-        (("train.max_steps=1000", "train.minutes=10"), 400, 1.5, "about 10 min 00 s on this CPU: 1.5 s for each"),
+        (("train.epochs=5",), None, 319.0, "about 9 days 0 h on this CPU: 5 min 19 s per step"),
+        (("train.max_steps=1000",), None, 0.05, "about 1 min 04 s on this CPU: 50 ms per step"),
+        (("train.max_steps=1000", "train.minutes=10"), 400, 1.5, "about 10 min 00 s on this CPU: 1.5 s per step"),
         (("train.max_steps=7200", "train.device=cuda"), None, 1.0, "about 2 h 00 min on cuda of this machine: 1.0 s"),
     ],
 )  # fmt: skip
@@ -191,8 +191,8 @@ def test_plan_names_the_minutes_nobody_asked_for_and_the_steps_they_buy(
     assert found["steps"] == pytest.approx(600 / 0.05, rel=0.05) and found["passes"] > 1
     assert {(one.train.precision, one.train.compile) for one in timed} == {("float32", False)}
     lines = here("plan", "novel.txt").stdout
-    assert "within 10 minutes, as no length is named (train.minutes)" in lines
-    assert "takes  about 10 min 00 s on this CPU: 50 ms for each step, timed just now" in lines
+    assert "within 10 minutes, the default length (train.minutes)" in lines
+    assert "takes  about 10 min 00 s on this CPU: 50 ms per step, measured now" in lines
     assert "not compiled" not in lines  # a run tries more
     assert not Path("runs").exists()
 
@@ -205,7 +205,7 @@ def test_plan_says_how_long_a_recipe_takes(novel: Path, timed: list[Recipe], len
     found = json.loads(done.stdout)
     assert not steps or found["steps"] == pytest.approx(steps, rel=0.02)
     assert found["seconds"] == pytest.approx(found["steps"] * 0.05, rel=0.15, abs=3)
-    assert "no length is named" not in here("plan", "novel.txt", length).stdout
+    assert "the default length" not in here("plan", "novel.txt", length).stdout
 
 
 def test_plan_of_a_model_that_does_not_fit_says_all_but_the_time(
@@ -214,9 +214,9 @@ def test_plan_of_a_model_that_does_not_fit_says_all_but_the_time(
     monkeypatch.setattr("yanmo.train.run.physical_memory", lambda: 1 << 20)
     done = here("plan", "novel.txt", "train.epochs=3")
     assert done.returncode == 0 and timed == []
-    assert "cannot be measured here: not even one window of 128 tokens fits into memory" in done.stderr
+    assert "cannot be measured here: not enough memory for one window of 128 tokens" in done.stderr
     assert "parameters" in done.stdout and " epochs, " in done.stdout and "takes" not in done.stdout
-    assert "as many steps as fit, within 10 minutes, as no" in here("plan", "novel.txt").stdout
+    assert "as many steps as fit, within 10 minutes, the default" in here("plan", "novel.txt").stdout
 
 
 def test_one_line_says_every_way_that_was_chosen() -> None:
@@ -234,7 +234,7 @@ def test_one_line_says_every_way_that_was_chosen() -> None:
 def test_experts_and_shared_keys_are_said() -> None:
     asked = recipe("model.family=moe", "model.n_kv_head=4")
     said = "\n".join(describe(asked, MOE, forecast(asked, MOE, TEXT)))
-    assert "27,706,880 active, of 16 experts 3 and 1 shared" in said
+    assert "27,706,880 active: 3 of 16 experts and 1 shared" in said
     assert "8 heads on 4 of keys and values" in said
     assert "KV cache: 16.4 kB per token" in said  # 2 * 8 layers * 4 heads * 64 * 4 bytes
 
@@ -242,8 +242,8 @@ def test_experts_and_shared_keys_are_said() -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("model.n_head=7", "cannot be shared out among model.n_head=7 heads"),
-        ("train.matmul=onednn train.device=cuda:1", "a way of a CPU, and train.device=cuda:1"),
+        ("model.n_head=7", "is not a multiple of model.n_head=7"),
+        ("train.matmul=onednn train.device=cuda:1", "for a CPU, but train.device=cuda:1"),
         ("data.stride=129", "data.stride=129 is larger than model.block_size=128"),
         ("train.epochs=0", "train.epochs"),
     ],

@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_are_refused(novel: Path, trained: Trained, cons
     alike.write_text(novel.read_text(encoding="utf-8").translate(other_words), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"id \d+ is '.' in the tokenizer, and the weights know it as '.'"):
         train(tiny_recipe(alike, more=("model.init=first", "tokenizer.kind=char")), RUN, console)
-    with pytest.raises(ConfigError, match="is no run or model folder"):
+    with pytest.raises(ConfigError, match="is not a run or model folder"):
         train(tiny_recipe(novel, more=("model.init=nowhere",)), RUN, console)
 
 
@@ -97,5 +97,5 @@ def test_weights_that_changed_before_the_first_checkpoint_are_refused(
     with pytest.raises(RuntimeError, match="died"):
         train(asked, RUN, console, take_step=died)
     train(tiny_recipe(novel, more=("train.max_steps=16",)), Path("first"), console)
-    with pytest.raises(ConfigError, match="weights to begin from have changed"):
+    with pytest.raises(ConfigError, match="weights of model.init have changed"):
         train(asked, RUN, console)

@@ -135,5 +135,5 @@ def test_a_crash_between_plan_and_recipe_of_a_longer_run_is_survived(
 
 def test_a_shorter_run_is_refused(novel: Path, trained: Trained, console: Console) -> None:
     trained(RUN)
-    with pytest.raises(ConfigError, match="max_steps: 12 in the run, 8 asked"):
+    with pytest.raises(ConfigError, match="max_steps: 12 in the run, 8 requested"):
         train(tiny_recipe(novel, more=("train.max_steps=8",)), RUN, console)

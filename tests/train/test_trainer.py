@@ -117,7 +117,7 @@ def test_ctrl_c_is_answered_with_130(novel: Path, console: Console) -> None:
     with pytest.raises(Stopped) as caught:
         train(tiny_recipe(novel), RUN, console, take_step=StopAt(3, signal.SIGINT))
     assert caught.value.exit_code == 130
-    assert "the same command goes on" in caught.value.hint
+    assert "the same command resumes" in caught.value.hint
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -149,8 +149,8 @@ def test_another_recipe_is_refused_with_its_changed_keys(
     trained(RUN, "optim.learning_rate=0.001")
     with pytest.raises(ConfigError) as caught:
         train(tiny_recipe(novel, more=("model.n_layer=1", "optim.learning_rate=0.5")), RUN, console)
-    assert "model.n_layer: 2 in the run, 1 asked" in caught.value.what
-    assert "optim.learning_rate: 0.001 in the run, 0.5 asked" in caught.value.what
+    assert "model.n_layer: 2 in the run, 1 requested" in caught.value.what
+    assert "optim.learning_rate: 0.001 in the run, 0.5 requested" in caught.value.what
     assert "--out" in caught.value.hint
 
 
@@ -158,7 +158,7 @@ def test_a_corpus_that_changed_is_refused(novel: Path, console: Console) -> None
     with pytest.raises(Stopped):
         train(tiny_recipe(novel), RUN, console, take_step=StopAt(4))
     novel.write_text(invented_text(6000, seed=1), encoding="utf-8")
-    with pytest.raises(ConfigError, match="the corpus is not the one this run was made with"):
+    with pytest.raises(ConfigError, match="the corpus is not the one that this run was made with"):
         train(tiny_recipe(novel), RUN, console)
 
 
@@ -168,7 +168,7 @@ def test_a_folder_in_use_is_refused(novel: Path, console: Console) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(novel: Path, console: Console, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the folder is not a run: it holds"):
+    with pytest.raises(ConfigError, match="the folder is not a run: it contains"):
         train(tiny_recipe(novel), tmp_path, console)
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_loudly(
     path = newest / damaged
     path.write_bytes(path.read_bytes()[:-7])
     train(tiny_recipe(novel), RUN, Console(heard))
-    assert f"{newest.name} is passed over: " in heard.getvalue()
+    assert f"{newest.name} is skipped: " in heard.getvalue()
     assert Path(damaged).name in heard.getvalue()
     assert losses(RUN) == losses(Path("whole"))
     assert weights(RUN) == weights(Path("whole"))
@@ -195,7 +195,7 @@ def test_when_no_checkpoint_is_whole_the_run_says_so(novel: Path, console: Conso
         train(tiny_recipe(novel), RUN, console, take_step=StopAt(5))
     for folder in newest_first(RUN):
         (folder / "MANIFEST.json").unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint is whole"):
+    with pytest.raises(CheckpointError, match="no checkpoint is intact"):
         train(tiny_recipe(novel), RUN, console)
 
 
@@ -382,7 +382,7 @@ def test_a_checkpoint_of_another_schema_is_refused(trained: Trained) -> None:
     trained(RUN)
     path = next(newest_first(RUN)) / "training" / "state.json"
     storage.write_json(path, storage.read_json(path) | {"schema": 99})
-    with pytest.raises(CheckpointError, match="schema 99, this yanmo reads 1"):
+    with pytest.raises(CheckpointError, match="schema 99, this version of yanmo reads 1"):
         load_training(path.parents[1])
 
 
@@ -391,7 +391,7 @@ def test_of_a_prompt_longer_than_the_window_the_samples_continue_the_end_and_tha
 ) -> None:
     shown = io.StringIO()
     train(tiny_recipe(novel, more=(f"sample.prompt={'江湖' * 10}",)), RUN, Console(shown))
-    assert shown.getvalue().count("the prompt has 20 tokens; the model looks back on the last 16") == 1
+    assert shown.getvalue().count("the prompt has 20 tokens; the model only reads the last 16") == 1
     samples = [path.read_text(encoding="utf-8") for path in (RUN / "samples").iterdir()]
     assert samples and all(sample.startswith("江湖" * 10) for sample in samples)
     trained("narrow", "model.block_size=4")
@@ -407,7 +407,7 @@ def test_a_prompt_that_is_no_text_leaves_nothing_behind(novel: Path, console: Co
 
 
 def test_a_warm_up_longer_than_a_run_of_minutes_is_refused(novel: Path, console: Console) -> None:
-    with pytest.raises(ConfigError, match="warmup_steps=10000000 leaves nothing of about"):
+    with pytest.raises(ConfigError, match="warmup_steps=10000000 is not less than about"):
         more = ("train.minutes=0.01", "optim.warmup_steps=10000000", "train.max_steps=20000000")
         train(tiny_recipe(novel, more=more), RUN, console)
 
@@ -443,7 +443,7 @@ def test_run_names_lead_to_a_model_folder(trained: Trained) -> None:
     assert find_model_folder(None) == find_model_folder(RUN) == find_model_folder(RUN / "model") == best
     checkpoint = next(newest_first(RUN))
     assert find_model_folder(checkpoint) == checkpoint.resolve()
-    with pytest.raises(ConfigError, match="is no run or model folder"):
+    with pytest.raises(ConfigError, match="is not a run or model folder"):
         find_model_folder(Path("nowhere"))
 
 

@@ -158,9 +158,9 @@ def read_state(folder: Path) -> State:
     state = read_record(folder / "training" / "state.json", State)
     if state.schema_number != SCHEMA:
         raise CheckpointError(
-            f"its training state has schema {state.schema_number}, this yanmo reads {SCHEMA}",
+            f"its training state has schema {state.schema_number}, this version of yanmo reads {SCHEMA}",
             where=str(folder),
-            hint="resume it with the yanmo that made it",
+            hint="resume it with the version of yanmo that made it",
         )
     if state.recipe is not None:
         return state.model_copy(update={"recipe": renamed_settings(state.recipe)})
@@ -184,7 +184,7 @@ def load_shape(folder: Path) -> GPTConfig:
     try:
         values = storage.read_json(folder / "config.json")
         if not isinstance(values, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             "there is no readable config.json", where=str(folder), hint="give a model folder"
@@ -234,13 +234,13 @@ def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GP
     for name, tensor in weights.items():
         if not tensor.is_floating_point() or tensor.element_size() < 2:
             raise CheckpointError(
-                f"{name} is stored as {tensor.dtype}, which is no weight yet",
+                f"{name} is stored as {tensor.dtype}, which yanmo cannot use as a weight",
                 where=where,
-                hint="give the model in float32, float16 or bfloat16, before it was quantised",
+                hint="give the model in float32, float16 or bfloat16, not quantised",
             )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(
-                f"{name} holds numbers that are not finite", where=where, hint="its training had diverged"
+                f"{name} has values that are not finite", where=where, hint="its training probably diverged"
             )
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     model.requires_grad_(True)
@@ -258,7 +258,7 @@ def load_model_and_tokenizer(folder: Path, verify: bool = True) -> tuple[GPT, To
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}",
             where=str(folder),
-            hint="tokenizer and weights do not belong together",
+            hint="give the tokenizer that belongs to the weights",
         )
     return model, tokenizer
 
@@ -308,8 +308,8 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
     for folder in (path / "model", path):
         if (folder / "config.json").is_file():
             return folder.resolve()
-    missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is no run or model folder"
-    hint = "give a run or a model folder; other people's models enter by yanmo import"
+    missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is not a run or model folder"
+    hint = "give a run or a model folder; for models of other tools use yanmo import"
     raise ConfigError(f"{path} {missing}", where="RUN", hint=hint)
 
 
@@ -329,7 +329,7 @@ def read_recipe(run: Path) -> Recipe:
         return load_recipe(run / "recipe.toml")
     except ConfigError as error:
         where = f"{run / 'recipe.toml'} ({error.where})"
-        hint = "put back what was changed by hand, or restore it from a copy"
+        hint = "undo manual changes, or restore it from a copy"
         raise CheckpointError(f"the run's recipe.toml is damaged: {error.what}", where, hint) from error
 
 

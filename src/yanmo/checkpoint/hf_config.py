@@ -33,7 +33,7 @@ NULLABLE = ("n_inner", "n_kv_head", "head_dim", "n_expert_shared")
 """Sizes that may be null, which means the default."""
 GELU = {"tanh": "gelu_new", "erf": "gelu"}
 ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "erf"}
-DAMAGED = "take the folder from its source again"
+DAMAGED = "download the folder again"
 
 
 def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def from_config_json(values: dict[str, Any], where: str) -> GPTConfig:
     kind = FAMILIES[name]
     if values.get("quantization_config"):
         raise CheckpointError(
-            "config.json has a quantization_config: its weights are rounded in a way yanmo does not read",
+            "config.json has a quantization_config: its weights are quantised, which yanmo does not read",
             where=where,
-            hint="give the model as it was before it was quantised",
+            hint="give the model before quantisation",
         )
     asked = shape_in(kind, values, where)
     check_sizes(kind, asked, where)
@@ -93,7 +93,7 @@ def family_of(values: dict[str, Any], where: str) -> FamilyName:
         raise CheckpointError(
             f"config.json has model_type={model_type!r}; yanmo knows {', '.join(names)}",
             where=where,
-            hint="give a folder of one of these",
+            hint="give a folder with one of these",
         )
     return names[str(model_type)]
 
@@ -158,7 +158,7 @@ def check_shares(kind: Family, asked: dict[str, Any], where: str) -> None:
     if heads % shared or (not asked.get("head_dim") and width % heads):
         raise CheckpointError(
             f"config.json has {kind.config_keys['n_head']}={heads}, which does not divide"
-            f" {kind.config_keys['n_embd']}={width} or is not shared out evenly among"
+            f" {kind.config_keys['n_embd']}={width} or is not a multiple of"
             f" num_key_value_heads={shared}",
             where=where,
             hint=DAMAGED,
@@ -199,7 +199,9 @@ def has_sliding_layers(name: FamilyName, values: dict[str, Any]) -> bool:
 
 def impossible(key: str, value: Any, where: str) -> CheckpointError:
     """A value that no model has."""
-    return CheckpointError(f"config.json has {key}={value!r}, which no model has", where=where, hint=DAMAGED)
+    return CheckpointError(
+        f"config.json has {key}={value!r}, which is not possible for a model", where=where, hint=DAMAGED
+    )
 
 
 def different(kind: Family, key: str, value: Any, ours: Any, where: str) -> CheckpointError:
@@ -207,5 +209,5 @@ def different(kind: Family, key: str, value: Any, ours: Any, where: str) -> Chec
     return CheckpointError(
         f"config.json has {key}={value!r}; yanmo's {kind.model_type} has {ours!r}",
         where=where,
-        hint="give a folder without that",
+        hint="give a folder without this value",
     )

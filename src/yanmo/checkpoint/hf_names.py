@@ -79,7 +79,7 @@ def from_hugging_face(
             raise CheckpointError(
                 f"{name} has shape {tuple(tensor.shape)}, config.json says {tuple(shape)}",
                 where=where,
-                hint="weights and config.json do not belong together",
+                hint="the weights and config.json are from different models",
             )
         found[name] = tensor
     return found

@@ -25,7 +25,7 @@ BITS = {
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
 }  # fmt: skip
 MOST_DIMENSIONS, MOST_NUMBERS = 8, 1 << 48
-AGAIN = "take the file from its source again"
+AGAIN = "download the file again"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -59,7 +59,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     for file in weight_files(folder):
         tensors = load_tensors(file)
         if twice := found.keys() & tensors.keys():
-            raise CheckpointError(f"{min(twice)} is given twice", where=str(file), hint=AGAIN)
+            raise CheckpointError(f"{min(twice)} occurs twice", where=str(file), hint=AGAIN)
         found |= tensors
     return found
 
@@ -76,12 +76,12 @@ def weight_files(folder: Path) -> list[Path]:
     try:
         names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{INDEX} is torn: {error!r}", where=str(folder), hint=AGAIN) from error
+        raise CheckpointError(f"{INDEX} is damaged: {error!r}", where=str(folder), hint=AGAIN) from error
     for name in names:
         # a path such as ../../x would open files outside the folder
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(
-                f"{INDEX} names {name!r}, which is no file beside it", where=str(folder), hint=AGAIN
+                f"{INDEX} names {name!r}, which is not a file in its folder", where=str(folder), hint=AGAIN
             )
     return [folder / name for name in names]
 
@@ -115,10 +115,10 @@ def check_header(path: Path) -> None:
     # in order of offset, each must begin where the one before ends: no overlap, no gap, none outside
     for name, (start, end) in sorted(entries.items(), key=lambda entry: entry[1]):
         if start != place:
-            raise refuse(f"{name} begins at byte {start:,}, what is before it ends at {place:,}")
+            raise refuse(f"{name} begins at byte {start:,}, but the tensor before it ends at {place:,}")
         place = end
     if place != size - 8 - length:
-        raise refuse(f"its tensors take {place:,} bytes, the file has {size - 8 - length:,}")
+        raise refuse(f"its tensors need {place:,} bytes, but the file has {size - 8 - length:,}")
 
 
 def _extent(entry: dict[str, Any]) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def _extent(entry: dict[str, Any]) -> tuple[int, int]:
     ):
         raise ValueError(f"a tensor of {str(shape)[:80]} at {str(start)[:20]} to {str(end)[:20]}")
     if end - start != math.prod(shape) * BITS[entry["dtype"]] // 8:
-        raise ValueError(f"{entry['dtype']} of shape {shape} does not take {end - start:,} bytes")
+        raise ValueError(f"{entry['dtype']} of shape {shape} does not have {end - start:,} bytes")
     return start, end
 
 
@@ -137,5 +137,5 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # json keeps the last of equal names, other readers the first: two tools would load two models
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name is given twice")
+        raise ValueError("a name occurs twice")
     return found

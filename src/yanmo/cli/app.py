@@ -55,8 +55,8 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[TEXT…|RECIPE] [section.key=value…]",
-        help="Texts (.txt, .jsonl, .epub…, folders, - for standard input), or one recipe (.toml, or the bare"
-        " name of one of ours) and texts for it; then any settings, such as train.minutes=30 model.n_layer=6."
+        help="Texts (.txt, .jsonl, .epub…, folders, - for standard input); or one recipe (.toml, or the name"
+        " of a built-in one) and texts for it. Then any settings, such as train.minutes=30 model.n_layer=6;"
         " `yanmo train TEXT --dry-run` prints them all.",
         show_default=False,
     ),
@@ -69,40 +69,43 @@ MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens to write.")]
 Temperature = Annotated[
     float | None, typer.Option(help="Below 1 safer, above 1 wilder; 0: always the likeliest token.")
 ]
-TopK = Annotated[int | None, typer.Option(help="Choose among the k likeliest tokens; 0: all.")]
+TopK = Annotated[int | None, typer.Option(help="Sample only from the k likeliest tokens; 0: all.")]
 TopP = Annotated[
-    float | None, typer.Option(help="Choose among the likeliest with this probability together; 1: all.")
+    float | None,
+    typer.Option(help="Sample from the likeliest tokens that together have this probability; 1: all."),
 ]
 MinP = Annotated[
-    float | None, typer.Option(help="Choose among those at least this share as likely as the first; 0: all.")
+    float | None,
+    typer.Option(help="Sample from tokens with at least this fraction of the highest probability; 0: all."),
 ]
 RepetitionPenalty = Annotated[
-    float | None, typer.Option(help="Make tokens less likely that stand there already; 1: no, 1.1: a little.")
+    float | None,
+    typer.Option(help="Make tokens that are already in the window less likely; 1: off, 1.1: a little."),
 ]
 NoRepeatNgram = Annotated[
-    int | None, typer.Option(help="Never write the same n tokens in a row twice; 0: no such rule.")
+    int | None, typer.Option(help="Never write the same n tokens in a row twice; 0: off.")
 ]
-Ban = Annotated[list[str] | None, typer.Option(help="A text never to write (repeat for more).")]
+Ban = Annotated[list[str] | None, typer.Option(help="A text that is never written (repeat for more).")]
 Stop = Annotated[
     list[str] | None,
-    typer.Option(help=r"A text that ends a sample and is left out (repeat for more); \n is a line end."),
+    typer.Option(help=r"A text that ends a sample, itself left out (repeat for more); \n is a line end."),
 ]
 Seed = Annotated[
-    int | None, typer.Option(help="Same seed, same text. [default: another each time, and said]")
+    int | None, typer.Option(help="Same seed, same text. [default: a new one each time, printed]")
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps. [default: a GPU, else cpu]")
+    str | None, typer.Option(help="Device: cpu, cuda, cuda:1, mps. [default: a GPU, else cpu]")
 ]
 Precision = Annotated[
     Literal["float32", "bfloat16"] | None,
-    typer.Option(help="In what to compute. [default: bfloat16 on a GPU, and where it pays on a CPU]"),
+    typer.Option(help="Precision. [default: bfloat16 on a GPU, and on a CPU where it is faster]"),
 ]
 Verify = Annotated[
-    bool, typer.Option("--verify/--no-verify", help="Look at the checksums of the model before it is used.")
+    bool, typer.Option("--verify/--no-verify", help="Verify the model's checksums before using it.")
 ]
 
 QUICKSTART_TOKENS = 300
-INTERRUPTED = "stopped by Ctrl-C; what is saved stays, and the same command begins again or goes on"
+INTERRUPTED = "stopped by Ctrl-C; saved files stay, and the same command resumes or starts again"
 
 
 def main() -> None:
@@ -193,7 +196,7 @@ def prepare(
     arguments: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Turn TEXT into a tokenizer and token shards, as `train` does first; cut off, it goes on."""
+    """Turn TEXT into a tokenizer and token shards; `train` does this first. The same command resumes."""
     from yanmo.core.console import Console
     from yanmo.data.prepare import prepare as prepare_text
     from yanmo.train.request import asked_recipe
@@ -214,16 +217,17 @@ def train(
     nproc: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes that share each batch, one a device. [default: the devices named]"
+            min=1,
+            help="Processes that share each batch, one per device. [default: one for each device named]",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the recipe, every setting with its meaning, and stop.")
+        bool, typer.Option("--dry-run", help="Print the recipe with every setting and its meaning, and stop.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model on TEXT, or as a RECIPE says. The same command again resumes, and so does the run
-    folder alone; a greater train.max_steps, epochs or minutes goes on for longer."""
+    """Train a model on TEXT, or from a RECIPE. The same command, or the run folder alone, resumes the run.
+    A larger train.max_steps, epochs or minutes extends it."""
     from yanmo.core.console import Console
     from yanmo.core.outputs import require_folder
     from yanmo.settings.recipe import to_toml
@@ -258,9 +262,9 @@ def plan(
     arguments: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run will be before it starts: size, passes, time, memory, disk, and what looks wrong.
+    """Describe a run before it starts: size, passes, time, memory, disk, and warnings.
 
-    Some steps are timed; the run is not begun.
+    Some steps are timed; the run is not started.
     """
     from yanmo.core.console import Console
     from yanmo.train.forecast import describe
@@ -288,13 +292,16 @@ def evaluate(
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens between windows; fewer: more context for each. [default: half]"),
+        typer.Option(
+            min=1,
+            help="Tokens from one window to the next; fewer give each token more context. [default: half]",
+        ),
     ] = None,
     device: Device = None,
     verify: Verify = True,
     as_json: Json = False,
 ) -> None:
-    """Measure a model: loss, perplexity, bits per character, beside the n-gram baselines."""
+    """Measure a model: loss, perplexity and bits per character, with the n-gram baselines."""
     from yanmo.core.console import Console
     from yanmo.eval.assess import assess
 
@@ -312,12 +319,13 @@ def generate(
         ),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="A file with a prompt on each line, in any encoding of corpora.")
+        Path | None,
+        typer.Option(help="A file with one prompt per line, in any encoding that corpora may have."),
     ] = None,
     special: Annotated[
-        bool, typer.Option("--special", help="Read special tokens in a prompt, such as [CLS], as such.")
+        bool, typer.Option("--special", help="Read [CLS] and similar text in a prompt as special tokens.")
     ] = False,
-    num_samples: Annotated[int | None, typer.Option(help="How many continuations of each prompt.")] = None,
+    num_samples: Annotated[int | None, typer.Option(help="Number of continuations of each prompt.")] = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -332,19 +340,19 @@ def generate(
     precision: Precision = None,
     verify: Verify = True,
     save: Annotated[
-        Path | None, typer.Option(help="A folder for 001.txt, 002.txt, … and a list, samples.json.")
+        Path | None, typer.Option(help="A folder for 001.txt, 002.txt, … and a list of them, samples.json.")
     ] = None,
     as_json: Json = False,
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="JSON with each token and its log probability.")
     ] = False,
 ) -> None:
-    """Write: continue a prompt with a trained model. Defaults come from the run's [sample]."""
+    """Write: continue a prompt with a trained model. Defaults come from the run's [sample] settings."""
     from yanmo.core.outputs import require_folder
     from yanmo.generate.text import listed_samples, save_samples, write_samples
 
     if prompt and prompts is not None:
-        raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give one of them")
+        raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give only one")
     given = {
         "num_samples": num_samples, "max_new_tokens": max_new_tokens,
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
@@ -383,7 +391,7 @@ def chat(
     precision: Precision = None,
     verify: Verify = True,
 ) -> None:
-    """A console: type some text, and the model goes on with it. It continues texts, it is no assistant."""
+    """A console: type some text, and the model continues it. It is not an assistant."""
     from yanmo.generate.chat import WELCOME, Chat, open_console
 
     given = {
@@ -448,7 +456,7 @@ def open_writer(
     config = writer.config(**given)
     note(describe(config, writer.model))
     if seed is None and config.temperature > 0:
-        note(f"the seed was drawn: --seed {config.seed} writes the same again")
+        note(f"new seed: --seed {config.seed} writes the same text again")
     return writer.folder, writer.model, writer.tokenizer, config
 
 
@@ -482,7 +490,7 @@ def read_prompts(path: Path) -> list[str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        hint = "give a text file, one prompt a line"
+        hint = "give a text file with one prompt per line"
         raise ConfigError(f"the prompts cannot be read: {error.strerror}", str(path), hint) from error
     prompts = [line for line in decoded(data, str(path)).split("\n") if line.strip()]
     if not prompts:
@@ -497,7 +505,7 @@ def decoded(data: bytes, where: str) -> str:
     try:
         text, removed = remove_controls(unify_line_ends(decode(data)[0])[0])
     except ValueError as error:
-        hint = "give a text, in UTF-8 if in doubt"
+        hint = "give a text file, best in UTF-8"
         raise ConfigError(f"the prompts cannot be read: {error}", where, hint) from error
     if removed:
         note(f"{removed:,} control characters removed from {where}")
@@ -507,7 +515,7 @@ def decoded(data: bytes, where: str) -> str:
 def saved(files: list[Path], samples: int) -> str:
     """What became of samples that were to be saved."""
     same = samples - len(files)
-    known = [f"{same} of {samples} samples were there already" if samples > 1 else "it was there already"]
+    known = [f"{same} of {samples} samples existed already" if samples > 1 else "the sample existed already"]
     new = [f"{files[0]}" + (f" to {files[-1].name}" if files[1:] else "")] if files else []
     return "saved: " + "; ".join(new + (known if same else []))
 

@@ -32,14 +32,12 @@ Arguments = Annotated[
         show_default=False,
     ),
 ]
-Processes = Annotated[
-    int | None, typer.Option(min=1, help="Processes that clean. [default: one for each core]")
-]
+Processes = Annotated[int | None, typer.Option(min=1, help="Number of processes. [default: one per core]")]
 SHOWN_FILES = 20
 LOOKING = "looking for held-out text in the training text"
 NAMES = {"\n": "line end", " ": "space", "\t": "tab", "　": "full-width space"}
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace a file that yanmo did not make; never an input.")
+    bool, typer.Option("--force", help="Overwrite a file that yanmo did not make; never an input.")
 ]
 COLOURS = {"same": "", "out": "red strike", "in": "green"}
 
@@ -47,14 +45,14 @@ COLOURS = {"same": "", "out": "red strike", "in": "green"}
 def inspect(
     arguments: Arguments,
     vocab: Annotated[
-        str | None, typer.Option(help="A vocabulary (as tokenizer.path): which characters does it lack?")
+        str | None, typer.Option(help="A vocabulary (as tokenizer.path): list the characters it lacks.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as one page with pictures.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a web page with charts.")] = None,
     nproc: Processes = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a corpus is, what is wrong with it, and what `yanmo clean` would do about it."""
+    """Report what a corpus is, what is wrong with it, and what `yanmo clean` would change."""
     from yanmo.core import storage
     from yanmo.core.console import Console
     from yanmo.core.outputs import is_marked, require_file
@@ -66,7 +64,7 @@ def inspect(
     if html is not None:
         require_file(html, "--html", input_paths(config.corpus.path), is_marked, force)
     if importlib.util.find_spec("rensa") is None:
-        console.print('near copies are not looked for: pip install "yanmo[clean]"')
+        console.print('near-duplicates are not detected: pip install "yanmo[clean]"')
         config = config.model_copy(update={"dedup": config.dedup.model_copy(update={"near": 0.0})})
     report = look(config, nproc, console)
     if report.documents:
@@ -109,7 +107,7 @@ def report_lines(report: "Report") -> list[str]:
     bounds = [*(f"≤{bound:,}" for bound in BINS), "more"]
     found = [
         f"files      {len(report.files):,}, {report.bytes:,} bytes"
-        + (f"; passed over: {listed(report.passed_over)}" if report.passed_over else "")
+        + (f"; skipped: {listed(report.passed_over)}" if report.passed_over else "")
     ]
     for file in report.files[:SHOWN_FILES]:
         state = file.unreadable or f"{', '.join(file.encodings)}, {amount(file.documents, file.characters)}"
@@ -158,12 +156,12 @@ def clean(
     arguments: Arguments,
     out: Annotated[Path | None, typer.Option(help="The .jsonl to write. [default: NAME.clean.jsonl]")] = None,
     dedup: Annotated[
-        bool, typer.Option("--dedup", help="Drop copies and near copies, take out repeated paragraphs.")
+        bool, typer.Option("--dedup", help="Drop duplicates and near-duplicates; remove repeated paragraphs.")
     ] = False,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Of the corpora in the mix, such as 3,1,1; nothing is thrown away, some is read again."
+            help="Weights of the corpora in the mix, such as 3,1,1; no text is dropped, some is repeated."
         ),
     ] = None,
     explain: Annotated[
@@ -173,7 +171,7 @@ def clean(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Clean corpora: one .jsonl and a manifest that says where every document went."""
+    """Clean corpora: write one .jsonl, and a manifest that counts every document."""
     from yanmo.core.console import Console
     from yanmo.core.outputs import require_file
     from yanmo.data.contamination import contamination
@@ -233,7 +231,7 @@ def lines(result: "CleaningResult") -> list[str]:
     for source, weight in zip(result.sources, result.weights, strict=False):
         asked = weight / sum(result.weights)
         if abs(share(source) - asked) > asked / 10:
-            found.append(f"warning    {source.path} was to be {asked:.1%} of the mix: it has too little text")
+            found.append(f"warning    {source.path} has too little text for {asked:.1%} of the mix")
     found += held_out(result.overlap)
     unknown = sum(source.licences["not known"] for source in result.sources)
     if unknown:
@@ -246,7 +244,7 @@ def held_out(overlap: float | None) -> list[str]:
     return (
         []
         if overlap is None
-        else [f"held out   {overlap:.2%} of it would stand in the training text as well"]
+        else [f"held out   {overlap:.2%} of the held-out text would also be in the training text"]
     )
 
 
@@ -307,11 +305,11 @@ def _cleaning(arguments: list[str], verb: str) -> "Cleaning":
 def _refuse_with_explain(options: Mapping[str, object]) -> None:
     if given := [name for name, value in options.items() if value]:
         raise ConfigError(
-            f"--explain shows what the rules do and writes nothing: {given[0]} is not for it",
+            f"--explain only shows what the rules do and writes nothing; it cannot be used with {given[0]}",
             "yanmo clean",
-            f"leave out one of the two (`yanmo inspect` says what {given[0]} would drop)"
+            f"use one of the two (`yanmo inspect` reports what {given[0]} would drop)"
             if given[0] == "--dedup"
-            else "leave out one of the two",
+            else "use one of the two",
         )
 
 
@@ -323,7 +321,7 @@ def _name_of(path: str) -> str:
 
 def _check_out(out: Path) -> None:
     if out.suffix != ".jsonl":
-        raise ConfigError(f"{out} is no .jsonl", "--out", f"--out {out.with_suffix('.jsonl')}")
+        raise ConfigError(f"{out} is not a .jsonl", "--out", f"--out {out.with_suffix('.jsonl')}")
 
 
 def input_paths(paths: Iterable[str]) -> list[Path]:
@@ -343,9 +341,11 @@ def _weights(text: str | None, sources: int) -> list[float]:
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"{text} are no numbers", "--weights", "write them as 3,1,1") from error
+        raise ConfigError(f"{text} is not a list of numbers", "--weights", "write them as 3,1,1") from error
     if len(found) != sources or not all(0 < weight < float("inf") for weight in found):
         raise ConfigError(
-            f"{text}: {len(found)} weights for {sources} corpora", "--weights", "one above 0 for each corpus"
+            f"{text}: {len(found)} weights for {sources} corpora",
+            "--weights",
+            "give one weight above 0 for each corpus",
         )
     return found

@@ -19,24 +19,24 @@ def crawl(
         str,
         typer.Argument(
             metavar="SITE",
-            help="A profile: a .toml of yours (sites/template.toml explains every key), or the bare name of"
-            " one of ours: prose, prose2.",
+            help="A site profile: your .toml (sites/template.toml explains every key), or the name of a"
+            " built-in one: prose, prose2.",
             show_default=False,
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="The file to write. [default: SITE.jsonl]")] = None,
     dry_run: Annotated[
         str | None,
-        typer.Option("--dry-run", metavar="URL", help="Show what the profile sees on one page, and stop."),
+        typer.Option("--dry-run", metavar="URL", help="Show what the profile finds on one page, and stop."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a file that no crawl of this name made.")
+        bool, typer.Option("--force", help="Overwrite a file that no crawl of this name made.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Crawl a site that allows it into a file of texts. The same command again goes on."""
+    """Crawl a site that allows it into a file of texts. The same command resumes."""
     check_extra()
     from yanmo.core.console import Console
     from yanmo.core.outputs import require_file

@@ -17,7 +17,7 @@ def import_(
         typer.Argument(
             metavar="SRC [tokenizer.key=value…]",
             help="A Hugging Face or GPT2-Chinese folder, nanoGPT's ckpt.pt, .bin tokens or config .py,"
-            " llm.c's tokens, or the name of a model on the hub; tokenizer.path=… where the vocabulary is"
+            " llm.c's tokens, or the name of a model on the hub; tokenizer.path=… if the vocabulary is"
             " elsewhere.",
             show_default=False,
         ),
@@ -25,7 +25,7 @@ def import_(
     out: Annotated[Path | None, typer.Option(help="The folder to write. [default: models/NAME]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Take over a model, its tokens or its settings, and prove that it computes what it did."""
+    """Import a model, tokens or settings of another tool, and verify that the model computes the same."""
     from yanmo.core.console import Console
     from yanmo.hub.imports.importer import import_ as take_over
     from yanmo.settings.recipe import load_recipe, split_arguments
@@ -35,7 +35,7 @@ def import_(
         raise ConfigError(f"{len(names)} sources are named", "yanmo import", "name one")
     if outside := [setting for setting in settings if not setting.startswith("tokenizer.")]:
         raise ConfigError(
-            f"{outside[0]} says nothing of a vocabulary", "yanmo import", "set tokenizer.* only"
+            f"{outside[0]} is not a setting of the tokenizer", "yanmo import", "set tokenizer.* only"
         )
     config = load_recipe(None, settings).tokenizer
     path = Path(names[0]).resolve()
@@ -56,8 +56,8 @@ def export(
     to: Annotated[
         Literal["hf", "gguf", "onnx"],
         typer.Option(
-            help="hf: a folder for transformers, vLLM; gguf: a file for llama.cpp, Ollama; onnx: a folder for"
-            " transformers.js, onnxruntime."
+            help="hf: a folder for transformers and vLLM; gguf: a file for llama.cpp and Ollama; onnx: a"
+            " folder for transformers.js and onnxruntime."
         ),
     ] = "hf",
     out: Annotated[
@@ -66,19 +66,17 @@ def export(
     precision: Annotated[
         Literal["f32", "f16", "bf16", "q8_0", "q5_0", "q4_0"] | None,
         typer.Option(
-            help="Of the weights in a GGUF file; a smaller file writes a little worse. [default: f16]"
+            help="Precision of the weights in a GGUF file; fewer bits write a little worse. [default: f16]"
         ),
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option(
-            help="Look at the model's checksums, open what was written with its own library, and compare."
-        ),
+        typer.Option(help="Verify the model's checksums, open the result with its own library, and compare."),
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file (gguf) that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file (gguf).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model for other tools, open it there, and compare what it says."""
+    """Write a model for other tools, open it there, and compare the results."""
     from yanmo.core.console import Console
     from yanmo.hub.exports.exporter import export as write
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="scale",
-    help="Past one machine: clean and tokenise with many.",
+    help="Clean and tokenise a corpus on many machines.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,16 +32,16 @@ def plan(
         typer.Argument(
             metavar="CORPUS… [section.key=value…]",
             help="Files, folders, globs; then settings of [corpus], [clean], [dedup] and [tokenizer],"
-            " and data.val_fraction. tokenizer.path is needed.",
+            " and data.val_fraction. tokenizer.path is required.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder for the plan, and for all that it makes.")],
+    out: Annotated[Path, typer.Option(help="The folder for the plan and for all its results.")],
     executor: Annotated[
-        Literal["local", "slurm", "ray"], typer.Option(help="Who runs the tasks: datatrove's executors.")
+        Literal["local", "slurm", "ray"], typer.Option(help="The datatrove executor that runs the tasks.")
     ] = "local",
     tasks: Annotated[
-        int | None, typer.Option(min=1, help="Parts of the corpus. [default: one for each core]")
+        int | None, typer.Option(min=1, help="Parts of the corpus. [default: one per core]")
     ] = None,
     partition: Annotated[str | None, typer.Option(help="slurm: the partition.")] = None,
     time: Annotated[
@@ -51,9 +51,10 @@ def plan(
         bool, typer.Option("--json", help="Print the result as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Write a datatrove pipeline that cleans, drops duplicates and tokenises CORPUS with many machines.
+    """Write a datatrove pipeline that cleans, deduplicates and tokenises CORPUS on many machines.
 
-    It does what `yanmo clean --dedup` and `yanmo prepare` do, but of near copies another may stay.
+    It does what `yanmo clean --dedup` and `yanmo prepare` do, but of several near-duplicates it may keep
+    another one.
     """
     _require_datatrove()
     from yanmo.core import storage
@@ -63,7 +64,7 @@ def plan(
     from yanmo.scale.script import script
 
     if executor != "slurm" and (partition or time):
-        raise ConfigError("--partition and --time are of SLURM", f"--executor {executor}", "leave them out")
+        raise ConfigError("--partition and --time are for SLURM", f"--executor {executor}", "leave them out")
     if executor == "slurm" and not partition:
         raise ConfigError(
             "SLURM needs a partition", "--executor slurm", "--partition NAME (sinfo lists them)"
@@ -82,7 +83,7 @@ def plan(
         print(json.dumps({"plan": str(out), "script": str(target), **cost}, ensure_ascii=False))
         return
     print("\n".join([f"plan       {out / 'plan.toml'}", *_cost_lines(cost)]))
-    print(f"script     {target}" + ("" if is_new else " was there already, and is left as it is"))
+    print(f"script     {target}" + ("" if is_new else " existed already and is unchanged"))
     print(f"Next:\n  python {shlex.quote(str(target))}\n  yanmo train {shlex.quote(str(out / 'shards'))}")
 
 
@@ -92,15 +93,15 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
     characters = f"about {cost['characters']:,} characters"
     return [
         f"corpus     {cost['files']:,} files, {cost['bytes'] * 1e-9:,.3f} GB, {characters}",
-        f"time       about {cost['core_hours']:,.2f} hours of one core",
+        f"time       about {cost['core_hours']:,.2f} core-hours",
         f"disk       at most {disk}",
-        f"memory     about {cost['memory'] * 1e-9:,.3f} GB in the stage clusters, which is one task",
+        f"memory     about {cost['memory'] * 1e-9:,.3f} GB for the stage clusters, which is one task",
     ]
 
 
 def _require_datatrove() -> None:
     if find_spec("datatrove") is None:
-        raise ConfigError("a plan is run by datatrove", "yanmo scale", 'pip install "yanmo[scale]"')
+        raise ConfigError("a plan needs datatrove", "yanmo scale", 'pip install "yanmo[scale]"')
 
 
 def plan_settings(arguments: list[str]) -> "tuple[Cleaning, Recipe]":

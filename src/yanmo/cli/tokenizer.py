@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="tokenizer",
-    help="Learn a vocabulary, take over somebody else's, compare and inspect them.",
+    help="Learn a vocabulary, import one of another tool, compare and inspect them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,10 +32,10 @@ Text = Annotated[
     typer.Option("--text", "-t", help="A sentence to show token by token. [default: one of the corpus]"),
 ]
 Shape = Annotated[
-    str, typer.Option(help="LAYERSxWIDTH of the GPT-2 whose parameters the token table is a share of.")
+    str, typer.Option(help="LAYERSxWIDTH of a GPT-2, for the embedding's share of its parameters.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there, but no input.")]
-Picture = Annotated[Path | None, typer.Option("--out", help="Save the picture as an .svg file too.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files; never an input.")]
+Picture = Annotated[Path | None, typer.Option("--out", help="Also save the picture as an .svg file.")]
 
 USUAL_SHAPE = "12x768"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -53,7 +53,7 @@ def train(
     ],
     kind: Annotated[str, typer.Option(help="bpe, unigram or char.")] = "bpe",
     vocab_size: Annotated[
-        int | None, typer.Option(min=1, help="Tokens at most. [default: 32,000; char: all characters]")
+        int | None, typer.Option(min=1, help="Largest size. [default: 32,000; char: all characters]")
     ] = None,
     out: Out = None,
     force: Force = False,
@@ -67,7 +67,7 @@ def train(
 
     texts, settings = split_arguments(arguments)
     if kind not in ("bpe", "unigram", "char"):
-        raise ConfigError(f"no kind '{kind}' is learned", "--kind", "bpe, unigram or char")
+        raise ConfigError(f"cannot learn kind '{kind}'", "--kind", "bpe, unigram or char")
     if not texts:
         raise ConfigError("no text is named", "yanmo tokenizer train", "yanmo tokenizer train novel.txt")
     asked = [f"corpus.path={json.dumps(texts, ensure_ascii=False)}", f"tokenizer.kind={kind}", *settings]
@@ -78,8 +78,8 @@ def train(
     learned = learn_tokenizer(recipe.corpus, recipe.tokenizer, Console())
     save(learned, folder, force)
     if (asked_for := recipe.tokenizer.vocab_size) > learned.vocab_size:
-        why = "it has no more characters" if kind == "char" else "nothing more in it occurs often enough"
-        print(f"of {asked_for:,} tokens asked for the text gives {learned.vocab_size:,}: {why}")
+        why = "it has no more characters" if kind == "char" else "nothing else in it occurs often enough"
+        print(f"{asked_for:,} tokens were asked for, the text gives {learned.vocab_size:,}: {why}")
 
 
 @app.command("import")
@@ -96,7 +96,7 @@ def import_(
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Save somebody else's vocabulary as a tokenizer.json of ours, with the same ids."""
+    """Convert a vocabulary of another tool to yanmo's tokenizer.json, with the same ids."""
     from yanmo.core.outputs import require_folder
     from yanmo.settings.recipe import load_recipe, split_arguments
     from yanmo.tokenizer import read_tokenizer
@@ -124,7 +124,7 @@ def compare(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Measure vocabularies side by side on a text: how much a token holds, what is lost, how fast."""
+    """Compare vocabularies on a text: characters per token, lost text, speed."""
     from yanmo.cli.corpus import input_paths
     from yanmo.core.outputs import is_marked, require_file
     from yanmo.tokenizer import kind_of
@@ -152,13 +152,15 @@ def inspect(
     tokenizer: Annotated[str, typer.Argument(help="A vocabulary: file or folder.")],
     text: Annotated[
         str | None,
-        typer.Argument(help="A sentence to show token by token. [default: one of --corpus, or ours]"),
+        typer.Argument(
+            help="A sentence to show token by token. [default: one of --corpus, or a built-in one]"
+        ),
     ] = None,
     corpus: Corpus = None,
     shape: Shape = USUAL_SHAPE,
     as_json: Json = False,
 ) -> None:
-    """Look at one vocabulary: what it holds, what it loses, how it cuts words that tell."""
+    """Inspect one vocabulary: its contents, the text it loses, how it splits characteristic words."""
     from yanmo.tokenizer import kind_of
     from yanmo.tokenizer.compare import holds, judge, telling_line, telling_words
     from yanmo.tokenizer.show import coloured, in_words, longest, losses, table, word_by_token
@@ -204,7 +206,7 @@ def save(tokenizer: "Tokenizer", folder: Path, force: bool) -> None:
     with disk_errors("saving the tokenizer", folder):
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(folder, 1 << 30)
-    losing = "loses nothing" if tokenizer.lossless else "can lose text: see `yanmo tokenizer inspect`"
+    losing = "lossless" if tokenizer.lossless else "can lose text: see `yanmo tokenizer inspect`"
     print(f"{folder}: {kind_of(tokenizer)}, {tokenizer.vocab_size:,} tokens, {losing}")
     print(f"use it:  yanmo train TEXT tokenizer.path={folder}")
 
@@ -232,7 +234,7 @@ def corpus_of(paths: list[str] | None) -> "CorpusConfig":
 
     if not paths:
         raise ConfigError(
-            "no text is named to measure on", "--corpus", "yanmo tokenizer compare A B --corpus novel.txt"
+            "no text to measure on is named", "--corpus", "yanmo tokenizer compare A B --corpus novel.txt"
         )
     return CorpusConfig(path=tuple(paths))
 
@@ -248,7 +250,7 @@ def read_shape(shape: str) -> tuple[int, int]:
     """``"12x768"`` -> (12, 768)."""
     layers, _, width = shape.partition("x")
     if not (layers.isdigit() and width.isdigit() and int(layers) and int(width)):
-        raise ConfigError(f"'{shape}' is no shape", "--shape", "LAYERSxWIDTH, such as 12x768")
+        raise ConfigError(f"'{shape}' is not a shape", "--shape", "LAYERSxWIDTH, such as 12x768")
     return int(layers), int(width)
 
 

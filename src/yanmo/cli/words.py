@@ -20,7 +20,7 @@ def unforeseen(error: OSError | ValueError) -> YanmoError:
     return kind(
         f"{type(error).__name__}: {error}",
         where=f"{Path(frame.filename).name}, line {frame.lineno}, {frame.name}",
-        hint="check paths, settings and the disk; if they are right, report this as a fault of yanmo",
+        hint="check paths, settings and the disk; if they are right, report this as a bug of yanmo",
     )
 
 
@@ -60,7 +60,8 @@ class Verb(TyperCommand):
                 value = next(iter(words[place + 1 :]), "")
             if hint := self.spelling_of(dashed.lstrip("-"), value):
                 where = f"yanmo {self.name}"
-                raise ConfigError(f"'{dashed}' is no {'option' if option else 'argument'} here", where, hint)
+                kind = "option" if option else "argument"
+                raise ConfigError(f"'{dashed}' is not an {kind} here", where, hint)
 
     def spelling_of(self, name: str, value: str) -> str:
         """How this command wants that setting, or an empty string."""

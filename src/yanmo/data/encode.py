@@ -68,7 +68,7 @@ def _workers(
         with ThreadPoolExecutor(cores()) as threads:
             yield (lambda texts: threads.submit(encode, tokenizer, texts)), cores()
         return
-    hint = "the same command goes on where it stopped; data.workers=1 needs the least memory"
+    hint = "the same command resumes; data.workers=1 needs the least memory"
     # the tokenizer is sent once to each process, not with each text
     with processes(number, _begin, (tokenizer,), "tokenises", hint) as pool:
         yield (lambda texts: pool.submit(_encode_here, texts)), number

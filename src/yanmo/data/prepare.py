@@ -161,29 +161,29 @@ class OpenManifest(Manifest):
 def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_size: int) -> Prepared:
     """Finished shards; settings that are given must be those they were made with."""
     tokenizer = load_tokenizer(folder)
-    hint = "restore it from a copy, or make the shards again"
+    hint = "restore it from a copy, or prepare the shards again"
     manifest = read_record(folder / "manifest.json", OpenManifest, DataError, hint)
     split = manifest.split
     other = find_tokenizer(asked) if asked.path is not None else tokenizer
     if other is not None and other.fingerprint != tokenizer.fingerprint:
         raise DataError(
-            f"the shards were made with another tokenizer than tokenizer.path={asked.path}",
+            f"the shards were not made with tokenizer.path={asked.path}",
             where=str(folder),
             hint="leave tokenizer.path out",
         )
     if data.val_fraction not in (None, split.val_fraction):
         raise DataError(
-            f"the shards hold out {split.val_fraction}, not data.val_fraction={data.val_fraction}",
+            f"the shards have data.val_fraction={split.val_fraction}, not {data.val_fraction}",
             where=str(folder),
             hint="leave data.val_fraction out",
         )
     # the gap between training and held-out text of a cut document is too short for longer windows
     if split.cut_documents and block_size > split.block_size:
         raise DataError(
-            f"the shards were cut for windows of {split.block_size} tokens, not"
+            f"the shards were made for windows of {split.block_size} tokens, not"
             f" model.block_size={block_size}",
             where=str(folder),
-            hint="a smaller model.block_size, or shards made with this one",
+            hint="choose a smaller model.block_size, or prepare the shards with this one",
         )
     shards = ShardSet(folder, manifest.corpus, tokenizer.fingerprint)
     _check_long_enough(shards, block_size)
@@ -248,10 +248,10 @@ def _write_shards(
     # before the manifest, which makes the folder finished
     (folder / MARK_FILE).unlink(missing_ok=True)
     if tally.left_out:
-        console.print(f"{tally.left_out:,} characters between training and held-out text are left out")
+        console.print(f"{tally.left_out:,} characters between training and held-out text are not used")
     if tally.read_again:
         console.print(
-            f"{tally.read_again:,} documents are in the training part several times, as the mix has them"
+            f"{tally.read_again:,} documents are repeated in the training part, as the mix requires"
         )
     more = more_of(counts.as_json(), split, tally, None if tokenizer.lossless else lost)
     return {"splits": splits, "more": more}

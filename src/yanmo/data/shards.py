@@ -107,9 +107,9 @@ class ShardWriter:
         """Append ids, which encode ``characters`` characters."""
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocab_size:
             raise DataError(
-                f"token id {int(ids.max())} does not fit a vocabulary of {self._vocab_size}",
+                f"token id {int(ids.max())} is outside the vocabulary of {self._vocab_size}",
                 where=str(self._folder),
-                hint="tokenizer and shards do not belong together; delete .yanmo and try again",
+                hint="the shards are not from this tokenizer; delete .yanmo and try again",
             )
         self.characters += characters
         while len(ids):
@@ -223,9 +223,9 @@ class Tokens:
         # a damaged shard: as an index such an id would crash in the embedding, on a GPU without saying where
         if ids.size and int(ids.max()) >= self._vocab_size:
             raise DataError(
-                f"token {int(ids.max()):,} is beyond the vocabulary's {self._vocab_size:,}",
+                f"token {int(ids.max()):,} is outside the vocabulary of {self._vocab_size:,}",
                 where=f"{self._files[0].parent}: {', '.join(file.name for file in self._files[:5])}",
-                hint="restore the shards from a copy, or make them again",
+                hint="restore the shards from a copy, or prepare them again",
             )
         return ids
 
@@ -244,7 +244,7 @@ class ShardSet:
             DataError: the shards were made of another corpus or with another tokenizer.
         """
         self.folder = folder
-        hint = "delete that folder; it is made again"
+        hint = "delete that folder; yanmo makes it again"
         self.manifest = read_record(folder / "manifest.json", Manifest, DataError, hint)
         for name, found, expected in (
             ("corpus", self.manifest.corpus, corpus),
@@ -254,7 +254,7 @@ class ShardSet:
                 raise DataError(
                     f"the shards belong to {name} {found}, not {expected}",
                     where=str(folder),
-                    hint="delete that folder; the shards are made again",
+                    hint="delete that folder; yanmo makes the shards again",
                 )
         self.train = self._open(folder, "train", self.manifest.splits.train)
         self.val = self._open(folder, "val", self.manifest.splits.val)
@@ -268,10 +268,10 @@ class ShardSet:
         sizes = [sum(path.stat().st_size for path in group if path.is_file()) for group in (files, [starts])]
         if sizes != [dtype.itemsize * part.tokens, 8 * part.documents]:
             raise DataError(
-                f"the files of {split} hold {sizes[0]:,} bytes of tokens and {sizes[1]:,} of starts, and"
+                f"the files of {split} have {sizes[0]:,} bytes of tokens and {sizes[1]:,} of starts, but"
                 f" manifest.json says {part.tokens:,} tokens and {part.documents:,} documents",
                 where=str(folder),
-                hint="delete that folder; the shards are made again",
+                hint="delete that folder; yanmo makes the shards again",
             )
         return Tokens(files, dtype.str, starts, vocab_size)
 

@@ -88,9 +88,9 @@ def _say_counts(counts: CorpusCounts, console: Console) -> None:
     if counts.control_characters_removed:
         console.print(f"{counts.control_characters_removed:,} control characters removed")
     if counts.undecodable_bytes:
-        console.warn(f"{counts.undecodable_bytes:,} bytes are broken; U+FFFD stands for them")
+        console.warn(f"{counts.undecodable_bytes:,} broken bytes became U+FFFD")
     if counts.texts_in_parts:
-        console.print(f"{counts.texts_in_parts:,} texts are too large for one document and cut into parts")
+        console.print(f"{counts.texts_in_parts:,} texts are too large for one document and were split")
 
 
 def _learn(learner: TokenizerTrainer, console: Console) -> Tokenizer:
@@ -133,5 +133,7 @@ def read_sizes(folder: Path) -> list[tuple[str, int]]:
         return [(str(name), int(length)) for name, length in storage.read_json(path)]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
-            "the list of documents is damaged", where=str(path), hint="delete its folder; it is made again"
+            "the list of documents is damaged",
+            where=str(path),
+            hint="delete its folder; yanmo makes it again",
         ) from error

@@ -59,14 +59,14 @@ class Assessment:
 
     def lines(self) -> list[str]:
         """For people."""
-        found, lossy = self.evaluation, " (lossy: not to be compared)" if self.lossy else ""
+        found, lossy = self.evaluation, " (lossy: do not compare)" if self.lossy else ""
         said = [
             f"model  {self.model}",
             f"text   {self.text}: {self.characters:,} characters, {self.tokens:,} tokens",
             f"loss   {found.loss:.4f} nats per token, perplexity {found.perplexity:.2f},"
             f" {found.bits_per_char:.4f} bits per character{lossy}",
             f"by     windows of {self.window:,} tokens, a new one every {self.stride:,}"
-            f" (--stride 1: each token with all of its context, {self.stride:,} times as long)",
+            f" (--stride 1: full context for each token, {self.stride:,} times slower)",
         ]
         if self.reference:
             shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
@@ -74,9 +74,9 @@ class Assessment:
             if expected := self.reference.expectation(found.bits_per_char):
                 said.append(f"expect {expected}")
         else:
-            said.append("baselines  none: the text this model was trained on is not at hand")
+            said.append("baselines  none: the training text of this model is not available")
         if self.trained_on_it:
-            said.append("warning: the model was trained on this text; that says nothing about new ones")
+            said.append("warning: the model was trained on this text; the result says nothing about new text")
         return said
 
 
@@ -133,7 +133,9 @@ def assess(
     if not corpus and own is None:
         sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
         raise ConfigError(
-            "no text is named, and the run's own is not at hand", f"{folder}: {sought}", "--corpus TEXT"
+            "no text is named, and the run's own text is not available",
+            f"{folder}: {sought}",
+            "--corpus TEXT",
         )
     ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
     # every batch allocates the same tensors again
@@ -200,5 +202,5 @@ def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, int, b
         start, end = tokenizer.document_start, [tokenizer.end_of_text]
         parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
     if not parts:
-        raise DataError("the corpus holds no text", where=", ".join(corpus.path), hint="name another")
+        raise DataError("the corpus has no text", where=", ".join(corpus.path), hint="name another")
     return np.concatenate(parts), lost.characters, bool(lost.total)

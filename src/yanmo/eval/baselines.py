@@ -35,20 +35,20 @@ class NGramBaselines:
             return f"below the bigram line of {self.bigram:.2f}"
         if bits < self.unigram:
             return f"between the unigram line of {self.unigram:.2f} and the bigram line of {self.bigram:.2f}"
-        return f"above the unigram line of {self.unigram:.2f}: it does not know the characters yet"
+        return f"above the unigram line of {self.unigram:.2f}: it has not learned the characters yet"
 
     def expectation(self, bits: float) -> str:
         """For a model worse than the bigram baseline: what it will write, why, and what to do; else empty."""
         if bits < self.bigram:
             return ""
-        knows = "which characters are common, and little of what follows what: expect words, no sentences"
+        knows = "which characters are common, but little about their order: expect words, not sentences"
         if bits >= self.unigram:
-            knows = "less than how often each character occurs: expect characters at random"
+            knows = "not even how often each character occurs: expect random characters"
         return (
-            f"counting pairs of tokens does better ({self.bigram:.2f}) than this model ({bits:.2f}). It knows"
-            f" {knows}. Most often it was trained too shortly (a greater train.minutes, epochs or max_steps"
-            " goes on); else the text is little, or unlike what it was trained on, or"
-            " optim.learning_rate is far from usual"
+            f"the bigram baseline ({self.bigram:.2f}) is better than this model ({bits:.2f}). The model knows"
+            f" {knows}. Most often it needs more training (a larger train.minutes, epochs or max_steps"
+            " extends the run); or there is too little text, or the text differs from the training text, or"
+            " optim.learning_rate is unusual"
         )
 
 

@@ -106,6 +106,6 @@ def evaluate_sliding(
         raise CheckpointError(
             f"the model's loss on {len(tokens):,} tokens is {nats}",
             where="its logits are not finite",
-            hint="its weights are too large or damaged: take it from its source again",
+            hint="the weights are too large or damaged: download the model again",
         )
     return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))

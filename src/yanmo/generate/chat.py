@@ -23,21 +23,21 @@ from yanmo.settings.schema import Recipe, SampleConfig
 from yanmo.tokenizer import Tokenizer
 
 PROMPT = "> "
-WELCOME = "Type some text and the model goes on. 输入文字，模型续写。/help 帮助, /bye 再见"
+WELCOME = "Type some text and the model continues it. 输入文字，模型续写。/help 帮助, /bye 再见"
 LEAVE = "/bye or Ctrl-D leaves (/bye 或 Ctrl-D 退出)"
 HELP = """\
-text        the model goes on with it (it continues texts, it is no assistant)
+text        the model continues it (it is not an assistant)
             模型续写这段文字（它只会续写，不会回答）
-/more       go on with the text so far                接着写
-/retry      the same prompt again, with another seed  换一个随机种子重写
-/temp X     below 1 safer, above 1 wilder; 0: always the likeliest  温度：小则稳，大则奇
-/topp X     choose among this much probability; 1: all              核采样，1 为不限
-/topk N     choose among the N likeliest tokens; 0: all             只在前 N 个中选，0 为不限
-/seed N     same seed, same text                      随机种子，相同则结果相同
-/len N      tokens to write                           每次写多少个词元
-/save FILE  put the text at the end of FILE           把文字存到文件末尾
-/help       this page                                 本页
-/bye        leave; Ctrl-D too. Ctrl-C stops the writing              退出；Ctrl-C 停笔
+/more       continue the text so far                    接着写
+/retry      the same prompt again, with another seed    换一个随机种子重写
+/temp X     below 1 safer, above 1 wilder; 0: greedy    温度：小则稳，大则奇
+/topp X     top-p (nucleus) sampling; 1: off            核采样，1 为不限
+/topk N     top-k sampling; 0: off                      只在前 N 个中选，0 为不限
+/seed N     same seed, same text                        随机种子，相同则结果相同
+/len N      tokens to write                             每次写多少个词元
+/save FILE  append the text to FILE                     把文字存到文件末尾
+/help       show this help                              本页
+/bye        quit, also Ctrl-D; Ctrl-C stops the writing 退出；Ctrl-C 停笔
 """
 SETTINGS = {
     "/temp": "temperature",
@@ -80,7 +80,7 @@ class Chat:
         elif command == "/help":
             yield HELP
         elif command not in ("/retry", "/more", "/save"):
-            yield f"there is no {command}; there are {', '.join(COMMANDS)}\n"
+            yield f"unknown command {command}; the commands are {', '.join(COMMANDS)}\n"
         elif not self.text:
             yield "there is no text yet: type some\n"
         elif command == "/more":
@@ -98,7 +98,7 @@ class Chat:
         ids = encode(self.tokenizer, prompt, "the text")
         self.prompt = self.text = prompt
         if len(ids) > window:
-            yield f"(the model looks back on the last {window} of {len(ids)} tokens)\n"
+            yield f"(the model only reads the last {window} of {len(ids)} tokens)\n"
         ids = ids[-window:] or [self.tokenizer.end_of_text, *self.tokenizer.document_start]
         for piece in write_from(self.model, self.tokenizer, ids, self.config):
             self.text += piece
@@ -118,7 +118,7 @@ class Chat:
     def save(self, name: str) -> str:
         """Append the last text to a file."""
         if not name:
-            return "/save needs a file: /save story.txt\n"
+            return "/save needs a file name: /save story.txt\n"
         try:
             with open(Path(name).expanduser(), "a", encoding="utf-8") as file:
                 file.write(self.text + "\n")

@@ -237,9 +237,9 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
     config, said = one.config, logits.float()[None]  # (1, V): by itself, whatever is written beside it
     if not torch.isfinite(said).all():
         raise CheckpointError(
-            f"{int((~torch.isfinite(said)).sum()):,} of {said.numel():,} logits are no finite numbers",
+            f"{int((~torch.isfinite(said)).sum()):,} of {said.numel():,} logits are not finite",
             where=f"the token after {len(one.past.ids):,} others",
-            hint="its weights are too large or damaged: try --precision float32, or take it anew",
+            hint="the weights are too large or damaged: try --precision float32, or download the model again",
         )
     logprobs = said.log_softmax(dim=-1)  # (1, V)
     processed = apply_logits_processors(said, [one.past], config, one.rules, window)

@@ -87,7 +87,7 @@ def typed(text: str) -> tuple[str, str]:
     if read.count("\n") > text.count("\n"):
         said.append(r"\n is a line end here; \\n writes the two characters")
     if TYPED_WORD.search(text):
-        said.append(r"\n before a letter is two characters here, no line end")
+        said.append(r"\n before a letter is two characters here, not a line end")
     return read, "; ".join(said)
 
 

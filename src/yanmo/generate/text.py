@@ -147,7 +147,7 @@ def encode_prompt(
     """
     ids = encode(tokenizer, prompt, "the prompt", special)
     if len(ids) > block_size:
-        say(f"the prompt has {len(ids):,} tokens; the model looks back on the last {block_size:,} of them")
+        say(f"the prompt has {len(ids):,} tokens; the model only reads the last {block_size:,} of them")
     # in training every document follows an end-of-text token, so after it the model begins a new one
     return ids[-block_size:] or [tokenizer.end_of_text, *tokenizer.document_start]
 
@@ -222,7 +222,7 @@ def save_samples(
     there = [path for path in folder.glob("*.txt") if path.stem.isdecimal()]
     # also the numbers in the list: a file that somebody deleted does not pass its number on
     number = max([*(int(path.stem) for path in there), *(entry["number"] for entry in listed)], default=0)
-    with storage.disk_errors("reading the samples there", folder):
+    with storage.disk_errors("reading the saved samples", folder):
         known = {path.read_bytes() for path in there if path.is_file()}
     settings = config.model_dump(mode="json", exclude={"prompt"})
     paths = []
@@ -256,7 +256,7 @@ def listed_samples(folder: Path) -> list[dict[str, Any]]:
         return [entry for entry in entries if int(entry["number"])]
     except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise ConfigError(
-            "the samples.json there is not a list of samples",
+            "the samples.json in this folder is not a list of samples",
             where=str(path),
-            hint="choose another folder, or move that file away",
+            hint="choose another folder, or move that file",
         ) from error

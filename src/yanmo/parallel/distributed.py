@@ -86,9 +86,9 @@ def find_world(device: str | None, batch_size: int) -> World:
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if size > batch_size:
         raise ConfigError(
-            f"{size} processes cannot share train.batch_size={batch_size}",
+            f"{size} processes are too many for train.batch_size={batch_size}",
             where="--nproc",
-            hint=f"use at most {batch_size} processes, or a larger batch",
+            hint=f"use at most {batch_size} processes, or a larger train.batch_size",
         )
     # RANK counts over all machines, LOCAL_RANK on this one: it chooses the GPU
     local = int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0
@@ -99,7 +99,7 @@ def device_for(name: str | None, local_rank: int, size: int) -> torch.device:
     """The device of one rank of this machine."""
     named = split_devices(name)
     if len(set(named)) < len(named):
-        raise ConfigError(f"{name} names a device twice", "train.device", "name each once")
+        raise ConfigError(f"{name} names a device twice", "train.device", "name each device once")
     if size == 1 or ":" not in (named[0] or ""):
         device = find_device(named[0])
         alone = size == 1 or device.type == "cpu"
@@ -108,7 +108,7 @@ def device_for(name: str | None, local_rank: int, size: int) -> torch.device:
         raise DeviceError(
             f"process {local_rank + 1} has no device in {name}",
             where="train.device",
-            hint="name one for each",
+            hint="name one device per process",
         )
     return find_device(named[local_rank])
 
@@ -183,9 +183,9 @@ def is_lost(error: BaseException | None) -> bool:
 def lost(rank: int) -> LostError:
     """The error of a rank that cannot reach the others."""
     return LostError(
-        "the other processes of this run cannot be reached any more",
+        "this process lost its connection to the other processes of the run",
         where=f"rank {rank}",
-        hint="one of them, or the one that started them, was ended; the same command goes on",
+        hint="one of them, or the launcher, has ended; the same command resumes",
     )
 
 
@@ -198,13 +198,13 @@ def find_device(name: str | None, where: str = "train.device") -> torch.device:
     if name is None:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found or torch.device("cpu")
-    hint = f"there are: {', '.join(device_names())}"
+    hint = f"available: {', '.join(device_names())}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"'{name}' is no device", where, hint) from error
+        raise DeviceError(f"'{name}' is not a device", where, hint) from error
     if str(device) not in device_names():
-        raise DeviceError(f"device '{name}' is not there", where, hint)
+        raise DeviceError(f"device '{name}' is not available", where, hint)
     return device
 
 

@@ -69,7 +69,7 @@ def describe_failure(rank: int, failure: ProcessFailure) -> RankError:
     error = RankError(
         f"rank {rank} {how}; the other ranks were stopped",
         where=f"process {failure.pid}",
-        hint="the run is whole: the same command resumes it",
+        hint="the run is intact; the same command resumes it",
     )
     error.exit_code = 128 - failure.exitcode if killed else failure.exitcode
     return error

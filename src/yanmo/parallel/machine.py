@@ -95,9 +95,9 @@ def oom_as_error(what: str, where: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise DeviceError(
-            f"{what} do not fit into memory",
+            f"not enough memory for {what}",
             where=where,
-            hint="free some and give the same command again, or choose a smaller model.n_layer or n_embd",
+            hint="free some memory and repeat the command, or choose a smaller model.n_layer or n_embd",
         ) from error
 
 

@@ -28,7 +28,7 @@ def check_relations(recipe: Recipe) -> None:
     model, optim, train, data = recipe.model, recipe.optim, recipe.train, recipe.data
     if model.n_embd % model.n_head and not (model.head_dim and model.family in FREE_KEYS["head_dim"]):
         raise ConfigError(
-            f"model.n_embd={model.n_embd} cannot be shared out among model.n_head={model.n_head} heads",
+            f"model.n_embd={model.n_embd} is not a multiple of model.n_head={model.n_head}",
             where="[model]",
             hint=f"choose n_embd as a multiple of {model.n_head}, or another n_head",
         )
@@ -36,27 +36,27 @@ def check_relations(recipe: Recipe) -> None:
         _check_family(model)
     elif model.zero_projections:
         raise ConfigError(
-            "model.zero_projections=true would do away with the weights to begin from",
+            "model.zero_projections=true would overwrite the weights of model.init",
             where=f"model.init={model.init}",
             hint="leave one of them out",
         )
     _check_step(train, model)
     if optim.warmup_steps and train.max_steps and optim.warmup_steps >= train.max_steps:
         raise ConfigError(
-            f"optim.warmup_steps={optim.warmup_steps} leaves nothing of train.max_steps={train.max_steps}",
+            f"optim.warmup_steps={optim.warmup_steps} is not less than train.max_steps={train.max_steps}",
             where="[optim]",
             hint="choose fewer warm-up steps, or leave them out",
         )
     if data.stride and data.packing == "offset":
         raise ConfigError(
-            f"data.stride={data.stride} means nothing with data.packing=offset",
+            f"data.stride={data.stride} has no effect with data.packing=offset",
             where="[data]",
-            hint="leave packing out, or stride",
+            hint="leave out packing or stride",
         )
     if data.stride and data.stride > model.block_size:
         raise ConfigError(
             f"data.stride={data.stride} is larger than model.block_size={model.block_size}:"
-            " the text between two windows would never be read",
+            " the text between windows would never be read",
             where="[data]",
             hint=f"choose at most {model.block_size}",
         )
@@ -72,13 +72,13 @@ def _check_step(train: TrainConfig, model: ModelConfig) -> None:
     """How a step is computed."""
     if train.matmul == "onednn" and (train.device or "cpu") != "cpu":
         raise ConfigError(
-            f"train.matmul=onednn is a way of a CPU, and train.device={train.device}",
+            f"train.matmul=onednn is for a CPU, but train.device={train.device}",
             where="[train]",
             hint="leave matmul out",
         )
     if train.seq_len_warmup and model.block_size % 2:
         raise ConfigError(
-            f"train.seq_len_warmup={train.seq_len_warmup} halves model.block_size={model.block_size}",
+            f"train.seq_len_warmup={train.seq_len_warmup} cannot halve model.block_size={model.block_size}",
             where="[train]",
             hint="choose an even block_size, or seq_len_warmup=0",
         )
@@ -98,21 +98,20 @@ def _check_family(model: ModelConfig) -> None:
         value = getattr(model, key)
         if model.family not in families and value not in (None, fixed.get(key)):
             raise ConfigError(
-                f"model.{key}={value} means nothing in a {model.family} model",
+                f"model.{key}={value} has no effect in a {model.family} model",
                 where="[model]",
                 hint=f"leave {key} out, or choose model.family={families[0]}",
             )
     if model.n_head % (model.n_kv_head or 1):
         raise ConfigError(
-            f"model.n_head={model.n_head} queries cannot be shared out among"
-            f" model.n_kv_head={model.n_kv_head}",
+            f"model.n_head={model.n_head} is not a multiple of model.n_kv_head={model.n_kv_head}",
             where="[model]",
             hint="choose a divisor of n_head",
         )
     head_dim = model.head_dim or fixed["head_dim"]
     if model.family in OWN_KEYS["rope_theta"] and head_dim % 2:
         raise ConfigError(
-            f"a head of {head_dim} channels cannot be turned in pairs",
+            f"rotary positions need an even head width, not {head_dim}",
             where="[model]",
             hint="choose an even model.head_dim",
         )
@@ -122,7 +121,7 @@ def _check_family(model: ModelConfig) -> None:
         raise ConfigError(
             f"model.n_expert_active={active} is more than model.n_expert={count}",
             where="[model]",
-            hint="choose fewer active experts, or more",
+            hint="choose fewer active experts, or a larger n_expert",
         )
 
 

@@ -139,10 +139,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "the recipe cannot be read",
             where=f"{path}: {getattr(error, 'strerror', None) or error}",
-            hint=f"did you mean '{meant}', a recipe of ours?" if meant else "check its path",
+            hint=f"did you mean the built-in recipe '{meant}'?" if meant else "check its path",
         ) from error
     if len(raw) > MAX_RECIPE_BYTES:
-        hint = "a recipe holds settings; a text is named as it is: yanmo train TEXT"
+        hint = "a recipe holds settings; to train on a text: yanmo train TEXT"
         raise ConfigError(f"the file is larger than {MAX_RECIPE_BYTES >> 20} MB", str(path), hint)
     try:
         found: dict[str, Any] = _unmarked(_parse_toml(raw.decode("utf-8-sig")))
@@ -161,7 +161,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
         RecursionError: it is nested too deep.
     """
     if MANY_NAMES.search(text):
-        raise ValueError("a name of more than 64 parts")
+        raise ValueError("a name has more than 64 parts")
     return tomllib.loads(text.replace("\r\n", "\n"))
 
 
@@ -217,7 +217,7 @@ def _as_text(value: Any, written: str, field: FieldInfo | None) -> Any:
 def _elsewhere(section: str, kind: type[Section]) -> str:
     """Which command has this section, if this one has not."""
     if section in Cleaning.model_fields:
-        return f"[{section}] belongs to `yanmo clean`: clean first, and train on what it writes"
+        return f"[{section}] belongs to `yanmo clean`: clean first, then train on its output"
     if section in SECTIONS:
         return f"[{section}] belongs to `yanmo train`; here {_sections(kind)}"
     return ""
@@ -250,7 +250,7 @@ def _suggest(name: str, kind: type[Section]) -> str:
     known = dict(settings(kind))
     for old, new in SETTINGS.items():
         if key == key_of(old) and new in known:
-            return f"it is called {new} now"
+            return f"it is now called {new}"
     if PEER_NAMES.get(key) in known:
         return f"in yanmo it is called {PEER_NAMES[key]}"
     if key in PEER_HABITS and kind is Recipe:
@@ -339,7 +339,7 @@ def differences(asked: Recipe, recorded: Recipe) -> list[str]:
         if name.startswith(FREE_ON_RESUME) or (name in recorded.decided and name == MICRO_BATCH):
             continue
         said = "left open" if theirs is None else _toml(theirs)
-        changed.append(f"{name}: {said} in the run, {_toml(ours)} asked")
+        changed.append(f"{name}: {said} in the run, {_toml(ours)} requested")
     return changed
 
 
@@ -372,13 +372,13 @@ def to_toml(recipe: Recipe) -> str:
     lines = ["# A yanmo recipe: run it again with `yanmo train THIS_FILE --out FOLDER`.", ""]
     if recipe.decided:
         lines += [
-            "# Keys nobody asked for, decided by measurement or rule when the run was made:",
+            "# Keys that were not set, decided by measurement or rule when the run was made:",
             f"decided = {_toml(recipe.decided)}",
             "",
         ]
     if recipe.started_in:
         lines += [
-            "# Where the run was started, seen from its folder and in full: paths are found from there.",
+            "# Folder where the run was started, relative to the run and absolute; paths are relative to it.",
             f"started_in = {_toml(recipe.started_in)}",
             "",
         ]

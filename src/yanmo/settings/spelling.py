@@ -122,41 +122,41 @@ PEER_NAMES = {
 """Names people know from other tools, and ours."""
 
 WHAT_TO_DO = {
-    "train.batch_size is the whole batch of a step; train.micro_batch_size is what is in memory at once":
+    "train.batch_size is the batch of one step; train.micro_batch_size is the part in memory at once":
         "gradient_accumulation_steps gradient_accumulation accumulation_steps grad_accum_steps",
-    "leave it out: all of the held-out text is measured; data.val_fraction says how much that is":
+    "leave it out: the whole held-out text is measured; data.val_fraction sets its size":
         "eval_iters max_eval_samples per_device_eval_batch_size eval_batch_size",
-    "leave it out: metrics.jsonl is always written, and TensorBoard's files where tensorboard is installed":
+    "leave it out: metrics.jsonl is always written, and TensorBoard files if tensorboard is installed":
         "wandb use_wandb wandb_log wandb_project wandb_run_name report_to swanlab use_swanlab tensorboard"
         " logging_dir writer_dir run_name",
     "the option --out FOLDER names the run folder": "out_dir output_dir save_dir ckpt_dir output",
     "leave it out: the same command again resumes the run":
         "resume resume_from_checkpoint from_resume overwrite_output_dir",
-    "name the devices: train.device=cuda:0,1; or give --nproc":
+    "name the devices, train.device=cuda:0,1, or use --nproc":
         "ddp local_rank n_gpu gpus world_size nproc_per_node backend deepspeed fsdp",
     "in yanmo it is train.precision=float16": "fp16 fp16_opt_level",
     "in yanmo it is train.precision=bfloat16": "bf16 use_bf16",
     "in yanmo it is train.precision=bfloat16, or float16": "amp mixed_precision half",
-    "give steps: optim.warmup_steps; left out, it is a twentieth": "warmup_ratio warmup_fraction",
-    "leave it out: the rate falls over the whole run, as optim.schedule says, to optim.min_lr":
+    "give steps, optim.warmup_steps; the default is a twentieth of the run": "warmup_ratio warmup_fraction",
+    "leave it out: the rate decays over the whole run to optim.min_lr; optim.schedule says how":
         "decay_lr lr_decay_iters lr_decay_steps",
     "these are commands: yanmo train, yanmo evaluate, yanmo generate":
         "do_train do_eval eval_only do_predict",
-    "steps are counted: train.eval_interval, train.checkpoint_interval, train.log_interval":
+    "give steps: train.eval_interval, train.checkpoint_interval, train.log_interval":
         "eval_strategy evaluation_strategy save_strategy logging_strategy",
     "leave it out: RUN/model is the best checkpoint, and train.keep_last says how many are kept":
         "load_best_model_at_end always_save_checkpoint",
-    "leave it out: a text is named as it is, and tokenised once: yanmo train TEXT":
+    "leave it out: yanmo train TEXT tokenises the text once":
         "raw tokenized_data_path num_pieces segment dataset dataset_name",
-    "name the folder of these files: tokenizer.path=FOLDER": "bpe_token encoder_json vocab_bpe",
+    "give the folder with these files: tokenizer.path=FOLDER": "bpe_token encoder_json vocab_bpe",
     "the shape is in [model]: model.n_layer, model.n_head, model.n_embd, model.block_size":
         "model_config config_path",
-    "`yanmo clean` drops what is no text; nothing is too short to train on": "min_length",
+    "leave it out: no text is too short to train on; `yanmo clean` drops what is not text": "min_length",
     "model.family=gpt2 has biases, the others have none": "bias",
     "in yanmo it is model.family=moe": "use_moe",
     "sample.temperature=0 always takes the likeliest token; there is no beam search": "do_sample num_beams",
-    "leave it out: a smaller train.micro_batch_size takes less memory": "gradient_checkpointing",
-    "train first; yanmo export makes the folder to upload": "push_to_hub",
+    "leave it out: a smaller train.micro_batch_size needs less memory": "gradient_checkpointing",
+    "train first; yanmo export writes the folder to upload": "push_to_hub",
 }  # fmt: skip
 PEER_HABITS = {name: answer for answer, names in WHAT_TO_DO.items() for name in names.split()}
 """Names of what is done otherwise here, each with the one thing to do."""

@@ -81,7 +81,7 @@ def require_total_steps(run: Path, recipe: Recipe, plan: StepSchedule, limit: in
     ):
         return
     raise CheckpointError(
-        f"plan.json ends at step {plan.total_steps:,}, and recipe.toml allows {limit:,}",
+        f"plan.json ends at step {plan.total_steps:,}, but recipe.toml allows {limit:,}",
         where=str(run),
         hint="put back what was changed by hand; a longer run is asked for by train.max_steps=… on the"
         " command line",
@@ -97,7 +97,7 @@ def _require_recipe(path: Path, recipe: Recipe, state: State, checkpoint: Path) 
         raise CheckpointError(
             f"recipe.toml says {name}={now}, and {checkpoint.name} was made with {then}",
             where=str(path),
-            hint=f"put {then} back, or train into another folder with --out",
+            hint=f"change it back to {then}, or train in another folder with --out",
         )
 
 
@@ -115,5 +115,5 @@ def _require_plan(path: Path, plan: StepSchedule, state: State, checkpoint: Path
         raise CheckpointError(
             f"plan.json has other aims up to step {step:,} than {checkpoint.name} was made with",
             where=str(path),
-            hint="restore it from a copy, or delete the run folder to begin again",
+            hint="restore it from a copy, or delete the run folder to start again",
         )

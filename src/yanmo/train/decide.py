@@ -68,11 +68,11 @@ def adopt_shape(recipe: Recipe) -> Recipe:
             taken[name] = asked
             kept.add(name)
         else:
-            said = f"the weights have {value}" if value is not None else f"{shape.family} has no such thing"
+            said = f"the weights have {value}" if value is not None else f"{shape.family} has no such setting"
             raise ConfigError(
                 f"{name}={asked}, but {said}",
                 where=f"model.init={recipe.model.init}",
-                hint="leave the shape out: it comes with the weights",
+                hint="leave out the shape: it comes with the weights",
             )
     if not {"tokenizer.kind", "tokenizer.path"} & given_keys(recipe):
         taken["tokenizer.path"] = str(folder)
@@ -100,7 +100,7 @@ def require_compiler(recipe: Recipe, device: torch.device) -> None:
     """
     if recipe.train.compile and not has_compiler(device):
         raise DeviceError(
-            "train.compile needs a C++ compiler, and there is none",
+            "train.compile needs a C++ compiler, but none was found",
             where=f"PATH ({', '.join(compilers())})",
             hint="install g++, or leave train.compile out",
         )
@@ -267,7 +267,7 @@ def decide_length(
     warmup = recipe.optim.warmup_steps
     if warmup is not None and warmup >= total_steps:
         raise ConfigError(
-            f"optim.warmup_steps={warmup} leaves nothing of about {total_steps:,} steps",
+            f"optim.warmup_steps={warmup} is not less than about {total_steps:,} steps",
             where="[optim]",
             hint="choose fewer warm-up steps, or a longer run",
         )

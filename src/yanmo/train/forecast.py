@@ -193,7 +193,7 @@ def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iter
     if from_scratch and optim.learning_rate and optim.learning_rate <= FINE_TUNING_RATE:
         yield (
             f"optim.learning_rate={optim.learning_rate:g} is a rate for fine-tuning: from scratch a model"
-            f" learns little more than how often each token occurs; {usual:g} is usual"
+            f" learns little more than token frequencies; {usual:g} is usual"
         )
     if found.steps and optim.warmup_steps and optim.warmup_steps >= found.steps:
         yield (
@@ -202,7 +202,7 @@ def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iter
         )
     if from_scratch and found.tokens_per_parameter < FEW_TOKENS:
         yield (
-            f"{found.text.train_tokens:,} training tokens are little for {found.parameters:,} parameters"
+            f"{found.text.train_tokens:,} training tokens are few for {found.parameters:,} parameters"
             f" ({found.tokens_per_parameter:.3f} each): it will overfit and memorise them; give more text,"
             " a smaller model, or start from weights with model.init"
         )
@@ -212,7 +212,10 @@ def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iter
             " model.dropout=0.1"
         )
     if free_bytes is not None and found.disk_bytes > free_bytes:
-        yield f"the run needs about {gigabytes(found.disk_bytes)} of disk, {gigabytes(free_bytes)} are free"
+        yield (
+            f"the run needs about {gigabytes(found.disk_bytes)} of disk, but only"
+            f" {gigabytes(free_bytes)} are free"
+        )
 
 
 def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
@@ -220,7 +223,7 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
     text, train = found.text, recipe.train
     ends = [f"{found.steps:,} steps" if found.steps else "as many steps as fit"]
     if train.minutes:
-        unasked = ", as no length is named (train.minutes)" if "train.minutes" in recipe.decided else ""
+        unasked = ", the default length (train.minutes)" if "train.minutes" in recipe.decided else ""
         ends.append(f"within {train.minutes:g} minutes{unasked}")
     if found.passes and found.epochs:
         ends.append(f"{found.epochs:.1f} epochs, {found.passes:.1f} passes over the text")
@@ -229,7 +232,7 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
     active = ""
     if config.has("n_expert"):
         active = (
-            f"; {found.active_parameters:,} active, of {config.n_expert} experts {config.n_expert_active}"
+            f"; {found.active_parameters:,} active: {config.n_expert_active} of {config.n_expert} experts"
             f" and {config.n_expert_shared} shared"
         )
     lines = [
@@ -258,7 +261,7 @@ def takes(recipe: Recipe, found: Forecast) -> Iterator[str]:
     device = "this CPU" if recipe.train.device in (None, "cpu") else f"{recipe.train.device} of this machine"
     step = found.seconds_per_step
     each = f"{1000 * step:.0f} ms" if step < 1 else span(step) if step >= 60 else f"{step:.1f} s"
-    yield f"takes  about {span(found.seconds)} on {device}: {each} for each step, timed just now"
+    yield f"takes  about {span(found.seconds)} on {device}: {each} per step, measured now"
 
 
 def recipe_lines(recipe: Recipe) -> Iterator[str]:

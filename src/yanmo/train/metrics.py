@@ -77,7 +77,7 @@ class Board:
             yield
         except Exception as error:  # whatever the library, its protocol buffers or the disk raise
             self._writer = None
-            self._warn(f"TensorBoard's files cannot be written ({error}); metrics.jsonl has all numbers")
+            self._warn(f"TensorBoard files cannot be written ({error}); metrics.jsonl has all numbers")
 
 
 class Metrics:

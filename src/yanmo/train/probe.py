@@ -197,7 +197,7 @@ def largest_divisor(number: int, limit: int) -> int:
 def no_room(config: GPTConfig, where: str) -> DeviceError:
     """The error when memory does not suffice for a single window."""
     return DeviceError(
-        f"not even one window of {config.block_size} tokens fits into memory",
+        f"not enough memory for one window of {config.block_size} tokens",
         where=where,
         hint="choose a smaller model.block_size, n_embd or n_layer, or train.precision=bfloat16",
     )

@@ -71,7 +71,7 @@ def require_text_or_recipe(name: str) -> None:
     if is_there(name) or not (meant or name.isidentifier()):
         return  # a path: reading it says what is wrong with it
     hint = f"did you mean '{meant}'?" if meant else f"the recipes are: {', '.join(our_recipes())}"
-    raise ConfigError(f"'{name}' is no file, no folder and no recipe", "command line", hint)
+    raise ConfigError(f"'{name}' is not a file, folder or recipe", "command line", hint)
 
 
 def names_a_recipe(name: str) -> bool:

@@ -145,7 +145,7 @@ def check_folder(folder: Path) -> None:
         strangers = [p.name for p in folder.iterdir() if p.name not in OWN_FILES and p.name[0] != "."]
         if strangers:
             raise ConfigError(
-                f"the folder is not a run: it holds {strangers[0]}",
+                f"the folder is not a run: it contains {strangers[0]}",
                 where=str(folder),
                 hint="name a new folder with --out",
             )
@@ -188,7 +188,7 @@ def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Pr
     text = TextSize.of(prepared.shards)
     configure_torch(recipe.train)
     # once in a run's life: another precision or micro-batch would change the sums, so resume never probes
-    console.status("measuring what is fastest here")
+    console.status("measuring which options are fastest here")
     recipe, total_steps, speed = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
     console.clear_status()
@@ -224,8 +224,8 @@ def write_records(folder: Path, recipe: Recipe, plan: StepSchedule, corpus: dict
     }
     if not all(same.values()):
         name = next(name for name, is_same in same.items() if not is_same)
-        hint = "choose plainer names and texts in the settings"
-        raise ConfigError(f"{name} is not read as it was written", str(folder), hint)
+        hint = "use simpler names and texts in the settings"
+        raise ConfigError(f"{name} does not read back as it was written", str(folder), hint)
 
 
 def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[Recipe, GPTConfig, Forecast]:
@@ -257,7 +257,7 @@ def time_steps(
         timed, total_steps, speed = decide_by_measuring(few, config, world, text)
         console.clear_status()
     except DeviceError as error:
-        console.warn(f"how long it takes cannot be measured here: {error.what}")
+        console.warn(f"the time cannot be measured here: {error.what}")
         steps = step_limit(recipe, text.train_tokens)
         length = {} if steps else {"train.minutes": DEFAULT_MINUTES}
         return decide(recipe, decide_dropout(recipe, steps, text.train_tokens) | length), None, None
@@ -312,7 +312,7 @@ def require_same_vocabulary(tokenizer: Tokenizer, weights: Path) -> None:
         raise ConfigError(
             wrong,
             where=f"model.init={weights}",
-            hint="name the tokenizer that belongs to the weights (tokenizer.path), or none: they bring it",
+            hint="leave tokenizer.path out: the tokenizer comes with the weights",
         )
 
 
@@ -353,9 +353,9 @@ def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, StepSchedule]
     changed = differences(asked, recipe)
     if changed:
         raise ConfigError(
-            "this folder holds a run of another recipe: " + "; ".join(changed),
+            "this folder has a run with another recipe: " + "; ".join(changed),
             where=str(folder / "recipe.toml"),
-            hint="leave them out to resume the run as it is, or train into another folder with --out",
+            hint="leave them out to resume the run, or train in another folder with --out",
         )
     return resumed(asked, longer), plan
 
@@ -386,9 +386,9 @@ def _require_same_corpus(prepared: Prepared, corpus: CorpusConfig, recorded: Man
     for name in ("corpus", "tokenizer", "splits"):
         if then[name] != now[name] and (name != "corpus" or then[name] != earlier_fingerprint(corpus)):
             raise ConfigError(
-                f"the {name} is not the one this run was made with ({then[name]}, now {now[name]})",
+                f"the {name} is not the one that this run was made with ({then[name]}, now {now[name]})",
                 where=f"{folder}: corpus.json, or recipe.toml",
-                hint="put the old text back, or train into another folder with --out",
+                hint="restore the old text, or train in another folder with --out",
             )
 
 
@@ -399,9 +399,9 @@ def init_weights(run: Run) -> None:
         return
     if _origin(run.recipe)["init"] != read_record(run.folder / "corpus.json", Manifest).init:
         raise ConfigError(
-            "the weights to begin from have changed since the run was made",
+            "the weights of model.init have changed since the run was made",
             where=f"model.init={run.recipe.model.init}",
-            hint="train into another folder with --out",
+            hint="train in another folder with --out",
         )
     run.model.load_state_dict(load_model(find_model_folder(Path(run.recipe.model.init))).state_dict())
 
@@ -422,7 +422,7 @@ def restore(run: Run) -> tuple[Run, Progress]:
         raise CheckpointError(
             f"the weights of {checkpoint.name} have another shape than [model] of recipe.toml says",
             where=str(run.folder / "recipe.toml"),
-            hint="put the shape back that the run was made with",
+            hint="change the shape back to that of the run",
         ) from error
     progress, tensors, before = load_training(checkpoint)
     run.optimizer.load(run.model, tensors)
@@ -432,7 +432,7 @@ def restore(run: Run) -> tuple[Run, Progress]:
     for name, then in before.items():
         now = here.get(name, "not there")
         if now != then:
-            run.console.warn(f"{name} was {then}, is {now}: the last bits of results may differ")
+            run.console.warn(f"{name} was {then}, is now {now}: the last bits of results may differ")
     # train.minutes counts training time, not the pause between kill and resume
     return replace(run, clock_start=run.clock() - progress.elapsed_s), progress
 
@@ -493,12 +493,12 @@ def newest_whole(folder: Path, console: Console) -> Path | None:
             return checkpoint
         except CheckpointError as error:
             damaged = error
-            console.warn(f"{checkpoint.name} is passed over: {error.what}")
+            console.warn(f"{checkpoint.name} is skipped: {error.what}")
     if damaged is not None:
         raise CheckpointError(
-            f"no checkpoint is whole; the last: {damaged.what}",
+            f"no checkpoint is intact; the last: {damaged.what}",
             where=str(folder / "checkpoints"),
-            hint="restore the files, or delete the run folder to begin again",
+            hint="restore the files, or delete the run folder to start again",
         )
     return None
 

@@ -212,9 +212,9 @@ def run_loop(
         if stopping and not at_end:
             raise Stopped(
                 stopping,
-                f"stopped by a signal at step {progress.step:,}, and saved",
+                f"stopped by a signal at step {progress.step:,}; saved",
                 where=str(run.folder),
-                hint="the same command goes on from here",
+                hint="the same command resumes from here",
             )
     return plan, progress
 

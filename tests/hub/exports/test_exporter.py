@@ -106,7 +106,7 @@ def test_rows_of_no_multiple_of_32_stay_in_float16_and_are_named(
     config = small("modern", tokenizer, n_embd=64, n_inner=40)
     found = written(our_folder(tmp_path / "odd", drawn(config), tokenizer), "gguf", console, "q8_0")
     assert found.values["float16"] == ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight")
-    assert "2 tensors with rows of no multiple of 32 stay in f16" in "\n".join(found.said)
+    assert "2 tensors stay in f16, because their row length is not a multiple of 32" in "\n".join(found.said)
 
 
 def test_gelu_by_erf_is_marked_as_another_in_gguf(
@@ -197,7 +197,7 @@ def test_what_8_bits_cost_is_measured_and_said(graphs: Path) -> None:
     lost = found.numbers["lost_in_8_bits"]
     assert not found.failed
     assert 0 < lost < verify.LOST_IN_8_BITS
-    assert f"off by {lost:.4f} nats per token" in "\n".join(found.said)
+    assert f"differ by {lost:.4f} nats per token" in "\n".join(found.said)
 
 
 @pytest.mark.parametrize("part", ["tokens.weight_scale", "tokens.weight_quantized", "_quantized"])
@@ -215,7 +215,7 @@ def test_8_bits_of_other_weights_are_noticed(part: str, graphs: Path, tmp_path: 
     onnx.save(rounded, folder / "onnx/model_quantized.onnx")
     found = verify.verify_onnx(folder, reader(), char_tokenizer())
     assert spoiled and len(found.failed) == 1
-    assert "in 8 bits its predictions are off by" in found.failed[0]
+    assert "in 8 bits its predictions differ by" in found.failed[0]
 
 
 def test_weights_too_large_for_a_graph_lie_beside_it_where_transformers_js_looks(
@@ -237,7 +237,7 @@ def test_a_model_that_transformers_js_does_not_know_is_said_to_be_for_onnxruntim
     tokenizer = char_tokenizer()
     folder = our_folder(tmp_path / "experts", drawn(small("moe", tokenizer)), tokenizer)
     said = export(folder, "onnx", None, None, False, console).said
-    assert "transformers.js knows no Dots1" in "\n".join(said)
+    assert "transformers.js does not support this model" in "\n".join(said)
 
 
 @pytest.mark.parametrize("is_forced", [False, True])
@@ -320,5 +320,5 @@ def test_a_recipe_that_lies_about_gives_a_model_no_name(source: Path, console: C
 
 
 def test_a_precision_is_for_gguf_only(source: Path, console: Console) -> None:
-    with pytest.raises(ConfigError, match="--to onnx is written in float32"):
+    with pytest.raises(ConfigError, match="--to onnx writes float32"):
         export(source, "onnx", None, "q8_0", True, console)

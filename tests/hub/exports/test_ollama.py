@@ -114,7 +114,7 @@ def test_a_gguf_of_a_run_with_any_name_comes_with_a_line_that_works(
 def test_a_file_that_ollama_could_not_be_told_of_is_refused_before_anything_is_written(
     name: str, own_folder: Path, console: Console
 ) -> None:
-    with pytest.raises(ConfigError, match="cannot say this name"):
+    with pytest.raises(ConfigError, match="cannot contain this name"):
         exported("run", "gguf", console, f"there/{name}")
     assert not Path("there").exists()
 

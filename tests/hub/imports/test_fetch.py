@@ -53,6 +53,8 @@ def test_without_a_connection_it_says_so(console: Console, monkeypatch: pytest.M
         raise OSError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(CheckpointError, match="could not be fetched from the hub: no connection") as caught:
+    with pytest.raises(
+        CheckpointError, match="could not be downloaded from the hub: no connection"
+    ) as caught:
         import_("gpt2", Path("taken"), TokenizerConfig(), console)
     assert "HF_ENDPOINT" in caught.value.hint

@@ -118,7 +118,7 @@ def test_a_bomb_for_the_true_reader_is_refused_and_nothing_runs(
 ) -> None:
     path = tmp_path / "ckpt.pt"
     path.write_bytes(BOMBS["os.system, zipped"])
-    with pytest.raises(CheckpointError, match="is not read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         import_(str(path), Path("taken"), TokenizerConfig(), console)
 
 
@@ -130,7 +130,7 @@ def test_a_hostile_pytorch_model_bin_is_refused(
     source = our_folder(tmp_path / "theirs", reader(), char_tokenizer())
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(BOMBS[name])
-    with pytest.raises(CheckpointError, match="is not read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         import_(str(source), Path("taken"), TokenizerConfig(), console)
 
 
@@ -184,7 +184,7 @@ def test_a_tensor_of_a_terabyte_is_refused_by_a_limit_on_memory(tmp_path: Path) 
 @pytest.mark.slow
 def test_a_reader_that_does_not_end_is_ended(tmp_path: Path) -> None:
     path = nanogpt_checkpoint(tmp_path / "ckpt.pt", NanoGPT(9, True))
-    with pytest.raises(CheckpointError, match=r"not read within 0.01 s"):
+    with pytest.raises(CheckpointError, match=r"took more than 0.01 s"):
         open_pickle(path, seconds=0.01)
 
 
@@ -221,7 +221,7 @@ def test_an_array_of_objects_is_no_list_of_tokens(
 ) -> None:
     np.save(tmp_path / "tokens.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
     config = TokenizerConfig(path=str(our_folder(tmp_path / "v", reader(), char_tokenizer())))
-    with pytest.raises(DataError, match="no array of tokens"):
+    with pytest.raises(DataError, match="not an array of tokens"):
         import_(str(tmp_path / "tokens.npy"), Path("taken"), config, console)
 
 
@@ -321,7 +321,7 @@ HEADERS = {
     "of true": header({"a": tensor(0, 4, [True])}, 4),
     "longer than the file": struct.pack("<Q", 1 << 60) + b"{}",
     "no JSON": header("{"),
-    "no object": header("[1]"),
+    "not a JSON object": header("[1]"),
     "deep": header("[" * 100_000),
     "empty": b"",
     "torn": b"\x01\x00",
@@ -348,7 +348,7 @@ def test_an_index_names_files_beside_it_only(name: object, tmp_path: Path) -> No
     (tmp_path / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"a": name}}), encoding="utf-8"
     )
-    with pytest.raises(CheckpointError, match="no file beside it|torn"):
+    with pytest.raises(CheckpointError, match="not a file in its folder|damaged"):
         load_weights(tmp_path)
 
 

@@ -110,7 +110,7 @@ def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, 
     short = tmp_path / "short.txt"
     short.write_text("\n".join(ENTRIES[:-3]), encoding="utf-8")
     with pytest.raises(
-        CheckpointError, match=rf"know {len(ENTRIES)} tokens, the vocabulary has {len(ENTRIES) - 3}"
+        CheckpointError, match=rf"have {len(ENTRIES)} tokens, the vocabulary has {len(ENTRIES) - 3}"
     ):
         taken(source, console, path=str(short))
     taken(source, console, path=str(vocab_txt(tmp_path / "vocab.txt")))
@@ -162,7 +162,7 @@ def test_nanogpt_keeps_its_gelu_and_gets_zero_biases(
 
 def test_nanogpt_without_a_vocabulary_says_what_to_name(tmp_path: Path, console: Console) -> None:
     file = nanogpt_checkpoint(tmp_path / "out" / "ckpt.pt", NanoGPT(len(LETTERS), True), "play")
-    with pytest.raises(ConfigError, match=r"no meta.pkl beside it or in data/play"):
+    with pytest.raises(ConfigError, match=r"no meta.pkl in its folder or in data/play"):
         taken(file, console)
 
 
@@ -177,7 +177,7 @@ def test_rows_that_pad_an_embedding_are_cut(tmp_path: Path, console: Console) ->
     assert ours.config.vocab_size == tokenizer.vocab_size
     ids = torch.randint(tokenizer.vocab_size, (2, 20))
     torch.testing.assert_close(ours(ids), model(ids)[..., : tokenizer.vocab_size], atol=1e-6, rtol=0)
-    assert any("stand for no token" in note for note in found.values["notes"])
+    assert any("padding rows" in note for note in found.values["notes"])
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -248,12 +248,18 @@ def test_gpt2_with_eight_heads_for_twelve_is_caught_and_the_right_one_trains_wit
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
-        (lambda t: t | {"transformer.h.0.attn.adapter.weight": torch.zeros(2, 2)}, "have no place in a gpt2"),
+        (lambda t: t | {"transformer.h.0.attn.adapter.weight": torch.zeros(2, 2)}, "do not belong to a gpt2"),
         (lambda t: {n: x for n, x in t.items() if "ln_f" not in n}, "the weights lack transformer.ln_f"),
         (lambda t: t | {"transformer.ln_f.bias": torch.full((64,), torch.nan)}, "not finite"),
-        (lambda t: t | {"transformer.ln_f.bias": torch.zeros(64, dtype=torch.int64)}, "is no weight yet"),
+        (
+            lambda t: t | {"transformer.ln_f.bias": torch.zeros(64, dtype=torch.int64)},
+            "cannot use as a weight",
+        ),
         (lambda t: t | {"transformer.ln_f.bias": torch.zeros(65)}, r"has shape \(65,\)"),
-        (lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1}, "its head is not its embedding"),
+        (
+            lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1},
+            "its LM head differs from its embedding",
+        ),
         (
             lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:-9]},
             "tokens, config.json says",

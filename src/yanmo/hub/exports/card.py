@@ -48,8 +48,8 @@ def model_card(
     if sample.strip():
         parts.append(f"## What it writes\n\n{fenced(sample.strip(), 'text')}\n\n(one sample, unedited)")
     parts.append(
-        "## Limits\n\nIt continues texts; it was not taught to answer questions or to follow instructions,"
-        " and it may repeat what it was trained on. The licence of its text is for you to state."
+        "## Limits\n\nIt continues texts; it was not trained to answer questions or to follow instructions,"
+        " and it may repeat its training text. You must state the licence of that text."
     )
     if past.recipe:
         parts.append(f"## Recipe\n\n{fenced(_settings(past.recipe), 'toml')}")
@@ -80,7 +80,7 @@ def _what(model: GPT, tokenizer: Tokenizer, past: RunRecords) -> str:
     config = model.config
     size, active = count_parameters(config), count_active(config)
     said = f"{config.kind.title} (`{config.kind.architecture}`) of {size:,} parameters"
-    said += f", {active:,} of them active for each token" if active < size else ""
+    said += f", {active:,} of them active per token" if active < size else ""
     made = "trained" if past.recipe else "trained elsewhere and written"
     return (
         f"{said[0].upper()}{said[1:]}, {made} with [yanmo](https://pypi.org/project/yanmo)"
@@ -120,12 +120,12 @@ def _results(metrics: tuple[dict[str, Any], ...], lossless: bool) -> str:
         for name in ("uniform", "unigram", "bigram")
         if (key := f"{name}_bits_per_char") in start
     )
-    lossy = "" if lossless else " (the vocabulary loses characters: not to be compared)"
+    lossy = "" if lossless else " (the vocabulary loses characters: do not compare)"
     return (
         f"## Results\n\nOn held-out text, step {best['step']:,}: {best['val_bits_per_char']:.3f} bits per"
         f" character{lossy}, loss {best['val_loss']:.3f} nats per token, perplexity"
         f" {best['val_perplexity']:.1f}."
-        + (f" Lines of counting, bits per character: {lines}." if lines else "")
+        + (f" N-gram baselines, bits per character: {lines}." if lines else "")
     )
 
 

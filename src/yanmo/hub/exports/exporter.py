@@ -97,10 +97,9 @@ def export(
     """
     if precision and to != "gguf":
         raise ConfigError(
-            f"--to {to} is written in float32", where=f"--precision {precision}", hint="it is for --to gguf"
+            f"--to {to} writes float32", where=f"--precision {precision}", hint="it is for --to gguf"
         )
     precision = precision or USUAL
-    # said first: minutes of writing would be in vain
     if is_verified:
         # before the work: nobody wants to hear after an hour that it cannot be verified
         require_library(to)
@@ -138,7 +137,7 @@ def opened_again(written: Exported, to: Target, source: ExportSource, precision:
         raise CheckpointError(
             f"it could not be opened again: {type(error).__name__}: {str(error)[:300]}",
             where=str(written.path),
-            hint="the file is as it was written; please report it",
+            hint="the file is kept; please report this",
         ) from error
     require_passed(verdict, written.path)
     said = (*written.said, *(f"{verdict.by}: {line}" for line in verdict.said))
@@ -159,7 +158,9 @@ def require_target(target: Path, to: Target, model: Path, force: bool) -> None:
         return
     require_folder(target, "--out", inputs)
     if target.exists():
-        raise ConfigError("it is there already", f"--out {target}", "name another with --out, or delete it")
+        raise ConfigError(
+            "it is there already", f"--out {target}", "choose another name with --out, or delete it"
+        )
 
 
 def usual_name(name: str, to: Target, precision: str) -> str:
@@ -240,7 +241,7 @@ def export_gguf(source: ExportSource, target: Path, precision: str) -> Exported:
     storage.write_atomic(modelfile_of(target), text)
     said = [f"GGUF in {precision}; for Ollama: {create_line(source.name, target)}"]
     if written.float16:
-        rows = f"{len(written.float16)} tensors with rows of no multiple of 32 stay in f16"
+        rows = f"{len(written.float16)} tensors stay in f16, because their row length is not a multiple of 32"
         said.append(f"{rows}: {', '.join(written.float16[:3])}" + (" …" if written.float16[3:] else ""))
     said += written.remarks
     values = {"float16": written.float16, "remarks": written.remarks}
@@ -265,10 +266,12 @@ def export_onnx(source: ExportSource, target: Path, largest_file: int = LARGEST_
         quantize(folder / GRAPH, folder / QUANTIZED)
 
     storage.commit_folder(target, fill)
-    said = [f"a folder for transformers.js: {GRAPH} with its cache, and the same in 8 bits, {QUANTIZED}"]
+    said = [f"a folder for transformers.js: {GRAPH} with KV cache, and the same in 8 bits, {QUANTIZED}"]
     kind = source.model.config.kind
     if not kind.in_transformers_js:
-        said.append(f"transformers.js knows no {kind.architecture}: these graphs are for onnxruntime")
+        said.append(
+            f"transformers.js does not support {kind.architecture}: use these graphs with onnxruntime"
+        )
     return Exported(target, tuple(said), None)
 
 

@@ -73,7 +73,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
         tensors.setdefault("lm_head.weight", model.head_weight)
     if config.n_kv_head < config.n_head and not config.kind.gguf_shares_keys:
         tensors = with_keys_of_their_own(tensors, config)
-        said = f"keys and values are stored for each head: llama.cpp's {config.kind.gguf} shares none"
+        said = f"keys and values are stored per head: llama.cpp's {config.kind.gguf} shares none"
         remarks = (*remarks, said)
     for ours, tensor in tensors.items():
         theirs = gguf_name(names, config.kind, ours)
@@ -170,7 +170,7 @@ def why_not(tokenizer: Tokenizer) -> str | None:
     if isinstance(tokenizer, LibraryTokenizer) and tokenizer.kind == "bpe":
         if split_rule(tokenizer.spec) in RULES and tokenizer.spec.get("normalizer") is None:
             return None
-        return "it cuts text by a rule that llama.cpp does not know"
+        return "it splits text by a rule that llama.cpp does not support"
     return {
         "unigram": "llama.cpp's unigram has no bytes for what the vocabulary lacks",
         "wordpiece": "llama.cpp cuts words otherwise, and writes spaces between Chinese characters",
@@ -181,7 +181,7 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
     reason = why_not(tokenizer)
     if reason is not None:
         raise ConfigError(
-            f"a {kind_of(tokenizer)} vocabulary does not go into GGUF: {reason}",
+            f"GGUF cannot hold a {kind_of(tokenizer)} vocabulary: {reason}",
             where="--to gguf",
             hint="train with tokenizer.kind=char or bpe, or export --to hf",
         )

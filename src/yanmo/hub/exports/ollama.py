@@ -69,9 +69,9 @@ def require_sayable(path: Path) -> None:
     """
     if not is_sayable(path.name):
         raise ConfigError(
-            "its Modelfile cannot say this name: Ollama leaves out what is not printed",
+            "its Modelfile cannot contain this name: Ollama drops unprintable characters",
             where=f"--out {path}",
-            hint="name a file of letters, digits and signs that can be seen",
+            hint="use a file name of letters, digits and visible signs",
         )
 
 

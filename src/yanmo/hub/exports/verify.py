@@ -58,9 +58,9 @@ def require_library(target: str) -> None:
     name, extra = NEEDED[target]
     if importlib.util.find_spec(name) is None:
         raise ConfigError(
-            f"{name} is not installed, which opens what is written",
+            f"{name} is not installed, but it is needed to open the result",
             where=f"--to {target}",
-            hint=f'pip install "yanmo[{extra}]", or write it unverified: --no-verify',
+            hint=f'pip install "yanmo[{extra}]", or export without verification: --no-verify',
         )
 
 
@@ -72,10 +72,10 @@ def require_passed(verdict: Verification, path: Path) -> None:
     """
     if verdict.failed:
         raise CheckpointError(
-            f"{verdict.by} opened it, and found: {'; '.join(verdict.failed)}"
+            f"{verdict.by} opened it and found: {'; '.join(verdict.failed)}"
             f" ({', '.join(f'{name} {value:.3g}' for name, value in verdict.numbers.items())})",
             where=str(path),
-            hint="the file is as it was written; if this model is well trained, please report it",
+            hint="the file is kept; if this model is well trained, please report this",
         )
 
 
@@ -127,16 +127,16 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: str) ->
     found = ask_llama(path, prompt, count, rows, logits)
     failed = _same_tokens(found["tokens"], tokenizer)
     if found["text"] != MIXED:
-        failed.append(f"a mixed text comes back as {found['text'][:40]!r}…")
+        failed.append(f"a mixed text decodes to {found['text'][:40]!r}…")
     if found["agreement"] < AGREEMENT[precision]:
-        failed.append(f"the likeliest token is the same in {found['agreement']:.1%} of {rows.size} positions")
+        failed.append(f"the same likeliest token in only {found['agreement']:.1%} of {rows.size} positions")
     ours = continuation(model, prompt, count)
     same = _equal_tokens(found["written"], ours)
     # rounding may swap two tokens of nearly equal likelihood, and then the texts part: only f32 must be equal
     if precision == "f32":
         failed += _same_text(found["written"], ours)
     said = (
-        f"the same tokens; likeliest token the same in {found['agreement']:.1%} of {rows.size} positions,"
+        f"the same tokens; the same likeliest token in {found['agreement']:.1%} of {rows.size} positions,"
         f" largest difference of logits {found['difference']:.1e}; {same} of {count} greedy tokens equal"
     )
     numbers = {key: found[key] for key in ("agreement", "difference")} | {"written": same}
@@ -175,9 +175,9 @@ def ask_llama(
         lines = child.stderr.strip().splitlines() or ["no word"]
         said = next((line for line in lines if "error" in line), lines[-1])
         raise CheckpointError(
-            f"llama.cpp did not open it: it ended with {child.returncode}, {said[:300]}",
+            f"llama.cpp did not open it: its process ended with {child.returncode}, {said[:300]}",
             where=str(path),
-            hint="the file is as it was written; please report it",
+            hint="the file is kept; please report this",
         )
     found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     return found
@@ -203,7 +203,7 @@ def verify_tensors(path: Path, model: GPT, tokenizer: Tokenizer, precision: str)
         # a tensor of zeros has no largest value to compare with
         size = max(float(tensor.abs().max()), 1e-12)
         worst = max(worst, float(np.abs(read - tensor.float().numpy()).max()) / size)
-    said = f"weights within {worst:.1e} of their tensor's largest; llama-cpp-python is not installed: not run"
+    said = f"weights within {worst:.1e} of their tensor's largest; not run: llama-cpp-python is not installed"
     failed = []
     if worst > ROUNDED[precision]:
         failed.append(f"a weight is off by {worst:.1%} of its tensor's largest")
@@ -238,9 +238,9 @@ def verify_onnx(folder: Path, model: GPT, tokenizer: Tokenizer) -> Verification:
         failed.append(f"logits differ by {difference:.1e}, the largest is {largest:.1f}")
     # in two halves: the cache between them is tried as well
     lost = divergence(ours, in_two(open_onnx(folder / QUANTIZED), model, rows))
-    in_8_bits = f"in 8 bits its predictions are off by {lost:.4f} nats per token, over {rows.size} positions"
+    in_8_bits = f"in 8 bits its predictions differ by {lost:.4f} nats per token, over {rows.size} positions"
     if not lost <= LOST_IN_8_BITS:
-        failed.append(f"{in_8_bits}; {LOST_IN_8_BITS} is the most a sound graph loses")
+        failed.append(f"{in_8_bits}; {LOST_IN_8_BITS} is the limit")
     said = f"largest difference of logits {difference:.1e}; {count} greedy tokens equal"
     by = f"onnxruntime {onnxruntime.__version__}"
     same = _equal_tokens(written, ours_written)
@@ -339,7 +339,8 @@ def _same_tokens(theirs: list[int], tokenizer: Tokenizer) -> list[str]:
         return []
     at = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
     return [
-        f"a mixed text is cut otherwise from token {at} on: {theirs[at : at + 3]}, ours {ours[at : at + 3]}"
+        f"a mixed text is tokenised differently from token {at} on: {theirs[at : at + 3]},"
+        f" ours {ours[at : at + 3]}"
     ]
 
 
@@ -350,4 +351,4 @@ def _equal_tokens(theirs: list[int], ours: list[int]) -> int:
 
 def _same_text(theirs: list[int], ours: list[int]) -> list[str]:
     at = _equal_tokens(theirs, ours)
-    return [] if at == len(ours) else [f"greedy texts part at token {at} of {len(ours)}"]
+    return [] if at == len(ours) else [f"greedy texts differ from token {at} of {len(ours)}"]

@@ -26,7 +26,7 @@ def fetch_model(name: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=[*SAFE, *PICKLED]))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"'{name}' is no file here, and could not be fetched from the hub: {error}",
+            f"'{name}' is not a local file and could not be downloaded from the hub: {error}",
             where=name,
             hint="check the name and the connection; HF_ENDPOINT names a mirror; or give a local folder",
         ) from error

@@ -73,7 +73,7 @@ def _read_folder(source: ImportSource, config: TokenizerConfig) -> Foreign:
     try:
         values = read_json(folder / "config.json")
         if not isinstance(values, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"its config.json is not readable: {error}", where=str(folder)) from error
     values = {"model_type": "gpt2", **values}
@@ -98,7 +98,7 @@ def _read_nanogpt(source: ImportSource, config: TokenizerConfig) -> Foreign:
     arguments = found.values.get("model_args")
     if not isinstance(arguments, dict):
         raise CheckpointError(
-            "it has no model_args, so its shape is not known",
+            "it has no model_args, so its shape is unknown",
             where=str(file),
             hint="give a ckpt.pt of nanoGPT, or a folder with config.json",
         )
@@ -106,7 +106,7 @@ def _read_nanogpt(source: ImportSource, config: TokenizerConfig) -> Foreign:
     tensors = {name: t for name, t in tensors.items() if not name.endswith(BUFFERS)}
     notes: tuple[str, ...] = ("GELU by erf, as nanoGPT computes it: `gelu` in config.json",)
     if arguments.get("bias") is False:
-        notes += ("no biases: they are zeros here, which is the same function",)
+        notes += ("no biases: they become zeros, which gives the same function",)
     trained = found.values.get("config")
     dataset = trained.get("dataset") if isinstance(trained, dict) else None
     tokenizer = _named(config) or _beside(file, dataset, config)
@@ -125,10 +125,10 @@ def _beside(file: Path, dataset: Any, config: TokenizerConfig) -> Tokenizer:
         if place.is_file():
             return read_tokenizer(place, config)
     raise ConfigError(
-        "a ckpt.pt has no vocabulary in it, and there is no meta.pkl beside it"
+        "a ckpt.pt contains no vocabulary, and there is no meta.pkl in its folder"
         + (f" or in data/{dataset}" if isinstance(dataset, str) else ""),
         where=str(file),
-        hint="name it: tokenizer.path=data/NAME/meta.pkl, or a folder with GPT-2's vocab.json and merges.txt",
+        hint="give it: tokenizer.path=data/NAME/meta.pkl, or a folder with GPT-2's vocab.json and merges.txt",
     )
 
 
@@ -142,12 +142,14 @@ def _tokenizer_of(
     """The vocabulary named, or the one in the folder; vocab.txt with the roles its models give entries."""
     path = Path(config.path) if config.path else folder
     if not path.exists():
-        raise ConfigError(f"there is no {path}", "tokenizer.path", "name the vocabulary it was trained with")
+        raise ConfigError(
+            f"there is no {path}", "tokenizer.path", "give the vocabulary that it was trained with"
+        )
     if not config.path and not any((folder / name).is_file() for name in VOCABULARIES):
         raise ConfigError(
             "the folder has no vocabulary",
             where=str(folder),
-            hint="name the one it was trained with: tokenizer.path=vocab.txt",
+            hint="give the one that it was trained with: tokenizer.path=vocab.txt",
         )
     # a folder with a tokenizer.json beside its vocab.txt is read by the former: it says more
     is_vocab_txt = path.name == "vocab.txt" or not any((path / name).is_file() for name in VOCABULARIES[:3])
@@ -171,7 +173,9 @@ def _tokenizer_of(
     tokenizer = read_vocabulary(file, roles)
     note = f"texts begin with {roles.start} and end with {roles.end}"
     note += f", {roles.newline} is a line end" if roles.newline else ""
-    return tokenizer, (f"{note}: if it was trained otherwise, set tokenizer.start_token and the like",)
+    return tokenizer, (
+        f"{note}; if it was trained differently, set tokenizer.start_token, end_token and newline_token",
+    )
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -206,28 +210,28 @@ def fit_vocabulary(foreign: Foreign) -> Foreign:
     """
     table = next((t for name, t in foreign.tensors.items() if _is_by_token(name)), None)
     if table is None or table.dim() != 2:
-        raise CheckpointError("the weights have no table of tokens", where=foreign.source)
+        raise CheckpointError("the weights have no token embedding", where=foreign.source)
     rows, tokens = len(table), foreign.tokenizer.vocab_size
     # said of both files before anything is fitted, or a cut would hide it
     if rows != foreign.values.get("vocab_size"):
         raise CheckpointError(
             f"the weights have {rows:,} tokens, config.json says {foreign.values.get('vocab_size')}",
             where=foreign.source,
-            hint="weights and config.json do not belong together",
+            hint="the weights and config.json are from different models",
         )
     # only these two are known habits; any other difference means that the wrong vocabulary was named
     kind = kind_of(foreign.tokenizer)
     if kind == "char" and foreign.tokenizer.end_of_text == rows < tokens:
-        note = f"{tokens - rows} rows were added, the mean of the others: 256 bytes and the end of a text"
+        note = f"{tokens - rows} rows were added, each the mean of the others: 256 bytes and end-of-text"
     elif rows == tokens:
         return foreign
     elif kind != "wordpiece" and 0 < rows - tokens <= MOST_PADDING and rows % 8 == 0:
-        note = f"{rows - tokens} rows of the embedding that stand for no token were cut"
+        note = f"{rows - tokens} padding rows of the embedding were removed"
     else:
         raise CheckpointError(
-            f"the weights know {rows:,} tokens, the vocabulary has {tokens:,}",
+            f"the weights have {rows:,} tokens, the vocabulary has {tokens:,}",
             where=foreign.source,
-            hint="name the vocabulary the model was trained with: tokenizer.path=…",
+            hint="give the vocabulary that the model was trained with: tokenizer.path=…",
         )
     fitted = {
         name: _with_rows(tensor, tokens) if _is_by_token(name) and tensor.dim() == 2 else tensor

@@ -61,7 +61,7 @@ def import_(name: str, out: Path, config: TokenizerConfig, console: Console) -> 
     require_folder(out, "--out")
     # an empty folder may be taken, except the current one: commit by rename would pull it away
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.resolve() == Path.cwd()):
-        raise ConfigError("it is there already", where=f"--out {out}", hint="name a new folder")
+        raise ConfigError("it is there already", where=f"--out {out}", hint="choose a new folder")
     source = recognise(name)
     if source.kind == "hub":
         # what was fetched is a folder as any other, and is proven as any other
@@ -113,18 +113,17 @@ def refuse_leftovers(model: GPT, foreign: Foreign, where: str) -> None:
     left = sorted(given.keys() - known.keys() - {"lm_head.weight"})
     if left:
         raise CheckpointError(
-            f"{len(left)} of its tensors have no place in a {config.family} model, such as {left[0]}",
+            f"{len(left)} of its tensors do not belong to a {config.family} model, such as {left[0]}",
             where=where,
-            hint="is it a whole model, of one of our families?",
+            hint="is it a complete model of one of yanmo's families?",
         )
-    # GPT2LMHeadModel ties them; a head of its own would be dropped without a word
     head = given.get("lm_head.weight")
     # a tied model has one matrix for both; another head would be lost without a word
     if head is not None and config.tied_head and not torch.equal(head.float(), model.tokens.weight):
         raise CheckpointError(
-            "its head is not its embedding, though config.json ties them",
+            "its LM head differs from its embedding, but config.json ties them",
             where=where,
-            hint="a GPT-2 with a head of its own is no GPT2LMHeadModel",
+            hint="a GPT-2 with a separate head is not a GPT2LMHeadModel",
         )
 
 
@@ -156,9 +155,9 @@ def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> I
         # a few documents may differ, where their maker encoded otherwise; most of them: another vocabulary
         if found.differing > found.documents / 2:
             raise DataError(
-                f"{found.differing:,} of {found.documents:,} documents, encoded again, give other tokens",
+                f"{found.differing:,} of {found.documents:,} documents give other tokens when encoded again",
                 where=str(source.path),
-                hint="they were made with another vocabulary: name it with tokenizer.path=…",
+                hint="they were made with another vocabulary: give it with tokenizer.path=…",
             )
         (folder / "tokenizer").mkdir()
         tokenizer.save(folder / "tokenizer", 1 << 30)
@@ -169,9 +168,11 @@ def import_tokens(source: ImportSource, out: Path, config: TokenizerConfig) -> I
         f"{', '.join(f.name for f in source.files)}: {found.tokens:,} tokens, {found.characters:,} characters"
     ]
     if found.differing:
-        said.append(f"{found.differing:,} of {found.documents:,} documents give other tokens, encoded again")
+        said.append(
+            f"{found.differing:,} of {found.documents:,} documents give other tokens when encoded again"
+        )
     else:
-        said.append(f"encoded again, the text of {found.documents:,} documents gives the same tokens")
+        said.append(f"the text of {found.documents:,} documents gives the same tokens when encoded again")
     following = (f"train {quote(f'{out}/corpus.jsonl')} {quote(f'tokenizer.path={out}/tokenizer')}",)
     return Imported(str(source.path), out, tuple(said), following, None, vars(found))
 
@@ -182,7 +183,7 @@ def _vocabulary_of(source: ImportSource, config: TokenizerConfig) -> Tokenizer:
         raise ConfigError(
             "token files do not say what their numbers mean",
             where=str(source.path),
-            hint="name their vocabulary: tokenizer.path=meta.pkl, or a folder with GPT-2's vocab.json"
+            hint="give their vocabulary: tokenizer.path=meta.pkl, or a folder with GPT-2's vocab.json"
             " and merges.txt",
         )
     return read_tokenizer(Path(config.path or beside), config)
@@ -200,7 +201,7 @@ def import_config(source: ImportSource, out: Path, config: TokenizerConfig) -> I
     storage.write_atomic(out / "recipe.toml", to_toml(recipe))
     said = [f"{len(settings)} settings, nanoGPT's defaults included"]
     if left:
-        said.append(f"without a meaning here: {', '.join(left)}")
+        said.append(f"not used by yanmo: {', '.join(left)}")
     return Imported(str(source.files[0]), out, tuple(said), (f"train {quote(f'{out}/recipe.toml')} TEXT",))
 
 

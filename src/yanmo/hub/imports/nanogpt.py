@@ -128,7 +128,7 @@ def read_config(path: Path) -> dict[str, Any]:
         # nanoGPT runs its configs by exec; here the syntax tree is read, and what is not plain is refused
         tree = ast.parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        raise ConfigError("it is no nanoGPT config", where=f"{path}: {error}") from error
+        raise ConfigError("it is not a nanoGPT config", where=f"{path}: {error}") from error
     found: dict[str, Any] = {}
     for line in tree.body:
         if isinstance(line, ast.Import | ast.ImportFrom) or (
@@ -165,22 +165,22 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
 def _number(node: ast.expr, known: dict[str, Any]) -> int | float:
     value = _value(node, known)
     if type(value) not in (int, float):
-        raise ValueError(f"{value!r} is no number to reckon with")
+        raise ValueError(f"{value!r} is not a usable number")
     return _bounded(value)
 
 
 def _bounded(value: int | float) -> int | float:
     """A number small enough to compute with: one of 10,000 digits would take hours, and not fit a float."""
     if not abs(value) <= MAX_NUMBER:
-        raise ValueError("no setting is so large")
+        raise ValueError("the number is too large for a setting")
     return value
 
 
 def _does_more(path: Path, line: ast.stmt) -> ConfigError:
     return ConfigError(
-        f"line {line.lineno} does more than give a name a plain value",
+        f"line {line.lineno} does more than assign a plain value to a name",
         where=str(path),
-        hint="nothing of it was run; write its settings as section.key=value",
+        hint="it was not executed; write its settings as section.key=value",
     )
 
 
@@ -191,7 +191,7 @@ def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     strange = [k for k in DEFAULTS if not isinstance(full[k], bool | int | float)]
     if strange:
         raise ConfigError(
-            f"{strange[0]} = {str(full[strange[0]])[:40]!r} is no number",
+            f"{strange[0]} = {str(full[strange[0]])[:40]!r} is not a number",
             where="nanoGPT config",
             hint="fix it",
         )
@@ -219,5 +219,7 @@ def as_settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     used = {*SETTINGS, *DEFAULTS, "dtype", "device", "dataset", "out_dir"}
     left = set(config) - used - {"lr_decay_iters"}
     if full["decay_lr"] and full["lr_decay_iters"] != full["max_iters"]:
-        left.add(f"lr_decay_iters={full['lr_decay_iters']} (here the rate falls to the end of the run)")
+        left.add(
+            f"lr_decay_iters={full['lr_decay_iters']} (in yanmo the rate decays until the end of the run)"
+        )
     return found, sorted(left)

@@ -69,7 +69,7 @@ def refuse_bomb(source: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > UNPACKED_RATIO * source.stat().st_size + UNPACKED_BYTES:
-        raise ValueError(f"{source.stat().st_size:,} bytes unpack to {unpacked:,}, as no weights do")
+        raise ValueError(f"{source.stat().st_size:,} bytes unpack to {unpacked:,}, too many for weights")
 
 
 def load_something() -> None:
@@ -123,7 +123,7 @@ def find_model(found: Any) -> dict[str, Tensor]:
     for candidate in (*inner, found):
         if isinstance(candidate, dict) and candidate and all(map(_is_dense, candidate.values())):
             return candidate
-    raise ValueError("it holds no dictionary of tensors")
+    raise ValueError("it contains no dictionary of tensors")
 
 
 def _is_dense(value: Any) -> bool:

@@ -43,7 +43,7 @@ def open_pickle(path: Path, seconds: float = TIMEOUT_SECONDS, spare: int = SPARE
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MENDED:
         raise CheckpointError(
-            f"torch {torch.__version__} opens pickles with known holes",
+            f"torch {torch.__version__} has known security holes in opening pickles",
             where=str(path),
             hint=f"install torch {MENDED[0]}.{MENDED[1]} or newer, or give a safetensors file",
         )
@@ -62,7 +62,7 @@ def open_pickle(path: Path, seconds: float = TIMEOUT_SECONDS, spare: int = SPARE
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise _refused(path, f"it was not read within {seconds:g} s") from error
+            raise _refused(path, f"reading it took more than {seconds:g} s") from error
         if child.returncode:
             # its last line is why; a child that was killed says nothing
             said = child.stderr.strip().splitlines() or [f"its reader ended with {child.returncode}"]
@@ -74,7 +74,7 @@ def open_pickle(path: Path, seconds: float = TIMEOUT_SECONDS, spare: int = SPARE
 
 def _refused(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path.name} is not read: {what}",
+        f"{path.name} cannot be read: {what}",
         where=str(path),
-        hint="nothing of it was run; save the model's state_dict() alone, as safetensors if possible",
+        hint="it was not executed; save only the model's state_dict(), if possible as safetensors",
     )

@@ -78,13 +78,13 @@ class Proof:
         if not self.is_telling:
             return [
                 *found,
-                f"reads a sentence at {self.nats:.2f} nats a token, no better than chance: a wrong number of"
-                " heads or a matrix that was not turned would not show",
+                f"reads a sentence at {self.nats:.2f} nats per token, no better than chance: this check"
+                " cannot find a wrong number of heads or a missing transpose",
             ]
         best = min(self.readings, key=self.readings.__getitem__, default=None)
-        said = f"reads a sentence at {self.nats:.2f} nats a token"
+        said = f"reads a sentence at {self.nats:.2f} nats per token"
         if best is not None:
-            said += f"; of {len(self.readings)} other ways to read the weights the best, {best}, at"
+            said += f"; the best of {len(self.readings)} other ways to read the weights, {best}, at"
             said += f" {self.readings[best]:.2f}"
         return [*found, said]
 
@@ -117,7 +117,7 @@ def prove(
         raise CheckpointError(
             f"its logits differ from those of {against} by {difference:.2e}; the largest is {largest:.2f}",
             where=where,
-            hint="the model was not written; please report it with its config.json",
+            hint="the model was not written; please report this with its config.json",
         )
     refuse_better_readings(model.config, nats, readings, where)
     is_telling = min([nats, *readings.values()]) < SENSE * math.log(model.config.vocab_size)
@@ -195,7 +195,7 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
     if better:
         best = min(better, key=better.__getitem__)
         raise CheckpointError(
-            f"with n_head={config.n_head} it reads a sentence at {nats:.2f} nats a token, with {best} at"
+            f"with n_head={config.n_head} it reads a sentence at {nats:.2f} nats per token, with {best} at"
             f" {better[best]:.2f}",
             where=where,
             hint="config.json or the layout of the weights is wrong: correct n_head, or transpose them",
@@ -208,7 +208,7 @@ def refuse_better_readings(config: GPTConfig, nats: float, readings: dict[str, f
             f"config.json says n_head={config.n_head}; GPT-2 of {config.n_layer} layers, {config.n_embd}"
             f" wide, with OpenAI's vocabulary has {usual}",
             where=where,
-            hint=f"set n_head to {usual} in its config.json: no shape shows the difference",
+            hint=f"set n_head to {usual} in its config.json; the shapes do not show the difference",
         )
 
 
@@ -242,16 +242,16 @@ def reference_logits(
             logits: Tensor = model.eval()(ids).logits
         except Exception as error:  # whatever a strange config.json makes it raise
             raise CheckpointError(
-                f"transformers does not build it: {type(error).__name__}: {str(error)[:200]}",
+                f"transformers cannot build it: {type(error).__name__}: {str(error)[:200]}",
                 where=where,
-                hint="take the folder from its source again",
+                hint="download the folder again",
             ) from error
         left = sorted((*found["missing_keys"], *found["unexpected_keys"]))
         if left:
             raise CheckpointError(
-                f"{len(left)} tensors are missing in the weights or left over, such as {left[0]}",
+                f"{len(left)} tensors are missing or unknown, such as {left[0]}",
                 where=where,
-                hint="is it a whole model, of one of our families?",
+                hint="is it a complete model of one of yanmo's families?",
             )
     return f"transformers {transformers.__version__}", logits
 

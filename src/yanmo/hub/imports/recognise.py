@@ -73,7 +73,7 @@ def _folder(path: Path) -> ImportSource:
     tokens = [file for file in files if not is_pickle(file)]
     if tokens:
         return ImportSource("token files", path, tuple(sorted(tokens, key=_validation_last)))
-    raise ConfigError("the folder holds nothing that is imported", where=str(path), hint=f"name {KNOWN}")
+    raise ConfigError("the folder has nothing that yanmo can import", where=str(path), hint=f"name {KNOWN}")
 
 
 def _file(path: Path) -> ImportSource:
@@ -85,7 +85,7 @@ def _file(path: Path) -> ImportSource:
         if (path.parent / "config.json").is_file():
             return ImportSource("model folder", path.parent)
         raise ConfigError(
-            f"there is no config.json beside {path.name}, so its shape is not known",
+            f"there is no config.json next to {path.name}, so its shape is unknown",
             where=str(path),
             hint="give a folder with both",
         )
@@ -97,11 +97,11 @@ def _file(path: Path) -> ImportSource:
         return ImportSource("nanoGPT config", path.parent, (path,))
     if path.suffix in (".pkl", ".model", ".tiktoken", ".txt", ".json", ".bpe"):
         raise ConfigError(
-            f"{path.name} is no model; is it a vocabulary?",
+            f"{path.name} is not a model; is it a vocabulary?",
             where="yanmo import",
             hint=f"yanmo tokenizer import {path}",
         )
-    raise ConfigError(f"{path.name} is nothing that is imported", where=str(path), hint=f"name {KNOWN}")
+    raise ConfigError(f"yanmo cannot import {path.name}", where=str(path), hint=f"name {KNOWN}")
 
 
 def is_pickle(path: Path) -> bool:

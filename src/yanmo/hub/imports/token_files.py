@@ -57,7 +57,7 @@ def read_tokens(path: Path) -> Tokens:
             return _read_npy(path)
         # a token has two bytes at least
         if size % 2 or not size:
-            raise DataError(f"{size:,} bytes are no whole number of tokens", str(path), "copy it again")
+            raise DataError(f"{size:,} bytes are not a whole number of tokens", str(path), "copy it again")
         head = np.fromfile(path, dtype="<i4", count=min(HEADER, size // 4))
         if len(head) == HEADER and int(head[0]) in LLM_C:
             return _read_llm_c(path, head, size)
@@ -73,7 +73,9 @@ def _read_llm_c(path: Path, head: npt.NDArray[np.int32], size: int) -> Tokens:
     # a shard that was cut off would lose its end without a word
     if count != room or size != 4 * HEADER + count * kind.itemsize:
         raise DataError(
-            f"its header counts {count:,} tokens, the file has room for {room:,}", str(path), "copy it again"
+            f"its header says {count:,} tokens, but the file has room for {room:,}",
+            str(path),
+            "copy it again",
         )
     return np.memmap(path, dtype=kind, mode="r", offset=4 * HEADER)
 
@@ -84,11 +86,11 @@ def _read_npy(path: Path) -> Tokens:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except NPY_ERRORS as error:
         raise DataError(
-            f"it is no array of tokens: {error}", str(path), "save it as unsigned numbers"
+            f"it is not an array of tokens: {error}", str(path), "save it as unsigned numbers"
         ) from error
     if tokens.ndim != 1 or tokens.dtype.kind not in "ui" or not len(tokens):
         raise DataError(
-            f"an array of {tokens.dtype}, {tokens.shape}, is no list of tokens",
+            f"an array of {tokens.dtype}, {tokens.shape}, is not a list of tokens",
             str(path),
             "save it as unsigned numbers",
         )
@@ -137,7 +139,8 @@ def _require_known(tokens: Tokens, tokenizer: Tokenizer, files: tuple[Path, ...]
     least, largest = (int(tokens.min()), int(tokens.max())) if len(tokens) else (0, 0)
     if not len(tokens) or least < 0 or largest >= tokenizer.vocab_size:
         raise DataError(
-            f"token {least if least < 0 else largest:,} is beyond the vocabulary's {tokenizer.vocab_size:,}",
+            f"token {least if least < 0 else largest:,} is outside the vocabulary of"
+            f" {tokenizer.vocab_size:,}",
             where=", ".join(file.name for file in files),
-            hint="name the vocabulary they were made with: tokenizer.path=meta.pkl, or GPT-2's folder",
+            hint="give the vocabulary that they were made with: tokenizer.path=meta.pkl, or GPT-2's folder",
         )
