@@ -66,7 +66,10 @@ def test_more_goes_on_and_retry_writes_another_continuation_of_the_same_prompt(c
     again = said(chat, "/retry")
     assert chat.config.seed == CONFIG.seed + 1 and again != first
     assert chat.prompt == "江湖" and chat.text == "江湖" + again[:-1]
-    assert again[:-1] == write_all(chat.model, TOKENIZER, "江湖", CONFIG.model_copy(update={"seed": 1}))[0]
+    assert (
+        again[:-1]
+        == write_all(chat.model, TOKENIZER, "江湖", CONFIG.model_copy(update={"seed": CONFIG.seed + 1}))[0]
+    )
 
 
 def test_settings_are_changed_by_commands(chat: Chat) -> None:

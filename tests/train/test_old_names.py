@@ -98,7 +98,7 @@ def test_a_text_with_other_bytes_is_another_corpus(novel: Path, console: Console
 def test_an_old_name_that_is_typed_is_answered_with_the_new_one(old: str) -> None:
     with pytest.raises(ConfigError, match="unknown setting") as caught:
         load_recipe(None, [f"{old}=0.5"])
-    assert caught.value.hint == f"it is called {SETTINGS[old]} now"
+    assert caught.value.hint == f"it is now called {SETTINGS[old]}"
     section, _, key = old.partition(".")
     Path("mine.toml").write_text(f"[{section}]\n{key} = 0.5\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
