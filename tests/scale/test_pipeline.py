@@ -67,7 +67,7 @@ def test_the_script_leaves_shards_that_train_reads(
     shards = CorpusConfig(path=("plan/shards",))
     opened = prepare(shards, TokenizerConfig(), DataConfig(), 16, console)
     assert opened.shards.folder == Path("plan/shards") and opened.val_fraction == 0.1
-    with pytest.raises(DataError, match="hold out 0.1"):
+    with pytest.raises(DataError, match="have data.val_fraction=0.1"):
         prepare(shards, TokenizerConfig(), DataConfig(val_fraction=0.2), 16, console)
 
 

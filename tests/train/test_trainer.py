@@ -5,6 +5,7 @@ import io
 import json
 import signal
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,17 @@ def test_free_settings_may_change_on_resume(novel: Path, console: Console) -> No
         train(tiny_recipe(novel), RUN, console, take_step=StopAt(5))
     train(tiny_recipe(novel, more=("train.eval_interval=3", "train.log_interval=2")), RUN, console)
     assert [row["step"] for row in read_metrics(RUN) if row["event"] == "eval"] == [4, 9, 12]
+
+
+def test_the_time_of_a_resumed_run_goes_on_where_it_stopped(novel: Path, console: Console) -> None:
+    """The pause between does not count, and what was trained before it does."""
+    with pytest.raises(Stopped):
+        train(tiny_recipe(novel), RUN, console, take_step=StopAt(5), clock=count(0, 10).__next__)
+    before = max(row["elapsed_s"] for row in read_metrics(RUN) if row["event"] == "train")
+    train(tiny_recipe(novel), RUN, console, clock=count(1e6, 10).__next__)
+    elapsed = [row["elapsed_s"] for row in read_metrics(RUN) if row["event"] == "train"]
+    assert elapsed == sorted(elapsed) and before >= 50 < elapsed[6] - 50
+    assert elapsed[-1] < 1000
 
 
 def test_a_run_of_minutes_follows_its_recorded_plan(novel: Path, console: Console) -> None:

@@ -237,7 +237,7 @@ def test_a_model_that_transformers_js_does_not_know_is_said_to_be_for_onnxruntim
     tokenizer = char_tokenizer()
     folder = our_folder(tmp_path / "experts", drawn(small("moe", tokenizer)), tokenizer)
     said = export(folder, "onnx", None, None, False, console).said
-    assert "transformers.js does not support this model" in "\n".join(said)
+    assert "transformers.js does not support Dots1ForCausalLM" in "\n".join(said)
 
 
 @pytest.mark.parametrize("is_forced", [False, True])
