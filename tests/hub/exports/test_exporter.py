@@ -109,6 +109,22 @@ def test_rows_of_no_multiple_of_32_stay_in_float16_and_are_named(
     assert "2 tensors stay in f16, because their row length is not a multiple of 32" in "\n".join(found.said)
 
 
+def test_a_moe_in_gguf_has_keys_for_each_head_and_a_head_of_its_own(
+    tmp_path: Path, console: Console, without_llama: None
+) -> None:
+    """llama.cpp's dots1 shares neither."""
+    import gguf
+
+    tokenizer = char_tokenizer()
+    config = small("moe", tokenizer, n_head=4, n_kv_head=2, n_embd=64)
+    found = written(our_folder(tmp_path / "moe", drawn(config), tokenizer), "gguf", console, "f32")
+    reader = gguf.GGUFReader(found.path)
+    assert reader.fields["dots1.attention.head_count_kv"].contents() == 4
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in reader.tensors}
+    assert shapes["blk.0.attn_k.weight"] == shapes["blk.0.attn_q.weight"]
+    assert "output.weight" in shapes
+
+
 def test_gelu_by_erf_is_marked_as_another_in_gguf(
     tmp_path: Path, console: Console, without_llama: None
 ) -> None:
