@@ -212,3 +212,25 @@ def test_the_sampler_is_described_with_everything_that_acts() -> None:
     assert "seed=123456789" in describe_sampler(SampleConfig(seed=123456789))
     assert "江" not in line and "\n" not in line and "greedy" not in line
     assert "top_p, min_p and seed do nothing" in describe_sampler(SampleConfig(temperature=0))
+
+
+def test_frequency_and_presence_penalties_are_openais() -> None:
+    """For what was written, not for the prompt; within the window that is asked for."""
+    logits = random_logits(1, 8)
+    past = TokenHistory([1, 1, 2])
+    for token in (3, 4, 4, 4, 5):
+        past.push(token)
+    config = PLAIN.model_copy(update={"frequency_penalty": 0.5, "presence_penalty": -0.25})
+    found = apply_logits_processors(logits, [past], config, TokenConstraints(0), window=100)
+    change = torch.tensor([0, 0, 0, -0.25, -1.25, -0.25, 0, 0])
+    torch.testing.assert_close(found, logits + change)
+    near = config.model_copy(update={"penalty_window": 2})
+    found = apply_logits_processors(logits, [past], near, TokenConstraints(0), window=100)
+    torch.testing.assert_close(found, logits + torch.tensor([0, 0, 0, 0, -0.25, -0.25, 0, 0]))
+
+
+def test_the_repetition_penalty_looks_back_as_far_as_it_is_told() -> None:
+    logits, past = torch.ones(1, 6), TokenHistory([1, 2, 3])
+    config = PLAIN.model_copy(update={"repetition_penalty": 2.0, "penalty_window": 2})
+    found = apply_logits_processors(logits, [past], config, TokenConstraints(0), window=100)
+    assert found[0].tolist() == [1, 1, 0.5, 0.5, 1, 1]

@@ -47,7 +47,7 @@ from yanmo.checkpoint.folder import (
     verify_model,
 )
 from yanmo.checkpoint.step_schedule import ScheduleRecord, StepSchedule
-from yanmo.cli.app import read_prompts
+from yanmo.cli.writing import read_prompts
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.records import Manifest, read_record

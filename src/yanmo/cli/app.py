@@ -11,26 +11,25 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from yanmo.cli.corpus import clean, inspect
 from yanmo.cli.crawl import crawl
 from yanmo.cli.hub import export, import_
+from yanmo.cli.options import Device, Json, Verify
 from yanmo.cli.scale import app as scale_app
 from yanmo.cli.tokenizer import app as tokenizer_app
 from yanmo.cli.words import Verb, unforeseen
+from yanmo.cli.writing import chat, generate, heading, write_to_stdout
 from yanmo.core.console import guarded
-from yanmo.core.errors import ConfigError, YanmoError
+from yanmo.core.errors import YanmoError
 from yanmo.core.storage import free_bytes, is_file
 from yanmo.settings.places import run_name
 
 if TYPE_CHECKING:
-    from yanmo.generate.text import Sample
-    from yanmo.model.gpt import GPT
-    from yanmo.settings.schema import Recipe, SampleConfig
-    from yanmo.tokenizer import Tokenizer
+    from yanmo.settings.schema import Recipe
     from yanmo.train.trainer import TrainResult
 
 app = typer.Typer(
@@ -50,6 +49,8 @@ app.command()(clean)
 app.command("import")(import_)
 app.command()(export)
 app.command()(crawl)
+app.command()(generate)
+app.command()(chat)
 
 Settings = Annotated[
     list[str] | None,
@@ -61,49 +62,6 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Run = Annotated[
-    Path | None, typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]")
-]
-MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens to write.")]
-Temperature = Annotated[
-    float | None, typer.Option(help="Below 1 safer, above 1 wilder; 0: always the likeliest token.")
-]
-TopK = Annotated[int | None, typer.Option(help="Sample only from the k likeliest tokens; 0: all.")]
-TopP = Annotated[
-    float | None,
-    typer.Option(help="Sample from the likeliest tokens that together have this probability; 1: all."),
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(help="Sample from tokens with at least this fraction of the highest probability; 0: all."),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    typer.Option(help="Make tokens that are already in the window less likely; 1: off, 1.1: a little."),
-]
-NoRepeatNgram = Annotated[
-    int | None, typer.Option(help="Never write the same n tokens in a row twice; 0: off.")
-]
-Ban = Annotated[list[str] | None, typer.Option(help="A text that is never written (repeat for more).")]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option(help=r"A text that ends a sample, itself left out (repeat for more); \n is a line end."),
-]
-Seed = Annotated[
-    int | None, typer.Option(help="Same seed, same text. [default: a new one each time, printed]")
-]
-Device = Annotated[
-    str | None, typer.Option(help="Device: cpu, cuda, cuda:1, mps. [default: a GPU, else cpu]")
-]
-Precision = Annotated[
-    Literal["float32", "bfloat16"] | None,
-    typer.Option(help="Precision. [default: bfloat16 on a GPU, and on a CPU where it is faster]"),
-]
-Verify = Annotated[
-    bool, typer.Option("--verify/--no-verify", help="Verify the model's checksums before using it.")
-]
-
 QUICKSTART_TOKENS = 300
 INTERRUPTED = "stopped by Ctrl-C; saved files stay, and the same command resumes or starts again"
 
@@ -310,101 +268,6 @@ def evaluate(
 
 
 @app.command()
-def generate(
-    run: Run = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p", "--prompt", help=r"What to continue (repeat for more); - is standard input, \n a line end."
-        ),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(help="A file with one prompt per line, in any encoding that corpora may have."),
-    ] = None,
-    special: Annotated[
-        bool, typer.Option("--special", help="Read [CLS] and similar text in a prompt as special tokens.")
-    ] = False,
-    num_samples: Annotated[int | None, typer.Option(help="Number of continuations of each prompt.")] = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    no_repeat_ngram: NoRepeatNgram = None,
-    ban: Ban = None,
-    stop: Stop = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    verify: Verify = True,
-    save: Annotated[
-        Path | None, typer.Option(help="A folder for 001.txt, 002.txt, … and a list of them, samples.json.")
-    ] = None,
-    as_json: Json = False,
-    logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="JSON with each token and its log probability.")
-    ] = False,
-) -> None:
-    """Write: continue a prompt with a trained model. Defaults come from the run's [sample] settings."""
-    from yanmo.core.outputs import require_folder
-    from yanmo.generate.text import listed_samples, save_samples, write_samples
-
-    if prompt and prompts is not None:
-        raise ConfigError("there are two sources of prompts", "--prompt and --prompts", "give only one")
-    given = {
-        "num_samples": num_samples, "max_new_tokens": max_new_tokens,
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-        "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
-        "banned": as_typed(ban), "stop": as_typed(stop),
-    }  # fmt: skip
-    lines = as_typed(read_prompts(prompts)) if prompts else given_prompts(prompt)
-    if save:  # said before anything is written, not after
-        require_folder(save, "--save")
-        listed_samples(save)
-    folder, model, tokenizer, config = open_writer(run, given, seed, device, precision, verify)
-    asked = lines or [config.prompt or ""]
-    if as_json or logprobs:
-        samples = write_samples(model, tokenizer, asked, config, special, say=note)
-        print_samples(samples, folder, config, logprobs)
-    else:
-        samples = stream_to_stdout(model, tokenizer, asked, config, special)
-    if save:
-        note(saved(save_samples(save, samples, config, folder, model), len(samples)))
-
-
-@app.command()
-def chat(
-    run: Run = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    no_repeat_ngram: NoRepeatNgram = None,
-    ban: Ban = None,
-    stop: Stop = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    verify: Verify = True,
-) -> None:
-    """A console: type some text, and the model continues it. It is not an assistant."""
-    from yanmo.generate.chat import WELCOME, Chat, open_console
-
-    given = {
-        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
-        "min_p": min_p, "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
-        "banned": as_typed(ban), "stop": as_typed(stop),
-    }  # fmt: skip
-    _, model, tokenizer, config = open_writer(run, given, seed, device, precision, verify)
-    note(WELCOME)
-    open_console(Chat(model, tokenizer, config))
-
-
-@app.command()
 def env(as_json: Json = False) -> None:
     """Print what a bug report needs: versions, devices, folders."""
     from yanmo.parallel.environment import describe_environment
@@ -428,129 +291,6 @@ def devices_named(recipe: "Recipe", folder: Path) -> int:
     if device is None and is_file(recorded):
         device = load_recipe(recorded).train.device
     return len((device or "").split(","))
-
-
-def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
-    """Load RUN and write one prompt."""
-    from yanmo.generate.writer import load
-
-    writer = load(run)
-    config = writer.config(**given)
-    stream_to_stdout(writer.model, writer.tokenizer, [config.prompt or ""], config)
-
-
-def open_writer(
-    run: Path | None,
-    given: dict[str, Any],
-    seed: int | None,
-    device: str | None,
-    precision: str | None,
-    verify: bool,
-) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
-    """What writing needs; how it will be done is said, with a seed that can be named to have it again."""
-    from yanmo.generate.engine import describe, drawn_seed
-    from yanmo.generate.writer import load
-
-    given = given | {"seed": drawn_seed() if seed is None else seed}
-    writer = load(run, device, precision, verify)
-    config = writer.config(**given)
-    note(describe(config, writer.model))
-    if seed is None and config.temperature > 0:
-        note(f"new seed: --seed {config.seed} writes the same text again")
-    return writer.folder, writer.model, writer.tokenizer, config
-
-
-def note(text: str) -> None:
-    """Say a line beside the result."""
-    print(text, file=sys.stderr)
-
-
-def as_typed(texts: list[str] | None) -> list[str] | None:
-    """Texts of the command line, where no line end can be typed in every shell; None for none."""
-    from yanmo.generate.sampling import typed
-
-    read = [typed(text) for text in texts or ()]
-    for said in dict.fromkeys(said for _, said in read if said):
-        note(said)
-    return [text for text, _ in read] or None
-
-
-def given_prompts(prompts: list[str] | None) -> list[str] | None:
-    """The prompts of `-p`, in their order, of which one may be standard input."""
-    from yanmo.text.read.sources import STDIN
-
-    if not prompts or STDIN not in prompts:
-        return as_typed(prompts)
-    piped = decoded(sys.stdin.buffer.read(), "standard input").removesuffix("\n")
-    return [piped if text == STDIN else (as_typed([text]) or [""])[0] for text in prompts]
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not blank."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        hint = "give a text file with one prompt per line"
-        raise ConfigError(f"the prompts cannot be read: {error.strerror}", str(path), hint) from error
-    prompts = [line for line in decoded(data, str(path)).split("\n") if line.strip()]
-    if not prompts:
-        raise ConfigError("there is no prompt in the file", str(path), "write one prompt on each line")
-    return prompts
-
-
-def decoded(data: bytes, where: str) -> str:
-    """Prompts read as corpora are: any of their encodings, one kind of line end, no control characters."""
-    from yanmo.text.read.encodings import decode, remove_controls, unify_line_ends
-
-    try:
-        text, removed = remove_controls(unify_line_ends(decode(data)[0])[0])
-    except ValueError as error:
-        hint = "give a text file, best in UTF-8"
-        raise ConfigError(f"the prompts cannot be read: {error}", where, hint) from error
-    if removed:
-        note(f"{removed:,} control characters removed from {where}")
-    return text
-
-
-def saved(files: list[Path], samples: int) -> str:
-    """What became of samples that were to be saved."""
-    same = samples - len(files)
-    known = [f"{same} of {samples} samples existed already" if samples > 1 else "the sample existed already"]
-    new = [f"{files[0]}" + (f" to {files[-1].name}" if files[1:] else "")] if files else []
-    return "saved: " + "; ".join(new + (known if same else []))
-
-
-def stream_to_stdout(
-    model: "GPT", tokenizer: "Tokenizer", prompts: list[str], config: "SampleConfig", special: bool = False
-) -> "list[Sample]":
-    """Print each sample behind its prompt: the first as it comes, further ones after it."""
-    from yanmo.generate.text import in_order, write_pieces
-
-    samples: list[Sample] = []
-    total, begun = len(prompts) * config.num_samples, False
-    for piece in in_order(write_pieces(model, tokenizer, prompts, config, special, say=note)):
-        if not begun:
-            print(heading(len(samples) + 1, total) + prompts[piece.prompt], end="")
-        begun = not piece.sample
-        print(piece.text, end="\n" if piece.sample else "", flush=True)
-        if piece.sample:
-            samples.append(piece.sample)
-    return samples
-
-
-def print_samples(samples: "list[Sample]", folder: Path, config: "SampleConfig", logprobs: bool) -> None:
-    """Print samples as JSON."""
-    from dataclasses import asdict
-
-    hidden = () if logprobs else ("tokens", "logprobs")
-    found = [{k: v for k, v in asdict(sample).items() if k not in hidden} for sample in samples]
-    sampler = config.model_dump(exclude={"prompt"})
-    print(json.dumps({"model": str(folder), "sampler": sampler, "samples": found}, ensure_ascii=False))
-
-
-def heading(number: int, of: int) -> str:
-    """A line above a sample where there are several."""
-    return f"── {number}/{of} ──\n" if of > 1 else ""
 
 
 def demo_prompts() -> list[str]:

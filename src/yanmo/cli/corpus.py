@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yanmo.cli.options import Json
 from yanmo.core.console import counted, unguarded, visible
 from yanmo.core.errors import ConfigError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from yanmo.text.clean.run import CleaningResult, SourceCounts
     from yanmo.text.inspect.report import Report
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Arguments = Annotated[
     list[str],
     typer.Argument(

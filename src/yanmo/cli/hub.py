@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from yanmo.cli.options import Json
 from yanmo.core.errors import ConfigError
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
 def import_(

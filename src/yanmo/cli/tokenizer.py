@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yanmo.cli.options import Json
 from yanmo.core.console import unguarded, visible
 from yanmo.core.errors import ConfigError, YanmoError
 
@@ -24,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Out = Annotated[Path | None, typer.Option(help="The folder for tokenizer.json. [default: tokenizers/NAME]")]
 Corpus = Annotated[list[str] | None, typer.Option(help="A text to measure on (repeat for more).")]
 Text = Annotated[

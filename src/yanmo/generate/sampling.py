@@ -53,6 +53,7 @@ class TokenHistory:
 
     def __init__(self, ids: Sequence[int], n: int = 0) -> None:
         self.ids: list[int] = []
+        self.prompt_length = len(ids)
         self._n = n
         self._followers: dict[tuple[int, ...], set[int]] = {}
         for token in ids:
@@ -111,11 +112,16 @@ def apply_logits_processors(
     logits: Tensor, pasts: Sequence[TokenHistory], config: SampleConfig, rules: TokenConstraints, window: int
 ) -> Tensor:
     """Logits (B, V) after the rules that depend on the text so far."""
-    if config.repetition_penalty != 1:
-        # the prompt counts too, but only what the model still sees
-        windows = [past.ids[-window:] for past in pasts]
-        logits = penalise_repeats(logits, windows, config.repetition_penalty)
+    back = min(config.penalty_window or window, window)  # only what the model still sees
+    if config.repetition_penalty != 1:  # the prompt counts too
+        logits = penalise_repeats(logits, [past.ids[-back:] for past in pasts], config.repetition_penalty)
+    if config.frequency_penalty or config.presence_penalty:
+        written = [past.ids[max(past.prompt_length, len(past.ids) - back) :] for past in pasts]
+        logits = penalise_written(logits, written, config.frequency_penalty, config.presence_penalty)
     logits = mask_tokens(logits, [(*rules.never, *past.completions(rules.banned)) for past in pasts])
+    if config.min_new_tokens:
+        young = [len(past.ids) - past.prompt_length < config.min_new_tokens for past in pasts]
+        logits = mask_tokens(logits, [(rules.end_of_text,) if is_young else () for is_young in young])
     # last: where bans and repeats together leave no token, mask_tokens keeps one that only repeats
     return mask_tokens(logits, [past.repeats() for past in pasts])
 
@@ -128,6 +134,16 @@ def penalise_repeats(logits: Tensor, windows: Sequence[Sequence[int]], penalty: 
     penalty = min(penalty, MAX_STRENGTH)
     # z → z / penalty for z > 0, z · penalty for z < 0: dividing a negative logit would make it likelier
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def penalise_written(
+    logits: Tensor, written: Sequence[Sequence[int]], frequency: float, presence: float
+) -> Tensor:
+    """Lower what was written, by how often it was and that it was: OpenAI's two penalties."""
+    V = logits.size(-1)
+    ids = [torch.tensor(row, dtype=torch.long, device=logits.device) for row in written]
+    counts = torch.stack([torch.bincount(row, minlength=V) for row in ids])  # (B, V)
+    return logits - frequency * counts - presence * (counts > 0)
 
 
 def mask_tokens(logits: Tensor, barred: Sequence[Collection[int]]) -> Tensor:

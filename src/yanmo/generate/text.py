@@ -15,6 +15,7 @@ from yanmo.core import storage
 from yanmo.core.errors import ConfigError
 from yanmo.generate.engine import RunningSequence, arithmetic_of, generate_batch
 from yanmo.generate.sampling import TokenConstraints, encode
+from yanmo.generate.stops import find_end
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import Tokenizer
@@ -155,18 +156,28 @@ def encode_prompt(
 class TextAssembler:
     """The text of one sample as it grows: whole characters, up to a stop text."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: list[int], stops: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: list[int],
+        stops: Sequence[str],
+        stop_at: str | None = None,
+        min_tokens: int = 0,
+    ) -> None:
         self._stream = tokenizer.stream()
         # in some vocabularies the space between two tokens depends on both, so the first one needs the prompt
         for token in prompt:
             self._stream.push(token)
         self._end_of_text = tokenizer.end_of_text
-        self._stops = [stop for stop in stops if stop]
+        self._stops, self._stop_at = [stop for stop in stops if stop], stop_at
+        self._early = min_tokens  # tokens that are still to come before any stop counts
         self._held = ""  # characters that may begin a stop text, not yet released
+        self._has_text = False
         self.ended = False
 
     def push(self, token: int) -> str:
         """The characters that are certain now."""
+        self._early -= 1
         return "" if token == self._end_of_text else self._release(self._stream.push(token))
 
     def flush(self) -> str:
@@ -177,20 +188,16 @@ class TextAssembler:
         return text + self._held
 
     def _release(self, text: str) -> str:
-        text = self._held + text
-        # a stop text may begin in one token and end in another: hold back an ending that may become one
-        found = [text.index(stop) for stop in self._stops if stop in text]
-        begun = max((_overlap(text, stop) for stop in self._stops), default=0)
-        certain = min(found, default=len(text) - begun)
-        self.ended = bool(found)
-        self._held = "" if found else text[certain:]
+        text, self._held = self._held + text, ""
+        if self._early > 0:
+            self._has_text |= bool(text.strip())
+            return text
+        end, certain = find_end(text, self._stops, self._stop_at, self._has_text)
+        self.ended = end is not None
+        if not self.ended:
+            self._held = text[certain:]
+        self._has_text |= bool(text[:certain].strip())
         return text[:certain]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of ``text`` that is a beginning of ``stop``."""
-    lengths = range(min(len(stop) - 1, len(text)), 0, -1)
-    return next((length for length in lengths if text.endswith(stop[:length])), 0)
 
 
 def _texts(
@@ -201,7 +208,9 @@ def _texts(
     for rows in generate_batch(model, prompts, config, TokenConstraints.of(tokenizer, config)):
         for row in rows:
             if row not in texts:
-                texts[row] = TextAssembler(tokenizer, prompts[row.prompt], config.stop)
+                texts[row] = TextAssembler(
+                    tokenizer, prompts[row.prompt], config.stop, config.stop_at, config.min_new_tokens
+                )
             new = texts[row].push(row.past.ids[-1])
             # tells the engine, which then drops the row from its batch: no tokens are computed in vain
             row.ended |= texts[row].ended

@@ -323,12 +323,22 @@ class SampleConfig(Section):
     """Sample from tokens whose probability is at least this fraction of the highest; 0: all."""
     repetition_penalty: Annotated[float, Field(ge=1, le=1e3)] = 1.0
     """Make tokens that are already in the window less likely; 1: off, 1.1 to 1.3 is usual."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """Lower the logit of a token by this for each time it was written, as OpenAI's API does; 0: off."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """Lower the logit of every token that was written by this, however often; 0: off."""
+    penalty_window: CountOrNone = 0
+    """Tokens that the three penalties look back on; 0: the model's whole window."""
     no_repeat_ngram: CountOrNone = 0
     """Never write the same n tokens in a row twice; 0: off."""
     banned: tuple[str, ...] = ()
     """Texts that the model never writes."""
     stop: tuple[str, ...] = ()
     """Texts that end a sample; they are not part of it."""
+    stop_at: Literal["sentence", "paragraph", "chapter", "line"] | None = None
+    """End a sample with the first sentence (closing quotes included), paragraph, chapter or line."""
+    min_new_tokens: CountOrNone = 0
+    """Tokens before which no sample ends: neither end-of-text nor a stop counts."""
     seed: Seed = 0
     """Same seed, same text (on the same machine). It is used for a run's own samples; `generate` and `chat`
     draw a new seed each time and print it, unless `--seed` gives one."""
