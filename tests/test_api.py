@@ -91,6 +91,10 @@ def test_log_probabilities_are_those_of_the_model(trained: Trained) -> None:
     for place, token in enumerate(found[:size]):
         assert token.logprob == pytest.approx(expected[place, token.id].item(), abs=1e-5)
     assert writer.logprobs("") == []
+    three = writer.logprobs(text, top=3)
+    assert [token[:3] for token in three] == [token[:3] for token in found]
+    for place in (0, 5, size - 1):
+        assert [token for token, _ in three[place].top] == expected[place].topk(3).indices.tolist()
 
 
 @pytest.mark.slow

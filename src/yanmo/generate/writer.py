@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch.nn import functional as F
-
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, recorded_recipe
-from yanmo.data.batches import sliding_batches
 from yanmo.generate.engine import make_writer
+from yanmo.generate.score import score
 from yanmo.generate.text import write, write_all
-from yanmo.model.config import IGNORED
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import find_device
 from yanmo.settings.recipe import with_values
@@ -30,6 +26,8 @@ class TokenLogprob(NamedTuple):
     text: str
     """The characters that it completes: a token may be a part of one."""
     logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place (id, log probability), as many as were asked for."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +56,18 @@ class Writer:
         for _, text in write(self.model, self.tokenizer, prompt, self.config(**settings, num_samples=1)):
             yield text
 
-    @torch.no_grad()
-    def logprobs(self, text: str) -> list[TokenLogprob]:
-        """The log probability of each token of a text; the first one follows end-of-text.
+    def logprobs(self, text: str, top: int = 0) -> list[TokenLogprob]:
+        """The log probability of each token of a text, the first one after the end of another text.
 
-        In a text longer than the window, each token has at least half a window of context.
+        Args:
+            text: of any length; beyond a window, each token has at least half a window before it.
+            top: how many of the likeliest tokens are given beside each.
         """
         ids = self.tokenizer.encode(text)
-        block_size, end = self.model.config.block_size, self.tokenizer.end_of_text
-        found: list[float] = []
-        for batch in sliding_batches(ids, block_size, max(block_size // 2, 1), 1, end) if len(ids) else ():
-            targets = torch.from_numpy(batch.targets[0]).to(self.model.tokens.weight.device)  # (T,)
-            logits = self.model(torch.from_numpy(batch.inputs).to(targets.device))[0].float()  # (T, V)
-            counted = targets != IGNORED
-            # log p(x) = z_x - log Σ exp z, of the target at each position
-            said = F.log_softmax(logits[counted], dim=-1).gather(1, targets[counted, None])  # (T', 1)
-            found += said.flatten().tolist()
         characters = self.tokenizer.stream()
         return [
-            TokenLogprob(token, characters.push(token), logprob)
-            for token, logprob in zip(ids.tolist(), found, strict=True)
+            TokenLogprob(one.id, characters.push(one.id), one.logprob, one.top)
+            for one in score(self.model, ids, self.tokenizer.end_of_text, top=top)
         ]
 
     def config(self, **settings: Any) -> SampleConfig:
