@@ -131,12 +131,7 @@ def assess(
     # read as the run's corpus was (field, encoding, chapters): another reading would be another text
     config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
     if not corpus and own is None:
-        sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
-        raise ConfigError(
-            "no text is named, and the run's own text is not available",
-            f"{folder}: {sought}",
-            "--corpus TEXT",
-        )
+        raise no_text(folder, recipe)
     ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
     # every batch allocates the same tensors again
     keep_freed_memory()
@@ -157,6 +152,13 @@ def assess(
         lossy=lossy,
         trained_on_it=bool(corpus and own and own.shards.manifest.corpus == corpus_fingerprint(config)),
     )
+
+
+def no_text(folder: Path, recipe: Recipe | None) -> ConfigError:
+    """There is nothing to measure a model on."""
+    sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
+    what = "no text is named, and the run's own text is not available"
+    return ConfigError(what, f"{folder}: {sought}", "--corpus TEXT")
 
 
 def stride_within(window: int, stride: int | None) -> int:
