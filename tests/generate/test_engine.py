@@ -92,7 +92,12 @@ def test_what_is_streamed_is_the_text() -> None:
     for sample in write_samples(model, TOKENIZER, ["夜雨"], config):
         assert streamed[sample.number] == sample.text == TOKENIZER.decode(list(sample.tokens))
     config = config.model_copy(update={"num_samples": 1})
-    assert "".join(write_from(model, TOKENIZER, TOKENIZER.encode("夜雨").tolist(), config)) == streamed[0]
+    assert (
+        "".join(
+            piece.text for piece in write_from(model, TOKENIZER, TOKENIZER.encode("夜雨").tolist(), config)
+        )
+        == streamed[0]
+    )
 
 
 @pytest.mark.parametrize("length", [17, 40, 1000])

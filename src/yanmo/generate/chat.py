@@ -6,17 +6,20 @@
 
 import contextlib
 import io
+import os
 import select
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from yanmo.core import storage
+from yanmo.core.console import visible
 from yanmo.core.errors import YanmoError
 from yanmo.generate.sampling import encode, typed
-from yanmo.generate.text import write_from
+from yanmo.generate.surprise import Coloured, alternatives, coloured
+from yanmo.generate.text import WrittenPiece, write_from
 from yanmo.model.gpt import GPT
 from yanmo.settings.recipe import with_values
 from yanmo.settings.schema import Recipe, SampleConfig
@@ -35,6 +38,8 @@ text        the model continues it (it is not an assistant)
 /topk N     top-k sampling; 0: off                      只在前 N 个中选，0 为不限
 /seed N     same seed, same text                        随机种子，相同则结果相同
 /len N      tokens to write                             每次写多少个词元
+/show       the last answer, coloured by surprise       按意外程度着色
+/alternatives  what else it thought of                  看看别的选择
 /save FILE  append the text to FILE                     把文字存到文件末尾
 /help       show this help                              本页
 /bye        quit, also Ctrl-D; Ctrl-C stops the writing 退出；Ctrl-C 停笔
@@ -46,7 +51,9 @@ SETTINGS = {
     "/seed": "seed",
     "/len": "max_new_tokens",
 }
-COMMANDS = (*SETTINGS, "/retry", "/more", "/save", "/help", "/bye")
+COMMANDS = (*SETTINGS, "/retry", "/more", "/show", "/alternatives", "/save", "/help", "/bye")
+ALTERNATIVES = 6
+"""Likeliest tokens noted at each place."""
 HISTORY_LINES = 1000
 PASTE_SECONDS = 0.03
 """Lines that follow each other within this time were pasted: nobody types so fast."""
@@ -61,6 +68,10 @@ class Chat:
     config: SampleConfig
     prompt: str = ""
     text: str = ""
+    written: list[WrittenPiece] = field(default_factory=list)
+    """The last answer, token by token."""
+    has_colours: bool = False
+    """Whether who reads it shows colours."""
 
     def answer(self, line: str) -> Iterator[str]:
         """The answer to a line, piece by piece.
@@ -79,10 +90,14 @@ class Chat:
             yield self.set(SETTINGS[command], value)
         elif command == "/help":
             yield HELP
-        elif command not in ("/retry", "/more", "/save"):
+        elif command not in ("/retry", "/more", "/save", "/show", "/alternatives"):
             yield f"unknown command {command}; the commands are {', '.join(COMMANDS)}\n"
         elif not self.text:
             yield "there is no text yet: type some\n"
+        elif command == "/show":
+            yield coloured(self.written, self.has_colours)
+        elif command == "/alternatives":
+            yield alternatives(self.written, lambda token: visible(self.tokenizer.decode([token])))
         elif command == "/more":
             yield from self.go_on(self.text)
         elif command == "/retry":
@@ -100,9 +115,11 @@ class Chat:
         if len(ids) > window:
             yield f"(the model only reads the last {window} of {len(ids)} tokens)\n"
         ids = ids[-window:] or [self.tokenizer.end_of_text, *self.tokenizer.document_start]
-        for piece in write_from(self.model, self.tokenizer, ids, self.config):
-            self.text += piece
-            yield piece
+        self.written = []
+        for piece in write_from(self.model, self.tokenizer, ids, self.config, ALTERNATIVES):
+            self.written.append(piece)
+            self.text += piece.text
+            yield piece.text
         yield "\n"
 
     def set(self, name: str, value: str) -> str:
@@ -160,8 +177,12 @@ def open_console(chat: Chat) -> None:
     """Converse on standard input and output."""
 
     def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        # the terminal's guard makes escape codes visible, ours too
+        stream = getattr(sys.stdout, "stream", sys.stdout) if isinstance(text, Coloured) else sys.stdout
+        stream.write(text)
+        stream.flush()
+
+    chat.has_colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     # bytes that are not UTF-8 become surrogates, which ``encode`` refuses in a sentence, instead of a crash
     if isinstance(sys.stdin, io.TextIOWrapper):

@@ -273,13 +273,14 @@ def generate_batch(
     config: SampleConfig,
     rules: TokenConstraints,
     cache_bytes: int = CACHE_BYTES,
+    alternatives: int = 0,
 ) -> Iterator[list[RunningSequence]]:
     """Continue each of ``prompts`` ``num_samples`` times; yields, step by step, those with a new token."""
     count = len(prompts) * config.num_samples
     engine = Engine(model, min(count, rows_together(model, cache_bytes)))
     for index, prompt in enumerate(prompts):
         for number in range(config.num_samples):
-            engine.add(RunningSequence(prompt, config, rules, index, number))
+            engine.add(RunningSequence(prompt, config, rules, index, number, alternatives))
     while engine.is_busy:
         yield engine.step()
 

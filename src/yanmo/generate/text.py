@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
-from yanmo.generate.engine import RunningSequence, arithmetic_of, generate_batch
+from yanmo.generate.engine import RunningSequence, TokenChoice, arithmetic_of, generate_batch
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.stops import find_end
 from yanmo.model.gpt import GPT
@@ -44,6 +44,13 @@ class TextDelta(NamedTuple):
     number: int
     text: str
     sample: Sample | None
+
+
+class WrittenPiece(NamedTuple):
+    """Characters that became certain with a token; none where the token is a part of one."""
+
+    text: str
+    choice: TokenChoice
 
 
 Say = Callable[[str], object]
@@ -117,11 +124,13 @@ def write_pieces(
         yield TextDelta(row.prompt, row.number, text, whole)
 
 
-def write_from(model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleConfig) -> Iterator[str]:
-    """Continue ``ids``, at most a window of them, once; yields whole characters as they come."""
+def write_from(
+    model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleConfig, alternatives: int = 0
+) -> Iterator[WrittenPiece]:
+    """Continue ``ids``, at most a window, once; yields each token with the characters it completes."""
     once = config.model_copy(update={"num_samples": 1})
-    for _, text in _texts(model, tokenizer, [ids], once):
-        yield text
+    for row, text in _texts(model, tokenizer, [ids], once, alternatives):
+        yield WrittenPiece(text, row.choices[-1])
 
 
 def in_order(pieces: Iterable[TextDelta]) -> Iterator[TextDelta]:
@@ -201,11 +210,12 @@ class TextAssembler:
 
 
 def _texts(
-    model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig
+    model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig, alternatives: int = 0
 ) -> Iterator[tuple[RunningSequence, str]]:
     """For each token, its row and the characters that it completes."""
     texts: dict[RunningSequence, TextAssembler] = {}
-    for rows in generate_batch(model, prompts, config, TokenConstraints.of(tokenizer, config)):
+    rules = TokenConstraints.of(tokenizer, config)
+    for rows in generate_batch(model, prompts, config, rules, alternatives=alternatives):
         for row in rows:
             if row not in texts:
                 texts[row] = TextAssembler(
