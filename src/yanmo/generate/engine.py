@@ -243,7 +243,8 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
         )
     logprobs = said.log_softmax(dim=-1)  # (1, V)
     processed = apply_logits_processors(said, [one.past], config, one.rules, window)
-    (token,) = sample(processed, config, [uniform(config.seed, one.number, len(one.choices))])
+    chance = uniform(config.seed, one.number, len(one.choices)) if config.temperature else 0.0
+    (token,) = sample(processed, config, [chance])
     choice = TokenChoice(token, float(logprobs[0, token]))
     if one.alternatives:
         drawn_from = cut_distribution(processed, config).log_softmax(dim=-1)[0]  # (V,)

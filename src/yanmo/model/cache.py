@@ -74,16 +74,17 @@ class CacheRows:
         sums in another order.
         """
         keys, values, T = self.cache.keys[layer], self.cache.values[layer], q.size(2)
-        y = torch.zeros_like(q)
+        looked = []
         for row, (slot, start) in enumerate(zip(self.slots, self.lengths, strict=True)):
             if slot is None:
+                looked.append(torch.zeros_like(q[row : row + 1]))
                 continue
             end = start + T
             keys[slot, :, start:end] = k[row]
             values[slot, :, start:end] = v[row]
             one = slice(slot, slot + 1)
-            y[row] = look_back(q[row : row + 1], keys[one, :, :end], values[one, :, :end])[0]
-        return y
+            looked.append(look_back(q[row : row + 1], keys[one, :, :end], values[one, :, :end]))
+        return torch.cat(looked)
 
     def grow(self, T: int) -> None:
         """The rows are T tokens longer."""
