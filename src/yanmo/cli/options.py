@@ -91,7 +91,7 @@ def with_sampler(verb: Callable[..., None]) -> Callable[..., None]:
     def given(**values: Any) -> None:
         verb(**{k: v for k, v in values.items() if k in own}, sampler={k: values[k] for k in SAMPLER})
 
-    # typer reads both; wraps would lead it to the verb's own
+    # typer reads signature and annotations; through __wrapped__ it would find the verb's own
     parameters = [parameter for parameter in own.values() if parameter.name != "sampler"]
     at = next((n for n, one in enumerate(parameters) if one.name == "seed"), len(parameters))
     keyword = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
