@@ -2,7 +2,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -307,6 +307,37 @@ def test_alternatives_are_the_likeliest_before_and_after_the_sampler() -> None:
     )
     assert len(choice.top_sampled) == 2 and choice.id in dict(choice.top_sampled)
     assert sum(math.exp(value) for _, value in choice.top_sampled) == pytest.approx(1, abs=1e-5)
+
+
+class EvenOnly:
+    """A rule that forgets nothing and allows even ids only."""
+
+    def __init__(self, seen: list[int]) -> None:
+        self.seen = seen
+
+    def begin(self, prompt: Sequence[int]) -> "EvenOnly":
+        return EvenOnly(list(prompt))
+
+    def barred(self) -> Tensor:
+        return torch.arange(TOKENIZER.vocab_size) % 2 == 1
+
+    def push(self, token: int) -> None:
+        self.seen.append(token)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_rule_of_the_text_is_never_overruled_and_hears_of_every_token(temperature: float) -> None:
+    even = tuple(range(0, TOKENIZER.vocab_size, 2))
+    config = SampleConfig(temperature=temperature, max_new_tokens=9, top_k=3, repetition_penalty=1.3)
+    engine = Engine(lively_model(), 1)
+    # the sampler's own bans leave nothing that the rule allows: then it, and not they, is obeyed
+    one = RunningSequence([261], config, TokenConstraints(-1, never=even[1:]), text_rules=[EvenOnly([])])
+    engine.add(one)
+    while engine.is_busy:
+        engine.step()
+    (state,) = one.rule_states
+    assert isinstance(state, EvenOnly) and state.seen == one.past.ids and len(one.choices) == 9
+    assert all(token % 2 == 0 for token in one.past.ids[1:])
 
 
 def test_large_models_write_in_bfloat16_where_their_run_found_it_faster() -> None:

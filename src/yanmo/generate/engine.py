@@ -17,6 +17,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -99,6 +100,23 @@ class TokenChoice:
     """The same of what was drawn from, after the sampler; only tokens that could be drawn."""
 
 
+class RuleState(Protocol):
+    """A :class:`TextRule` in the middle of one text."""
+
+    def barred(self) -> Tensor | None:
+        """(V,) True where a token must not come next, never everywhere; None: all may come."""
+
+    def push(self, token: int) -> None:
+        """This token was written."""
+
+
+class TextRule(Protocol):
+    """Decides by the text so far what may be written next. The sampler never overrules it."""
+
+    def begin(self, prompt: Sequence[int]) -> RuleState:
+        """The state after these ids, with which a text begins."""
+
+
 @dataclass(eq=False)
 class RunningSequence:
     """One sample that is being written."""
@@ -113,12 +131,14 @@ class RunningSequence:
     """Which sample of that prompt it is."""
     alternatives: int = 0
     """How many of the likeliest tokens are noted beside each chosen one."""
+    text_rules: Sequence[TextRule] = ()
     choices: list[TokenChoice] = field(default_factory=list)
     ended: bool = False
     """Set by the engine, or by its reader when the text is whole."""
 
     def __post_init__(self) -> None:
         self.past = TokenHistory(self.prompt_ids, self.config.no_repeat_ngram)
+        self.rule_states = [rule.begin(self.prompt_ids) for rule in self.text_rules]
         self.unread = list(self.prompt_ids)
         """What is to be read before the next token: the prompt at first, later half a full window."""
 
@@ -242,7 +262,10 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
             hint="the weights are too large or damaged: try --precision float32, or download the model again",
         )
     logprobs = said.log_softmax(dim=-1)  # (1, V)
-    processed = apply_logits_processors(said, [one.past], config, one.rules, window)
+    # rules of the text come first: where nothing else is left, the sampler keeps a token that they allow
+    masks = [mask for state in one.rule_states if (mask := state.barred()) is not None]
+    allowed = said.masked_fill(torch.stack(masks).any(dim=0), -math.inf) if masks else said  # (1, V)
+    processed = apply_logits_processors(allowed, [one.past], config, one.rules, window)
     chance = uniform(config.seed, one.number, len(one.choices)) if config.temperature else 0.0
     (token,) = sample(processed, config, [chance])
     choice = TokenChoice(token, float(logprobs[0, token]))
@@ -252,6 +275,8 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
         choice = replace(choice, top=top, top_sampled=top_sampled)
     one.choices.append(choice)
     one.past.push(token)
+    for state in one.rule_states:
+        state.push(token)
     one.ended = token == one.rules.end_of_text or len(one.choices) == config.max_new_tokens
 
 
