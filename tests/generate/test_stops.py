@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.models import TOKENIZER, lively_model
+from yanmo.generate.assembly import TextAssembler
 from yanmo.generate.stops import find_end
-from yanmo.generate.text import TextAssembler, write_samples
+from yanmo.generate.text import write_samples
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer
 

@@ -261,8 +261,8 @@ def nanogpt_checkpoint(path: Path, model: NanoGPT, dataset: str = "", prefix: st
 TOKENIZER = CharTokenizer.train(count_characters("江湖夜雨十年灯，桃李春风一杯酒。"))
 
 
-def lively_model(block_size: int = 16) -> GPT:
-    config = GPTConfig(TOKENIZER.vocab_size, n_layer=2, n_head=2, n_embd=16, block_size=block_size)
+def lively_model(block_size: int = 16, vocab_size: int = TOKENIZER.vocab_size) -> GPT:
+    config = GPTConfig(vocab_size, n_layer=2, n_head=2, n_embd=16, block_size=block_size)
     model = GPT(config)
     model.initialise(4)
     with torch.no_grad():

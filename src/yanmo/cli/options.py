@@ -31,6 +31,9 @@ Verify = Annotated[
 ]
 
 SAMPLER: dict[str, Any] = {
+    "pinned": Annotated[
+        str | None, typer.Option(help="Notes that stay at the beginning of the window, before the prompt.")
+    ],
     "max_new_tokens": Annotated[int | None, typer.Option(help="Tokens to write.")],
     "temperature": Annotated[
         float | None, typer.Option(help="Below 1 safer, above 1 wilder; 0: always the likeliest token.")

@@ -136,7 +136,11 @@ def as_typed(texts: list[str] | None) -> list[str] | None:
 
 def as_settings(sampler: dict[str, Any]) -> dict[str, Any]:
     """Settings of [sample] as they were given as options."""
-    return {name: as_typed(value) if isinstance(value, list) else value for name, value in sampler.items()}
+    lists = {name: as_typed(value) for name, value in sampler.items() if isinstance(value, list)}
+    texts = {
+        name: (as_typed([value]) or [""])[0] for name, value in sampler.items() if isinstance(value, str)
+    }
+    return sampler | lists | texts
 
 
 def given_prompts(prompts: list[str] | None) -> list[str] | None:

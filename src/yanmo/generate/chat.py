@@ -17,9 +17,10 @@ from typing import TextIO
 from yanmo.core import storage
 from yanmo.core.console import visible
 from yanmo.core.errors import YanmoError
-from yanmo.generate.sampling import encode, typed
+from yanmo.generate.sampling import typed
 from yanmo.generate.surprise import Coloured, alternatives, coloured
-from yanmo.generate.text import WrittenPiece, write_from
+from yanmo.generate.text import encode_prompt, write_from
+from yanmo.generate.text_engine import WrittenPiece
 from yanmo.model.gpt import GPT
 from yanmo.settings.recipe import with_values
 from yanmo.settings.schema import Recipe, SampleConfig
@@ -109,14 +110,14 @@ class Chat:
 
     def go_on(self, prompt: str) -> Iterator[str]:
         """Continue ``prompt``, or its end if too long; an interrupted text is kept as far as it came."""
-        window = self.model.config.block_size
-        ids = encode(self.tokenizer, prompt, "the text")
+        said: list[str] = []
+        read = encode_prompt(
+            self.tokenizer, prompt, self.config, self.model.config.block_size, say=said.append
+        )
         self.prompt = self.text = prompt
-        if len(ids) > window:
-            yield f"(the model only reads the last {window} of {len(ids)} tokens)\n"
-        ids = ids[-window:] or [self.tokenizer.end_of_text, *self.tokenizer.document_start]
+        yield from (f"({remark})\n" for remark in said)
         self.written = []
-        for piece in write_from(self.model, self.tokenizer, ids, self.config, ALTERNATIVES):
+        for piece in write_from(self.model, self.tokenizer, read, self.config, ALTERNATIVES):
             self.written.append(piece)
             self.text += piece.text
             yield piece.text

@@ -1,7 +1,7 @@
 """The engine: sequences of ids go in, and grow by a token a step, some of them at a time.
 
     write(...), write_samples(...) (``text.py``)  text   for the command line, chat, samples in training
-      generate_batch(...)  ids   every prompt as often as samples are asked
+      TextEngine.step() (``text_engine.py``)  pieces of text
         Engine.step()      prefill in chunks, decode all rows in one pass, choose a token for each
           apply_logits_processors, sample (``sampling.py``)
 
@@ -17,7 +17,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -132,15 +132,52 @@ class RunningSequence:
     alternatives: int = 0
     """How many of the likeliest tokens are noted beside each chosen one."""
     text_rules: Sequence[TextRule] = ()
+    pinned: int = 0
+    """So many tokens of the prompt stay at the beginning of the window when it moves; at most half of it."""
     choices: list[TokenChoice] = field(default_factory=list)
     ended: bool = False
     """Set by the engine, or by its reader when the text is whole."""
+    finish_reason: Literal["stop", "length"] = "length"
+    """Why it ended: the model or a stop text ended it, or it is as long as was asked for."""
 
     def __post_init__(self) -> None:
-        self.past = TokenHistory(self.prompt_ids, self.config.no_repeat_ngram)
-        self.rule_states = [rule.begin(self.prompt_ids) for rule in self.text_rules]
+        self.barred: dict[int, list[int]] = {}
+        """Tokens that were taken back, by their place among the written: they do not come there again."""
+        self.start = self.pinned
+        """The first token of the window behind the pinned ones, as a place in ``past.ids``."""
+        self.taken_back = 0
+        """How often tokens were."""
         self.unread = list(self.prompt_ids)
         """What is to be read before the next token: the prompt at first, later half a full window."""
+        self._begin([])
+
+    def _begin(self, choices: list[TokenChoice]) -> None:
+        """What follows from the prompt and these choices."""
+        self.choices = choices
+        self.past = TokenHistory(self.prompt_ids, self.config.no_repeat_ngram)
+        self.rule_states = [rule.begin(self.prompt_ids) for rule in self.text_rules]
+        for choice in choices:
+            self.heard(choice.id)
+
+    def heard(self, token: int) -> None:
+        """All that follows the text learns of a token."""
+        self.past.push(token)
+        for state in self.rule_states:
+            state.push(token)
+
+    def move_window(self, window: int) -> None:
+        """Have the pinned tokens read again, and the newer half of the others: that leaves room to go on."""
+        ids, half = self.past.ids, max((window - self.pinned) // 2, 1)
+        self.start = max(len(ids) - half, self.pinned)
+        self.unread = ids[: self.pinned] + ids[self.start :]
+
+    def take_back(self, place: int) -> None:
+        """Forget the written tokens from ``place`` on, of which the first does not come there again."""
+        barred = {at: ids for at, ids in self.barred.items() if at <= place}
+        self.taken_back += 1
+        self.barred = barred | {place: [*barred.get(place, ()), self.choices[place].id]}
+        self._begin(self.choices[:place])
+        self.ended, self.finish_reason = False, "length"
 
 
 class Engine:
@@ -160,6 +197,15 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether there is anything left to write."""
         return bool(self.waiting) or any(self._running())
+
+    def take_back(self, one: RunningSequence, place: int) -> None:
+        """Go back to the written token at ``place``, and choose another one there."""
+        one.take_back(place)
+        slot, read = self.slots.index(one), len(one.past.ids) - 1 - one.start
+        # all but the last token stand in the cache as they did; unless the window has moved past the place
+        if read < 0:
+            one.move_window(self.window)
+        self.cache.lengths[slot] = one.pinned + read if read >= 0 else 0
 
     @torch.no_grad()
     def step(self) -> list[RunningSequence]:
@@ -190,8 +236,15 @@ class Engine:
         """Give the slots of what has ended to those who wait, in their order."""
         for slot, sequence in enumerate(self.slots):
             if sequence is None or sequence.ended:
-                self.slots[slot] = self.waiting.popleft() if self.waiting else None
+                self.slots[slot] = self._next()
                 self.cache.lengths[slot] = 0
+
+    def _next(self) -> RunningSequence | None:
+        """The first of those who wait that was not called off in the meantime."""
+        while self.waiting:
+            if not (sequence := self.waiting.popleft()).ended:
+                return sequence
+        return None
 
     def _decode(self) -> dict[int, Tensor]:
         """Logits (V,) by slot, of the sequences of which all but their last token is read."""
@@ -202,8 +255,8 @@ class Engine:
             if self.cache.lengths[slot] < self.window:
                 ready.append(slot)
                 continue
-            # the window is full: its newer half is read again, which leaves room to go on
-            one.unread, self.cache.lengths[slot] = one.past.ids[-max(self.window // 2, 1) :], 0
+            one.move_window(self.window)
+            self.cache.lengths[slot] = 0
         if not ready:
             return {}
         # always as many rows: a product of another shape would sum in another order
@@ -265,8 +318,11 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
     # rules of the text come first: where nothing else is left, the sampler keeps a token that they allow
     masks = [mask for state in one.rule_states if (mask := state.barred()) is not None]
     allowed = said.masked_fill(torch.stack(masks).any(dim=0), -math.inf) if masks else said  # (1, V)
-    processed = apply_logits_processors(allowed, [one.past], config, one.rules, window)
-    chance = uniform(config.seed, one.number, len(one.choices)) if config.temperature else 0.0
+    place = len(one.choices)
+    barred = one.barred.get(place, [])
+    rules = replace(one.rules, never=(*one.rules.never, *barred)) if barred else one.rules
+    processed = apply_logits_processors(allowed, [one.past], config, rules, window)
+    chance = uniform(config.seed, one.number, place, len(barred)) if config.temperature else 0.0
     (token,) = sample(processed, config, [chance])
     choice = TokenChoice(token, float(logprobs[0, token]))
     if one.alternatives:
@@ -274,10 +330,9 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
         top, top_sampled = (likeliest(found, one.alternatives) for found in (logprobs[0], drawn_from))
         choice = replace(choice, top=top, top_sampled=top_sampled)
     one.choices.append(choice)
-    one.past.push(token)
-    for state in one.rule_states:
-        state.push(token)
+    one.heard(token)
     one.ended = token == one.rules.end_of_text or len(one.choices) == config.max_new_tokens
+    one.finish_reason = "stop" if token == one.rules.end_of_text else "length"
 
 
 def likeliest(logprobs: Tensor, count: int) -> tuple[tuple[int, float], ...]:

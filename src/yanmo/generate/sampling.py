@@ -30,22 +30,19 @@ MAX_STRENGTH = 1e9
 
 @dataclass(frozen=True)
 class TokenConstraints:
-    """Ids with a meaning for the sampler: end-of-text, those never written, longer banned texts."""
+    """Ids with a meaning for the sampler: end-of-text, those never written, those made likelier or rarer."""
 
     end_of_text: int
     never: tuple[int, ...] = ()
-    banned: tuple[tuple[int, ...], ...] = ()
+    bias: tuple[tuple[int, float], ...] = ()
+    """Ids, and what is added to their logits."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, config: SampleConfig) -> "TokenConstraints":
-        """The rules of a tokenizer and of ``sample.banned``.
-
-        A banned text is excluded as the tokenizer encodes it; the model may still spell it in other tokens.
-        """
+        """The rules of a tokenizer, and banned texts that are one token (of others see ``assembly.py``)."""
         banned = [encode(tokenizer, text, "a banned text") for text in config.banned]
         single = tuple(ids[0] for ids in banned if len(ids) == 1)
-        longer = tuple(tuple(ids) for ids in banned if len(ids) > 1)
-        return cls(tokenizer.end_of_text, (*tokenizer.suppressed, *single), longer)
+        return cls(tokenizer.end_of_text, (*tokenizer.suppressed, *single))
 
 
 class TokenHistory:
@@ -68,10 +65,6 @@ class TokenHistory:
     def repeats(self) -> Collection[int]:
         """Tokens that would complete an n-gram that the text already has (Paulus et al. 2017)."""
         return self._followers.get(self._last(), ()) if 0 < self._n <= len(self.ids) + 1 else ()
-
-    def completions(self, texts: Sequence[tuple[int, ...]]) -> list[int]:
-        """The last token of each of ``texts`` whose other tokens end the text so far."""
-        return [text[-1] for text in texts if tuple(self.ids[-len(text) + 1 :]) == text[:-1]]
 
     def _last(self) -> tuple[int, ...]:
         return tuple(self.ids[len(self.ids) - self._n + 1 :])
@@ -118,7 +111,12 @@ def apply_logits_processors(
     if config.frequency_penalty or config.presence_penalty:
         written = [past.ids[max(past.prompt_length, len(past.ids) - back) :] for past in pasts]
         logits = penalise_written(logits, written, config.frequency_penalty, config.presence_penalty)
-    logits = mask_tokens(logits, [(*rules.never, *past.completions(rules.banned)) for past in pasts])
+    if rules.bias:
+        ids, values = zip(*rules.bias, strict=True)
+        logits = logits.index_add(
+            1, torch.tensor(ids, device=logits.device), torch.tensor([values] * len(pasts)).to(logits)
+        )
+    logits = mask_tokens(logits, [rules.never] * len(pasts))
     if config.min_new_tokens:
         young = [len(past.ids) - past.prompt_length < config.min_new_tokens for past in pasts]
         logits = mask_tokens(logits, [(rules.end_of_text,) if is_young else () for is_young in young])
@@ -192,13 +190,13 @@ def draw(probabilities: Tensor, numbers: Sequence[float]) -> list[int]:
     return torch.searchsorted(up_to, below_one[:, None] * up_to[:, -1:], right=True).flatten().tolist()
 
 
-def uniform(seed: int, number: int, position: int) -> float:
-    """The random number in [0, 1) of one place in one sample: a function of these three and of nothing else.
+def uniform(seed: int, number: int, position: int, attempt: int = 0) -> float:
+    """The random number in [0, 1) of one place in one sample: a function of these and of nothing else.
 
     Counter-based (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"): what is written beside
     a sample, or written and taken back, does not move it.
     """
-    philox = np.random.Philox(key=[seed, number], counter=[position, 0, 0, 0])
+    philox = np.random.Philox(key=[seed, number], counter=[position, attempt, 0, 0])
     return float(np.random.Generator(philox).random())
 
 

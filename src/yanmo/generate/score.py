@@ -11,14 +11,16 @@ from torch import Tensor
 from yanmo.data.batches import sliding_batches
 from yanmo.data.shards import Ids
 from yanmo.generate.engine import TokenChoice, likeliest
+from yanmo.model.cache import KVCache
 from yanmo.model.config import IGNORED
 from yanmo.model.gpt import GPT
 
+READ_TOKENS = 256
+"""A window is read so many tokens at a time, so that a server can write other texts in between."""
 SCORED_ROWS = 64
 """Positions whose logits exist at a time: a window of 1,024 with 50,000 tokens would be 200 MB of them."""
 
 
-@torch.no_grad()
 def score(model: GPT, ids: Ids, end_of_text: int, stride: int = 0, top: int = 0) -> Iterator[TokenChoice]:
     """Each of ``ids`` (N,) after those before it, the first after the end of another text.
 
@@ -29,15 +31,35 @@ def score(model: GPT, ids: Ids, end_of_text: int, stride: int = 0, top: int = 0)
         stride: how far the window moves; 0 is half a window, as in ``yanmo evaluate``.
         top: how many of the likeliest tokens are given beside each.
     """
+    for part in score_parts(model, ids, end_of_text, stride, top):
+        yield from part
+
+
+@torch.no_grad()
+def score_parts(
+    model: GPT, ids: Ids, end_of_text: int, stride: int = 0, top: int = 0
+) -> Iterator[list[TokenChoice]]:
+    """The same, some tokens at a time; a part is empty where they only lead up to those that count."""
     block_size, device = model.config.block_size, model.tokens.weight.device
     stride = stride or max(block_size // 2, 1)
+    cache = KVCache(model.config, 1, like=model.tokens.weight)
     for batch in sliding_batches(ids, block_size, stride, 1, end_of_text) if len(ids) else ():
-        targets = torch.from_numpy(batch.targets[0]).to(device)  # (T,)
-        x = model.hidden_states(torch.from_numpy(batch.inputs).to(device))[0]  # (T, C)
-        counted = targets != IGNORED
-        parts = (torch.split(of_window[counted], SCORED_ROWS) for of_window in (x, targets))
-        for states, wanted in zip(*parts, strict=True):
-            yield from _scored(model.head(states).float().log_softmax(dim=-1), wanted, top)
+        cache.lengths[0] = 0
+        inputs, targets = (torch.from_numpy(rows).to(device) for rows in (batch.inputs, batch.targets))
+        parts = (torch.split(rows, READ_TOKENS, dim=-1) for rows in (inputs, targets[0]))
+        for read, wanted in zip(*parts, strict=True):
+            states = model.hidden_states(read, cache.rows([0]))[0]  # (T, C)
+            yield _of_states(model, states[wanted != IGNORED], wanted[wanted != IGNORED], top)
+
+
+def _of_states(model: GPT, states: Tensor, targets: Tensor, top: int) -> list[TokenChoice]:
+    """The choices that ``targets`` (N,) are after ``states`` (N, C)."""
+    pairs = zip(torch.split(states, SCORED_ROWS), torch.split(targets, SCORED_ROWS), strict=True)
+    return [
+        choice
+        for rows, wanted in pairs
+        for choice in _scored(model.head(rows).float().log_softmax(dim=-1), wanted, top)
+    ]
 
 
 def _scored(logprobs: Tensor, targets: Tensor, top: int) -> Iterator[TokenChoice]:

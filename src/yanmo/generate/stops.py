@@ -37,7 +37,7 @@ def find_end(text: str, stops: Sequence[str], stop_at: str | None, has_text: boo
         has_text: whether anything but blanks was released before.
     """
     found = [text.index(stop) for stop in stops if stop in text]
-    begun = max((_overlap(text, stop) for stop in stops), default=0)
+    begun = max((overlap(text, stop) for stop in stops), default=0)
     unit = end_of_unit(text, stop_at, has_text) if stop_at else TextEnd(None, len(text))
     ends = [*found, *([unit.end] if unit.end is not None else [])]
     if ends:
@@ -73,7 +73,7 @@ def _before_heading(text: str, has_text: bool) -> TextEnd:
     return TextEnd(None, start)
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """The length of the longest end of ``text`` that is a beginning of ``stop``."""
     lengths = range(min(len(stop) - 1, len(text)), 0, -1)
     return next((length for length in lengths if text.endswith(stop[:length])), 0)

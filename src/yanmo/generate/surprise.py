@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from yanmo.core.console import visible
 from yanmo.generate.engine import TokenChoice
-from yanmo.generate.text import WrittenPiece
+from yanmo.generate.text_engine import WrittenPiece
 
 SHADES = (22, 58, 94, 130, 124)
 """Background colours of a terminal with 256, from what the model was sure of to what surprised it."""
@@ -27,7 +27,7 @@ def by_character(pieces: list[WrittenPiece]) -> Iterator[tuple[str, float]]:
     """Text with its surprise in bits; that of a character in several tokens is the sum of theirs."""
     bits = 0.0
     for piece in pieces:
-        bits += bits_of(piece.choice)
+        bits += bits_of(piece.choice) if piece.choice else 0.0
         if piece.text:
             yield piece.text, bits
             bits = 0.0
@@ -55,10 +55,10 @@ def coloured(pieces: list[WrittenPiece], with_colours: bool) -> str:
 
 def alternatives(pieces: list[WrittenPiece], text_of: Callable[[int], str]) -> str:
     """The places that surprised most, with the likeliest tokens there and their probabilities."""
-    places = sorted(range(len(pieces)), key=lambda place: pieces[place].choice.logprob)[:SHOWN_PLACES]
+    chosen_at = {place: piece.choice for place, piece in enumerate(pieces) if piece.choice}
     lines = []
-    for place in sorted(places):
-        choice = pieces[place].choice
+    for place in sorted(sorted(chosen_at, key=lambda place: chosen_at[place].logprob)[:SHOWN_PLACES]):
+        choice = chosen_at[place]
         before = "".join(piece.text for piece in pieces[:place])[-CONTEXT_CHARACTERS:].replace("\n", "↵")
         others = [
             f"{text_of(token)} {math.exp(logprob):.0%}"

@@ -1,7 +1,7 @@
-"""From prompts to text: whole characters as they become certain, and samples in a folder.
+"""From prompts to text: samples as they grow, whole samples, and samples in a folder.
 
 write(...), write_samples(...)  text   the front ends: command line, chat, samples in training
-  generate_batch(...) (``engine.py``)  ids
+  TextEngine.step() (``text_engine.py``)  pieces of text
 """
 
 import warnings
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
-from yanmo.generate.engine import RunningSequence, TokenChoice, arithmetic_of, generate_batch
+from yanmo.generate.engine import RunningSequence, arithmetic_of, rows_together
 from yanmo.generate.sampling import TokenConstraints, encode
-from yanmo.generate.stops import find_end
+from yanmo.generate.text_engine import TextEngine, WrittenPiece
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import Tokenizer
@@ -37,6 +37,17 @@ class Sample:
     """Log probability of each token in nats, by the model itself, before temperature, penalties and cuts."""
 
 
+class Prompt(NamedTuple):
+    """What a text is continued from, as the model reads it."""
+
+    ids: list[int]
+    """At least one token, at most a window."""
+    pinned: int = 0
+    """So many of them stay at the beginning when the window moves."""
+    dropped: int = 0
+    """Tokens that did not fit into the window."""
+
+
 class TextDelta(NamedTuple):
     """Some more text of a sample; the last piece carries the whole sample."""
 
@@ -44,13 +55,6 @@ class TextDelta(NamedTuple):
     number: int
     text: str
     sample: Sample | None
-
-
-class WrittenPiece(NamedTuple):
-    """Characters that became certain with a token; none where the token is a part of one."""
-
-    text: str
-    choice: TokenChoice
 
 
 Say = Callable[[str], object]
@@ -111,12 +115,12 @@ def write_pieces(
 ) -> Iterator[TextDelta]:
     """The samples of all prompts as they come, a piece of whole characters (or of none) for each token."""
     size = model.config.block_size
-    encoded = [encode_prompt(tokenizer, prompt, size, special, say) for prompt in prompts]
+    encoded = [encode_prompt(tokenizer, prompt, config, size, special, say) for prompt in prompts]
     texts: dict[RunningSequence, list[str]] = {}
-    for row, text in _texts(model, tokenizer, encoded, config):
+    for row, (text, _), is_last in _texts(model, tokenizer, encoded, config):
         texts.setdefault(row, []).append(text)
         whole = None
-        if row.ended:
+        if is_last:
             written = tuple(choice.id for choice in row.choices)
             logprobs = tuple(choice.logprob for choice in row.choices)
             found = "".join(texts.pop(row))
@@ -125,12 +129,12 @@ def write_pieces(
 
 
 def write_from(
-    model: GPT, tokenizer: Tokenizer, ids: list[int], config: SampleConfig, alternatives: int = 0
+    model: GPT, tokenizer: Tokenizer, prompt: Prompt, config: SampleConfig, alternatives: int = 0
 ) -> Iterator[WrittenPiece]:
-    """Continue ``ids``, at most a window, once; yields each token with the characters it completes."""
+    """Continue a prompt once; yields each token with the characters it completes."""
     once = config.model_copy(update={"num_samples": 1})
-    for row, text in _texts(model, tokenizer, [ids], once, alternatives):
-        yield WrittenPiece(text, row.choices[-1])
+    for _, piece, _ in _texts(model, tokenizer, [prompt], once, alternatives):
+        yield piece
 
 
 def in_order(pieces: Iterable[TextDelta]) -> Iterator[TextDelta]:
@@ -148,83 +152,63 @@ def in_order(pieces: Iterable[TextDelta]) -> Iterator[TextDelta]:
 
 
 def encode_prompt(
-    tokenizer: Tokenizer, prompt: str, block_size: int, special: bool = False, say: Say = warnings.warn
-) -> list[int]:
-    """Ids of a prompt, at most the last ``block_size`` of them; an empty prompt begins a document.
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SampleConfig,
+    block_size: int,
+    special: bool = False,
+    say: Say = warnings.warn,
+) -> Prompt:
+    """A prompt as ids: ``config.pinned``, then the end of ``prompt``, together at most ``block_size`` tokens.
 
     Raises:
-        ConfigError: it holds half a character.
+        ConfigError: a text holds half a character, or the pinned one takes more than half of the window.
     """
-    ids = encode(tokenizer, prompt, "the prompt", special)
-    if len(ids) > block_size:
-        say(f"the prompt has {len(ids):,} tokens; the model only reads the last {block_size:,} of them")
+    found = prompt_of(tokenizer, encode(tokenizer, prompt, "the prompt", special), config, block_size)
+    if found.dropped:
+        read = len(found.ids) - found.pinned
+        say(f"the prompt has {read + found.dropped:,} tokens; the model only reads the last {read:,} of them")
+    return found
+
+
+def prompt_of(tokenizer: Tokenizer, ids: list[int], config: SampleConfig, block_size: int) -> Prompt:
+    """The same, of a prompt's ids.
+
+    Raises:
+        ConfigError: the pinned text takes more than half of the window.
+    """
+    pinned = encode(tokenizer, config.pinned, "the pinned text")
+    if len(pinned) > block_size // 2:
+        raise ConfigError(
+            f"the pinned text has {len(pinned):,} tokens, and the model's window is {block_size:,}",
+            where="sample.pinned",
+            hint=f"shorten it: at most half of the window, {block_size // 2:,} tokens, stays in place",
+        )
+    read = ids[-(block_size - len(pinned)) :]
     # in training every document follows an end-of-text token, so after it the model begins a new one
-    return ids[-block_size:] or [tokenizer.end_of_text, *tokenizer.document_start]
-
-
-class TextAssembler:
-    """The text of one sample as it grows: whole characters, up to a stop text."""
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        prompt: list[int],
-        stops: Sequence[str],
-        stop_at: str | None = None,
-        min_tokens: int = 0,
-    ) -> None:
-        self._stream = tokenizer.stream()
-        # in some vocabularies the space between two tokens depends on both, so the first one needs the prompt
-        for token in prompt:
-            self._stream.push(token)
-        self._end_of_text = tokenizer.end_of_text
-        self._stops, self._stop_at = [stop for stop in stops if stop], stop_at
-        self._early = min_tokens  # tokens that are still to come before any stop counts
-        self._held = ""  # characters that may begin a stop text, not yet released
-        self._has_text = False
-        self.ended = False
-
-    def push(self, token: int) -> str:
-        """The characters that are certain now."""
-        self._early -= 1
-        return "" if token == self._end_of_text else self._release(self._stream.push(token))
-
-    def flush(self) -> str:
-        """The rest, when no more tokens come; nothing after a stop text."""
-        if self.ended:
-            return ""
-        text = self._release(self._stream.flush())
-        return text + self._held
-
-    def _release(self, text: str) -> str:
-        text, self._held = self._held + text, ""
-        if self._early > 0:
-            self._has_text |= bool(text.strip())
-            return text
-        end, certain = find_end(text, self._stops, self._stop_at, self._has_text)
-        self.ended = end is not None
-        if not self.ended:
-            self._held = text[certain:]
-        self._has_text |= bool(text[:certain].strip())
-        return text[:certain]
+    begun = [*pinned, *read] or [tokenizer.end_of_text, *tokenizer.document_start]
+    return Prompt(begun, len(pinned), len(ids) - len(read))
 
 
 def _texts(
-    model: GPT, tokenizer: Tokenizer, prompts: list[list[int]], config: SampleConfig, alternatives: int = 0
-) -> Iterator[tuple[RunningSequence, str]]:
-    """For each token, its row and the characters that it completes."""
-    texts: dict[RunningSequence, TextAssembler] = {}
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    config: SampleConfig,
+    alternatives: int = 0,
+) -> Iterator[tuple[RunningSequence, WrittenPiece, bool]]:
+    """Each token that is certain with its row and its characters, and whether it is the row's last."""
     rules = TokenConstraints.of(tokenizer, config)
-    for rows in generate_batch(model, prompts, config, rules, alternatives=alternatives):
-        for row in rows:
-            if row not in texts:
-                texts[row] = TextAssembler(
-                    tokenizer, prompts[row.prompt], config.stop, config.stop_at, config.min_new_tokens
-                )
-            new = texts[row].push(row.past.ids[-1])
-            # tells the engine, which then drops the row from its batch: no tokens are computed in vain
-            row.ended |= texts[row].ended
-            yield row, new + (texts.pop(row).flush() if row.ended else "")
+    engine = TextEngine(model, tokenizer, min(len(prompts) * config.num_samples, rows_together(model)))
+    for index, prompt in enumerate(prompts):
+        for number in range(config.num_samples):
+            engine.add(
+                RunningSequence(prompt.ids, config, rules, index, number, alternatives, pinned=prompt.pinned)
+            )
+    while engine.is_busy:
+        for row, pieces in engine.step():
+            for piece in pieces:
+                yield row, piece, row.ended and piece is pieces[-1]
 
 
 def save_samples(

@@ -309,6 +309,9 @@ class SampleConfig(Section):
     prompt: str | None = None
     """The text that samples continue; if it is longer than the window, its end. Decided: the opening of the
     validation text."""
+    pinned: str = ""
+    """Notes such as names and places. They stand before the prompt, and stay at the beginning of the window
+    when a long text moves on; at most half of it."""
     max_new_tokens: Window = 200
     """Tokens to write; the end-of-text token ends a sample earlier."""
     num_samples: Rows = 1
@@ -332,7 +335,8 @@ class SampleConfig(Section):
     no_repeat_ngram: CountOrNone = 0
     """Never write the same n tokens in a row twice; 0: off."""
     banned: tuple[str, ...] = ()
-    """Texts that the model never writes."""
+    """Texts that the model never writes: when one is complete, it goes back to where that began and writes
+    something else. A sample that had to go back 200 times ends before the next."""
     stop: tuple[str, ...] = ()
     """Texts that end a sample; they are not part of it."""
     stop_at: Literal["sentence", "paragraph", "chapter", "line"] | None = None

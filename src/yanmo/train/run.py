@@ -341,7 +341,8 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
 
 def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> None:
     """Refuse a prompt that cannot be encoded before anything is written: the recipe would stay behind."""
-    encode_prompt(tokenizer, recipe.sample.prompt or "", recipe.model.block_size, say=console.warn)
+    prompt, window = recipe.sample.prompt or "", recipe.model.block_size
+    encode_prompt(tokenizer, prompt, recipe.sample, window, say=console.warn)
 
 
 def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, StepSchedule]:
