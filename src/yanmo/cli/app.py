@@ -20,6 +20,7 @@ from yanmo.cli.crawl import crawl
 from yanmo.cli.hub import export, import_
 from yanmo.cli.options import Device, Json, Verify
 from yanmo.cli.scale import app as scale_app
+from yanmo.cli.serving import serve
 from yanmo.cli.tokenizer import app as tokenizer_app
 from yanmo.cli.words import Verb, unforeseen
 from yanmo.cli.writing import chat, generate, heading, write_to_stdout
@@ -51,6 +52,7 @@ app.command()(export)
 app.command()(crawl)
 app.command()(generate)
 app.command()(chat)
+app.command()(serve)
 
 Settings = Annotated[
     list[str] | None,
@@ -371,7 +373,7 @@ def as_command(words: list[str]) -> str:
 
 ROAD = (
     *("quickstart", "crawl", "inspect", "clean", "prepare", "plan", "train", "evaluate", "generate", "chat"),
-    *("import", "export", "env"),
+    *("serve", "import", "export", "env"),
 )
 """The verbs as `--help` lists them: from text to text."""
 app.registered_commands.sort(key=lambda verb: ROAD.index(verb.name or getattr(verb.callback, "__name__", "")))

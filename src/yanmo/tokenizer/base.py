@@ -88,6 +88,14 @@ class Tokenizer(Protocol):
         """A short name of tokenizer.json's content."""
         ...
 
+    def spelling(self, token: int) -> str:
+        """What the vocabulary has written for a token, such as ``##ing``; nothing where it has no entry."""
+        ...
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes that a token stands for; None where tokens are no plain bytes."""
+        ...
+
     def encode(self, text: str, special: bool = False) -> Ids:
         """The ids of a text; text that looks like a special token stays text, unless ``special``."""
         ...

@@ -86,6 +86,14 @@ class CharTokenizer:
             )
         return tokenizer
 
+    def spelling(self, token: int) -> str:
+        """What tokenizer.json has written for a token."""
+        return self.entries[token]
+
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes of a token; end-of-text has none."""
+        return self._bytes[token]
+
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,); with ``special``, ``<|endoftext|>`` is its token."""
         if special and END_OF_TEXT in text:

@@ -76,6 +76,14 @@ class LibraryTokenizer:
     def __reduce__(self) -> tuple[type["LibraryTokenizer"], tuple[dict[str, Any], str]]:
         return LibraryTokenizer, (self.spec, self._texts[self.end_of_text] or "")  # for other processes
 
+    def spelling(self, token: int) -> str:
+        """What tokenizer.json has written for a token; nothing for an id without an entry."""
+        return self._texts[token] or ""
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes of a token, none of a special one; None where the decoder is of another kind."""
+        return self._bytes[token] if self._bytes else None
+
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,)."""
         text.encode("utf-8")  # a lone surrogate raises here, where its place is known

@@ -76,6 +76,7 @@ class WordPieceTokenizer:
         self._roles = roles
         written = _written_entries(entries, roles.newline)
         self.vocab_size = len(written)
+        self._entries = written
         self._ids = {entry: number for number, entry in enumerate(written)}
         self.end_of_text = self._ids[roles.end]
         self.document_start = (self._ids[roles.start],) if roles.start else ()
@@ -137,6 +138,13 @@ class WordPieceTokenizer:
                 hint="name the vocab.txt it was made from: tokenizer.path=vocab.txt",
             )
         return tokenizer
+
+    def spelling(self, token: int) -> str:
+        """The entry of a token, with its ##."""
+        return self._entries[token]
+
+    def bytes_of(self, token: int) -> None:
+        """None: tokens are words and parts of words."""
 
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,)."""

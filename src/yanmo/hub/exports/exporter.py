@@ -30,10 +30,10 @@ from yanmo.hub.exports.verify import (
     verify_gguf,
     verify_onnx,
 )
-from yanmo.hub.imports.foreign import chat_template_of
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import Recipe, SampleConfig
 from yanmo.tokenizer import Tokenizer
+from yanmo.tokenizer.chat_template import read_chat_template
 
 Target = Literal["hf", "gguf", "onnx"]
 USUAL = "f16"
@@ -72,7 +72,7 @@ class ExportSource:
     @property
     def chat(self) -> str | None:
         """Its chat template."""
-        return chat_template_of(self.folder)
+        return read_chat_template(self.folder)
 
     @property
     def sample(self) -> SampleConfig:

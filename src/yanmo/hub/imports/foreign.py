@@ -18,7 +18,7 @@ from yanmo.hub.imports.pickled import open_pickle
 from yanmo.hub.imports.recognise import ImportSource
 from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer import Tokenizer, kind_of, read_tokenizer
-from yanmo.tokenizer.base import CHAT
+from yanmo.tokenizer.chat_template import read_chat_template
 from yanmo.tokenizer.files import read_vocabulary
 from yanmo.tokenizer.wordpiece import Roles
 
@@ -31,7 +31,6 @@ VOCABULARIES = (
     "tokenizer.model",
     "spiece.model",
 )
-LARGEST_CHAT = 1 << 18
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Masks and tables that old checkpoints keep beside the weights."""
 MOST_PADDING = 1024
@@ -89,7 +88,7 @@ def _read_folder(source: ImportSource, config: TokenizerConfig) -> Foreign:
     # causal masks and tables that the model computes itself
     tensors = {name: t for name, t in bare_names(tensors).items() if not name.endswith(BUFFERS)}
     tokenizer, notes = _tokenizer_of(folder, values, config)
-    return Foreign(folder.name, values, tensors, tokenizer, chat_template_of(folder), notes)
+    return Foreign(folder.name, values, tensors, tokenizer, read_chat_template(folder), notes)
 
 
 def _read_nanogpt(source: ImportSource, config: TokenizerConfig) -> Foreign:
@@ -185,18 +184,6 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def chat_template_of(folder: Path) -> str | None:
-    """The text of a chat template; it is code, and not run here."""
-    file = folder / CHAT
-    try:
-        if file.is_file() and file.stat().st_size <= LARGEST_CHAT:
-            return file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
-    said = _tokenizer_config(folder).get("chat_template")
-    return said if isinstance(said, str) and len(said) <= LARGEST_CHAT else None
 
 
 def fit_vocabulary(foreign: Foreign) -> Foreign:

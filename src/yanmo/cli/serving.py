@@ -1,0 +1,122 @@
+"""The verb `serve`: models for the page and for the clients of OpenAI's API."""
+
+import os
+import sys
+from pathlib import Path
+from socket import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yanmo.cli.options import Device, Precision, Verify
+from yanmo.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yanmo.server.served import ServedModel
+
+GRACE_SECONDS = 30
+"""Texts that are being written when the server is told to end have so long to be whole."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TOKEN = "YANMO_TOKEN"
+
+
+def serve(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN…]", help="Runs, checkpoints or model folders. [default: the newest run]"
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; any but this computer's own needs a token.")
+    ] = "127.0.0.1",
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A page of this origin may ask too (https://write.example.org; repeat for more)."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help=f"A file with the token that requests must bring; else ${TOKEN}.")
+    ] = None,
+    keep_choices: Annotated[
+        Path | None, typer.Option(help="Append accepted beside rejected continuations to this file (.jsonl).")
+    ] = None,
+    device: Device = None,
+    precision: Precision = None,
+    verify: Verify = True,
+) -> None:
+    """Write in the browser, and serve the clients of OpenAI's API. Prompts are never logged."""
+    token = read_token(token_file)
+    if host not in LOOPBACK and not token:
+        raise ConfigError(
+            f"whoever reaches {host} could write with this model",
+            where="--host",
+            hint=f"give a token: in the variable {TOKEN}, or by --token-file",
+        )
+    try:
+        import uvicorn
+
+        from yanmo.server.app import create_app
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed", "serve", 'pip install "yanmo[serve]"') from error
+    models = load_models(runs or [None], device, precision, verify)
+    app = create_app(models, token, allow_origin or (), keep_choices)
+    config = uvicorn.Config(
+        app, host, port, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+    )
+
+    class Announcing(uvicorn.Server):
+        """Says its address as soon as it answers."""
+
+        async def startup(self, sockets: list[socket] | None = None) -> None:
+            await super().startup(sockets)
+            for one in self.servers[0].sockets if self.started else ():
+                address, number = one.getsockname()[:2]
+                shown = f"[{address}]" if ":" in address else address
+                print(f"http://{shown}:{number}", flush=True)
+            print(f"serving {', '.join(model.name for model in models)}; Ctrl-C ends it", file=sys.stderr)
+
+    Announcing(config).run()
+
+
+def load_models(
+    runs: list[Path] | list[None], device: str | None, precision: str | None, verify: bool
+) -> "list[ServedModel]":
+    """The models, each under the name of its run.
+
+    Raises:
+        ConfigError: two have the same name.
+    """
+    from yanmo.checkpoint.folder import run_of
+    from yanmo.generate.writer import load
+    from yanmo.server.served import ServedModel
+
+    models: dict[str, ServedModel] = {}
+    for path in runs:
+        writer = load(path, device, precision, verify)
+        run = run_of(writer.folder)
+        name = writer.folder.name if run is None else run.name
+        if run and path and path.resolve() != run:  # a checkpoint of a run
+            name = f"{name}-{writer.folder.name}"
+        if name in models:
+            hint = "give one of the folders another name"
+            raise ConfigError(f"two models are named {name}", str(path), hint)
+        models[name] = ServedModel(name, writer, created=int(writer.folder.stat().st_mtime))
+    return list(models.values())
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token, from a file or the environment: arguments are seen by everybody.
+
+    Raises:
+        ConfigError: the file cannot be read, or is empty.
+    """
+    if path is None:
+        return os.environ.get(TOKEN, "").strip() or None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the token cannot be read: {error}", str(path), "give a text file") from error
+    if not token:
+        raise ConfigError("the file of the token is empty", str(path), "write a long random text into it")
+    return token

@@ -1,0 +1,1 @@
+"""Models for the page and for the clients of OpenAI's API."""

@@ -1,0 +1,196 @@
+"""Answers in the shapes of OpenAI's API: pieces of text and tokens → JSON.
+
+In: events of the engine's thread. Out: ``Part`` s, each a choice's next text with its tokens, and the JSON of
+a whole answer, of a piece of a stream, or of an error.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from yanmo.generate.engine import RunningSequence, TokenChoice
+from yanmo.generate.text_engine import WrittenPiece
+from yanmo.tokenizer import Tokenizer
+
+BARRED = -9999.0
+"""The log probability of what cannot be: JSON has no infinity."""
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A token of a text, for the answer's log probabilities."""
+
+    choice: TokenChoice
+    offset: int
+    """Where its first character begins, in code points."""
+    is_first: bool = False
+    """Nothing stands before it, so that it has no log probability."""
+
+
+@dataclass
+class Part:
+    """What a choice gained: the next piece of a stream, or all of it."""
+
+    index: int
+    text: str = ""
+    entries: list[Entry] = field(default_factory=list)
+    finish_reason: Finish | None = None
+    mean_logprob: float | None = None
+
+
+class EchoedText:
+    """A prompt that is given back, as it is scored, in front of each of its texts."""
+
+    def __init__(self, tokenizer: Tokenizer, indices: Sequence[int], skipped: Sequence[int] = ()) -> None:
+        """``skipped``: ids at its beginning that are given back without being scored."""
+        self._indices, self._stream, self._length = indices, tokenizer.stream(), 0
+        self._unscored = [Entry(TokenChoice(token, 0.0), 0, True) for token in skipped]
+        self._has_begun = bool(skipped)
+        for token in skipped:
+            self._stream.push(token)
+
+    def push(self, choices: Iterable[TokenChoice]) -> list[Part]:
+        """The characters that these tokens complete."""
+        entries, self._unscored, text = self._unscored, [], ""
+        for choice in choices:
+            entries.append(Entry(choice, self._length + len(text), not self._has_begun))
+            self._has_begun = True
+            text += self._stream.push(choice.id)
+        self._length += len(text)
+        return [Part(index, text, list(entries)) for index in self._indices]
+
+    def end(self) -> list[Part]:
+        """The last parts, where nothing is written behind it."""
+        text = self._stream.flush()
+        return [Part(index, text, list(self._unscored), "length") for index in self._indices]
+
+
+class GrowingChoice:
+    """One choice of an answer as it is written."""
+
+    def __init__(self, tokenizer: Tokenizer, row: RunningSequence, index: int, base: int) -> None:
+        """``base``: the characters of the prompt, which offsets count."""
+        self.row, self.index, self._end = row, index, tokenizer.end_of_text
+        self._stream, self._length, self._base = tokenizer.stream(), 0, base
+        for token in row.prompt_ids:
+            self._stream.push(token)
+        self._released = 0
+        self._held: list[Entry] = []
+        self.is_done = False
+
+    def push(self, pieces: Sequence[WrittenPiece]) -> Part:
+        """The next part; tokens wait until their text is released, those of a stop text for ever."""
+        for piece in pieces:
+            self._released += len(piece.text)
+            if piece.choice:
+                self._held.append(Entry(piece.choice, self._base + self._length))
+                self._length += len(self._stream.push(piece.choice.id))
+        part = Part(self.index, "".join(piece.text for piece in pieces))
+        limit = self._base + self._released
+        is_cut = self.row.finish_reason == "stop" and not self._has_ended_itself
+        part.entries = [one for one in self._held if one.offset < limit or (self.row.ended and not is_cut)]
+        self._held = [one for one in self._held if one.offset >= limit]
+        if self.row.ended:
+            self.finish(part)
+        return part
+
+    def finish(self, part: Part) -> Part:
+        """The last part of it."""
+        self.is_done = True
+        part.finish_reason = self.row.finish_reason
+        part.mean_logprob = mean_logprob(self.row)
+        return part
+
+    @property
+    def _has_ended_itself(self) -> bool:
+        choices = self.row.choices
+        return bool(choices) and choices[-1].id == self.row.rules.end_of_text
+
+
+def mean_logprob(row: RunningSequence) -> float | None:
+    """How likely the model found what it wrote, a token; by it candidates are ranked."""
+    return sum(choice.logprob for choice in row.choices) / len(row.choices) if row.choices else None
+
+
+def join(parts: Iterable[Part]) -> list[Part]:
+    """One part for each choice, in their order."""
+    whole: dict[int, Part] = {}
+    for part in parts:
+        one = whole.setdefault(part.index, Part(part.index))
+        one.text += part.text
+        one.entries = one.entries + part.entries
+        one.finish_reason = part.finish_reason or one.finish_reason
+        one.mean_logprob = one.mean_logprob if part.mean_logprob is None else part.mean_logprob
+    return [whole[index] for index in sorted(whole)]
+
+
+# -- JSON -------------------------------------------------------------------------------------
+
+
+def completion_choice(part: Part, names: Sequence[str], logprobs: int | None) -> dict[str, Any]:
+    """A choice of /v1/completions."""
+    found: dict[str, Any] = {
+        "index": part.index,
+        "text": part.text,
+        "logprobs": None if logprobs is None else legacy_logprobs(part.entries, names, logprobs),
+        "finish_reason": part.finish_reason,
+    }
+    return found | _mean(part)
+
+
+def chat_choice(part: Part, names: Sequence[str], raw: Sequence[bytes], top: int | None) -> dict[str, Any]:
+    """A choice of /v1/chat/completions, without its message or delta."""
+    content = None if top is None else [_chat_token(one.choice, names, raw, top) for one in part.entries]
+    found: dict[str, Any] = {
+        "index": part.index,
+        "logprobs": None if content is None else {"content": content, "refusal": None},
+        "finish_reason": part.finish_reason,
+    }
+    return found | _mean(part)
+
+
+def legacy_logprobs(entries: Sequence[Entry], names: Sequence[str], top: int) -> dict[str, Any]:
+    """Four lists of equal length; a top-list has the chosen token too, with the very same number."""
+    return {
+        "tokens": [names[one.choice.id] for one in entries],
+        "token_logprobs": [None if one.is_first else as_json(one.choice.logprob) for one in entries],
+        "top_logprobs": [
+            None if one.is_first or not top else _top(one.choice, names, top) for one in entries
+        ],
+        "text_offset": [one.offset for one in entries],
+    }
+
+
+def as_json(logprob: float) -> float:
+    """A log probability as JSON can say it."""
+    return logprob if math.isfinite(logprob) else BARRED
+
+
+def _top(choice: TokenChoice, names: Sequence[str], top: int) -> dict[str, float]:
+    found = {names[token]: as_json(logprob) for token, logprob in choice.top[:top]}
+    return found | {names[choice.id]: as_json(choice.logprob)}
+
+
+def _chat_token(choice: TokenChoice, names: Sequence[str], raw: Sequence[bytes], top: int) -> dict[str, Any]:
+    def one(token: int, logprob: float) -> dict[str, Any]:
+        return {"token": names[token], "logprob": as_json(logprob), "bytes": list(raw[token])}
+
+    others = [one(*pair) for pair in choice.top[:top]]
+    return one(choice.id, choice.logprob) | {"top_logprobs": others}
+
+
+def _mean(part: Part) -> dict[str, Any]:
+    return {} if part.finish_reason is None else {"yanmo": {"mean_logprob": part.mean_logprob}}
+
+
+def error_body(message: str, kind: str, param: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+
+
+def event(value: dict[str, Any] | str) -> bytes:
+    """A server-sent event."""
+    return f"data: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}\n\n".encode()

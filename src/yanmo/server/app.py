@@ -1,0 +1,339 @@
+"""The server: routes for the clients of OpenAI's API and for our own page.
+
+    create_app(models)      the application; behind it a thread for each model (``engine_thread.py``)
+      /v1/completions       texts → ``served.ServedModel.completion`` → parts → JSON or a stream
+      /v1/chat/completions  the same for dialogues, where a model has a template
+      / and /page/…         the page, plain files
+
+In: models, and how the world may reach them. Out: an ASGI application.
+"""
+
+import asyncio
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from yanmo.core.errors import ConfigError, YanmoError
+from yanmo.server.answers import Part, chat_choice, completion_choice, error_body, event, join
+from yanmo.server.engine_thread import Busy
+from yanmo.server.guard import Guard
+from yanmo.server.metrics import Metrics
+from yanmo.server.requests import (
+    ChatRequest,
+    Choice,
+    CompletionRequest,
+    DetokenizeRequest,
+    OutlineRequest,
+    TokenizeRequest,
+    WritingRequest,
+)
+from yanmo.server.run_view import run_view
+from yanmo.server.served import Asked, ServedModel, ranked
+from yanmo.text.read.chapters import chapter_starts
+
+PAGE = Path(__file__).parent / "page"
+RETRY_SECONDS = 5
+"""After so long whoever was refused, because too many wait, may come again."""
+AsChoice = Callable[[Part, bool], dict[str, Any]]
+"""A part as a choice of the answer; True: as a piece of a stream."""
+
+
+@dataclass
+class Answering:
+    """How one kind of request is answered."""
+
+    kind: str
+    """``object`` of a whole answer."""
+    piece_kind: str
+    """``object`` of a piece of a stream."""
+    prefix: str
+    as_choice: AsChoice
+
+
+@dataclass
+class Server:
+    """What the routes share."""
+
+    models: Mapping[str, ServedModel]
+    keep_choices: Path | None = None
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics({name: model.thread for name, model in self.models.items()})
+        self._choices = threading.Lock()
+
+    def model(self, name: str) -> ServedModel:
+        """The model that a request names; the first where it names none.
+
+        Raises:
+            HTTPException: there is none of this name.
+        """
+        if found := self.models.get(name or next(iter(self.models))):
+            return found
+        raise HTTPException(404, f"there is no model {name[:100]}; there are: {', '.join(self.models)}")
+
+    def keep(self, choice: Choice) -> None:
+        """Append a choice to the file.
+
+        Raises:
+            HTTPException: the server was not asked to keep any.
+        """
+        if self.keep_choices is None:
+            raise HTTPException(404, "choices are not kept: start the server with --keep-choices FILE")
+        line = json.dumps(choice.model_dump(), ensure_ascii=False) + "\n"
+        with self._choices, open(self.keep_choices, "a", encoding="utf-8", newline="\n") as file:
+            file.write(line)
+
+    async def answer(
+        self, request: Request, model: ServedModel, asked: Asked, how: Answering, of: WritingRequest
+    ) -> Response:
+        """The answer to a request, whole or as a stream."""
+        head = {"id": f"{how.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
+        if of.stream:
+            # the first part is waited for, so that a refusal still has a status
+            parts = model.parts(asked)
+            first = await anext(parts, None)
+            body = self.stream(parts, first, head | {"object": how.piece_kind}, asked, how, of.includes_usage)
+            return StreamingResponse(
+                body, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            )
+        parts_of_all = await unless_gone(request, collected(model, asked))
+        choices = [how.as_choice(part, False) for part in ranked(join(parts_of_all), asked)]
+        body_of_all = head | {
+            "object": how.kind,
+            "choices": choices,
+            "usage": asked.usage,
+            "yanmo": asked.about,
+        }
+        return JSONResponse(body_of_all)
+
+    async def stream(
+        self,
+        parts: AsyncGenerator[Part, None],
+        first: Part | None,
+        head: dict[str, Any],
+        asked: Asked,
+        how: Answering,
+        includes_usage: bool,
+    ) -> AsyncIterator[bytes]:
+        """Server-sent events; yanmo's own remarks are in the first."""
+        about: dict[str, Any] = {"yanmo": asked.about}
+        try:
+            part = first
+            while part is not None:
+                if part.text or part.entries or part.finish_reason:
+                    yield event(head | {"choices": [how.as_choice(part, True)]} | about)
+                    about = {}
+                part = await anext(parts, None)
+            if includes_usage:
+                yield event(head | {"choices": [], "usage": asked.usage})
+            yield event("[DONE]")
+        except YanmoError as error:
+            yield event(error_body(said(error), "server_error"))
+        finally:
+            await parts.aclose()
+
+
+async def collected(model: ServedModel, asked: Asked) -> list[Part]:
+    """All parts of an answer."""
+    async with aclosing(model.parts(asked)) as parts:
+        return [part async for part in parts]
+
+
+async def unless_gone(request: Request, work: Any) -> Any:
+    """What ``work`` gives; it is cancelled when the client goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            raise HTTPException(499, "the client went away")
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def said(error: YanmoError) -> str:
+    """An error as a sentence for who asked."""
+    return f"{error.what}; {error.hint}" if error.hint else error.what
+
+
+def create_app(
+    models: Sequence[ServedModel],
+    token: str | None = None,
+    origins: Sequence[str] = (),
+    keep_choices: Path | None = None,
+) -> ASGIApp:
+    """The application that serves some models.
+
+    Args:
+        models: each under its own name; the first is the one of requests that name none.
+        token: what every request must bring; None: nothing.
+        origins: pages of these may ask too, such as ``https://write.example.org``.
+        keep_choices: a file for continuations that were taken, beside those that were not.
+    """
+    server = Server({model.name: model for model in models}, keep_choices)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for model in models:
+            model.loop = asyncio.get_running_loop()
+            model.thread.start()
+        yield
+        for model in models:
+            await asyncio.to_thread(model.thread.stop)
+
+    app = FastAPI(title="yanmo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    add_errors(app)
+    add_writing(app, server)
+    add_knowledge(app, server)
+    add_page(app, server)
+    guarded: ASGIApp = Guard(app, token, origins)
+    if origins:  # outermost: a browser asks first without the token whether it may ask
+        guarded = CORSMiddleware(guarded, list(origins), allow_methods=["*"], allow_headers=["*"])
+    return guarded
+
+
+def add_errors(app: FastAPI) -> None:
+    """What goes wrong, in the shape that OpenAI's clients read."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part != "body"]
+        param = place[0] if place else None
+        message = f"{'.'.join(place[:3])}: {first['msg']}" if place else str(first["msg"])
+        return JSONResponse(error_body(message[:500], "invalid_request_error", param), 400)
+
+    @app.exception_handler(YanmoError)
+    async def mistaken(_: Request, error: YanmoError) -> JSONResponse:
+        is_theirs = isinstance(error, ConfigError)
+        kind = "invalid_request_error" if is_theirs else "server_error"
+        setting = re.match(r"sample\.(\w+)", error.what) or re.match(r"(?:sample\.)?(\w+)$", error.where)
+        param = setting[1] if setting else None
+        return JSONResponse(error_body(said(error), kind, param), 400 if is_theirs else 500)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(error_body(str(error.detail), "invalid_request_error"), error.status_code)
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, __: Busy) -> JSONResponse:
+        body = error_body("too many requests wait already; come again in a moment", "rate_limit_error")
+        return JSONResponse(body, 429, {"Retry-After": str(RETRY_SECONDS)})
+
+
+def add_writing(app: FastAPI, server: Server) -> None:
+    """The routes that write and score."""
+
+    @app.post("/v1/completions")
+    async def completions(request: Request, asked: CompletionRequest) -> Response:
+        model = server.model(asked.model)
+        found = await asyncio.to_thread(model.completion, asked)
+
+        def as_choice(part: Part, _: bool) -> dict[str, Any]:
+            return completion_choice(part, model.names, asked.logprobs)
+
+        how = Answering("text_completion", "text_completion", "cmpl", as_choice)
+        return await server.answer(request, model, found, how, asked)
+
+    @app.post("/v1/chat/completions")
+    async def dialogue(request: Request, asked: ChatRequest) -> Response:
+        model = server.model(asked.model)
+        found = await asyncio.to_thread(model.dialogue, asked)
+        top = asked.top_logprobs if asked.logprobs else None
+
+        def as_choice(part: Part, is_piece: bool) -> dict[str, Any]:
+            message = {"delta" if is_piece else "message": {"role": "assistant", "content": part.text}}
+            return chat_choice(part, model.names, model.bytes, top) | message
+
+        how = Answering("chat.completion", "chat.completion.chunk", "chatcmpl", as_choice)
+        return await server.answer(request, model, found, how, asked)
+
+    @app.post("/tokenize")
+    async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
+        model = server.model(asked.model)
+        ids = await asyncio.to_thread(model.encode, asked.prompt or asked.content)
+        return {"count": len(ids), "tokens": ids, "max_model_len": model.window}
+
+    @app.post("/detokenize")
+    async def detokenize(asked: DetokenizeRequest) -> dict[str, str]:
+        model = server.model(asked.model)
+        text = model.writer.tokenizer.decode(model.ids_of(asked.tokens))
+        return {"prompt": text, "content": text}
+
+
+def add_knowledge(app: FastAPI, server: Server) -> None:
+    """The routes that say what there is."""
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        keeps = {"keep_choices": server.keep_choices is not None}
+        data = [model.about() for model in server.models.values()]
+        return {"object": "list", "data": [one | {"yanmo": one["yanmo"] | keeps} for one in data]}
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        threads = [model.thread for model in server.models.values()]
+        is_well = all(thread.is_alive for thread in threads)
+        running, waiting = sum(one.running for one in threads), sum(one.waiting for one in threads)
+        body = {
+            "status": "ok" if is_well else "the engine does not answer",
+            "running": running,
+            "waiting": waiting,
+        }
+        return JSONResponse(body, 200 if is_well else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/yanmo/run")
+    async def run(model: str = "") -> dict[str, Any]:
+        folder = server.model(model).run
+        if folder is None:
+            raise HTTPException(404, "this model belongs to no run")
+        return await asyncio.to_thread(run_view, folder)
+
+    @app.post("/yanmo/outline")
+    async def outline(asked: OutlineRequest) -> dict[str, Any]:
+        starts = await asyncio.to_thread(chapter_starts, asked.text)
+        titles = [asked.text[start:].split("\n", 1)[0].strip()[:100] for start in starts]
+        return {"chapters": [{"offset": at, "title": t} for at, t in zip(starts, titles, strict=True)]}
+
+    @app.post("/yanmo/choices", status_code=204)
+    async def choices(choice: Choice) -> None:
+        await asyncio.to_thread(server.keep, choice)
+
+
+def add_page(app: FastAPI, server: Server) -> None:
+    """The page, whose files anybody may read."""
+
+    @app.get("/")
+    async def index() -> FileResponse:
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")

@@ -1,0 +1,303 @@
+"""One model as the server has it: its engine's thread, its names, and what is asked of it as jobs.
+
+In: a Writer and requests. Out: jobs for the engine's thread, and what they give, as parts of an answer.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from yanmo.checkpoint.folder import run_of
+from yanmo.core.errors import ConfigError, YanmoError
+from yanmo.generate.engine import RunningSequence, arithmetic_of, drawn_seed, rows_together
+from yanmo.generate.sampling import TokenConstraints, encode
+from yanmo.generate.score import score_parts
+from yanmo.generate.text import Prompt, prompt_of
+from yanmo.generate.writer import Writer
+from yanmo.server.answers import EchoedText, GrowingChoice, Part
+from yanmo.server.engine_thread import ROWS, Done, EngineThread, Event, Grown, Job
+from yanmo.server.requests import ChatRequest, CompletionRequest, WritingRequest
+from yanmo.settings.schema import SampleConfig
+from yanmo.tokenizer.chat_template import ChatTemplate, read_chat_template
+from yanmo.tokenizer.names import token_names
+
+MAX_SCORED = 2_000_000
+"""Log probabilities that one answer may have: tokens x (1 + alternatives)."""
+
+
+@dataclass
+class Asked:
+    """A request that was understood, with what its answer needs."""
+
+    job: Job
+    choices: dict[RunningSequence, GrowingChoice]
+    echoes: list[EchoedText]
+    seed: int
+    n: int
+    best_of: int
+    prompt_tokens: int
+    dropped_tokens: int
+    events: asyncio.Queue[Event]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What yanmo says beside the answer."""
+        return {"seed": self.seed, "dropped_tokens": self.dropped_tokens}
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens read and written."""
+        written = sum(len(row.choices) for row in self.choices)
+        read = self.prompt_tokens
+        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+@dataclass
+class ServedModel:
+    """A model that a server offers under its name."""
+
+    name: str
+    writer: Writer
+    rows: int = ROWS
+    created: int = 0
+    thread: EngineThread = field(init=False)
+    loop: asyncio.AbstractEventLoop = field(init=False)
+    """Where the engine's events are delivered; set by the application when it starts."""
+
+    def __post_init__(self) -> None:
+        model, tokenizer = self.writer.model, self.writer.tokenizer
+        self.thread = EngineThread(model, tokenizer, min(self.rows, rows_together(model)))
+        self.names = token_names(tokenizer)
+        raw = (tokenizer.bytes_of(token) for token in range(tokenizer.vocab_size))
+        self.bytes = [
+            name.encode() if one is None else one for one, name in zip(raw, self.names, strict=True)
+        ]
+        self.run = run_of(self.writer.folder)
+        text = read_chat_template(self.writer.folder)
+        self.chat = ChatTemplate(text, tokenizer) if text else None
+        self._encoding = threading.Lock()  # the library's switch for special tokens is one for all
+
+    def about(self) -> dict[str, Any]:
+        """Its entry in /v1/models."""
+        model, sample = self.writer.model, self.writer.sample
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "yanmo",
+            "yanmo": {
+                "family": model.config.family,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "window": model.config.block_size,
+                **arithmetic_of(model),
+                "chat": self.chat is not None,
+                "has_run": self.run is not None,
+                "sample": sample.model_dump(mode="json", exclude={"prompt", "num_samples", "seed"}),
+            },
+        }
+
+    # -- requests → jobs ----------------------------------------------------------------------
+
+    def encode(self, text: str, what: str = "the prompt", special: bool = False) -> list[int]:
+        """Ids of a text, by one thread at a time.
+
+        Raises:
+            ConfigError: it holds half a character.
+        """
+        with self._encoding:
+            return encode(self.writer.tokenizer, text, what, special)
+
+    def completion(self, asked: CompletionRequest) -> Asked:
+        """What a request for text asks of the engine.
+
+        Raises:
+            ConfigError: a field cannot be meant so, or is unknown.
+        """
+        config, writes = self.config_of(asked)
+        ids = [self.ids_of(prompt) for prompt in asked.prompts]
+        rows = asked.written_rows if writes else 0
+        self._check_size(asked, ids, config, rows)
+        top = asked.logprobs or 0
+        prompts = [prompt_of(self.writer.tokenizer, one, config, self.window) for one in ids]
+        found = self._asked(asked, prompts, config, rows, top, self._bases(asked, ids))
+        found.prompt_tokens = sum(map(len, ids))
+        if asked.echo:
+            self._echo(found, ids, top)
+        return found
+
+    def dialogue(self, asked: ChatRequest) -> Asked:
+        """What a request for an answer asks of the engine.
+
+        Raises:
+            ConfigError: the model has no template, or a field cannot be meant so.
+        """
+        if self.chat is None:
+            raise ConfigError(
+                f"{self.name} has no chat template: it continues texts, and was not taught to answer",
+                where="model",
+                hint="use /v1/completions, or a model that was trained on dialogues",
+            )
+        config, writes = self.config_of(asked)
+        with self._encoding:
+            ids = self.chat.encode([{"role": one.role, "content": one.text} for one in asked.messages])
+        prompt = prompt_of(self.writer.tokenizer, ids, config, self.window)
+        top = asked.top_logprobs if asked.logprobs else 0
+        found = self._asked(asked, [prompt], config, asked.n if writes else 0, top, [0])
+        found.prompt_tokens = len(ids)
+        return found
+
+    @property
+    def window(self) -> int:
+        """Tokens that the model reads at once."""
+        return self.writer.model.config.block_size
+
+    def config_of(self, asked: WritingRequest) -> tuple[SampleConfig, bool]:
+        """The settings of a request, with a seed, and whether anything is to be written.
+
+        Raises:
+            ConfigError: a field cannot be meant so, or is unknown.
+        """
+        settings = asked.settings()
+        writes = settings.get("max_new_tokens") != 0
+        if not writes:
+            del settings["max_new_tokens"]
+        settings.setdefault("seed", drawn_seed())
+        return self.writer.config(**settings), writes
+
+    def ids_of(self, prompt: str | list[int]) -> list[int]:
+        """A prompt as ids.
+
+        Raises:
+            ConfigError: it holds half a character, or an id that the vocabulary lacks.
+        """
+        if isinstance(prompt, str):
+            return self.encode(prompt)
+        if wrong := next((token for token in prompt if not 0 <= token < len(self.names)), None):
+            hint = f"the vocabulary has {len(self.names):,} tokens"
+            raise ConfigError(f"there is no token {str(wrong)[:20]}", "prompt", hint)
+        return prompt
+
+    def _asked(
+        self,
+        asked: WritingRequest,
+        prompts: list[Prompt],
+        config: SampleConfig,
+        rows: int,
+        top: int,
+        bases: list[int],
+    ) -> Asked:
+        tokenizer = self.writer.tokenizer
+        rules = self._constraints(asked, config)
+        choices: dict[RunningSequence, GrowingChoice] = {}
+        for place, (prompt, base) in enumerate(zip(prompts, bases, strict=True)):
+            for number in range(rows):
+                row = RunningSequence(prompt.ids, config, rules, place, number, top, pinned=prompt.pinned)
+                choices[row] = GrowingChoice(tokenizer, row, place * rows + number, base)
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        loop = self.loop
+
+        def deliver(found: list[Event]) -> None:
+            for one in found:
+                loop.call_soon_threadsafe(events.put_nowait, one)
+
+        dropped = sum(prompt.dropped for prompt in prompts)
+        job = Job(deliver, list(choices))
+        return Asked(job, choices, [], config.seed, asked.n, rows, 0, dropped, events)
+
+    def _constraints(self, asked: WritingRequest, config: SampleConfig) -> TokenConstraints:
+        """Tokens that are never written, made likelier, or end an answer.
+
+        Raises:
+            ConfigError: logit_bias names a token that the vocabulary lacks.
+        """
+        with self._encoding:
+            rules = TokenConstraints.of(self.writer.tokenizer, config)
+        bias = tuple((asked.logit_bias or {}).items())
+        if wrong := next((token for token, _ in bias if not 0 <= token < len(self.names)), None):
+            hint = f"the vocabulary has {len(self.names):,} tokens"
+            raise ConfigError(f"there is no token {str(wrong)[:20]}", "logit_bias", hint)
+        end, never = rules.end_of_text, rules.never
+        if isinstance(asked, ChatRequest) and self.chat and self.chat.end_of_turn is not None:
+            end = self.chat.end_of_turn
+            never = (*(token for token in never if token != end), rules.end_of_text)
+        return TokenConstraints(end, never, bias)
+
+    def _bases(self, asked: CompletionRequest, ids: list[list[int]]) -> list[int]:
+        """The characters of each prompt."""
+        decode = self.writer.tokenizer.decode
+        pairs = zip(asked.prompts, ids, strict=True)
+        return [len(prompt) if isinstance(prompt, str) else len(decode(one)) for prompt, one in pairs]
+
+    def _echo(self, found: Asked, ids: list[list[int]], top: int) -> None:
+        """Give each prompt back in front of its texts, scored as ``yanmo evaluate`` does."""
+        tokenizer, each = self.writer.tokenizer, found.best_of or found.n
+        end = tokenizer.end_of_text
+        for place, one in enumerate(ids):
+            skipped = one[:1] if one[:1] == [end] else []  # a document's beginning is not scored
+            indices = range(place * each, (place + 1) * each)
+            found.echoes.append(EchoedText(tokenizer, indices, skipped))
+            rest = np.asarray(one[len(skipped) :], dtype=np.int64)
+            found.job.readings.append(score_parts(self.writer.model, rest, end, top=top))
+        found.job.size += len(ids)
+
+    def _check_size(
+        self, asked: CompletionRequest, ids: list[list[int]], config: SampleConfig, rows: int
+    ) -> None:
+        """Refuse an answer that would not fit into memory.
+
+        Raises:
+            ConfigError: it would have too many log probabilities, or texts.
+        """
+        tokens = sum(map(len, ids)) if asked.echo else 0
+        tokens += rows * len(ids) * config.max_new_tokens
+        if tokens * (1 + (asked.logprobs or 0)) > MAX_SCORED:
+            raise ConfigError(
+                f"{tokens:,} tokens with {asked.logprobs or 0} alternatives each are too much for one answer",
+                where="logprobs" if asked.logprobs else "n",
+                hint=f"ask for {MAX_SCORED:,} log probabilities at most; for a part of the text, or fewer",
+            )
+
+    # -- what comes of them -------------------------------------------------------------------
+
+    async def parts(self, asked: Asked) -> AsyncGenerator[Part, None]:
+        """The parts of an answer as they come; whoever stops reading them frees the rows.
+
+        Raises:
+            YanmoError: the engine failed.
+            Busy: too many wait already.
+        """
+        self.thread.submit(asked.job)
+        try:
+            while not isinstance(event := await asked.events.get(), Done):
+                if isinstance(event, YanmoError):
+                    raise event
+                if isinstance(event, Grown):
+                    yield asked.choices[event.row].push(event.pieces)
+                else:
+                    for part in asked.echoes[event.text].push(event.choices):
+                        yield part
+            for choice in asked.choices.values():
+                if not choice.is_done:  # its time was over
+                    yield choice.finish(Part(choice.index))
+            for echo in asked.echoes if not asked.choices else ():
+                for part in echo.end():
+                    yield part
+        finally:
+            asked.job.is_called_off = True
+
+
+def ranked(parts: list[Part], asked: Asked) -> list[Part]:
+    """Of each prompt's texts the ``n`` that the model found likeliest, in that order if there were more."""
+    if asked.best_of <= asked.n:
+        return parts
+    found: list[Part] = []
+    for start in range(0, len(parts), asked.best_of):
+        best = sorted(
+            parts[start : start + asked.best_of], key=lambda part: part.mean_logprob or 0, reverse=True
+        )
+        found += best[: asked.n]
+    return [replace(part, index=index) for index, part in enumerate(found)]
