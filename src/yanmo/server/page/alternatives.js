@@ -1,0 +1,87 @@
+/** What else the model thought of at a place: a list beside the character, from which one goes on. */
+
+import { make } from "./dom.js";
+import { say } from "./strings.js";
+import { bitsOf, isWritable } from "./surprise.js";
+
+export class Alternatives {
+  /** @param {HTMLElement} place @param {import("./writing.js").Writing} writing */
+  constructor(place, writing) {
+    this.place = place;
+    this.writing = writing;
+    place.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  get open() {
+    return !this.place.hidden;
+  }
+
+  /** Show those of a cell, and go to the first of them. */
+  show(cell) {
+    const { text, mirror } = this.writing.editor;
+    const head = make("p", { class: "head" }, make("b", {}, spoken(text.slice(cell.start, cell.end))), surpriseOf(cell));
+    this.place.replaceChildren(head, ...cell.top.map((alternative) => this.#row(cell, alternative)));
+    this.place.hidden = false;
+    this.#moveBeside(mirror.rectangle(cell.start, cell.end));
+    this.#rows()[0]?.focus({ preventScroll: true });
+  }
+
+  close() {
+    if (!this.open) return;
+    const hadFocus = this.place.contains(document.activeElement);
+    this.place.hidden = true;
+    if (hadFocus) this.writing.editor.area.focus();
+  }
+
+  #row(cell, alternative) {
+    const choose = () => {
+      this.close();
+      this.writing.goOnFrom(cell, alternative);
+    };
+    const bar = make("span", { class: "bar" });
+    bar.style.setProperty("--share", String(Math.exp(alternative.logprob)));
+    const parts = [make("span", { class: "token" }, spoken(alternative.text)), bar, make("span", {}, percent(alternative))];
+    const disabled = !isWritable(alternative.text);
+    return make("button", { type: "button", title: say("goOn"), disabled, onclick: choose }, ...parts);
+  }
+
+  #moveBeside(rectangle) {
+    const width = this.place.offsetWidth;
+    const left = Math.max(8, Math.min(rectangle.left, document.documentElement.clientWidth - width - 8));
+    this.place.style.setProperty("left", `${left + scrollX}px`);
+    this.place.style.setProperty("top", `${rectangle.bottom + scrollY + 6}px`);
+    const over = this.place.getBoundingClientRect().bottom - (innerHeight - 60); // the tools lie over the lower edge
+    if (over > 0) scrollBy({ top: over });
+  }
+
+  #rows() {
+    return [...this.place.querySelectorAll("button:not(:disabled)")];
+  }
+
+  #key(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const rows = this.#rows();
+    rows[(rows.indexOf(document.activeElement) + step + rows.length) % rows.length].focus();
+  }
+}
+
+function surpriseOf(cell) {
+  if (cell.logprob === null) return say("notKnown");
+  return say("surprise", percent(cell), bitsOf(cell.logprob).toFixed(1));
+}
+
+function percent({ logprob }) {
+  const share = 100 * Math.exp(logprob);
+  return share >= 0.1 ? `${share.toFixed(1)}%` : "<0.1%";
+}
+
+/** A token as it can be read: what would be invisible has a name. */
+function spoken(token) {
+  const bytes = token.match(/^bytes:((\\x[0-9a-f]{2})+)$/i);
+  if (bytes) return say("bytes", bytes[1].replaceAll("\\x", " ").trim().toUpperCase());
+  if (!isWritable(token)) return say("endOfText");
+  if (/^ +$/.test(token)) return say("space");
+  return token.replaceAll("\n", "↵") || "∅";
+}

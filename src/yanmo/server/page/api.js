@@ -1,0 +1,111 @@
+/**
+ * The server: requests as JSON, answers as JSON or as a stream of pieces.
+ *
+ * What goes wrong is one of two errors: `Offline`, nobody answers; `Refused`, the server says why not.
+ */
+
+export class Offline extends Error {}
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+const TOKEN = "yanmo.token";
+
+export class Server {
+  /** @param {() => Promise<string>} askToken what to do where the server wants a token */
+  constructor(askToken) {
+    this.askToken = askToken;
+    this.token = sessionStorage.getItem(TOKEN) ?? "";
+    this.asking = null; // several requests refused at once ask once
+  }
+
+  get(path, signal) {
+    return this.#json(path, { signal });
+  }
+
+  post(path, body, signal) {
+    return this.#json(path, sending(body, signal));
+  }
+
+  /** The pieces of a streamed completion, as they come. */
+  async *stream(body, signal) {
+    const answer = await this.#send("v1/completions", sending({ ...body, stream: true }, signal));
+    for await (const line of lines(answer.body)) {
+      if (!line.startsWith("data:")) continue;
+      const data = line.slice(5).trim();
+      if (data === "[DONE]") return;
+      const piece = JSON.parse(data);
+      if (piece.error) throw new Refused(500, String(piece.error.message));
+      yield piece;
+    }
+  }
+
+  async #json(path, options) {
+    const answer = await this.#send(path, options);
+    return answer.status === 204 ? null : answer.json();
+  }
+
+  async #send(path, options) {
+    const answer = await this.#fetch(path, options);
+    if (answer.ok) return answer;
+    if (answer.status !== 401) throw new Refused(answer.status, await said(answer));
+    await this.#renewToken(options.headers?.Authorization);
+    return this.#send(path, options);
+  }
+
+  async #fetch(path, options) {
+    if (this.token) options.headers = { ...options.headers, Authorization: `Bearer ${this.token}` };
+    try {
+      return await fetch(new URL(path, document.baseURI), options); // relative: a proxy may serve us in a folder
+    } catch (error) {
+      throw error.name === "AbortError" ? error : new Offline(error.message);
+    }
+  }
+
+  async #renewToken(refused) {
+    if (this.token && refused !== `Bearer ${this.token}`) return; // another request has asked meanwhile
+    this.asking ??= this.askToken().finally(() => (this.asking = null));
+    this.token = await this.asking;
+    sessionStorage.setItem(TOKEN, this.token);
+  }
+}
+
+function sending(body, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return { method: "POST", headers, body: JSON.stringify(body), signal };
+}
+
+async function said(answer) {
+  const text = await answer.text();
+  try {
+    return String(JSON.parse(text).error.message);
+  } catch {
+    return `${answer.status} ${answer.statusText}`;
+  }
+}
+
+async function* lines(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (let part = await read(reader); !part.done; part = await read(reader)) {
+      const whole = (rest + part.value).split("\n");
+      rest = whole.pop();
+      yield* whole;
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // a stream that is left early frees its place in the server
+  }
+}
+
+async function read(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Offline(error.message);
+  }
+}

@@ -1,0 +1,57 @@
+/** What happens when the server refuses, or does not answer: a bar says so, writing goes on, and it is asked again. */
+
+import { Offline } from "./api.js";
+
+const AGAIN_MS = 3000;
+
+export class Connection {
+  /**
+   * @param {import("./api.js").Server} server
+   * @param {import("./notices.js").Notices} notices
+   * @param {() => void} returned what to do when the server answers again
+   */
+  constructor(server, notices, returned) {
+    this.server = server;
+    this.notices = notices;
+    this.returned = returned;
+    this.waiting = false;
+  }
+
+  /** The answer to a question, or null where there is none; why is said on the page. */
+  async attempt(ask) {
+    try {
+      const answer = await ask(this.server);
+      this.notices.hide("refused");
+      return answer ?? null;
+    } catch (error) {
+      this.#failed(error);
+      return null;
+    }
+  }
+
+  #failed(error) {
+    if (error.name === "AbortError") return;
+    if (!(error instanceof Offline)) this.notices.show("refused", () => error.message);
+    else if (!this.waiting) this.#wait();
+  }
+
+  async #wait() {
+    this.waiting = true;
+    this.notices.show("offline");
+    while (this.waiting) {
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      this.waiting = !(await this.#answers());
+    }
+    this.notices.hide("offline");
+    this.returned();
+  }
+
+  async #answers() {
+    try {
+      await this.server.get("health");
+      return true;
+    } catch (error) {
+      return !(error instanceof Offline);
+    }
+  }
+}

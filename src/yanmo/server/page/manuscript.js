@@ -1,0 +1,52 @@
+/** One manuscript: its history, title and pinned notes, saved soon after every change. */
+
+import { later } from "./dom.js";
+import { History, newId, ROOT } from "./history.js";
+
+const SAVE_AFTER_MS = 300;
+
+export class Manuscript {
+  /**
+   * @param {import("./store.js").Store|null} store null where the browser has none
+   * @param {(error: Error|null) => void} told after every attempt to save
+   */
+  constructor(store, told, record = blank(), steps = []) {
+    this.store = store;
+    this.told = told;
+    this.id = record.id;
+    this.title = record.title;
+    this.pinned = record.pinned;
+    this.history = new History(steps, record.current, record.text);
+    this.changed = later(SAVE_AFTER_MS, () => this.#save());
+  }
+
+  /** Open a manuscript that is kept. */
+  static async open(store, told, record) {
+    return new Manuscript(store, told, record, await store.steps(record.id));
+  }
+
+  /** Write down now what is still to be written. */
+  async close() {
+    if (this.changed.waits()) await this.changed.now();
+  }
+
+  /** @returns {import("./store.js").Manuscript} */
+  record() {
+    const { text, current } = this.history;
+    return { id: this.id, title: this.title, pinned: this.pinned, text, current, time: Date.now() };
+  }
+
+  async #save() {
+    try {
+      if (!this.store) throw new Error("IndexedDB");
+      await this.store.save(this.record(), this.history.takeUnsaved());
+      this.told(null);
+    } catch (error) {
+      this.told(error);
+    }
+  }
+}
+
+function blank() {
+  return { id: newId(), title: "", pinned: "", text: "", current: ROOT, time: Date.now() };
+}

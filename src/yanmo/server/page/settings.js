@@ -1,0 +1,161 @@
+/** How to write: each setting with a sentence of plain words. An empty field is the model's own default. */
+
+import { make } from "./dom.js";
+import { say } from "./strings.js";
+
+const KEPT = "yanmo.settings";
+const LENGTH_TOKENS = 100;
+const COPIED_CHARACTERS = 12;
+
+const number = (name, min, max, step, more = {}) => ({ name, kind: "number", min, max, step, ...more });
+
+const GROUPS = {
+  limits: [
+    number("max_tokens", 1, 2000, 1, { usual: LENGTH_TOKENS }),
+    { name: "stop_at", kind: "select", options: ["sentence", "paragraph", "chapter", "line"] },
+  ],
+  sampler: [
+    number("temperature", 0, 2, 0.05),
+    number("top_p", 0.05, 1, 0.05),
+    number("top_k", 0, 1000, 1),
+    number("min_p", 0, 1, 0.01),
+    number("seed", 0, 2 ** 32 - 1, 1, { usual: "" }),
+  ],
+  repetition: [
+    number("repetition_penalty", 1, 2, 0.05),
+    number("frequency_penalty", -2, 2, 0.1),
+    number("presence_penalty", -2, 2, 0.1),
+    number("penalty_window", 0, 100000, 1),
+    number("no_repeat_ngram", 0, 100, 1),
+    { name: "banned", kind: "lines" },
+  ],
+  manuscript: [
+    number("memory", 0, 1, 0.05, { needs: "memory", usual: 0 }),
+    number("no_copy", 0, 1000, 1, { needs: "no_copy", usual: 0 }),
+  ],
+};
+
+const VERSE = [
+  { name: "characters", kind: "select", label: "verseCharacters", options: [5, 7] },
+  number("lines", 1, 40, 1, { label: "verseLines" }),
+  { name: "heads", kind: "text", label: "verseHeads" },
+  { name: "rhyme", kind: "check", label: "verseRhyme" },
+];
+
+/** Whether a model offers one of the things that not every model can. */
+export function offers(model, what) {
+  return model !== null && model.yanmo[what] === null; // else a sentence that says why not
+}
+
+export class Settings {
+  /** @param {HTMLElement} place @param {() => void} changed */
+  constructor(place, changed) {
+    this.place = place;
+    this.changed = changed;
+    this.model = null;
+    this.values = JSON.parse(localStorage.getItem(KEPT) ?? "{}");
+    this.values.verse ??= { on: false, characters: 5, lines: 4, heads: "", rhyme: true };
+  }
+
+  setModel(model) {
+    this.model = model;
+    this.render();
+  }
+
+  get memory() {
+    return (offers(this.model, "memory") && this.values.memory) || 0;
+  }
+
+  get copied() {
+    return this.values.no_copy || COPIED_CHARACTERS;
+  }
+
+  /** The fields of a request that writes. */
+  writing() {
+    const fields = Object.values(GROUPS).flat().filter((field) => this.#acts(field));
+    const named = fields.map((field) => [field.name, this.values[field.name]]);
+    return { max_tokens: LENGTH_TOKENS, ...Object.fromEntries(named), ...this.#verse() };
+  }
+
+  render() {
+    const groups = Object.entries(GROUPS).map(([group, fields]) => this.#group(say(group), this.#rows(fields)));
+    if (offers(this.model, "verse")) groups.unshift(this.#verseGroup());
+    this.place.replaceChildren(...groups.filter((group) => group !== null));
+  }
+
+  #acts({ name, needs }) {
+    const value = this.values[name];
+    const set = value !== undefined && value !== "" && value?.length !== 0;
+    return set && (!needs || (offers(this.model, needs) && value !== 0));
+  }
+
+  #verse() {
+    const { on, heads, ...verse } = this.values.verse;
+    if (!on || !offers(this.model, "verse")) return {};
+    return { verse: heads ? { ...verse, heads } : verse };
+  }
+
+  #rows(fields) {
+    return fields.filter(({ needs }) => !needs || offers(this.model, needs)).map((field) => this.#row(field, this.values));
+  }
+
+  #group(title, rows) {
+    return rows.length ? make("fieldset", {}, make("legend", {}, title), ...rows) : null;
+  }
+
+  #verseGroup() {
+    const { verse } = this.values;
+    const on = this.#row({ name: "on", kind: "check", label: "verseOn", help: "verseHelp" }, verse);
+    return this.#group(say("verse"), [on, ...VERSE.map((field) => this.#row(field, verse))]);
+  }
+
+  #row(field, values) {
+    const input = CONTROLS[field.kind](field, values[field.name], this.#usual(field));
+    input.id = `setting-${field.name}`;
+    const keep = () => input.checkValidity() && this.#keep(values, field.name, valueOf(input, field));
+    input.addEventListener("change", keep);
+    const label = make("label", { for: input.id }, say(field.label ?? field.name));
+    const help = field.label ? field.help : `${field.name}Help`;
+    return make("div", { class: "setting" }, label, input, help ? make("small", {}, say(help)) : null);
+  }
+
+  #usual({ name, usual }) {
+    return usual ?? this.model?.yanmo.sample?.[name] ?? "";
+  }
+
+  #keep(values, name, value) {
+    values[name] = value;
+    localStorage.setItem(KEPT, JSON.stringify(this.values));
+    this.changed();
+  }
+}
+
+const CONTROLS = {
+  number: ({ min, max, step }, value = "", usual) =>
+    make("input", { type: "number", min, max, step, value, placeholder: usual, inputmode: "decimal" }),
+  text: (_, value = "") => make("input", { type: "text", value }),
+  check: (_, value) => make("input", { type: "checkbox", checked: Boolean(value) }),
+  lines: (_, value = []) => {
+    const area = make("textarea", { rows: 2 });
+    area.value = value.join("\n");
+    return area;
+  },
+  select: ({ options }, value = "") => {
+    const written = options.map((option) => make("option", { value: option }, wordOf(option)));
+    const none = typeof options[0] === "number" ? [] : [make("option", { value: "" }, say("auto"))];
+    const select = make("select", {}, ...none, ...written);
+    select.value = value;
+    return select;
+  },
+};
+
+function wordOf(option) {
+  return typeof option === "number" ? String(option) : say(option);
+}
+
+function valueOf(input, { kind, options }) {
+  if (kind === "check") return input.checked;
+  if (kind === "lines") return input.value.split("\n").filter((line) => line.trim());
+  if (kind === "number") return input.value === "" ? "" : input.valueAsNumber;
+  return typeof options?.[0] === "number" ? Number(input.value) : input.value;
+}

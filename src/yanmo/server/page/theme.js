@@ -1,0 +1,16 @@
+/** Light or dark: as the system has it until somebody says otherwise. */
+
+const THEME = "yanmo.theme";
+
+function show(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+}
+
+export function switchTheme() {
+  const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const theme = dark === "dark" ? "light" : "dark";
+  localStorage.setItem(THEME, theme);
+  show(theme);
+}
+
+show(localStorage.getItem(THEME));
