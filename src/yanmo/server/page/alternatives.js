@@ -4,6 +4,9 @@ import { make } from "./dom.js";
 import { say } from "./strings.js";
 import { bitsOf, isWritable } from "./surprise.js";
 
+const GAP_PX = 6; // to the character
+const TOOLS_PX = 70; // they lie over the lower edge
+
 export class Alternatives {
   /** @param {HTMLElement} place @param {import("./writing.js").Writing} writing */
   constructor(place, writing) {
@@ -48,10 +51,11 @@ export class Alternatives {
   #moveBeside(rectangle) {
     const width = this.place.offsetWidth;
     const left = Math.max(8, Math.min(rectangle.left, document.documentElement.clientWidth - width - 8));
+    const height = this.place.offsetHeight + GAP_PX;
+    const below = rectangle.bottom + height < innerHeight - TOOLS_PX || rectangle.top < height;
+    const top = below ? rectangle.bottom + GAP_PX : rectangle.top - height;
     this.place.style.setProperty("left", `${left + scrollX}px`);
-    this.place.style.setProperty("top", `${rectangle.bottom + scrollY + 6}px`);
-    const over = this.place.getBoundingClientRect().bottom - (innerHeight - 60); // the tools lie over the lower edge
-    if (over > 0) scrollBy({ top: over });
+    this.place.style.setProperty("top", `${top + scrollY}px`);
   }
 
   #rows() {

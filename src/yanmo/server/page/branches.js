@@ -16,9 +16,9 @@ export class Branches {
 
   render() {
     const { history } = this.writing.manuscript;
-    const leaves = history.leaves().slice(0, SHOWN);
-    const words = say(leaves.length > 1 ? "branchesHelp" : "noBranches");
-    const list = make("ol", { class: "branches" }, ...leaves.map((step) => this.#branch(history, step)));
+    const places = history.places().slice(0, SHOWN);
+    const words = say(places.length > 1 ? "branchesHelp" : "noBranches");
+    const list = make("ol", { class: "branches" }, ...places.map((step) => this.#branch(history, step)));
     this.place.replaceChildren(make("p", { class: "help" }, words), list);
   }
 

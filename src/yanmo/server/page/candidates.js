@@ -34,6 +34,7 @@ export class Candidates {
     this.cards = offer.candidates.map((candidate, i) => this.#card(candidate, i));
     this.place.replaceChildren(...this.cards);
     this.place.hidden = false;
+    this.place.scrollIntoView({ block: "nearest" });
   }
 
   #clear() {

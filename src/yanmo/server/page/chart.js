@@ -2,7 +2,7 @@
 
 const WIDTH = 760;
 const HEIGHT = 340;
-const [LEFT, RIGHT, TOP, BOTTOM] = [44, 92, 16, 34];
+const [LEFT, RIGHT, TOP, BOTTOM] = [44, 124, 16, 34];
 const NAME_GAP = 15; // between names of lines, so that none lies over another
 
 /**

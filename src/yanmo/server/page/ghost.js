@@ -67,6 +67,7 @@ export class Offer {
 
   /** Whether an edit only types what stands there as ghost. */
   foresees(edit) {
+    if (this.candidates.length > 1) return false;
     return !edit.removed && edit.at === this.at && edit.inserted !== "" && this.rest.startsWith(edit.inserted);
   }
 

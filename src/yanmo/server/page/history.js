@@ -12,6 +12,7 @@ import { applyEdit, inverse } from "./text.js";
 /** @typedef {Edit & {id: string, parent: string, group: string, kind: string, time: number}} Step */
 
 export const ROOT = "root";
+const CUT = 10; // units; who removes more may want them back
 const PAUSE_MS = 2000; // typing after a longer one is undone by itself
 
 export class History {
@@ -90,10 +91,10 @@ export class History {
     return down.reduce(applyEdit, back);
   }
 
-  /** The last steps of all branches, the newest first. */
-  leaves() {
-    const ends = [...this.steps.values()].filter((step) => !this.children.get(step.id)?.length);
-    return ends.sort((a, b) => b.time - a.time);
+  /** Where each branch ends, and where one was before much was cut, the newest first. */
+  places() {
+    const isPlace = ({ id }) => id === this.current || this.#childrenOf(id).every(cuts);
+    return [...this.steps.values()].filter(isPlace).sort((a, b) => b.time - a.time);
   }
 
   /** The steps to write down since this was last asked; from now on they do not change. */
@@ -101,6 +102,11 @@ export class History {
     const steps = [...this.unsaved.values()];
     this.unsaved.clear();
     return steps;
+  }
+
+  /** What could not be written down is still to be. */
+  giveBack(steps) {
+    this.unsaved = new Map([...steps.map((step) => [step.id, step]), ...this.unsaved]);
   }
 
   #walk(id, edit) {
@@ -112,6 +118,10 @@ export class History {
   #next() {
     const children = this.children.get(this.current) ?? [];
     return this.steps.get(this.visited.get(this.current) ?? children.at(-1));
+  }
+
+  #childrenOf(id) {
+    return (this.children.get(id) ?? []).map((child) => this.steps.get(child));
   }
 
   #adopt(step) {
@@ -141,6 +151,10 @@ export class History {
     while (found.at(-1) !== ROOT) found.push(this.steps.get(found.at(-1)).parent);
     return found;
   }
+}
+
+function cuts({ kind, removed }) {
+  return kind === "choose" || removed.length >= CUT;
 }
 
 /** Make an edit part of the step before it, where it only types on. */

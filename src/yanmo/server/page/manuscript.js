@@ -17,7 +17,12 @@ export class Manuscript {
     this.title = record.title;
     this.pinned = record.pinned;
     this.history = new History(steps, record.current, record.text);
-    this.changed = later(SAVE_AFTER_MS, () => this.#save());
+    this.saving = later(SAVE_AFTER_MS, () => this.#save());
+  }
+
+  /** Something has: it is saved soon, also while one types on. */
+  changed() {
+    if (!this.saving.waits()) this.saving();
   }
 
   /** Open a manuscript that is kept. */
@@ -27,7 +32,7 @@ export class Manuscript {
 
   /** Write down now what is still to be written. */
   async close() {
-    if (this.changed.waits()) await this.changed.now();
+    if (this.saving.waits()) await this.saving.now();
   }
 
   /** @returns {import("./store.js").Manuscript} */
@@ -37,11 +42,13 @@ export class Manuscript {
   }
 
   async #save() {
+    const steps = this.history.takeUnsaved();
     try {
       if (!this.store) throw new Error("IndexedDB");
-      await this.store.save(this.record(), this.history.takeUnsaved());
+      await this.store.save(this.record(), steps);
       this.told(null);
     } catch (error) {
+      this.history.giveBack(steps);
       this.told(error);
     }
   }

@@ -56,6 +56,7 @@ export class Writing extends EventTarget {
   async continue(count) {
     const at = this.offer?.shown ? this.offer.at : this.editor.caret;
     this.close();
+    this.connection.notices.hide("ended");
     const prompt = this.text.slice(0, at);
     this.editor.set(this.text, at);
     this.offer = new Offer(prompt, count);
@@ -215,8 +216,11 @@ export class Writing extends EventTarget {
 
   #written(offer) {
     if (this.offer !== offer) return;
-    if (!offer.running && offer.candidates.every((candidate) => !candidate.text)) this.close();
-    else this.#show();
+    const empty = !offer.running && offer.candidates.every((candidate) => candidate.done && !candidate.text);
+    if (empty) {
+      this.connection.notices.show("ended");
+      this.close();
+    } else this.#show();
   }
 
   #show() {
