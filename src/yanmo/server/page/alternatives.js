@@ -5,7 +5,6 @@ import { say } from "./strings.js";
 import { bitsOf, isWritable } from "./surprise.js";
 
 const GAP_PX = 6; // to the character
-const TOOLS_PX = 70; // they lie over the lower edge
 
 export class Alternatives {
   /** @param {HTMLElement} place @param {import("./writing.js").Writing} writing */
@@ -52,7 +51,7 @@ export class Alternatives {
     const width = this.place.offsetWidth;
     const left = Math.max(8, Math.min(rectangle.left, document.documentElement.clientWidth - width - 8));
     const height = this.place.offsetHeight + GAP_PX;
-    const below = rectangle.bottom + height < innerHeight - TOOLS_PX || rectangle.top < height;
+    const below = rectangle.bottom + height < this.writing.editor.floor || rectangle.top < height;
     const top = below ? rectangle.bottom + GAP_PX : rectangle.top - height;
     this.place.style.setProperty("left", `${left + scrollX}px`);
     this.place.style.setProperty("top", `${top + scrollY}px`);

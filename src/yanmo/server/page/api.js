@@ -16,7 +16,7 @@ export class Refused extends Error {
 const TOKEN = "yanmo.token";
 
 export class Server {
-  /** @param {() => Promise<string>} askToken what to do where the server wants a token */
+  /** @param {(wrong: boolean) => Promise<string>} askToken asks for the server's token; "" where there is none */
   constructor(askToken) {
     this.askToken = askToken;
     this.token = sessionStorage.getItem(TOKEN) ?? "";
@@ -52,8 +52,9 @@ export class Server {
   async #send(path, options) {
     const answer = await this.#fetch(path, options);
     if (answer.ok) return answer;
-    if (answer.status !== 401) throw new Refused(answer.status, await said(answer));
-    await this.#renewToken(options.headers?.Authorization);
+    const refusal = new Refused(answer.status, await said(answer));
+    if (answer.status !== 401) throw refusal;
+    await this.#renewToken(options.headers?.Authorization, refusal);
     return this.#send(path, options);
   }
 
@@ -66,10 +67,12 @@ export class Server {
     }
   }
 
-  async #renewToken(refused) {
-    if (this.token && refused !== `Bearer ${this.token}`) return; // another request has asked meanwhile
-    this.asking ??= this.askToken().finally(() => (this.asking = null));
-    this.token = await this.asking;
+  async #renewToken(sent, refusal) {
+    if (this.token && sent !== `Bearer ${this.token}`) return; // another request has asked meanwhile
+    this.asking ??= this.askToken(Boolean(sent)).finally(() => (this.asking = null));
+    const token = await this.asking;
+    if (!token) throw refusal;
+    this.token = token;
     sessionStorage.setItem(TOKEN, this.token);
   }
 }

@@ -3,12 +3,13 @@
 import { make } from "./dom.js";
 import { readJson, saveJson, saveText } from "./files.js";
 import { language, say } from "./strings.js";
+import { countCharacters } from "./text.js";
 
 export class Books {
   /**
    * @param {HTMLElement} place
    * @param {import("./store.js").Store|null} store
-   * @param {{current: () => Manuscript, open: (record?: object) => Promise<void>, refused: (words: string) => void}} shelf
+   * @param {{current: () => Manuscript, open: (id?: string) => Promise<void>, refused: (words: string) => void}} shelf
    */
   constructor(place, store, shelf) {
     Object.assign(this, { place, store, shelf });
@@ -27,8 +28,8 @@ export class Books {
   #row(record, here) {
     const title = record.title || record.text.trim().slice(0, 16) || say("untitled");
     const time = new Date(record.time).toLocaleDateString(language());
-    const words = make("small", {}, `${say("count", record.text.length)} · ${time}`);
-    const open = make("button", { type: "button", class: "row", onclick: () => this.#open(record) }, title, words);
+    const words = make("small", {}, `${say("count", countCharacters(record.text))} · ${time}`);
+    const open = make("button", { type: "button", class: "row", onclick: () => this.#open(record.id) }, title, words);
     if (here) open.setAttribute("aria-current", "true");
     const remove = () => this.#remove(record, title, here);
     const cross = make("button", { type: "button", class: "quiet", "aria-label": say("remove"), title: say("remove"), onclick: remove }, "×");
@@ -50,21 +51,21 @@ export class Books {
     try {
       const { record, steps } = readJson(await file.text());
       await this.store.save(record, steps);
-      await this.#open(record);
+      await this.#open(record.id);
     } catch (error) {
       this.shelf.refused(error.message);
     }
   }
 
-  async #open(record) {
-    await this.shelf.open(record);
+  async #open(id) {
+    await this.shelf.open(id);
     await this.render();
   }
 
   async #remove(record, title, here) {
     if (!confirm(say("removeSure", title))) return;
+    if (here) await this.shelf.open((await this.store.list()).find(({ id }) => id !== record.id)?.id);
     await this.store.remove(record.id);
-    if (here) await this.shelf.open((await this.store.list())[0]);
     await this.render();
   }
 }

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 import { language, say } from "./strings.js";
-import { editBetween } from "./text.js";
+import { countCharacters, editBetween } from "./text.js";
 
 const SNIPPET = 60;
 const SHOWN = 100; // the newest; all are kept
@@ -27,10 +27,10 @@ export class Branches {
     const { at } = editBetween(history.text, text);
     const here = step.id === history.current;
     const time = new Date(step.time).toLocaleString(language(), { dateStyle: "short", timeStyle: "short" });
-    const head = make("p", { class: "head" }, `${time} · ${say("count", text.length)}`);
+    const head = make("p", { class: "head" }, `${time} · ${say("count", countCharacters(text))}`);
     if (here) return make("li", { class: "here" }, head, make("p", {}, say("here")));
     const own = make("p", { class: "own" }, text.slice(at, at + SNIPPET) || "∅");
-    return make("li", {}, head, make("p", { class: "help" }, say("shares", at)), own, this.#look(text, at), this.#return(step));
+    return make("li", {}, head, make("p", { class: "help" }, say("shares", countCharacters(text.slice(0, at)))), own, this.#look(text, at), this.#return(step));
   }
 
   /** The whole text, opened in place, its own part marked. */

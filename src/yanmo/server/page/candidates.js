@@ -27,14 +27,15 @@ export class Candidates {
     if (!several) this.#clear();
     else if (offer !== this.offer) this.#deal(offer);
     this.offer = several ? offer : null;
-    this.cards.forEach((card, i) => fill(card, this.offer.candidates[i]));
+    const best = several && !offer.running ? Math.max(...offer.candidates.map(({ meanLogprob }) => meanLogprob ?? -Infinity)) : 0;
+    this.cards.forEach((card, i) => fill(card, offer.candidates[i], offer.running, best));
   }
 
   #deal(offer) {
     this.cards = offer.candidates.map((candidate, i) => this.#card(candidate, i));
     this.place.replaceChildren(...this.cards);
     this.place.hidden = false;
-    this.place.scrollIntoView({ block: "nearest" });
+    this.writing.editor.reveal();
   }
 
   #clear() {
@@ -62,10 +63,11 @@ export class Candidates {
   }
 }
 
-function fill(card, candidate) {
-  const [text, measure] = card.children;
-  text.textContent = candidate.text;
-  card.toggleAttribute("aria-busy", !candidate.done);
-  const percent = () => `${(100 * Math.exp(candidate.meanLogprob)).toFixed(1)}%`;
-  measure.textContent = candidate.meanLogprob === null ? say("thinking") : say("meanProbability", percent());
+function fill(card, { text, meanLogprob }, running, best) {
+  const [written, measure] = card.children;
+  written.textContent = text;
+  card.classList.toggle("likeliest", meanLogprob === best);
+  const percent = `${(100 * Math.exp(meanLogprob)).toFixed(1)}%`;
+  if (meanLogprob === null) measure.textContent = say(running ? "thinking" : "stopped");
+  else measure.textContent = say(meanLogprob === best ? "likeliest" : "meanProbability", percent);
 }

@@ -15,24 +15,26 @@ export class Connection {
     this.notices = notices;
     this.returned = returned;
     this.waiting = false;
+    this.refused = null; // what the bar is about
   }
 
-  /** The answer to a question, or null where there is none; why is said on the page. */
-  async attempt(ask) {
+  /** The answer to a question, or null where there is none; why is said until the same `topic` is answered. */
+  async attempt(topic, ask) {
     try {
       const answer = await ask(this.server);
-      this.notices.hide("refused");
+      if (this.refused === topic) this.notices.hide("refused");
       return answer ?? null;
     } catch (error) {
-      this.#failed(error);
+      this.#failed(topic, error);
       return null;
     }
   }
 
-  #failed(error) {
+  #failed(topic, error) {
     if (error.name === "AbortError") return;
-    if (!(error instanceof Offline)) this.notices.show("refused", () => error.message);
-    else if (!this.waiting) this.#wait();
+    if (error instanceof Offline) return this.waiting || this.#wait();
+    this.refused = topic;
+    this.notices.show("refused", () => error.message);
   }
 
   async #wait() {

@@ -8,13 +8,14 @@
 import { Mirror } from "./mirror.js";
 import { clean, editBetween } from "./text.js";
 
-const MARGIN_PX = 120; // of the screen's lower edge, which the tools cover
+const MARGIN_PX = 40; // between what is written and the tools below
 
 export class Editor extends EventTarget {
-  /** @param {HTMLTextAreaElement} area @param {HTMLElement} layer */
-  constructor(area, layer) {
+  /** @param {HTMLTextAreaElement} area @param {HTMLElement} layer @param {HTMLElement} tools over the lower edge */
+  constructor(area, layer, tools) {
     super();
     this.area = area;
+    this.tools = tools;
     this.mirror = new Mirror(layer);
     this.text = "";
     this.marks = { cells: [], copied: [], ghost: null };
@@ -59,11 +60,16 @@ export class Editor extends EventTarget {
     return inText.find((place) => contains(this.mirror.rectangle(place, place + 1), x, y)) ?? null;
   }
 
+  /** What the tools leave of the screen ends there. */
+  get floor() {
+    return this.tools.getBoundingClientRect().top;
+  }
+
   /** Scroll until the caret's end of the ghost is on the screen. */
   reveal() {
     const ghost = this.marks.ghost && this.mirror.layer.querySelector(".ghost");
     const rectangle = ghost ? ghost.getBoundingClientRect() : this.mirror.rectangle(this.caret, this.caret);
-    const over = rectangle.bottom - (innerHeight - MARGIN_PX);
+    const over = rectangle.bottom - (this.floor - MARGIN_PX);
     if (rectangle.height && over > 0) scrollBy({ top: over });
   }
 

@@ -5,6 +5,7 @@
  */
 
 import { Collected } from "./surprise.js";
+import { cleanUnits } from "./text.js";
 
 export class Candidate {
   constructor(prompt) {
@@ -15,7 +16,7 @@ export class Candidate {
   }
 
   add(choice) {
-    this.text += choice.text;
+    this.text += cleanUnits(choice.text);
     this.collected.add(choice.logprobs);
     this.meanLogprob = choice.yanmo?.mean_logprob ?? this.meanLogprob;
     this.done ||= choice.finish_reason !== null;

@@ -28,7 +28,7 @@ let model = null;
 
 const notices = new Notices(byId("notices"));
 const connection = new Connection(new Server(askToken), notices, () => begin());
-const editor = new Editor(byId("text"), byId("layer"));
+const editor = new Editor(byId("text"), byId("layer"), byId("tools"));
 const settings = new Settings(byId("panel-settings"), () => settingsChanged());
 const writing = new Writing(editor, connection, {
   model: () => model,
@@ -52,14 +52,15 @@ const books = new Books(byId("panel-books"), store, {
 // -- manuscripts --------------------------------------------------------------------------------
 
 function told(error) {
-  byId("saved").textContent = say(error ? "saving" : "saved");
+  byId("saved").dataset.say = error ? "saving" : "saved";
+  sayAll(byId("tools"));
   if (error) notices.show("unsaved", () => say("unsaved", error.message));
   else notices.hide("unsaved");
 }
 
-async function open(record) {
+async function open(id) {
   await writing.manuscript?.close();
-  const manuscript = record ? await Manuscript.open(store, told, record) : new Manuscript(store, told);
+  const manuscript = id ? await Manuscript.open(store, told, id) : new Manuscript(store, told);
   localStorage.setItem(LAST, manuscript.id);
   writing.open(manuscript);
   byId("title").value = manuscript.title;
@@ -69,13 +70,14 @@ async function open(record) {
 
 async function openLast() {
   const kept = store ? await store.list() : [];
-  await open(kept.find((record) => record.id === localStorage.getItem(LAST)) ?? kept[0]);
+  const last = kept.find(({ id }) => id === localStorage.getItem(LAST)) ?? kept[0];
+  await open(last?.id);
 }
 
 // -- the model ----------------------------------------------------------------------------------
 
 async function begin() {
-  const answer = await connection.attempt((server) => server.get("v1/models"));
+  const answer = await connection.attempt("models", (server) => server.get("v1/models"));
   models = answer?.data ?? [];
   const options = models.map(({ id }) => make("option", { value: id }, id));
   byId("model").replaceChildren(...options);
@@ -95,7 +97,7 @@ function takeModel(taken) {
 }
 
 function settingsChanged() {
-  writing.forgetColours();
+  writing.refresh(); // how much counts as copied
   render();
 }
 
@@ -107,7 +109,6 @@ function render() {
   byId("redo").disabled = !history.canRedo();
   byId("count").textContent = say("count", countCharacters(writing.text).toLocaleString());
   byId("continue").textContent = say(writing.offer?.running ? "stop" : "continue");
-  byId("continue").disabled = model === null;
   byId("hints").hidden = !writing.offer?.ghost || candidates.open;
   byId("memory").hidden = !settings.memory;
   byId("colours").setAttribute("aria-pressed", String(writing.colours));
@@ -171,7 +172,8 @@ function showTab(name) {
 
 function proceed() {
   alternatives.close();
-  if (model && !editor.composing) writing.continue(Number(byId("ways").value));
+  if (!model) begin();
+  else writing.continue(Number(byId("ways").value));
   editor.area.focus({ preventScroll: true });
 }
 
@@ -214,7 +216,7 @@ function leave() {
 }
 
 function pressed(event) {
-  if (event.isComposing || editor.composing) return;
+  if (event.isComposing || editor.composing || event.keyCode === 229) return; // 229: Safari's last key of a composition
   const action = (event.target === editor.area && actionOf(event)) || (!byId("write").hidden && actionAnywhere(event));
   if (!action) return;
   event.preventDefault();
@@ -222,7 +224,7 @@ function pressed(event) {
 }
 
 function onClick(id, action) {
-  byId(id).addEventListener("click", action);
+  byId(id).addEventListener("click", () => editor.composing || action());
 }
 
 document.addEventListener("keydown", pressed);

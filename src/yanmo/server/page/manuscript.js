@@ -26,8 +26,9 @@ export class Manuscript {
   }
 
   /** Open a manuscript that is kept. */
-  static async open(store, told, record) {
-    return new Manuscript(store, told, record, await store.steps(record.id));
+  static async open(store, told, id) {
+    const { record, steps } = await store.read(id);
+    return new Manuscript(store, told, record, steps);
   }
 
   /** Write down now what is still to be written. */

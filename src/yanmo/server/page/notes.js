@@ -58,7 +58,7 @@ export class Notes {
   async #tokens(prompt) {
     if (!prompt) return 0;
     const body = { model: this.model().id, prompt };
-    const answer = await this.writing.connection.attempt((server) => server.post("tokenize", body));
+    const answer = await this.writing.connection.attempt("window", (server) => server.post("tokenize", body));
     return answer && answer.count;
   }
 }

@@ -14,7 +14,7 @@ export class Outline {
 
   async refresh() {
     const { text, connection } = this.writing;
-    const answer = text && (await connection.attempt((server) => server.post("yanmo/outline", { text })));
+    const answer = text && (await connection.attempt("outline", (server) => server.post("yanmo/outline", { text })));
     const chapters = answer ? answer.chapters : [];
     const places = units(text, chapters.map(({ offset }) => offset));
     this.chapters = chapters.map(({ title }, i) => ({ title, place: places[i] }));

@@ -14,7 +14,7 @@ export class Run {
 
   async show(model) {
     const path = model?.yanmo.has_run && `yanmo/run?model=${encodeURIComponent(model.id)}`;
-    this.run = path ? await this.connection.attempt((server) => server.get(path)) : null;
+    this.run = path ? await this.connection.attempt("run", (server) => server.get(path)) : null;
     this.render();
   }
 

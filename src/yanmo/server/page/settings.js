@@ -15,22 +15,22 @@ const GROUPS = {
     { name: "stop_at", kind: "select", options: ["sentence", "paragraph", "chapter", "line"] },
   ],
   sampler: [
-    number("temperature", 0, 2, 0.05),
-    number("top_p", 0.05, 1, 0.05),
+    number("temperature", 0, 2, 0.01),
+    number("top_p", 0.01, 1, 0.01),
     number("top_k", 0, 1000, 1),
     number("min_p", 0, 1, 0.01),
     number("seed", 0, 2 ** 32 - 1, 1, { usual: "" }),
   ],
   repetition: [
-    number("repetition_penalty", 1, 2, 0.05),
-    number("frequency_penalty", -2, 2, 0.1),
-    number("presence_penalty", -2, 2, 0.1),
+    number("repetition_penalty", 1, 2, 0.01),
+    number("frequency_penalty", -2, 2, 0.01),
+    number("presence_penalty", -2, 2, 0.01),
     number("penalty_window", 0, 100000, 1),
     number("no_repeat_ngram", 0, 100, 1),
     { name: "banned", kind: "lines" },
   ],
   manuscript: [
-    number("memory", 0, 1, 0.05, { needs: "memory", usual: 0 }),
+    number("memory", 0, 1, 0.01, { needs: "memory", usual: 0 }),
     number("no_copy", 0, 1000, 1, { needs: "no_copy", usual: 0 }),
   ],
 };

@@ -29,10 +29,12 @@ export class Store {
     return found.sort((a, b) => b.time - a.time);
   }
 
-  /** @returns {Promise<Step[]>} in the order they were made */
-  async steps(id) {
-    const found = await answer(this.#begin("readonly").objectStore("steps").getAll(stepsOf(id)));
-    return found.sort((a, b) => a.time - b.time);
+  /** @returns {Promise<{record: Manuscript, steps: Step[]}>} steps in the order they were made */
+  async read(id) {
+    const transaction = this.#begin("readonly");
+    const record = answer(transaction.objectStore("manuscripts").get(id));
+    const steps = answer(transaction.objectStore("steps").getAll(stepsOf(id)));
+    return { record: await record, steps: (await steps).sort((a, b) => a.time - b.time) };
   }
 
   /** @param {Manuscript} manuscript @param {Step[]} steps those that are new */

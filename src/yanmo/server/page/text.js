@@ -37,8 +37,10 @@ export function editBetween(before, after) {
   const shorter = Math.min(before.length, after.length);
   let start = 0;
   while (start < shorter && before[start] === after[start]) start++;
+  start = wholeBefore(before, wholeBefore(after, start)); // 😀 and 😁 begin with the same unit
   let end = 0;
   while (end < shorter - start && before[before.length - 1 - end] === after[after.length - 1 - end]) end++;
+  if (isLow(after, after.length - end) || isLow(before, before.length - end)) end--;
   return {
     at: start,
     removed: before.slice(start, before.length - end),
@@ -64,14 +66,19 @@ export function sentenceEnd(text) {
   return end;
 }
 
-/** The beginning of the character that ends at a place: an emoji is two units. */
-export function before(text, place) {
-  return Math.max(0, place - (isLow(text, place - 1) && isHigh(text, place - 2) ? 2 : 1));
+/** A place that is not within a character, at or in front of one: an emoji is two units. */
+export function wholeBefore(text, place) {
+  return isLow(text, place) && isHigh(text, place - 1) ? place - 1 : place;
 }
 
 /** Line ends as a textarea keeps them, and no half of a character, which UTF-8 cannot carry. */
 export function clean(text) {
-  return text.replace(/\r\n?/g, "\n").toWellFormed();
+  return cleanUnits(text.replaceAll("\r\n", "\n"));
+}
+
+/** The same, unit for unit, for a text whose places are known. */
+export function cleanUnits(text) {
+  return text.replaceAll("\r", "\n").toWellFormed();
 }
 
 function isHigh(text, i) {

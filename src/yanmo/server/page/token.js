@@ -1,16 +1,20 @@
 /** Asks for the token of a server that wants one. */
 
 import { byId } from "./dom.js";
+import { say } from "./strings.js";
 
-/** @returns {Promise<string>} */
-export function askToken() {
+/** @param {boolean} wrong whether another one was tried @returns {Promise<string>} empty where nobody knows it */
+export function askToken(wrong) {
   const dialog = byId("token");
   const input = byId("token-text");
+  dialog.returnValue = "";
   input.value = "";
+  byId("token-wrong").textContent = wrong ? say("tokenWrong") : "";
+  const enter = () => dialog.close(input.value.trim());
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(input.value.trim()), { once: true });
-    byId("token-enter").onclick = () => dialog.close();
-    input.onkeydown = (event) => event.key === "Enter" && dialog.close();
+    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+    byId("token-enter").onclick = enter;
+    input.onkeydown = (event) => event.key === "Enter" && !event.isComposing && enter();
   });
 }

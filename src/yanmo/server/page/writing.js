@@ -9,7 +9,7 @@ import { Choices } from "./choices.js";
 import { later } from "./dom.js";
 import { Offer } from "./ghost.js";
 import { cellsOf, moveCells } from "./surprise.js";
-import { editBetween, sentenceEnd, units } from "./text.js";
+import { cleanUnits, editBetween, sentenceEnd, units, wholeBefore } from "./text.js";
 
 const IDLE_MS = 1200; // from the last edit until colours are asked for again
 const ALTERNATIVES = 10;
@@ -64,7 +64,7 @@ export class Writing extends EventTarget {
     const { signal } = this.offer.stopper;
     const body = { prompt, n: count, logprobs: ALTERNATIVES, ...this.asked.reading(), ...this.asked.writing() };
     const offer = this.offer;
-    await this.connection.attempt((server) => offer.read(server.stream(body, signal), () => this.#written(offer)));
+    await this.connection.attempt("write", (server) => offer.read(server.stream(body, signal), () => this.#written(offer)));
   }
 
   acceptAll() {
@@ -122,8 +122,9 @@ export class Writing extends EventTarget {
   goOnFrom(cell, alternative) {
     this.close();
     const { start } = cell;
-    this.#apply({ at: start, removed: this.text.slice(start), inserted: alternative.text }, "choose");
-    const end = start + alternative.text.length;
+    const inserted = cleanUnits(alternative.text);
+    this.#apply({ at: start, removed: this.text.slice(start), inserted }, "choose");
+    const end = start + inserted.length;
     this.cells.push({ start, end, logprob: alternative.logprob, top: cell.top });
     this.editor.set(this.text, end);
     this.#show();
@@ -146,6 +147,7 @@ export class Writing extends EventTarget {
 
   /** Everything must be asked for again: the model or what stands in front has changed. */
   forgetColours() {
+    this.asking?.abort();
     this.stale = { from: 0, to: this.text.length };
     this.refresh();
   }
@@ -216,11 +218,10 @@ export class Writing extends EventTarget {
 
   #written(offer) {
     if (this.offer !== offer) return;
-    const empty = !offer.running && offer.candidates.every((candidate) => candidate.done && !candidate.text);
-    if (empty) {
-      this.connection.notices.show("ended");
-      this.close();
-    } else this.#show();
+    this.#show();
+    if (offer.running || offer.candidates.some((candidate) => candidate.text)) return;
+    if (offer.candidates.every((candidate) => candidate.done)) this.connection.notices.show("ended");
+    this.close();
   }
 
   #show() {
@@ -234,7 +235,7 @@ export class Writing extends EventTarget {
   }
 
   #keep(pair) {
-    this.connection.attempt((server) => server.post("yanmo/choices", pair));
+    this.connection.attempt("choices", (server) => server.post("yanmo/choices", pair));
   }
 
   /** Ask for what is switched on and not known of the text as it is. */
@@ -255,10 +256,10 @@ export class Writing extends EventTarget {
   async #colour(text, { from, to }, signal) {
     const window = this.asked.model().yanmo.window;
     const begin = lineStart(text, from - window);
-    const end = Math.min(text.length, to + window);
+    const end = wholeBefore(text, Math.min(text.length, to + window));
     const prompt = text.slice(begin, end);
     const body = { prompt, echo: true, max_tokens: 0, logprobs: ALTERNATIVES, ...this.asked.reading() };
-    const answer = await this.connection.attempt((server) => server.post("v1/completions", body, signal));
+    const answer = await this.connection.attempt("colours", (server) => server.post("v1/completions", body, signal));
     if (!answer || this.text !== text) return;
     const found = cellsOf(prompt, answer.choices[0].logprobs);
     const moved = found.map((cell) => ({ ...cell, start: cell.start + begin, end: cell.end + begin }));
@@ -276,7 +277,7 @@ export class Writing extends EventTarget {
 
   async #underline(text, signal) {
     const body = { text, characters: this.asked.copied() };
-    const answer = await this.connection.attempt((server) => server.post("yanmo/copied", body, signal));
+    const answer = await this.connection.attempt("copied", (server) => server.post("yanmo/copied", body, signal));
     if (!answer || this.text !== text) return;
     const places = units(text, answer.spans.flat());
     this.copied = answer.spans.map((_, i) => [places[2 * i], places[2 * i + 1]]);
