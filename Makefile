@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --max-worker-restart 0
 TESTS := $(PYTEST) --dist loadgroup
 LONG := $(PYTEST) --dist worksteal
 
-.PHONY: quickstart test test-slow test-long test-nightly test-compile test-interop bench-gpu check docs clean
+.PHONY: quickstart test test-slow test-browser test-long test-nightly test-compile test-interop bench-gpu check docs clean
 
 quickstart: $(VENV)/installed-track
 	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
@@ -23,7 +23,11 @@ test: $(VENV)/installed-dev
 	$(TESTS)
 
 test-slow: $(VENV)/installed-dev
-	$(TESTS) -m "slow and not long and not nightly and not compiler and not interop"
+	$(TESTS) -m "slow and not long and not nightly and not browser and not compiler and not interop"
+
+test-browser: $(VENV)/installed-dev
+	command -v chromium >/dev/null || (apt-get update && apt-get install --yes chromium)
+	$(BIN)/python -m pytest -m browser
 
 test-long: $(VENV)/installed-dev
 	$(LONG) -m "long and not nightly"

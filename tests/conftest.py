@@ -26,7 +26,7 @@ ROOM_BYTES = 4 << 30
 """Free memory from which on the tests' folders are kept there: tests write thousands of small files."""
 BUDGET_S = 5.0
 NIGHTLY = "nightly"
-TIERS = {"slow", "long", NIGHTLY, "compiler", "interop"}
+TIERS = {"slow", "browser", "long", NIGHTLY, "compiler", "interop"}
 GROUPS = {
     **dict.fromkeys(("train", "model", "tokenizer", "parallel", "checkpoint", "generate", "eval"), "models"),
     **dict.fromkeys(("hub", "imports", "exports"), "hub"), "crawl": "crawl", "scale": "scale",

@@ -73,7 +73,7 @@ def test_every_mark_of_a_tier_is_run_by_a_target_of_the_makefile() -> None:
     assert "test-compile:" in makefile
     run = (TESTS.parent / ".ci" / "run").read_text(encoding="utf-8")
     assert [line for line in run.splitlines() if line.startswith("make ")] == [
-        "make check", "make test", "make test-slow", "make test-long",
+        "make check", "make test", "make test-slow", "make test-browser", "make test-long",
     ]  # fmt: skip
 
 

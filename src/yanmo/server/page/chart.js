@@ -1,8 +1,10 @@
 /** A curve of losses, drawn as SVG by calls. */
 
-const WIDTH = 760;
+const WIDEST = 760;
 const HEIGHT = 340;
 const [LEFT, RIGHT, TOP, BOTTOM] = [44, 124, 16, 34];
+const MARGINS = 40; // of the page, left and right together
+const TICK_GAP = 110;
 const NAME_GAP = 15; // between names of lines, so that none lies over another
 
 /**
@@ -10,21 +12,23 @@ const NAME_GAP = 15; // between names of lines, so that none lies over another
  * @param {{name: string, value: number}[]} lines level ones, to compare with
  */
 export function chart(curves, lines) {
+  const width = Math.min(WIDEST, innerWidth - MARGINS); // letters are as large on a phone
+  const end = width - RIGHT;
   const points = curves.flatMap((curve) => curve.points);
   const steps = Math.max(1, ...points.map(([step]) => step));
   const top = 1.05 * Math.max(1, ...points.map(([, value]) => value), ...lines.map((line) => line.value));
-  const x = (step) => LEFT + ((WIDTH - LEFT - RIGHT) * step) / steps;
+  const x = (step) => LEFT + ((end - LEFT) * step) / steps;
   const y = (value) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * value) / top;
   const named = [...lines.map(({ name, value }) => ({ name, kind: "level", value })), ...curves.filter((c) => c.points.length)
     .map(({ name, kind, points: own }) => ({ name, kind, value: own.at(-1)[1] }))];
-  return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img" },
-    ...ticks(top, 5).map((value) => tick(LEFT - 8, y(value) + 4, "end", value, svg("path", { class: "grid", d: `M${LEFT} ${y(value)}H${WIDTH - RIGHT}` }))),
-    ...ticks(steps, 6).map((step) => tick(x(step), HEIGHT - BOTTOM + 20, "middle", step)),
-    ...lines.map(({ value }) => svg("path", { class: "level", d: `M${LEFT} ${y(value)}H${WIDTH - RIGHT}` })),
+  return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, class: "chart", role: "img" },
+    ...ticks(top, 5).map((value) => tick(LEFT - 8, y(value) + 4, "end", value, svg("path", { class: "grid", d: `M${LEFT} ${y(value)}H${end}` }))),
+    ...ticks(steps, (end - LEFT) / TICK_GAP).map((step) => tick(x(step), HEIGHT - BOTTOM + 20, "middle", step)),
+    ...lines.map(({ value }) => svg("path", { class: "level", d: `M${LEFT} ${y(value)}H${end}` })),
     ...curves.map(({ kind, points: own }) => svg("path", { class: `curve ${kind}`, d: path(own, x, y) })),
     ...curves.filter(({ kind }) => kind === "validation").flatMap(({ points: own }) => own.map(([step, value]) =>
       svg("circle", { class: "dot", cx: x(step), cy: y(value), r: 3 }))),
-    ...names(named, y));
+    ...names(named, end + 8, y));
 }
 
 function path(points, x, y) {
@@ -36,11 +40,11 @@ function tick(x, y, anchor, value, line = null) {
 }
 
 /** Names at the right end, pushed apart from the top down. */
-function names(named, y) {
+function names(named, x, y) {
   let last = -Infinity;
   return named.sort((a, b) => b.value - a.value).map(({ name, kind, value }) => {
     last = Math.max(y(value) + 4, last + NAME_GAP);
-    return svg("text", { x: WIDTH - RIGHT + 8, y: last, class: `name ${kind}` }, `${name} ${value.toFixed(2)}`);
+    return svg("text", { x, y: last, class: `name ${kind}` }, `${name} ${value.toFixed(2)}`);
   });
 }
 

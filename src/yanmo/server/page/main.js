@@ -268,9 +268,9 @@ onClick("language", () => {
   switchLanguage();
   renderAll();
 });
-for (const button of byId("hints").querySelectorAll("button")) {
-  button.addEventListener("pointerdown", (event) => event.preventDefault()); // the caret stays where it is
-}
+byId("tools").addEventListener("mousedown", (event) => {
+  if (event.target.closest("button:not(.card)")) event.preventDefault(); // the caret stays in the manuscript
+});
 addEventListener("pagehide", () => writing.manuscript.close());
 document.addEventListener("visibilitychange", () => writing.manuscript.close());
 

@@ -9,10 +9,12 @@ export class Run {
   constructor(place, connection) {
     this.place = place;
     this.connection = connection;
+    this.model = null;
     this.run = null;
   }
 
   async show(model) {
+    this.model = model;
     const path = model?.yanmo.has_run && `yanmo/run?model=${encodeURIComponent(model.id)}`;
     this.run = path ? await this.connection.attempt("run", (server) => server.get(path)) : null;
     this.render();
@@ -20,7 +22,13 @@ export class Run {
 
   render() {
     if (this.run === null) this.place.replaceChildren(make("p", { class: "help" }, say("noRun")));
-    else this.place.replaceChildren(make("h1", {}, this.run.name), ...this.#curve(), ...this.#samples(), ...this.#recipe());
+    else this.place.replaceChildren(...this.#head(), ...this.#curve(), ...this.#samples(), ...this.#recipe());
+  }
+
+  #head() {
+    const { family, parameters, window, precision, device } = this.model.yanmo;
+    const facts = [family, say("parameters", parameters.toLocaleString()), say("context", window), precision, device];
+    return [make("h1", {}, this.run.name), make("p", { class: "help" }, facts.join(" · "))];
   }
 
   #curve() {

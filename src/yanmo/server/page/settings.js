@@ -79,7 +79,7 @@ export class Settings {
 
   render() {
     const groups = Object.entries(GROUPS).map(([group, fields]) => this.#group(say(group), this.#rows(fields)));
-    if (offers(this.model, "verse")) groups.unshift(this.#verseGroup());
+    if (offers(this.model, "verse")) groups.push(this.#verseGroup());
     this.place.replaceChildren(...groups.filter((group) => group !== null));
   }
 

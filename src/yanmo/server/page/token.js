@@ -15,6 +15,8 @@ export function askToken(wrong) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
     byId("token-enter").onclick = enter;
-    input.onkeydown = (event) => event.key === "Enter" && !event.isComposing && enter();
+    input.onkeydown = (event) => {
+      if (event.key === "Enter" && !event.isComposing) enter();
+    };
   });
 }
