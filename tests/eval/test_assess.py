@@ -50,6 +50,21 @@ def test_with_stride_one_every_token_has_a_full_window(run: Path, console: Conso
     assert not found.lossy
 
 
+def test_a_memory_is_measured_beside_the_model_and_never_in_its_place(run: Path, console: Console) -> None:
+    Path("names.txt").write_text("卡普莱特与茂丘西奥同行，罗瑟琳不来。" * 20, encoding="utf-8")
+    plain, found = (assess(run, ("names.txt",), None, console, memory=share) for share in (None, 0.3))
+    assert found.evaluation == plain.evaluation
+    assert plain.with_memory is None and found.with_memory is not None
+    assert found.with_memory.bits_per_char < found.evaluation.bits_per_char - 1
+    said = [line for line in found.lines() if line.startswith("memory")]
+    assert said == [
+        f"memory {found.with_memory.bits_per_char:.4f} bits per character with a memory of share 0.3"
+    ]
+    assert not any(line.startswith("memory") for line in plain.lines())
+    assert found.as_json()["bits_per_char_with_memory"] == found.with_memory.bits_per_char
+    assert plain.as_json()["bits_per_char_with_memory"] is None
+
+
 def test_more_context_does_not_hurt_a_trained_model_and_lines_stand_beside(
     run: Path, console: Console
 ) -> None:

@@ -257,6 +257,12 @@ def evaluate(
             help="Tokens from one window to the next; fewer give each token more context. [default: half]",
         ),
     ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=0.99, help="Measure also with a memory of the text so far, of this share; 0.3 is good."
+        ),
+    ] = None,
     device: Device = None,
     verify: Verify = True,
     as_json: Json = False,
@@ -265,7 +271,7 @@ def evaluate(
     from yanmo.core.console import Console
     from yanmo.eval.assess import assess
 
-    found = assess(run, tuple(corpus or ()), stride, Console(), device, verify)
+    found = assess(run, tuple(corpus or ()), stride, Console(), device, verify, memory)
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 

@@ -78,6 +78,14 @@ SAMPLER: dict[str, Any] = {
         typer.Option(help="End a sample with the first of these."),
     ],
     "min_new_tokens": Annotated[int | None, typer.Option(help="Tokens before which no sample ends.")],
+    "memory": Annotated[
+        float | None,
+        typer.Option(help="Share of a memory of the whole prompt in each choice; 0: off, 0.3 is good."),
+    ],
+    "memory_written": Annotated[
+        bool | None,
+        typer.Option("--memory-written/--no-memory-written", help="Remember what is written too."),
+    ],
 }
 """Settings of [sample] that a verb that writes takes as options; the names are the settings'."""
 

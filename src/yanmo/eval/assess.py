@@ -5,6 +5,7 @@ In: a run (or any model folder) and texts; without texts, the run's own held-out
 has no context.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import Ids
 from yanmo.eval.baselines import NGramBaselines, fit_baselines
 from yanmo.eval.loss import Evaluation, evaluate_sliding
+from yanmo.generate.memory import MemoryReader
+from yanmo.generate.score import score
+from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import find_device
 from yanmo.parallel.machine import keep_freed_memory
 from yanmo.settings.schema import CorpusConfig, Recipe
@@ -42,18 +46,24 @@ class Assessment:
     evaluation: Evaluation
     reference: NGramBaselines | None
     """None where the text the model was trained on is not at hand."""
+    memory: float | None
+    """The share of a memory of the text so far, where that was measured too."""
+    with_memory: Evaluation | None
+    """The same with that memory; beside the model's own figures, never in their place."""
     lossy: bool
     """The vocabulary loses characters: bits per character cannot be compared with others."""
     trained_on_it: bool
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
-        values = {key: value for key, value in vars(self).items() if key not in ("evaluation", "reference")}
+        apart = ("evaluation", "with_memory", "reference")
+        values = {key: value for key, value in vars(self).items() if key not in apart}
         return {
             **values,
             "loss": self.evaluation.loss,
             "perplexity": self.evaluation.perplexity,
             "bits_per_char": self.evaluation.bits_per_char,
+            "bits_per_char_with_memory": self.with_memory.bits_per_char if self.with_memory else None,
             "reference_bits_per_char": asdict(self.reference) if self.reference else None,
         }
 
@@ -68,6 +78,9 @@ class Assessment:
             f"by     windows of {self.window:,} tokens, a new one every {self.stride:,}"
             f" (--stride 1: full context for each token, {self.stride:,} times slower)",
         ]
+        if self.with_memory:
+            bits = self.with_memory.bits_per_char
+            said.append(f"memory {bits:.4f} bits per character with a memory of share {self.memory:g}{lossy}")
         if self.reference:
             shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
             said.append(f"baselines  {shown}: {self.reference.describe_rank(found.bits_per_char)}")
@@ -85,6 +98,7 @@ def evaluate(
     texts: str | Path | Sequence[str | Path] = (),
     stride: int | None = None,
     device: str | None = None,
+    memory: float | None = None,
 ) -> Assessment:
     """Bits per character of a model on ``texts``, or on its run's held-out text, for programs.
 
@@ -93,7 +107,7 @@ def evaluate(
     """
     several = [texts] if isinstance(texts, str | Path) else texts
     folder = None if model is None else Path(model)
-    return assess(folder, tuple(map(str, several)), stride, Console(is_main=False), device)
+    return assess(folder, tuple(map(str, several)), stride, Console(is_main=False), device, memory=memory)
 
 
 def assess(
@@ -103,6 +117,7 @@ def assess(
     console: Console,
     device: str | None = None,
     verify: bool = True,
+    memory: float | None = None,
 ) -> Assessment:
     """Measure the model of ``run`` on ``corpus``, or on the run's held-out text.
 
@@ -113,6 +128,7 @@ def assess(
         console: for progress.
         device: where to compute; None: a GPU where there is one.
         verify: verify the checksums of the model first.
+        memory: measure also with a memory of the text so far, of this share.
 
     Raises:
         ConfigError: there is no such model, the stride is larger than its window, or no text.
@@ -137,6 +153,7 @@ def assess(
     keep_freed_memory()
     with ProgressLine(console, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
         evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
+    remembered = with_memory(model, ids, characters, stride, end, memory, console) if memory else None
     return Assessment(
         model=str(folder),
         text=", ".join(corpus) or "the held-out part of " + ", ".join(recipe.corpus.path if recipe else ()),
@@ -149,9 +166,23 @@ def assess(
         reference=fit_baselines(own.shards.train, ids, characters, tokenizer.vocab_size, end)
         if own
         else None,
+        memory=memory or None,
+        with_memory=remembered,
         lossy=lossy,
         trained_on_it=bool(corpus and own and own.shards.manifest.corpus == corpus_fingerprint(config)),
     )
+
+
+def with_memory(
+    model: GPT, ids: Ids, characters: int, stride: int, end_of_text: int, share: float, console: Console
+) -> Evaluation:
+    """The same measure with a memory of the text before each token."""
+    memory, nats = MemoryReader(model).remember([]).growing(len(ids)), 0.0
+    with ProgressLine(console, "measuring with memory", len(ids)) as progress:
+        for choice in score(model, ids, end_of_text, stride, memory=memory, share=share):
+            nats -= choice.logprob
+            progress.advance(1)
+    return Evaluation(nats / len(ids), nats / math.log(2) / max(characters, 1))
 
 
 def no_text(folder: Path, recipe: Recipe | None) -> ConfigError:

@@ -17,6 +17,7 @@ from typing import TextIO
 from yanmo.core import storage
 from yanmo.core.console import visible
 from yanmo.core.errors import YanmoError
+from yanmo.generate.memory import MemoryReader
 from yanmo.generate.sampling import typed
 from yanmo.generate.surprise import Coloured, alternatives, coloured
 from yanmo.generate.text import encode_prompt, write_from
@@ -37,6 +38,7 @@ text        the model continues it (it is not an assistant)
 /temp X     below 1 safer, above 1 wilder; 0: greedy    温度：小则稳，大则奇
 /topp X     top-p (nucleus) sampling; 1: off            核采样，1 为不限
 /topk N     top-k sampling; 0: off                      只在前 N 个中选，0 为不限
+/memory X   remember the whole text: 0.3; 0: off        记住全文：0.3 为宜，0 为不记
 /seed N     same seed, same text                        随机种子，相同则结果相同
 /len N      tokens to write                             每次写多少个词元
 /show       the last answer, coloured by surprise       按意外程度着色
@@ -49,6 +51,7 @@ SETTINGS = {
     "/temp": "temperature",
     "/topp": "top_p",
     "/topk": "top_k",
+    "/memory": "memory",
     "/seed": "seed",
     "/len": "max_new_tokens",
 }
@@ -73,6 +76,9 @@ class Chat:
     """The last answer, token by token."""
     has_colours: bool = False
     """Whether who reads it shows colours."""
+
+    def __post_init__(self) -> None:
+        self.reader = MemoryReader(self.model)
 
     def answer(self, line: str) -> Iterator[str]:
         """The answer to a line, piece by piece.
@@ -117,7 +123,7 @@ class Chat:
         self.prompt = self.text = prompt
         yield from (f"({remark})\n" for remark in said)
         self.written = []
-        for piece in write_from(self.model, self.tokenizer, read, self.config, ALTERNATIVES):
+        for piece in write_from(self.model, self.tokenizer, read, self.config, ALTERNATIVES, self.reader):
             self.written.append(piece)
             self.text += piece.text
             yield piece.text

@@ -17,12 +17,13 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from yanmo.core.errors import CheckpointError
+from yanmo.generate.memory import Memory
 from yanmo.generate.sampling import (
     TokenConstraints,
     TokenHistory,
@@ -93,7 +94,8 @@ class TokenChoice:
 
     id: int
     logprob: float
-    """Its log probability in nats, as the model said it before any change by the sampler."""
+    """Its log probability in nats, before any change by the sampler: what the model says, or with a memory
+    what both say."""
     top: tuple[tuple[int, float], ...] = ()
     """The likeliest tokens (id, log probability), before the sampler; as many as were asked for."""
     top_sampled: tuple[tuple[int, float], ...] = ()
@@ -134,6 +136,8 @@ class RunningSequence:
     text_rules: Sequence[TextRule] = ()
     pinned: int = 0
     """So many tokens of the prompt stay at the beginning of the window when it moves; at most half of it."""
+    memory: Memory | None = None
+    """Mixed in by ``config.memory``; with ``config.memory_written`` it is this sequence's own, and grows."""
     choices: list[TokenChoice] = field(default_factory=list)
     ended: bool = False
     """Set by the engine, or by its reader when the text is whole."""
@@ -176,8 +180,17 @@ class RunningSequence:
         barred = {at: ids for at, ids in self.barred.items() if at <= place}
         self.taken_back += 1
         self.barred = barred | {place: [*barred.get(place, ()), self.choices[place].id]}
+        if self.memory is not None and self.config.memory_written:
+            self.memory.forget(len(self.choices) - place)
         self._begin(self.choices[:place])
         self.ended, self.finish_reason = False, "length"
+
+
+class Prediction(NamedTuple):
+    """What a model says of the next token."""
+
+    logits: Tensor  # (V,)
+    state: Tensor  # (C,), the hidden state that they were read from
 
 
 class Engine:
@@ -217,12 +230,12 @@ class Engine:
             CheckpointError: the model gives no numbers to choose by.
         """
         self._admit()
-        logits = self._decode() | self._prefill()
+        predicted = self._decode() | self._prefill()
         grown = []
-        for slot in sorted(logits):
+        for slot in sorted(predicted):
             sequence = self.slots[slot]
             assert sequence is not None
-            choose(sequence, logits[slot], self.window)
+            choose(sequence, predicted[slot], self.window)
             grown.append(sequence)
         return grown
 
@@ -246,8 +259,8 @@ class Engine:
                 return sequence
         return None
 
-    def _decode(self) -> dict[int, Tensor]:
-        """Logits (V,) by slot, of the sequences of which all but their last token is read."""
+    def _decode(self) -> dict[int, Prediction]:
+        """Predictions by slot, of the sequences of which all but their last token is read."""
         ready = []
         for slot, one in self._running():
             if one.unread:
@@ -262,23 +275,23 @@ class Engine:
         # always as many rows: a product of another shape would sum in another order
         rows = [slot if slot in ready else None for slot in range(len(self.slots))]
         last = [self._at(slot).past.ids[-1] if slot is not None else 0 for slot in rows]
-        logits = self._forward([[token] for token in last], rows)  # (rows, V)
-        return {slot: logits[slot] for slot in ready}
+        predicted = self._forward([[token] for token in last], rows)
+        return {slot: predicted[slot] for slot in ready}
 
-    def _prefill(self) -> dict[int, Tensor]:
-        """Read a chunk of what is unread; logits (V,) by slot, of the sequences that are read now."""
-        found: dict[int, Tensor] = {}
+    def _prefill(self) -> dict[int, Prediction]:
+        """Read a chunk of what is unread; predictions by slot, of the sequences that are read now."""
+        found: dict[int, Prediction] = {}
         for slot, *others in self._readers():
             one = self._at(slot)
             chunk, one.unread = one.unread[:CHUNK_TOKENS], one.unread[CHUNK_TOKENS:]
-            logits = self._forward([chunk], [slot])[0]  # (V,)
+            (predicted,) = self._forward([chunk], [slot])
             if one.unread:
                 continue
-            found[slot] = logits
+            found[slot] = predicted
             for other in others:
                 self.cache.copy(slot, other)
                 self._at(other).unread = []
-                found[other] = logits
+                found[other] = predicted
         return found
 
     def _readers(self) -> list[list[int]]:
@@ -294,20 +307,22 @@ class Engine:
         assert one is not None
         return one
 
-    def _forward(self, ids: list[list[int]], slots: list[int | None]) -> Tensor:
-        """Logits (B, V) after ``ids`` (B, T), which continue what the slots hold."""
+    def _forward(self, ids: list[list[int]], slots: list[int | None]) -> list[Prediction]:
+        """What comes after each row of ``ids`` (B, T), which continue what the slots hold."""
         x = self.model.hidden_states(torch.tensor(ids, device=self.cache.keys.device), self.cache.rows(slots))
         # only the last token's logits are needed: the LM head is the dearest product of a step
-        return self.model.head(x[:, -1])
+        last = x[:, -1]  # (B, C)
+        return [Prediction(*row) for row in zip(self.model.head(last), last, strict=True)]
 
 
-def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
-    """Give a sequence its next token, by the logits (V,) after it.
+def choose(one: RunningSequence, predicted: Prediction, window: int) -> None:
+    """Give a sequence its next token, by what the model says after it.
 
     Raises:
         CheckpointError: the model gives no numbers to choose by.
     """
-    config, said = one.config, logits.float()[None]  # (1, V): by itself, whatever is written beside it
+    config = one.config
+    said = predicted.logits.float()[None]  # (1, V): by itself, whatever is written beside it
     if not torch.isfinite(said).all():
         raise CheckpointError(
             f"{int((~torch.isfinite(said)).sum()):,} of {said.numel():,} logits are not finite",
@@ -315,6 +330,10 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
             hint="the weights are too large or damaged: try --precision float32, or download the model again",
         )
     logprobs = said.log_softmax(dim=-1)  # (1, V)
+    if one.memory is not None:
+        logprobs = one.memory.mix(logprobs[0], predicted.state, config.memory)[None]
+        # as high as the logits were: the repetition penalty asks whether they are positive
+        said = logprobs + said.logsumexp(dim=-1)
     # rules of the text come first: where nothing else is left, the sampler keeps a token that they allow
     masks = [mask for state in one.rule_states if (mask := state.barred()) is not None]
     allowed = said.masked_fill(torch.stack(masks).any(dim=0), -math.inf) if masks else said  # (1, V)
@@ -331,6 +350,8 @@ def choose(one: RunningSequence, logits: Tensor, window: int) -> None:
         choice = replace(choice, top=top, top_sampled=top_sampled)
     one.choices.append(choice)
     one.heard(token)
+    if one.memory is not None and config.memory_written:
+        one.memory.note(predicted.state, token)
     one.ended = token == one.rules.end_of_text or len(one.choices) == config.max_new_tokens
     one.finish_reason = "stop" if token == one.rules.end_of_text else "length"
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
 from yanmo.generate.engine import RunningSequence, arithmetic_of, rows_together
+from yanmo.generate.memory import MemoryReader
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.text_engine import TextEngine, WrittenPiece
 from yanmo.model.gpt import GPT
@@ -46,6 +47,8 @@ class Prompt(NamedTuple):
     """So many of them stay at the beginning when the window moves."""
     dropped: int = 0
     """Tokens that did not fit into the window."""
+    texts: tuple[list[int], ...] = ()
+    """What a memory remembers, whole: the prompt, and last, so forgotten last, what is pinned."""
 
 
 class TextDelta(NamedTuple):
@@ -129,11 +132,19 @@ def write_pieces(
 
 
 def write_from(
-    model: GPT, tokenizer: Tokenizer, prompt: Prompt, config: SampleConfig, alternatives: int = 0
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    config: SampleConfig,
+    alternatives: int = 0,
+    reader: MemoryReader | None = None,
 ) -> Iterator[WrittenPiece]:
-    """Continue a prompt once; yields each token with the characters it completes."""
+    """Continue a prompt once; yields each token with the characters it completes.
+
+    A ``reader`` that is used again reads of a longer prompt only what is new.
+    """
     once = config.model_copy(update={"num_samples": 1})
-    for _, piece, _ in _texts(model, tokenizer, [prompt], once, alternatives):
+    for _, piece, _ in _texts(model, tokenizer, [prompt], once, alternatives, reader):
         yield piece
 
 
@@ -187,7 +198,7 @@ def prompt_of(tokenizer: Tokenizer, ids: list[int], config: SampleConfig, block_
     read = ids[-(block_size - len(pinned)) :]
     # in training every document follows an end-of-text token, so after it the model begins a new one
     begun = [*pinned, *read] or [tokenizer.end_of_text, *tokenizer.document_start]
-    return Prompt(begun, len(pinned), len(ids) - len(read))
+    return Prompt(begun, len(pinned), len(ids) - len(read), (ids, pinned))
 
 
 def _texts(
@@ -196,15 +207,17 @@ def _texts(
     prompts: list[Prompt],
     config: SampleConfig,
     alternatives: int = 0,
+    reader: MemoryReader | None = None,
 ) -> Iterator[tuple[RunningSequence, WrittenPiece, bool]]:
     """Each token that is certain with its row and its characters, and whether it is the row's last."""
-    rules = TokenConstraints.of(tokenizer, config)
+    rules, reader = TokenConstraints.of(tokenizer, config), reader or MemoryReader(model)
     engine = TextEngine(model, tokenizer, min(len(prompts) * config.num_samples, rows_together(model)))
     for index, prompt in enumerate(prompts):
-        for number in range(config.num_samples):
-            engine.add(
-                RunningSequence(prompt.ids, config, rules, index, number, alternatives, pinned=prompt.pinned)
+        for number, memory in enumerate(reader.memories_for(prompt.texts, config)):
+            row = RunningSequence(
+                prompt.ids, config, rules, index, number, alternatives, pinned=prompt.pinned, memory=memory
             )
+            engine.add(row)
     while engine.is_busy:
         for row, pieces in engine.step():
             for piece in pieces:

@@ -343,6 +343,12 @@ class SampleConfig(Section):
     """End a sample with the first sentence (closing quotes included), paragraph, chapter or line."""
     min_new_tokens: CountOrNone = 0
     """Tokens before which no sample ends: neither end-of-text nor a stop counts."""
+    memory: Share = 0.0
+    """Share of each token's probability that comes from a memory of the whole prompt, also of what lies
+    before the model's window: what followed places like this one (``generate/memory.py``); 0: off, 0.3 is
+    good."""
+    memory_written: bool = False
+    """Remember what is written too, not the prompt alone."""
     seed: Seed = 0
     """Same seed, same text (on the same machine). It is used for a run's own samples; `generate` and `chat`
     draw a new seed each time and print it, unless `--seed` gives one."""
