@@ -184,7 +184,7 @@ def test_more_samples_than_rows_wait_for_a_slot_and_are_written_unchanged() -> N
 def test_the_memory_of_a_bfloat16_model_counts_the_float32_it_looks_back_on() -> None:
     model = lively_model()
     cache = KVCache(model.config, 1, like=model.bfloat16().tokens.weight)
-    assert rows_together(model, 5 * (cache.keys.nbytes + cache.values.nbytes)) == 5
+    assert rows_together(model, 10 * (cache.keys.nbytes + cache.values.nbytes)) == 5
     assert rows_together(model) == MAX_ROWS
     assert rows_together(model, 1) == 1
 
@@ -272,6 +272,49 @@ def test_while_a_long_prompt_is_read_the_others_go_on() -> None:
     engine.add(long)
     assert [len(engine.step()) for _ in range(4)] == [1, 1, 2, 2]
     assert (len(short.choices), len(long.choices)) == (4, 2)
+
+
+class Unhurried(Engine):
+    """Reads a window when it needs it, and not before."""
+
+    def _read_ahead(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("pinned", [0, 5])
+def test_a_text_that_grows_beyond_its_window_waits_for_no_reading_and_is_the_same_to_the_bit(
+    pinned: int,
+) -> None:
+    model = lively_model(block_size=4 * CHUNK_TOKENS + 6)
+    config = SampleConfig(temperature=1, max_new_tokens=500, min_new_tokens=500)
+    steps, choices = [], []
+    for kind in (Engine, Unhurried):
+        engine = kind(model, 2)
+        one = RunningSequence([260, 261, 262, 263, 264, 265], config, TokenConstraints(0), pinned=pinned)
+        engine.add(one)
+        steps.append(
+            sum(1 for _ in iter(lambda engine=engine: engine.is_busy and engine.step() is not None, False))
+        )
+        choices.append(one.choices)
+    assert choices[0] == choices[1]
+    assert steps[0] == 500 < steps[1]
+
+
+def test_what_is_taken_back_was_not_read_ahead() -> None:
+    model = lively_model(block_size=4 * CHUNK_TOKENS + 6)
+    config = SampleConfig(temperature=1, max_new_tokens=700, min_new_tokens=700)
+    written = []
+    for kind in (Engine, Unhurried):
+        engine = kind(model, 1)
+        one = RunningSequence([260], config, TokenConstraints(0))
+        engine.add(one)
+        chance = random.Random(5)
+        while engine.is_busy:
+            grown = engine.step()
+            if grown and len(one.choices) > 3 and chance.random() < 0.05 and one.taken_back < 40:
+                engine.take_back(one, len(one.choices) - chance.randrange(1, 4))
+        written.append(one.choices)
+    assert written[0] == written[1]
 
 
 def test_a_slot_that_is_free_is_taken_by_the_next() -> None:

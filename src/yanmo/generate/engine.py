@@ -40,7 +40,7 @@ from yanmo.settings.schema import SampleConfig
 
 MAX_ROWS = 8
 """Sequences that are decoded together: reading the weights costs more than computing so many rows of them."""
-CHUNK_TOKENS = 256
+CHUNK_TOKENS = 64
 """A prompt is read so many tokens at a time; between two chunks the other sequences go on."""
 CACHE_BYTES = 2 << 30
 """Memory for keys and values on a CPU; elsewhere a quarter of the device's."""
@@ -169,11 +169,21 @@ class RunningSequence:
         for state in self.rule_states:
             state.push(token)
 
-    def move_window(self, window: int) -> None:
-        """Have the pinned tokens read again, and the newer half of the others: that leaves room to go on."""
-        ids, half = self.past.ids, max((window - self.pinned) // 2, 1)
-        self.start = max(len(ids) - half, self.pinned)
-        self.unread = ids[: self.pinned] + ids[self.start :]
+    def move_window(self, window: int, read: int = 0) -> None:
+        """Have the pinned tokens read again, and the newer half of the others: that leaves room to go on.
+
+        So many as ``read`` of these were read ahead.
+        """
+        self.start = self.next_start(window, len(self.past.ids))
+        self.unread = self.window_from(self.start)[read:]
+
+    def next_start(self, window: int, length: int) -> int:
+        """Where the window begins, behind the pinned tokens, once it moved in a text of ``length`` tokens."""
+        return max(length - max((window - self.pinned) // 2, 1), self.pinned)
+
+    def window_from(self, start: int) -> list[int]:
+        """The pinned tokens, and those from ``start`` on."""
+        return self.past.ids[: self.pinned] + self.past.ids[start:]
 
     def take_back(self, place: int) -> None:
         """Forget the written tokens from ``place`` on, of which the first does not come there again."""
@@ -198,8 +208,12 @@ class Engine:
 
     def __init__(self, model: GPT, rows: int) -> None:
         self.model, self.window = model, model.config.block_size
-        self.cache = KVCache(model.config, rows, like=model.tokens.weight)
+        self.cache = KVCache(model.config, 2 * rows, like=model.tokens.weight)
         self.slots: list[RunningSequence | None] = [None] * rows
+        self.places = list(range(rows))
+        """Where in the cache each slot's window stands."""
+        self.spares = list(range(rows, 2 * rows))
+        """Where its next window is read ahead, so that a text that grows long never waits for it."""
         self.waiting: deque[RunningSequence] = deque()
 
     def add(self, sequence: RunningSequence) -> None:
@@ -218,7 +232,10 @@ class Engine:
         # all but the last token stand in the cache as they did; unless the window has moved past the place
         if read < 0:
             one.move_window(self.window)
-        self.cache.lengths[slot] = one.pinned + read if read >= 0 else 0
+        self.cache.lengths[self.places[slot]] = one.pinned + read if read >= 0 else 0
+        ahead = max(len(one.window_from(self._next_start(one))) - 1, 0)
+        kept = min(ahead, self.cache.lengths[self.spares[slot]]) // CHUNK_TOKENS * CHUNK_TOKENS
+        self.cache.lengths[self.spares[slot]] = kept if read >= 0 else 0
 
     @torch.no_grad()
     def step(self) -> list[RunningSequence]:
@@ -231,6 +248,7 @@ class Engine:
         """
         self._admit()
         predicted = self._decode() | self._prefill()
+        self._read_ahead()
         grown = []
         for slot in sorted(predicted):
             sequence = self.slots[slot]
@@ -250,7 +268,7 @@ class Engine:
         for slot, sequence in enumerate(self.slots):
             if sequence is None or sequence.ended:
                 self.slots[slot] = self._next()
-                self.cache.lengths[slot] = 0
+                self.cache.lengths[self.places[slot]] = self.cache.lengths[self.spares[slot]] = 0
 
     def _next(self) -> RunningSequence | None:
         """The first of those who wait that was not called off in the meantime."""
@@ -265,16 +283,17 @@ class Engine:
         for slot, one in self._running():
             if one.unread:
                 continue
-            if self.cache.lengths[slot] < self.window:
+            if self.cache.lengths[self.places[slot]] < self.window:
                 ready.append(slot)
                 continue
-            one.move_window(self.window)
-            self.cache.lengths[slot] = 0
+            self.cache.lengths[self.places[slot]] = 0
+            self.places[slot], self.spares[slot] = self.spares[slot], self.places[slot]
+            one.move_window(self.window, read=self.cache.lengths[self.places[slot]])
         if not ready:
             return {}
         # always as many rows: a product of another shape would sum in another order
-        rows = [slot if slot in ready else None for slot in range(len(self.slots))]
-        last = [self._at(slot).past.ids[-1] if slot is not None else 0 for slot in rows]
+        rows = [place if slot in ready else None for slot, place in enumerate(self.places)]
+        last = [self._at(slot).past.ids[-1] if slot in ready else 0 for slot in range(len(rows))]
         predicted = self._forward([[token] for token in last], rows)
         return {slot: predicted[slot] for slot in ready}
 
@@ -284,15 +303,27 @@ class Engine:
         for slot, *others in self._readers():
             one = self._at(slot)
             chunk, one.unread = one.unread[:CHUNK_TOKENS], one.unread[CHUNK_TOKENS:]
-            (predicted,) = self._forward([chunk], [slot])
+            (predicted,) = self._forward([chunk], [self.places[slot]])
             if one.unread:
                 continue
             found[slot] = predicted
             for other in others:
-                self.cache.copy(slot, other)
+                self.cache.copy(self.places[slot], self.places[other])
                 self._at(other).unread = []
                 found[other] = predicted
         return found
+
+    def _read_ahead(self) -> None:
+        """Read a chunk of the window that comes next, where one more token than a chunk is there of it."""
+        for slot, one in self._running():
+            spare = self.spares[slot]
+            unread = one.window_from(self._next_start(one))[self.cache.lengths[spare] :]
+            if not one.unread and len(unread) > CHUNK_TOKENS:
+                self._forward([unread[:CHUNK_TOKENS]], [spare])
+
+    def _next_start(self, one: RunningSequence) -> int:
+        """Where a text's next window begins: it moves when this one is full and a token is to be read."""
+        return one.next_start(self.window, one.start + self.window - one.pinned + 1)
 
     def _readers(self) -> list[list[int]]:
         """Slots with something to read; the samples of one prompt together, for it is read once."""
@@ -307,9 +338,10 @@ class Engine:
         assert one is not None
         return one
 
-    def _forward(self, ids: list[list[int]], slots: list[int | None]) -> list[Prediction]:
-        """What comes after each row of ``ids`` (B, T), which continue what the slots hold."""
-        x = self.model.hidden_states(torch.tensor(ids, device=self.cache.keys.device), self.cache.rows(slots))
+    def _forward(self, ids: list[list[int]], places: list[int | None]) -> list[Prediction]:
+        """What comes after each row of ``ids`` (B, T), which continue what stands there in the cache."""
+        tokens = torch.tensor(ids, device=self.cache.keys.device)
+        x = self.model.hidden_states(tokens, self.cache.rows(places))  # (B, T, C)
         # only the last token's logits are needed: the LM head is the dearest product of a step
         last = x[:, -1]  # (B, C)
         return [Prediction(*row) for row in zip(self.model.head(last), last, strict=True)]
@@ -390,7 +422,7 @@ def generate_batch(
 def rows_together(model: GPT, cache_bytes: int = CACHE_BYTES) -> int:
     """How many sequences are decoded together: ``MAX_ROWS``, or as many as there is memory for."""
     config, weight = model.config, model.tokens.weight
-    row = config.block_size * config.cached_values * cache_dtype(weight).itemsize
+    row = 2 * config.block_size * config.cached_values * cache_dtype(weight).itemsize  # a spare one beside it
     if weight.device.type == "cuda":
         cache_bytes = torch.cuda.get_device_properties(weight.device).total_memory // 4
     return max(min(cache_bytes // row, MAX_ROWS), 1)
