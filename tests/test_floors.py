@@ -25,6 +25,7 @@ WITHOUT_TORCH = {
 FILES_WITHOUT_TORCH = {
     "cli.app", "cli.corpus", "cli.words",
     "data.shards", "data.encode", "data.prepare", "data.split", "data.survey", "data.contamination", "data.batches",
+    "data.text_index",
     "model.config", "checkpoint.step_schedule", "checkpoint.hf_config", "eval.baselines",
 }  # fmt: skip
 

@@ -66,6 +66,12 @@ SAMPLER: dict[str, Any] = {
     "no_repeat_ngram": Annotated[
         int | None, typer.Option(help="Never write the same n tokens in a row twice; 0: off.")
     ],
+    "no_copy": Annotated[
+        int | None,
+        typer.Option(
+            help="Never write this many characters in a row as they stand in the training text; 0: off."
+        ),
+    ],
     "banned": Annotated[
         list[str] | None, typer.Option("--ban", help="A text that is never written (repeat for more).")
     ],

@@ -12,9 +12,8 @@ from yanmo.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from yanmo.generate.text import Sample
-    from yanmo.model.gpt import GPT
+    from yanmo.generate.writer import Writer
     from yanmo.settings.schema import SampleConfig
-    from yanmo.tokenizer import Tokenizer
 
 
 @with_sampler
@@ -58,15 +57,17 @@ def generate(
     if save:  # said before anything is written, not after
         require_folder(save, "--save")
         listed_samples(save)
-    folder, model, tokenizer, config = open_writer(run, given, seed, device, precision, verify)
+    writer, config = open_writer(run, given, seed, device, precision, verify)
     asked = lines or [config.prompt or ""]
     if as_json or logprobs:
-        samples = write_samples(model, tokenizer, asked, config, special, say=note)
-        print_samples(samples, folder, config, logprobs)
+        rules = writer.text_rules(config)
+        samples = write_samples(writer.model, writer.tokenizer, asked, config, special, note, rules)
+        print_samples(samples, writer.folder, config, logprobs)
     else:
-        samples = stream_to_stdout(model, tokenizer, asked, config, special)
+        samples = stream_to_stdout(writer, asked, config, special)
     if save:
-        note(saved(save_samples(save, samples, config, folder, model), len(samples)))
+        paths = save_samples(save, samples, config, writer.folder, writer.model)
+        note(saved(paths, len(samples)))
 
 
 @with_sampler
@@ -81,9 +82,10 @@ def chat(
     """A console: type some text, and the model continues it. It is not an assistant."""
     from yanmo.generate.chat import WELCOME, Chat, open_console
 
-    _, model, tokenizer, config = open_writer(run, as_settings(sampler), seed, device, precision, verify)
+    writer, config = open_writer(run, as_settings(sampler), seed, device, precision, verify)
+    console = Chat(writer.model, writer.tokenizer, config, writer.text_rules(config))
     note(WELCOME)
-    open_console(Chat(model, tokenizer, config))
+    open_console(console)
 
 
 # -- what they share ---------------------------------------------------------------------------
@@ -95,7 +97,7 @@ def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
 
     writer = load(run)
     config = writer.config(**given)
-    stream_to_stdout(writer.model, writer.tokenizer, [config.prompt or ""], config)
+    stream_to_stdout(writer, [config.prompt or ""], config)
 
 
 def open_writer(
@@ -105,7 +107,7 @@ def open_writer(
     device: str | None,
     precision: str | None,
     verify: bool,
-) -> "tuple[Path, GPT, Tokenizer, SampleConfig]":
+) -> "tuple[Writer, SampleConfig]":
     """What writing needs; how it will be done is said, with a seed that can be named to have it again."""
     from yanmo.generate.engine import describe, drawn_seed
     from yanmo.generate.writer import load
@@ -116,7 +118,7 @@ def open_writer(
     note(describe(config, writer.model))
     if seed is None and config.temperature > 0:
         note(f"new seed: --seed {config.seed} writes the same text again")
-    return writer.folder, writer.model, writer.tokenizer, config
+    return writer, config
 
 
 def note(text: str) -> None:
@@ -189,14 +191,16 @@ def saved(files: list[Path], samples: int) -> str:
 
 
 def stream_to_stdout(
-    model: "GPT", tokenizer: "Tokenizer", prompts: list[str], config: "SampleConfig", special: bool = False
+    writer: "Writer", prompts: list[str], config: "SampleConfig", special: bool = False
 ) -> "list[Sample]":
     """Print each sample behind its prompt: the first as it comes, further ones after it."""
     from yanmo.generate.text import in_order, write_pieces
 
     samples: list[Sample] = []
     total, begun = len(prompts) * config.num_samples, False
-    for piece in in_order(write_pieces(model, tokenizer, prompts, config, special, say=note)):
+    rules = writer.text_rules(config)
+    pieces = write_pieces(writer.model, writer.tokenizer, prompts, config, special, note, rules)
+    for piece in in_order(pieces):
         if not begun:
             print(heading(len(samples) + 1, total) + prompts[piece.prompt], end="")
         begun = not piece.sample

@@ -21,13 +21,13 @@ from pydantic import Field, NonNegativeInt
 
 from yanmo.core import storage
 from yanmo.core.console import Console, ProgressLine
-from yanmo.core.errors import DataError
+from yanmo.core.errors import ConfigError, DataError, YanmoError
 from yanmo.core.records import Manifest, TypedRecord, parse_record, read_record, sealed
 from yanmo.data.encode import encode_all, processes_for
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
 from yanmo.data.survey import SURVEY_VERSION, read_sizes, survey
-from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
+from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerConfig
 from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
 from yanmo.tokenizer.base import Ids
@@ -119,8 +119,7 @@ def prepare(
     trained = found or load_tokenizer(surveyed)
     sizes = read_sizes(surveyed)
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
-    # block_size is in it, as it is the gap between the parts of a document that is cut
-    key = storage.fingerprint([SURVEY_VERSION, content, trained.fingerprint, val_fraction, block_size])
+    key = _key_of(content, trained.fingerprint, val_fraction, block_size)
 
     def fill(folder: Path) -> None:
         split = plan_split(sizes, val_fraction)
@@ -135,6 +134,36 @@ def prepare(
     if shards.manifest.lost and prepared.is_lossy:
         console.warn(f"{describe(shards.manifest.lost)}; bits per character are lossy")
     return prepared
+
+
+def _key_of(corpus: str, tokenizer: str, val_fraction: float | None, block_size: int) -> str:
+    """What shards are called in the cache, by the fingerprints of corpus and tokenizer."""
+    # block_size is in it, as it is the gap between the parts of a document that is cut
+    return storage.fingerprint([SURVEY_VERSION, corpus, tokenizer, val_fraction, block_size])
+
+
+def recorded_shards(recipe: Recipe, recorded: Manifest, console: Console) -> ShardSet:
+    """The shards that a run was trained on, by its recipe and corpus.json; made again where they are missing.
+
+    Raises:
+        ConfigError: they are missing, and its corpus is gone or has changed.
+    """
+    asked = recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size
+    key = _key_of(recorded.corpus, recorded.tokenizer, recipe.data.val_fraction, recipe.model.block_size)
+    folder = storage.cache_root() / "shards" / key
+    if folder.is_dir():  # then the corpus itself is not needed
+        return ShardSet(folder, recorded.corpus, recorded.tokenizer)
+    hint = "put the text back where recipe.toml names it (corpus.path)"
+    try:
+        shards = prepare(*asked, console).shards
+    except YanmoError as error:
+        what = f"the text that this run was trained on is not at hand: {error.what}"
+        raise ConfigError(what, error.where, hint) from error
+    found = shards.manifest
+    if (found.tokenizer, found.splits) != (recorded.tokenizer, recorded.splits):
+        what = "the corpus is not the one that this run was trained on any more"
+        raise ConfigError(what, ", ".join(recipe.corpus.path), hint)
+    return shards
 
 
 def _shards_in(corpus: CorpusConfig) -> Path | None:

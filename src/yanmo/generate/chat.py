@@ -9,7 +9,7 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -17,6 +17,7 @@ from typing import TextIO
 from yanmo.core import storage
 from yanmo.core.console import visible
 from yanmo.core.errors import YanmoError
+from yanmo.generate.engine import TextRule
 from yanmo.generate.memory import MemoryReader
 from yanmo.generate.sampling import typed
 from yanmo.generate.surprise import Coloured, alternatives, coloured
@@ -70,6 +71,7 @@ class Chat:
     model: GPT
     tokenizer: Tokenizer
     config: SampleConfig
+    text_rules: Sequence[TextRule] = ()
     prompt: str = ""
     text: str = ""
     written: list[WrittenPiece] = field(default_factory=list)
@@ -123,7 +125,8 @@ class Chat:
         self.prompt = self.text = prompt
         yield from (f"({remark})\n" for remark in said)
         self.written = []
-        for piece in write_from(self.model, self.tokenizer, read, self.config, ALTERNATIVES, self.reader):
+        rules, reader = self.text_rules, self.reader
+        for piece in write_from(self.model, self.tokenizer, read, self.config, ALTERNATIVES, rules, reader):
             self.written.append(piece)
             self.text += piece.text
             yield piece.text

@@ -367,7 +367,7 @@ def choose(one: RunningSequence, predicted: Prediction, window: int) -> None:
         # as high as the logits were: the repetition penalty asks whether they are positive
         said = logprobs + said.logsumexp(dim=-1)
     # rules of the text come first: where nothing else is left, the sampler keeps a token that they allow
-    masks = [mask for state in one.rule_states if (mask := state.barred()) is not None]
+    masks = [mask.to(said.device) for state in one.rule_states if (mask := state.barred()) is not None]
     allowed = said.masked_fill(torch.stack(masks).any(dim=0), -math.inf) if masks else said  # (1, V)
     place = len(one.choices)
     barred = one.barred.get(place, [])

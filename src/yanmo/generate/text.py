@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
-from yanmo.generate.engine import RunningSequence, arithmetic_of, rows_together
+from yanmo.generate.engine import RunningSequence, TextRule, arithmetic_of, rows_together
 from yanmo.generate.memory import MemoryReader
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.text_engine import TextEngine, WrittenPiece
@@ -71,6 +71,7 @@ def write(
     config: SampleConfig,
     special: bool = False,
     say: Say = warnings.warn,
+    text_rules: Sequence[TextRule] = (),
 ) -> Iterator[tuple[int, str]]:
     """Continue ``prompt`` ``num_samples`` times; yields (sample number, whole characters) as they come.
 
@@ -79,16 +80,22 @@ def write(
     Raises:
         ConfigError: the prompt holds half a character.
     """
-    for piece in write_pieces(model, tokenizer, [prompt], config, special, say):
+    for piece in write_pieces(model, tokenizer, [prompt], config, special, say, text_rules):
         if piece.text:
             yield piece.number, piece.text
 
 
 def write_all(
-    model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig, say: Say = warnings.warn
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SampleConfig,
+    say: Say = warnings.warn,
+    text_rules: Sequence[TextRule] = (),
 ) -> list[str]:
     """The samples as whole texts, without the prompt."""
-    return [sample.text for sample in write_samples(model, tokenizer, [prompt], config, say=say)]
+    samples = write_samples(model, tokenizer, [prompt], config, say=say, text_rules=text_rules)
+    return [sample.text for sample in samples]
 
 
 def write_samples(
@@ -98,13 +105,14 @@ def write_samples(
     config: SampleConfig,
     special: bool = False,
     say: Say = warnings.warn,
+    text_rules: Sequence[TextRule] = (),
 ) -> list[Sample]:
     """Continue each of ``prompts`` ``num_samples`` times; all samples of the first one come first.
 
     Raises:
         ConfigError: a prompt holds half a character.
     """
-    pieces = in_order(write_pieces(model, tokenizer, prompts, config, special, say))
+    pieces = in_order(write_pieces(model, tokenizer, prompts, config, special, say, text_rules))
     return [piece.sample for piece in pieces if piece.sample]
 
 
@@ -115,12 +123,13 @@ def write_pieces(
     config: SampleConfig,
     special: bool = False,
     say: Say = warnings.warn,
+    text_rules: Sequence[TextRule] = (),
 ) -> Iterator[TextDelta]:
     """The samples of all prompts as they come, a piece of whole characters (or of none) for each token."""
     size = model.config.block_size
     encoded = [encode_prompt(tokenizer, prompt, config, size, special, say) for prompt in prompts]
     texts: dict[RunningSequence, list[str]] = {}
-    for row, (text, _), is_last in _texts(model, tokenizer, encoded, config):
+    for row, (text, _), is_last in _texts(model, tokenizer, encoded, config, text_rules=text_rules):
         texts.setdefault(row, []).append(text)
         whole = None
         if is_last:
@@ -137,6 +146,7 @@ def write_from(
     prompt: Prompt,
     config: SampleConfig,
     alternatives: int = 0,
+    text_rules: Sequence[TextRule] = (),
     reader: MemoryReader | None = None,
 ) -> Iterator[WrittenPiece]:
     """Continue a prompt once; yields each token with the characters it completes.
@@ -144,7 +154,7 @@ def write_from(
     A ``reader`` that is used again reads of a longer prompt only what is new.
     """
     once = config.model_copy(update={"num_samples": 1})
-    for _, piece, _ in _texts(model, tokenizer, [prompt], once, alternatives, reader):
+    for _, piece, _ in _texts(model, tokenizer, [prompt], once, alternatives, text_rules, reader):
         yield piece
 
 
@@ -207,16 +217,25 @@ def _texts(
     prompts: list[Prompt],
     config: SampleConfig,
     alternatives: int = 0,
+    text_rules: Sequence[TextRule] = (),
     reader: MemoryReader | None = None,
 ) -> Iterator[tuple[RunningSequence, WrittenPiece, bool]]:
-    """Each token that is certain with its row and its characters, and whether it is the row's last."""
+    """Each token that is certain with its row and its characters, and whether it is the row's last.
+
+    Raises:
+        ConfigError: a setting needs a rule of the text that is not there.
+    """
+    if config.no_copy and not text_rules:
+        raise ConfigError(
+            f"no_copy={config.no_copy} needs an index of the training text",
+            where="text_rules",
+            hint="give what generate.rules.text_rules makes, or write with yanmo.load(RUN)",
+        )
     rules, reader = TokenConstraints.of(tokenizer, config), reader or MemoryReader(model)
     engine = TextEngine(model, tokenizer, min(len(prompts) * config.num_samples, rows_together(model)))
-    for index, prompt in enumerate(prompts):
-        for number, memory in enumerate(reader.memories_for(prompt.texts, config)):
-            row = RunningSequence(
-                prompt.ids, config, rules, index, number, alternatives, pinned=prompt.pinned, memory=memory
-            )
+    for index, (ids, pinned, _, texts) in enumerate(prompts):
+        for number, memory in enumerate(reader.memories_for(texts, config)):
+            row = RunningSequence(ids, config, rules, index, number, alternatives, text_rules, pinned, memory)
             engine.add(row)
     while engine.is_busy:
         for row, pieces in engine.step():

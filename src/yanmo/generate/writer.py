@@ -5,11 +5,15 @@ In: a run, a checkpoint, or any Hugging Face folder of our families. Out: a :cla
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, recorded_recipe
-from yanmo.generate.engine import make_writer
+from yanmo.core.console import Console
+from yanmo.data.text_index import TextIndex
+from yanmo.generate.engine import TextRule, make_writer
+from yanmo.generate.rules import text_rules, training_index
 from yanmo.generate.score import score
 from yanmo.generate.text import write, write_all
 from yanmo.model.gpt import GPT
@@ -49,11 +53,14 @@ class Writer:
         Raises:
             ConfigError: there is no such setting, or the prompt holds half a character.
         """
-        return write_all(self.model, self.tokenizer, prompt, self.config(**settings, num_samples=1))[0]
+        config = self.config(**settings, num_samples=1)
+        return write_all(self.model, self.tokenizer, prompt, config, text_rules=self.text_rules(config))[0]
 
     def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
         """The same, in whole characters as they are written."""
-        for _, text in write(self.model, self.tokenizer, prompt, self.config(**settings, num_samples=1)):
+        config = self.config(**settings, num_samples=1)
+        rules = self.text_rules(config)
+        for _, text in write(self.model, self.tokenizer, prompt, config, text_rules=rules):
             yield text
 
     def logprobs(self, text: str, top: int = 0) -> list[TokenLogprob]:
@@ -69,6 +76,23 @@ class Writer:
             TokenLogprob(one.id, characters.push(one.id), one.logprob, one.top)
             for one in score(self.model, ids, self.tokenizer.end_of_text, top=top)
         ]
+
+    @cached_property
+    def index(self) -> TextIndex:
+        """Of the text that the model was trained on.
+
+        Raises:
+            ConfigError: that text is not at hand.
+        """
+        return training_index(self.folder, self.tokenizer, Console())
+
+    def text_rules(self, config: SampleConfig) -> tuple[TextRule, ...]:
+        """The rules of the text that settings ask for.
+
+        Raises:
+            ConfigError: a setting needs the training text, which is not at hand.
+        """
+        return text_rules(config, self.tokenizer, lambda: self.index)
 
     def config(self, **settings: Any) -> SampleConfig:
         """The [sample] settings of the run, replaced by those given; None means not given."""

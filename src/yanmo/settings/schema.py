@@ -341,6 +341,9 @@ class SampleConfig(Section):
     """Texts that end a sample; they are not part of it."""
     stop_at: Literal["sentence", "paragraph", "chapter", "line"] | None = None
     """End a sample with the first sentence (closing quotes included), paragraph, chapter or line."""
+    no_copy: CountOrNone = 0
+    """Never write this many characters in a row as they stand in the training text; 0: off. A copy may begin
+    in the prompt. It needs the run's shards or its corpus."""
     min_new_tokens: CountOrNone = 0
     """Tokens before which no sample ends: neither end-of-text nor a stop counts."""
     memory: Share = 0.0

@@ -7,7 +7,7 @@ them is ``tokenizer/__init__.py``'s job.
 import codecs
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,19 @@ class TextStream(Protocol):
         """What is left at the end: an incomplete character becomes �."""
         ...
 
+    @property
+    def state(self) -> Hashable:
+        """All that the characters of the next token depend on."""
+        ...
+
+    def next_texts(self) -> list[str]:
+        """For every token, the characters that it would complete now.
+
+        Raises:
+            TokenizerError: the decoder cannot say so.
+        """
+        ...
+
 
 class ByteStream:
     """A decoder for tokens that are plain bytes: it holds those of an unfinished character back."""
@@ -53,6 +66,17 @@ class ByteStream:
     def flush(self) -> str:
         """� for an unfinished character, else nothing."""
         return self._decoder.decode(b"", final=True)
+
+    @property
+    def state(self) -> tuple[bytes, bool]:
+        """The bytes of an unfinished character, and whether a space would be left out."""
+        return self._decoder.getstate()[0], self._strips_space
+
+    def next_texts(self) -> list[str]:
+        """For every token, the characters that it would complete now."""
+        pending, strips_space = self.state
+        texts = [codecs.utf_8_decode(pending + part, "replace", False)[0] for part in self._bytes]
+        return [text.removeprefix(" ") for text in texts] if strips_space else texts
 
 
 class Tokenizer(Protocol):

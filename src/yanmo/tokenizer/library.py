@@ -156,6 +156,18 @@ class LibraryStream:
         """Nothing."""
         return ""
 
+    @property
+    def state(self) -> None:
+        """It lies in the library."""
+
+    def next_texts(self) -> list[str]:
+        """Not known: the library says it of one token at a time only."""
+        raise TokenizerError(
+            "what each token would write next is not known for a decoder of this kind",
+            where="tokenizer.json",
+            hint="leave out what asks for it (sample.no_copy), or use a model with a tokenizer of yanmo's",
+        )
+
 
 def token_texts(spec: dict[str, Any], where: str) -> list[str | None]:
     """What is written in the vocabulary for each id; None where it has no entry.

@@ -196,18 +196,31 @@ class WordPieceStream:
 
     def push(self, token: int) -> str:
         """The text of a token, after those before it."""
-        text = self._texts[token]
-        if text.startswith("##") and len(text) > 2:
-            text = text[2:]
-        # the vocabulary keeps no spaces: between two Latin words there must have been one
-        elif _is_latin(self._before[-1:]) and _is_latin(text[:1]):
-            text = " " + text
+        text = _joined(self._texts[token], self.state)
         self._before = text or self._before
         return text
 
     def flush(self) -> str:
         """Nothing: every token is whole characters."""
         return ""
+
+    @property
+    def state(self) -> bool:
+        """Whether the text ends with a Latin letter."""
+        return _is_latin(self._before[-1:])
+
+    def next_texts(self) -> list[str]:
+        """The text of every token, after those before it."""
+        is_latin = self.state
+        return [_joined(text, is_latin) for text in self._texts]
+
+
+def _joined(entry: str, is_after_latin: bool) -> str:
+    """The text of an entry of the vocabulary, after a Latin letter or not."""
+    if entry.startswith("##") and len(entry) > 2:
+        return entry[2:]
+    # the vocabulary keeps no spaces: between two Latin words there must have been one
+    return " " + entry if is_after_latin and _is_latin(entry[:1]) else entry
 
 
 def _cut(text: str, start: int, limit: int) -> int:

@@ -32,7 +32,10 @@ from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import Prepared, prepare
+from yanmo.data.text_index import open_index
 from yanmo.eval.baselines import NGramBaselines, baselines_of
+from yanmo.generate.engine import TextRule
+from yanmo.generate.rules import text_rules
 from yanmo.generate.text import encode_prompt
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
@@ -96,6 +99,8 @@ class Run:
     console: Console
     model: GPT
     optimizer: Optimizer
+    text_rules: tuple[TextRule, ...]
+    """Of the run's own samples, which the first rank writes."""
     clock: Callable[[], float]
     clock_start: float
     """The clock's value when training began, minus the seconds of training before a restart."""
@@ -177,7 +182,8 @@ def open_run(
         model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
     model.document_separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
     optimizer = build_optimizer(model, recipe.optim, recipe.train.precision)
-    run = Run(folder, recipe, prepared, lines, world, console, model, optimizer, clock, clock())
+    rules = _text_rules(recipe, prepared, console)
+    run = Run(folder, recipe, prepared, lines, world, console, model, optimizer, rules, clock, clock())
     return run, plan
 
 
@@ -343,6 +349,14 @@ def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> Non
     """Refuse a prompt that cannot be encoded before anything is written: the recipe would stay behind."""
     prompt, window = recipe.sample.prompt or "", recipe.model.block_size
     encode_prompt(tokenizer, prompt, recipe.sample, window, say=console.warn)
+
+
+def _text_rules(recipe: Recipe, prepared: Prepared, console: Console) -> tuple[TextRule, ...]:
+    """Those of the run's own samples, made before training so that a refusal comes before it."""
+    if not console.is_main:
+        return ()
+    manifest, tokenizer = prepared.shards.manifest, prepared.tokenizer
+    return text_rules(recipe.sample, tokenizer, lambda: open_index(recipe, manifest, tokenizer, console))
 
 
 def _recorded_recipe(asked: Recipe, folder: Path) -> tuple[Recipe, StepSchedule]:

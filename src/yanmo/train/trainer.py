@@ -394,7 +394,8 @@ def write_sample(run: Run, step: int) -> None:
     prompt = config.prompt or ""
     run.model.eval()
     # str as the receiver of remarks about the prompt: they were shown when the run was opened
-    text = prompt + write_all(run.model, run.prepared.tokenizer, prompt, config, say=str)[0]
+    (text,) = write_all(run.model, run.prepared.tokenizer, prompt, config, str, run.text_rules)
+    text = prompt + text
     run.model.train()
     storage.write_atomic(run.folder / "samples" / f"step-{step:08d}.txt", text + "\n")
     run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")

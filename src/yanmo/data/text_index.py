@@ -1,0 +1,250 @@
+"""Where a string stands in the training text: a suffix array over its characters, kept on disk.
+
+    open_index(recipe, manifest, console)  a run's own, made of its shards where it is missing
+    TextIndex: occurs, longest_end, continuation, copied_spans
+
+In: the training part of a run's shards. Out: ``.yanmo/index/<hash>/`` with ``text.npy``, the characters as
+UTF-32 (big-endian, so bytes compare as code points do), each document followed by ``DOCUMENT_END``, which no
+text holds; and ``suffixes.npy``, the places of the text in the order of what begins there. Both are mapped.
+
+Suffixes are sorted by prefix doubling (Manber and Myers 1993; unsorted groups only, as in Larsson and
+Sadakane 2007), ``BLOCK`` of them at a time. 12 bytes a character lie in mapped files, a byte in memory; the
+rest of the memory is that of a block, or of the largest group of suffixes that begin alike.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yanmo.core import storage
+from yanmo.core.console import Console
+from yanmo.core.errors import DataError
+from yanmo.core.records import Manifest
+from yanmo.data.prepare import recorded_shards
+from yanmo.data.shards import Tokens
+from yanmo.settings.schema import Recipe
+from yanmo.tokenizer import Tokenizer
+
+INDEX_VERSION = 1
+"""Part of the cache key: raise it when the same text would give other files."""
+DOCUMENT_END = "\udfff"
+"""Half a character, so no text has it, and no match goes beyond it."""
+MAX_CHARACTERS = (1 << 31) - 1
+BLOCK = 1 << 21
+"""Suffixes sorted at a time; about 100 bytes each."""
+PIECE_TOKENS = 1 << 18
+GROUP_SLOTS = 1 << 12
+"""Slots looked at together for the end of a group."""
+CODE_BITS = 21
+"""Code points are below 0x110000, so three of them fit into an integer of 64 bits."""
+FIRST_LENGTH = 3
+
+Array = npt.NDArray[Any]
+Places = npt.NDArray[np.int64]
+
+
+class TextIndex:
+    """Answers, in microseconds, whether and where a string stands in the indexed text."""
+
+    def __init__(self, folder: Path) -> None:
+        text = np.load(folder / "text.npy", mmap_mode="r")
+        self.characters = len(text)
+        # memory views: numpy would take a microsecond for each single place
+        self._text = memoryview(text.view(np.uint8))
+        self._suffixes = memoryview(np.load(folder / "suffixes.npy", mmap_mode="r"))
+
+    def occurs(self, text: str) -> bool:
+        """Whether the text holds this string within one document."""
+        return self.continuation(text, 0) is not None
+
+    def longest_end(self, text: str, at_most: int) -> int:
+        """The length of the longest end of ``text``, of at most ``at_most`` characters, that occurs."""
+        most = min(at_most, len(text))
+        if self.occurs(text[len(text) - most :]):
+            return most
+        # an end that occurs has shorter ones that do
+        return bisect_left(range(1, most), True, key=lambda n: not self.occurs(text[-n:]))
+
+    def continuation(self, before: str, length: int, at_least: str = "") -> str | None:
+        """The first string of ``length`` characters that follows ``before`` somewhere, and does not stand
+        before ``at_least`` in the order of code points; None: there is none. It may hold ``DOCUMENT_END``.
+        """
+        sought = _as_bytes(before + at_least)
+        size = len(sought)
+        rank = bisect_left(self._suffixes, sought, key=lambda place: self._bytes(place, size))
+        if rank == len(self._suffixes):
+            return None
+        found = self._bytes(self._suffixes[rank], 4 * (len(before) + length))
+        text = found.decode("utf-32-be", "surrogatepass")
+        return text[len(before) :] if text.startswith(before) else None
+
+    def copied_spans(self, text: str, characters: int) -> list[tuple[int, int]]:
+        """Where ``text`` has ``characters`` or more in a row as they occur: (start, end), by code points."""
+        spans: list[tuple[int, int]] = []
+        end = characters
+        while end <= len(text):
+            start = end - characters
+            if (length := self.longest_end(text[start:end], characters)) == characters:
+                first = spans.pop()[0] if spans and spans[-1][1] >= start else start
+                spans.append((first, end))
+            # what begins before the longest end that occurs does not occur
+            end += max(characters - length, 1)
+        return spans
+
+    def _bytes(self, place: int, size: int) -> bytes:
+        return bytes(self._text[4 * place : 4 * place + size])
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode("utf-32-be", "surrogatepass")
+
+
+# -- of a run ---------------------------------------------------------------------------------
+
+
+def open_index(recipe: Recipe, manifest: Manifest, tokenizer: Tokenizer, console: Console) -> TextIndex:
+    """The index of the text that a run was trained on, by its recipe and its corpus.json.
+
+    Raises:
+        ConfigError: neither the index nor the shards are there, and they cannot be made again.
+    """
+    known = [manifest.corpus, manifest.tokenizer, manifest.splits.model_dump()]
+    key = storage.fingerprint([INDEX_VERSION, *known, recipe.data.val_fraction, recipe.model.block_size])
+
+    def fill(folder: Path) -> None:
+        shards = recorded_shards(recipe, manifest, console)
+        console.status("indexing the training text")
+        build_index(folder, documents_of(tokenizer, shards.train))
+        console.clear_status()
+
+    return TextIndex(storage.cached("index", key, fill))
+
+
+def documents_of(tokenizer: Tokenizer, tokens: Tokens) -> Iterator[Iterator[str]]:
+    """The documents of a split, each in pieces of text."""
+    for start, end in pairwise([*tokens.starts.tolist(), len(tokens)]):
+        yield _pieces(tokenizer, tokens, range(start, end))
+
+
+def _pieces(tokenizer: Tokenizer, tokens: Tokens, places: range) -> Iterator[str]:
+    # as a stream: between two pieces a character may be cut, or two words be joined
+    stream = tokenizer.stream()
+    for start in places[::PIECE_TOKENS]:
+        ids = tokens.slice(start, min(start + PIECE_TOKENS, places.stop)).tolist()
+        yield "".join(map(stream.push, ids))
+    yield stream.flush()
+
+
+# -- sorting ----------------------------------------------------------------------------------
+
+
+def build_index(folder: Path, documents: Iterable[Iterable[str]], block: int = BLOCK) -> None:
+    """Write the files of an index of documents, each given in pieces.
+
+    Raises:
+        DataError: there are more characters than places of 32 bits.
+    """
+    raw, ranks_file = folder / "characters.bin", folder / "ranks.npy"
+    with open(raw, "wb") as file:
+        for document in documents:
+            for piece in document:
+                file.write(_as_bytes(piece))
+            file.write(_as_bytes(DOCUMENT_END))
+    count = raw.stat().st_size // 4
+    if not 0 < count <= MAX_CHARACTERS:
+        raise DataError(
+            f"the text has {count:,} characters, and an index holds 1 to {MAX_CHARACTERS:,}",
+            where=str(folder),
+            hint="leave out what asks for it (sample.no_copy), or train on less text",
+        )
+    text = _created(folder / "text.npy", ">u4", count)
+    text[:] = np.memmap(raw, dtype=">u4", mode="r")
+    suffixes, ranks = _created(folder / "suffixes.npy", "<i4", count), _created(ranks_file, "<i4", count)
+    sort_suffixes(text, suffixes, ranks, block)
+    for one in (text, suffixes):
+        one.flush()
+    del ranks  # Windows deletes no file that is mapped
+    raw.unlink()
+    ranks_file.unlink()
+
+
+def _created(path: Path, dtype: str, count: int) -> np.memmap[Any, Any]:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(count,))
+
+
+def sort_suffixes(text: Array, suffixes: Array, ranks: Array, block: int) -> None:
+    """Fill ``suffixes`` with the places of ``text`` in the order of what begins there.
+
+    ``ranks`` is the inverse: for each place, the first slot of its group, of those not told apart so far.
+    """
+    is_open = np.zeros(len(text), dtype=bool)  # slots of groups of more than one place
+    _sort_by_first(text, suffixes, ranks, is_open, block)
+    length = FIRST_LENGTH  # all groups are told apart by so many characters
+    while is_open.any():
+        start = 0
+        while start < len(text):
+            end = _group_end(suffixes, ranks, min(start + block, len(text)))
+            _refine(suffixes, ranks, is_open, np.flatnonzero(is_open[start:end]) + start, length)
+            start = end
+        length *= 2
+
+
+def _sort_by_first(text: Array, suffixes: Array, ranks: Array, is_open: Array, block: int) -> None:
+    """Sort all places by their first characters, those that begin with a few next code points at a time."""
+    counts = np.zeros(1 << CODE_BITS, dtype=np.int64)
+    for start in range(0, len(text), block):
+        counts += np.bincount(text[start : start + block], minlength=len(counts))
+    ends, slot, code = counts.cumsum(), 0, 0
+    while slot < len(text):
+        # as many code points as a block has room for, and at least one that occurs
+        limit = max(slot + block, int(ends[np.searchsorted(ends, slot, side="right")]))
+        until = int(np.searchsorted(ends, limit, side="right"))
+        places = np.concatenate([
+            np.flatnonzero((part >= code) & (part < until)) + start
+            for start in range(0, len(text), block)
+            for part in [text[start : start + block]]
+        ])  # fmt: skip
+        key = np.zeros(len(places), dtype=np.int64)
+        for ahead in range(FIRST_LENGTH):
+            here = places + ahead
+            key = key << CODE_BITS | np.where(here < len(text), text[np.minimum(here, len(text) - 1)], 0)
+        _settle(suffixes, ranks, is_open, np.arange(slot, slot + len(places)), places, key)
+        slot, code = slot + len(places), until
+
+
+def _group_end(suffixes: Array, ranks: Array, slot: int) -> int:
+    """The first slot from ``slot`` on that begins a group."""
+    while slot < len(suffixes):
+        slots = np.arange(slot, min(slot + GROUP_SLOTS, len(suffixes)))
+        begins = ranks[suffixes[slots]] == slots
+        if begins.any():
+            return slot + int(begins.argmax())
+        slot += GROUP_SLOTS
+    return len(suffixes)
+
+
+def _refine(suffixes: Array, ranks: Array, is_open: Array, slots: Places, length: int) -> None:
+    """Sort the places in the groups of ``slots`` by twice as many characters."""
+    places = suffixes[slots].astype(np.int64)
+    there = places + length
+    # what begins ``length`` later is sorted by as many characters already; the text's end stands first
+    later = np.where(there < len(ranks), ranks[np.minimum(there, len(ranks) - 1)] + np.int64(1), 0)
+    _settle(suffixes, ranks, is_open, slots, places, ranks[places].astype(np.int64) << 32 | later)
+
+
+def _settle(
+    suffixes: Array, ranks: Array, is_open: Array, slots: Places, places: Places, key: Places
+) -> None:
+    """Put ``places`` into ``slots`` by their keys; equal keys are a group."""
+    order = np.argsort(key)
+    key, places = key[order], places[order]
+    begins = np.ones(len(key) + 1, dtype=bool)
+    begins[1:-1] = key[1:] != key[:-1]
+    suffixes[slots] = places
+    ranks[places] = slots[np.flatnonzero(begins[:-1])[begins[:-1].cumsum() - 1]]
+    is_open[slots] = ~(begins[:-1] & begins[1:])

@@ -1,0 +1,46 @@
+"""The rules of the text that settings ask for, made once for all texts that are written with them.
+
+In: [sample] settings, a tokenizer, and the index of the training text where one is needed. Out: what
+``write`` and the engine take as ``text_rules``.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from yanmo.checkpoint.folder import read_recipe, run_of
+from yanmo.core.console import Console
+from yanmo.core.errors import ConfigError
+from yanmo.core.records import Manifest, read_record
+from yanmo.data.text_index import TextIndex, open_index
+from yanmo.generate.engine import TextRule
+from yanmo.generate.no_copy import NoCopy
+from yanmo.settings.schema import SampleConfig
+from yanmo.tokenizer import Tokenizer
+
+
+def text_rules(
+    config: SampleConfig, tokenizer: Tokenizer, index: Callable[[], TextIndex]
+) -> tuple[TextRule, ...]:
+    """A rule for each setting that needs one; ``index`` is only called where the training text matters.
+
+    Raises:
+        ConfigError: there is no index.
+        TokenizerError: what each token would write is not known.
+    """
+    return (NoCopy(index(), tokenizer, config.no_copy),) if config.no_copy else ()
+
+
+def training_index(model_folder: Path, tokenizer: Tokenizer, console: Console) -> TextIndex:
+    """The index of the text that a model was trained on, made where it is missing.
+
+    Raises:
+        ConfigError: the folder belongs to no run, or the run's text is gone.
+    """
+    run = run_of(model_folder)
+    if run is None:
+        raise ConfigError(
+            "the text that this model was trained on is not at hand: the folder belongs to no run",
+            where=str(model_folder),
+            hint="leave no_copy out (0), or write with a run that yanmo trained",
+        )
+    return open_index(read_recipe(run), read_record(run / "corpus.json", Manifest), tokenizer, console)
