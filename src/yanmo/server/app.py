@@ -36,6 +36,7 @@ from yanmo.server.requests import (
     ChatRequest,
     Choice,
     CompletionRequest,
+    CopiedRequest,
     DetokenizeRequest,
     OutlineRequest,
     TokenizeRequest,
@@ -323,6 +324,15 @@ def add_knowledge(app: FastAPI, server: Server) -> None:
         starts = await asyncio.to_thread(chapter_starts, asked.text)
         titles = [asked.text[start:].split("\n", 1)[0].strip()[:100] for start in starts]
         return {"chapters": [{"offset": at, "title": t} for at, t in zip(starts, titles, strict=True)]}
+
+    @app.post("/yanmo/copied")
+    async def copied(asked: CopiedRequest) -> dict[str, Any]:
+        model = server.model(asked.model)
+
+        def look_up() -> list[tuple[int, int]]:
+            return model.writer.index.copied_spans(asked.text, asked.characters)
+
+        return {"spans": await asyncio.to_thread(look_up)}
 
     @app.post("/yanmo/choices", status_code=204)
     async def choices(choice: Choice) -> None:

@@ -5,7 +5,7 @@ In: a Writer and requests. Out: jobs for the engine's thread, and what they give
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from yanmo.checkpoint.folder import run_of
 from yanmo.core.errors import ConfigError, YanmoError
-from yanmo.generate.engine import RunningSequence, arithmetic_of, drawn_seed, rows_together
+from yanmo.generate.engine import RunningSequence, TokenChoice, arithmetic_of, drawn_seed, rows_together
+from yanmo.generate.memory import MemoryReader
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.score import score_parts
 from yanmo.generate.text import Prompt, prompt_of
@@ -77,6 +78,8 @@ class ServedModel:
             name.encode() if one is None else one for one, name in zip(raw, self.names, strict=True)
         ]
         self.run = run_of(self.writer.folder)
+        self.reader = MemoryReader(model)
+        """Used by the engine's thread alone."""
         text = read_chat_template(self.writer.folder)
         self.chat = ChatTemplate(text, tokenizer) if text else None
         self._encoding = threading.Lock()  # the library's switch for special tokens is one for all
@@ -96,6 +99,8 @@ class ServedModel:
                 **arithmetic_of(model),
                 "chat": self.chat is not None,
                 "has_run": self.run is not None,
+                "no_copy": None if self.run else "the text that this model was trained on is not at hand",
+                "memory": None,
                 "sample": sample.model_dump(mode="json", exclude={"prompt", "num_samples", "seed"}),
             },
         }
@@ -191,11 +196,13 @@ class ServedModel:
         bases: list[int],
     ) -> Asked:
         tokenizer = self.writer.tokenizer
-        rules = self._constraints(asked, config)
+        rules, text_rules = self._constraints(asked, config), self.writer.text_rules(config)
         choices: dict[RunningSequence, GrowingChoice] = {}
         for place, (prompt, base) in enumerate(zip(prompts, bases, strict=True)):
             for number in range(rows):
-                row = RunningSequence(prompt.ids, config, rules, place, number, top, pinned=prompt.pinned)
+                row = RunningSequence(
+                    prompt.ids, config, rules, place, number, top, text_rules, prompt.pinned
+                )
                 choices[row] = GrowingChoice(tokenizer, row, place * rows + number, base)
         events: asyncio.Queue[Event] = asyncio.Queue()
         loop = self.loop
@@ -206,7 +213,21 @@ class ServedModel:
 
         dropped = sum(prompt.dropped for prompt in prompts)
         job = Job(deliver, list(choices))
+        if config.memory and rows:
+            for place, prompt in enumerate(prompts):
+                of_prompt = [row for row in choices if row.prompt == place]
+                job.readings.append(self._remember(prompt, of_prompt))
+            job.size += len(prompts)
         return Asked(job, choices, [], config.seed, asked.n, rows, 0, dropped, events)
+
+    def _remember(self, prompt: Prompt, rows: list[RunningSequence]) -> Iterator[list[TokenChoice]]:
+        """Read what is to be remembered, some tokens at a time, and give it to the rows."""
+        for memory in self.reader.read_parts(prompt.texts):
+            for row in rows if memory is not None else ():
+                assert memory is not None
+                is_own = row.config.memory_written
+                row.memory = memory.growing(row.config.max_new_tokens) if is_own else memory
+            yield []
 
     def _constraints(self, asked: WritingRequest, config: SampleConfig) -> TokenConstraints:
         """Tokens that are never written, made likelier, or end an answer.
@@ -241,7 +262,8 @@ class ServedModel:
             indices = range(place * each, (place + 1) * each)
             found.echoes.append(EchoedText(tokenizer, indices, skipped))
             rest = np.asarray(one[len(skipped) :], dtype=np.int64)
-            found.job.readings.append(score_parts(self.writer.model, rest, end, top=top))
+            # before what is read into memories: places among readings are those of prompts
+            found.job.readings.insert(place, score_parts(self.writer.model, rest, end, top=top))
         found.job.size += len(ids)
 
     def _check_size(
