@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-PATIENCE_MS = 5_000
+PATIENCE_MS = 15_000
 PHONE = {"width": 360, "height": 720}
 
 

@@ -20,7 +20,8 @@ export class Books {
     await current.close();
     const records = this.store ? await this.store.list() : [];
     const rows = records.map((record) => this.#row(record, record.id === current.id));
-    const files = make("div", { class: "buttons" }, this.#exporter(".txt", saveText), this.#exporter(".json", saveJson), this.#importer());
+    const parts = [this.#exporter(".txt", saveText), this.#exporter(".json", saveJson), this.#importer()];
+    const files = make("div", { class: "buttons" }, ...parts);
     const fresh = make("button", { type: "button", class: "small", onclick: () => this.#open() }, say("newBook"));
     this.place.replaceChildren(files, make("ul", { class: "books" }, ...rows), fresh);
   }
@@ -32,8 +33,8 @@ export class Books {
     const open = make("button", { type: "button", class: "row", onclick: () => this.#open(record.id) }, title, words);
     if (here) open.setAttribute("aria-current", "true");
     const remove = () => this.#remove(record, title, here);
-    const cross = make("button", { type: "button", class: "quiet", "aria-label": say("remove"), title: say("remove"), onclick: remove }, "×");
-    return make("li", {}, open, cross);
+    const named = { class: "quiet", "aria-label": say("remove"), title: say("remove") };
+    return make("li", {}, open, make("button", { type: "button", ...named, onclick: remove }, "×"));
   }
 
   #exporter(ending, save) {

@@ -30,7 +30,8 @@ export class Branches {
     const head = make("p", { class: "head" }, `${time} · ${say("count", countCharacters(text))}`);
     if (here) return make("li", { class: "here" }, head, make("p", {}, say("here")));
     const own = make("p", { class: "own" }, text.slice(at, at + SNIPPET) || "∅");
-    return make("li", {}, head, make("p", { class: "help" }, say("shares", countCharacters(text.slice(0, at)))), own, this.#look(text, at), this.#return(step));
+    const shares = make("p", { class: "help" }, say("shares", countCharacters(text.slice(0, at))));
+    return make("li", {}, head, shares, own, this.#look(text, at), this.#return(step));
   }
 
   /** The whole text, opened in place, its own part marked. */

@@ -27,8 +27,7 @@ export class Candidates {
     if (!several) this.#clear();
     else if (offer !== this.offer) this.#deal(offer);
     this.offer = several ? offer : null;
-    const best = several && !offer.running ? Math.max(...offer.candidates.map(({ meanLogprob }) => meanLogprob ?? -Infinity)) : 0;
-    this.cards.forEach((card, i) => fill(card, offer.candidates[i], offer.running, best));
+    this.cards.forEach((card, i) => fill(card, offer.candidates[i], offer.running, offer.likeliest));
   }
 
   #deal(offer) {
@@ -63,11 +62,12 @@ export class Candidates {
   }
 }
 
-function fill(card, { text, meanLogprob }, running, best) {
+function fill(card, candidate, running, likeliest) {
+  const { text, meanLogprob } = candidate;
   const [written, measure] = card.children;
   written.textContent = text;
-  card.classList.toggle("likeliest", meanLogprob === best);
+  card.classList.toggle("likeliest", candidate === likeliest);
   const percent = `${(100 * Math.exp(meanLogprob)).toFixed(1)}%`;
   if (meanLogprob === null) measure.textContent = say(running ? "thinking" : "stopped");
-  else measure.textContent = say(meanLogprob === best ? "likeliest" : "meanProbability", percent);
+  else measure.textContent = say(candidate === likeliest ? "likeliest" : "meanProbability", percent);
 }

@@ -7,36 +7,36 @@ const MARGINS = 40; // of the page, left and right together
 const TICK_GAP = 110;
 const NAME_GAP = 15; // between names of lines, so that none lies over another
 
-/**
- * @param {{name: string, kind: string, points: [number, number][]}[]} curves points are (step, value)
- * @param {{name: string, value: number}[]} lines level ones, to compare with
- */
+/** @typedef {{name: string, kind: string, points: [number, number][]}} Curve points are (step, value) */
+
+/** @param {Curve[]} curves @param {{name: string, value: number}[]} lines level ones, to compare with */
 export function chart(curves, lines) {
-  const width = Math.min(WIDEST, innerWidth - MARGINS); // letters are as large on a phone
-  const end = width - RIGHT;
-  const points = curves.flatMap((curve) => curve.points);
-  const steps = Math.max(1, ...points.map(([step]) => step));
-  const top = 1.05 * Math.max(1, ...points.map(([, value]) => value), ...lines.map((line) => line.value));
+  const drawn = curves.filter(({ points }) => points.length);
+  const end = Math.min(WIDEST, innerWidth - MARGINS) - RIGHT; // letters are as large on a phone
+  const steps = Math.max(1, ...drawn.flatMap(({ points }) => points.map(([step]) => step)));
+  const values = [...drawn.flatMap(({ points }) => points.map(([, value]) => value)), ...lines.map(({ value }) => value)];
+  const top = 1.05 * Math.max(1, ...values);
   const x = (step) => LEFT + ((end - LEFT) * step) / steps;
   const y = (value) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * value) / top;
-  const named = [...lines.map(({ name, value }) => ({ name, kind: "level", value })), ...curves.filter((c) => c.points.length)
-    .map(({ name, kind, points: own }) => ({ name, kind, value: own.at(-1)[1] }))];
-  return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, class: "chart", role: "img" },
-    ...ticks(top, 5).map((value) => tick(LEFT - 8, y(value) + 4, "end", value, svg("path", { class: "grid", d: `M${LEFT} ${y(value)}H${end}` }))),
-    ...ticks(steps, (end - LEFT) / TICK_GAP).map((step) => tick(x(step), HEIGHT - BOTTOM + 20, "middle", step)),
-    ...lines.map(({ value }) => svg("path", { class: "level", d: `M${LEFT} ${y(value)}H${end}` })),
-    ...curves.map(({ kind, points: own }) => svg("path", { class: `curve ${kind}`, d: path(own, x, y) })),
-    ...curves.filter(({ kind }) => kind === "validation").flatMap(({ points: own }) => own.map(([step, value]) =>
-      svg("circle", { class: "dot", cx: x(step), cy: y(value), r: 3 }))),
-    ...names(named, end + 8, y));
+  const level = (value, kind) => svg("path", { class: kind, d: `M${LEFT} ${y(value)}H${end}` });
+  return svg("svg", { viewBox: `0 0 ${end + RIGHT} ${HEIGHT}`, class: "chart", role: "img" },
+    ...ticks(top, 5).flatMap((value) => [level(value, "grid"), label(value, LEFT - 8, y(value) + 4, "end")]),
+    ...ticks(steps, (end - LEFT) / TICK_GAP).map((step) => label(step, x(step), HEIGHT - BOTTOM + 20, "middle")),
+    ...lines.map(({ value }) => level(value, "level")),
+    ...drawn.map(({ kind, points }) => svg("path", { class: `curve ${kind}`, d: path(points, x, y) })),
+    ...names([...lines.map((line) => ({ ...line, kind: "level" })), ...drawn.map(lastOf)], end + 8, y));
 }
 
 function path(points, x, y) {
   return points.map(([step, value], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
 }
 
-function tick(x, y, anchor, value, line = null) {
-  return svg("g", {}, ...(line ? [line] : []), svg("text", { x, y, "text-anchor": anchor }, value.toLocaleString()));
+function label(number, x, y, anchor) {
+  return svg("text", { x, y, "text-anchor": anchor }, number.toLocaleString());
+}
+
+function lastOf({ name, kind, points }) {
+  return { name, kind, value: points.at(-1)[1] };
 }
 
 /** Names at the right end, pushed apart from the top down. */

@@ -53,6 +53,13 @@ export class Offer {
     return this.rest ? { at: this.at, text: this.rest } : null;
   }
 
+  /** The candidate with the greatest mean, when all are written; the first of equal ones. */
+  get likeliest() {
+    if (this.running) return null;
+    const known = this.candidates.filter(({ meanLogprob }) => meanLogprob !== null);
+    return known.sort((a, b) => b.meanLogprob - a.meanLogprob)[0] ?? null;
+  }
+
   /** Read the stream to its end; `tell` is called after every piece. */
   async read(pieces, tell) {
     try {

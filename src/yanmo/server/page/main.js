@@ -39,7 +39,8 @@ const writing = new Writing(editor, connection, {
 const store = await Store.open().catch(() => null);
 const alternatives = new Alternatives(byId("alternatives"), writing);
 const candidates = new Candidates(byId("candidates"), writing);
-const notes = new Notes({ area: byId("pinned"), bar: byId("window-bar"), words: byId("window-words") }, writing, () => model);
+const noted = { area: byId("pinned"), bar: byId("window-bar"), words: byId("window-words") };
+const notes = new Notes(noted, writing, () => model);
 const outline = new Outline(byId("panel-outline"), writing);
 const branches = new Branches(byId("panel-branches"), writing);
 const run = new Run(byId("run"), connection);

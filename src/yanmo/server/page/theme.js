@@ -7,8 +7,9 @@ function show(theme) {
 }
 
 export function switchTheme() {
-  const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  const theme = dark === "dark" ? "light" : "dark";
+  const systems = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const shown = document.documentElement.dataset.theme ?? systems;
+  const theme = shown === "dark" ? "light" : "dark";
   localStorage.setItem(THEME, theme);
   show(theme);
 }

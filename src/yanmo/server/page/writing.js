@@ -13,6 +13,7 @@ import { cleanUnits, editBetween, sentenceEnd, units, wholeBefore } from "./text
 
 const IDLE_MS = 1200; // from the last edit until colours are asked for again
 const ALTERNATIVES = 10;
+const PART = 4000; // characters that are coloured at once, the last ones first: one writes at the end
 
 export class Writing extends EventTarget {
   /**
@@ -28,7 +29,7 @@ export class Writing extends EventTarget {
     this.offer = null;
     this.cells = [];
     this.copied = [];
-    this.stale = null; // the stretch whose colours are not those of the text any more
+    this.stale = null; // the stretch {from, to} whose colours are not those of the text any more
     this.colours = false;
     this.underlines = false;
     this.refresh = later(IDLE_MS, () => this.#refresh());
@@ -202,9 +203,9 @@ export class Writing extends EventTarget {
   #followed(edit) {
     this.cells = moveCells(this.cells, edit);
     this.copied = [];
-    const to = edit.at + edit.inserted.length;
+    const to = edit.at + edit.inserted.length + (this.asked.model()?.yanmo.window ?? 0);
     const by = edit.inserted.length - edit.removed.length;
-    const earlier = this.stale ?? { from: edit.at, to };
+    const earlier = this.stale ?? { from: edit.at, to: 0 };
     this.stale = { from: Math.min(earlier.from, edit.at), to: Math.max(earlier.to + by, to) };
     this.manuscript.changed();
     this.refresh();
@@ -249,18 +250,18 @@ export class Writing extends EventTarget {
     this.asking = new AbortController();
     const { signal } = this.asking;
     if (this.underlines) await this.#underline(this.text, signal);
-    if (this.colours && this.stale) await this.#colour(this.text, this.stale, signal);
+    while (this.colours && this.stale && (await this.#colour(this.text, this.stale, signal)));
   }
 
-  /** Colour a stretch; what is a window or more behind it has not seen it. */
-  async #colour(text, { from, to }, signal) {
-    const window = this.asked.model().yanmo.window;
-    const begin = lineStart(text, from - window);
-    const end = wholeBefore(text, Math.min(text.length, to + window));
+  /** Colour the last part of what is stale, with a window of text in front of it. @returns {Promise<boolean>} done */
+  async #colour(text, stale, signal) {
+    const end = wholeBefore(text, Math.min(text.length, stale.to));
+    const from = wholeBefore(text, Math.max(stale.from, end - PART));
+    const begin = lineStart(text, from - this.asked.model().yanmo.window);
     const prompt = text.slice(begin, end);
     const body = { prompt, echo: true, max_tokens: 0, logprobs: ALTERNATIVES, ...this.asked.reading() };
     const answer = await this.connection.attempt("colours", (server) => server.post("v1/completions", body, signal));
-    if (!answer || this.text !== text) return;
+    if (!answer || this.text !== text) return false;
     const found = cellsOf(prompt, answer.choices[0].logprobs);
     const moved = found.map((cell) => ({ ...cell, start: cell.start + begin, end: cell.end + begin }));
     const fresh = begin === 0 ? moved : moved.filter((cell) => cell.end > from);
@@ -271,8 +272,9 @@ export class Writing extends EventTarget {
       ...fresh,
       ...this.cells.filter((cell) => cell.start >= last),
     ];
-    this.stale = null;
+    this.stale = from > stale.from ? { from: stale.from, to: from } : null;
     this.#show();
+    return true;
   }
 
   async #underline(text, signal) {
