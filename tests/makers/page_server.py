@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 import yanmo
 
@@ -59,11 +60,11 @@ class Play:
         return self.texts[-1]
 
 
-class PageServer:
-    """Runs in a thread; ``play`` is replaced by every test."""
+class ServerThread:
+    """An application that is served by a thread, and can go away and come back at the same address."""
 
-    def __init__(self) -> None:
-        self.play = Play()
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -71,9 +72,8 @@ class PageServer:
 
     def start(self) -> None:
         config = uvicorn.Config(
-            app_of(self), port=self.port, log_level="error", ws="none", lifespan="off",
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
+            self.app, port=self.port, log_level="error", ws="none", timeout_graceful_shutdown=1
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
@@ -83,6 +83,14 @@ class PageServer:
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join()
+
+
+class PageServer(ServerThread):
+    """Plays; every test has a ``play`` of its own."""
+
+    def __init__(self) -> None:
+        self.play = Play()
+        super().__init__(app_of(self))
 
 
 def app_of(server: PageServer) -> FastAPI:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Error, expect
 
-from tests.makers.desk import PHONE, Desk, chromium
+from tests.makers.desk import PHONE, Desk
 from tests.makers.page_server import PageServer, Play, logprob_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -19,12 +19,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 OPENING = "她推开门，"
 WRITTEN = "雨停了。他走了出去。"
 OTHER = "门外没有人。"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +294,19 @@ def test_a_reload_keeps_everything(desk: Desk) -> None:
     assert desk.at("html").get_attribute("data-theme") == "dark"
     desk.press("Control+z")
     desk.reads(OPENING)
+
+
+def test_a_reload_right_after_a_key_loses_nothing(desk: Desk) -> None:
+    written = ""
+    for character in "雨停了。":
+        desk.write(character)
+        written += character
+        desk.open().reads(written)
+        desk.press("Control+End")
+    desk.click("undo")
+    desk.reads("")
+    desk.click("redo")
+    desk.reads(written)
 
 
 def test_a_tab_that_crashes_loses_nothing_that_was_saved(desk: Desk) -> None:

@@ -70,6 +70,7 @@ async function open(id) {
 }
 
 async function openLast() {
+  if (store) await Manuscript.recover(store);
   const kept = store ? await store.list() : [];
   const last = kept.find(({ id }) => id === localStorage.getItem(LAST)) ?? kept[0];
   await open(last?.id);
@@ -272,7 +273,7 @@ onClick("language", () => {
 byId("tools").addEventListener("mousedown", (event) => {
   if (event.target.closest("button:not(.card)")) event.preventDefault(); // the caret stays in the manuscript
 });
-addEventListener("pagehide", () => writing.manuscript.close());
+addEventListener("pagehide", () => writing.manuscript.leave());
 document.addEventListener("visibilitychange", () => writing.manuscript.close());
 
 await openLast();

@@ -4,6 +4,7 @@ import { later } from "./dom.js";
 import { History, newId, ROOT } from "./history.js";
 
 const SAVE_AFTER_MS = 300;
+const LEFT = "yanmo.left."; // and an id: what a page that went had not written down
 
 export class Manuscript {
   /**
@@ -17,7 +18,9 @@ export class Manuscript {
     this.title = record.title;
     this.pinned = record.pinned;
     this.history = new History(steps, record.current, record.text);
-    this.saving = later(SAVE_AFTER_MS, () => this.#save());
+    this.underway = null; // the steps that are being written down
+    this.saved = Promise.resolve(); // one after another
+    this.saving = later(SAVE_AFTER_MS, () => (this.saved = this.saved.then(() => this.#save())));
   }
 
   /** Something has: it is saved soon, also while one types on. */
@@ -33,7 +36,25 @@ export class Manuscript {
 
   /** Write down now what is still to be written. */
   async close() {
-    if (this.saving.waits()) await this.saving.now();
+    if (this.saving.waits()) this.saving.now();
+    await this.saved;
+  }
+
+  /** The page goes, and the database would answer too late: what it has not confirmed is left beside it. */
+  leave() {
+    if (!this.underway && !this.saving.waits()) return;
+    const steps = [...(this.underway ?? []), ...this.history.unsaved.values()];
+    localStorage.setItem(LEFT + this.id, JSON.stringify({ record: this.record(), steps }));
+  }
+
+  /** Put into the database what pages that went have left. */
+  static async recover(store) {
+    for (const key of Object.keys(localStorage).filter((name) => name.startsWith(LEFT))) {
+      const { record, steps } = JSON.parse(localStorage.getItem(key));
+      const known = (await store.read(record.id)).record;
+      await store.save(known?.time > record.time ? known : record, steps);
+      localStorage.removeItem(key);
+    }
   }
 
   /** @returns {import("./store.js").Manuscript} */
@@ -44,6 +65,7 @@ export class Manuscript {
 
   async #save() {
     const steps = this.history.takeUnsaved();
+    this.underway = steps;
     try {
       if (!this.store) throw new Error("IndexedDB");
       await this.store.save(this.record(), steps);
@@ -51,6 +73,8 @@ export class Manuscript {
     } catch (error) {
       this.history.giveBack(steps);
       this.told(error);
+    } finally {
+      this.underway = null;
     }
   }
 }

@@ -42,6 +42,7 @@ export class Store {
     const transaction = this.#begin("readwrite");
     transaction.objectStore("manuscripts").put(manuscript);
     for (const step of steps) transaction.objectStore("steps").put({ ...step, manuscript: manuscript.id });
+    transaction.commit(); // now, not when the requests are answered: the page may be leaving
     await done(transaction);
   }
 

@@ -48,7 +48,7 @@ const WORDS = {
   window: ["窗口 {}／{}", "window {} of {}"],
   windowFull: ["窗口已满 {}", "window full, {}"],
   windowHelp: ["模型一次能看到的词元：深色是笔记，浅色是光标前的正文；满了就只看最后的", "The tokens that the model sees at once: notes dark, the text in front of the cursor light; when it is full, the last ones"],
-  notesHelp: ["人物、设定、文风……写在这里的话总是放在窗口最前面，写多长都不会被挤出去。", "Characters, setting, tone: what stands here is always put in front of the window and is never pushed out."],
+  notesHelp: ["人物、设定、文风……写在这里的话总是放在窗口最前面，正文再长也不会被挤出去；最多占窗口的一半。", "Characters, setting, tone: what stands here is always put in front of the window and is never pushed out; it may fill half of it."],
   notesPlaceholder: ["人物：\n设定：\n", "Characters:\nSetting:\n"],
   memoryOn: ["文稿记忆已开：写时参考全文", "Memory is on: the whole manuscript is looked back on"],
   noChapters: ["还没有章节。独占一行的“第一章 来信”这样的标题会列在这里。", "No chapters yet. A heading on a line of its own, like “Chapter 1. The letter”, is listed here."],
