@@ -50,9 +50,11 @@ export class Alternatives {
   #moveBeside(rectangle) {
     const width = this.place.offsetWidth;
     const left = Math.max(8, Math.min(rectangle.left, document.documentElement.clientWidth - width - 8));
-    const height = this.place.offsetHeight + GAP_PX;
-    const below = rectangle.bottom + height < this.writing.editor.floor || rectangle.top < height;
-    const top = below ? rectangle.bottom + GAP_PX : rectangle.top - height;
+    const above = rectangle.top - 2 * GAP_PX;
+    const below = this.writing.editor.floor - rectangle.bottom - 2 * GAP_PX;
+    this.place.style.setProperty("max-height", `${Math.max(above, below)}px`);
+    const isBelow = below >= this.place.offsetHeight || below >= above;
+    const top = isBelow ? rectangle.bottom + GAP_PX : rectangle.top - GAP_PX - this.place.offsetHeight;
     this.place.style.setProperty("left", `${left + scrollX}px`);
     this.place.style.setProperty("top", `${top + scrollY}px`);
   }
