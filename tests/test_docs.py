@@ -69,7 +69,13 @@ def test_quickstart_runs_with_a_text_of_ones_own(novel: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [*sorted(p.name for p in ROOT.glob("*.md")), "docs/results.md", "docs/settings.md", "docs/scale.md"],
+    [
+        *sorted(p.name for p in ROOT.glob("*.md")),
+        "docs/page.md",
+        "docs/results.md",
+        "docs/settings.md",
+        "docs/scale.md",
+    ],
 )
 def test_pages_name_no_path_of_a_machine_and_link_to_files_that_exist(page: str) -> None:
     path = ROOT / page
