@@ -405,8 +405,10 @@ def test_the_outline_leads_to_chapters(desk: Desk) -> None:
     chapters = desk.at(".outline button")
     expect(chapters).to_have_text(["第一章 来信😀", "第二章 雪夜"])
     chapters.nth(1).click()
-    desk.write("→")
-    desk.reads("第一章 来信😀\n" + "正文。\n" * 60 + "→第二章 雪夜\n他")
+    desk.write("又\n")
+    desk.reads("第一章 来信😀\n" + "正文。\n" * 60 + "又\n第二章 雪夜\n他")
+    desk.write("第三章 开门\n")
+    expect(chapters).to_have_text(["第一章 来信😀", "第三章 开门", "第二章 雪夜"])
 
 
 RUN = {
@@ -606,7 +608,7 @@ def test_200_hostile_strings_of_a_model_are_only_text(guarded: Desk, server: Pag
         expect(guarded.at(".card")).to_have_count(0)
         guarded.press("Alt+ArrowDown")
         guarded.press("Escape")
-        if number % 40 == 0:
+        if number % 20 == 0:
             guarded.press("Control+A", "Delete")
 
 

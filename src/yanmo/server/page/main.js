@@ -6,7 +6,7 @@ import { Books } from "./books.js";
 import { Branches } from "./branches.js";
 import { Candidates } from "./candidates.js";
 import { Connection } from "./connection.js";
-import { byId, make } from "./dom.js";
+import { byId, later, make } from "./dom.js";
 import { Editor } from "./editor.js";
 import { Manuscript } from "./manuscript.js";
 import { Notes } from "./notes.js";
@@ -22,6 +22,7 @@ import { Writing } from "./writing.js";
 import { askToken } from "./token.js";
 
 const LAST = "yanmo.last"; // the manuscript that was open
+const FOLLOW_MS = 800; // from the last change until a panel shows it
 
 let models = [];
 let model = null;
@@ -138,6 +139,13 @@ const PANELS = {
   settings: () => settings.render(),
 };
 
+const FOLLOWING = ["outline", "branches"]; // what they show changes with the text
+
+const follow = later(FOLLOW_MS, () => {
+  const { shown } = byId("panel").dataset;
+  if (FOLLOWING.includes(shown)) PANELS[shown]();
+});
+
 function togglePanel(name) {
   const panel = byId("panel");
   const closes = panel.dataset.shown === name;
@@ -245,6 +253,7 @@ document.addEventListener("pointerdown", (event) => {
 writing.addEventListener("change", () => {
   candidates.render();
   notes.count();
+  follow();
   render();
 });
 writing.addEventListener("caret", () => notes.count());
