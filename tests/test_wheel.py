@@ -38,6 +38,7 @@ def test_a_wheel_trains_and_knows_its_recipes_and_pages(
     monkeypatch.delenv("PYTHONPATH", raising=False)
     where = run(installed / "python", "-c", "import yanmo; print(yanmo.__file__)")
     assert Path(where.strip()).is_relative_to(installed.parent)
+    assert (Path(where.strip()).parent / "server/page/main.js").is_file()
     assert "gpt2" in run(installed / "yanmo", "train", "doupo", "--dry-run")
     shape = ("model.n_layer=1", "model.n_embd=16", "model.n_head=2", "train.batch_size=2")
     assert run(installed / "yanmo", "quickstart", "train.max_steps=2", *shape)
