@@ -230,6 +230,8 @@ def test_what_is_copied_is_underlined(desk: Desk, server: PageServer) -> None:
     desk.write(f"😀{server.play.copied}，别的不是。")
     desk.click("underlines")
     expect(desk.at(".copied")).to_have_text(server.play.copied)
+    asked = server.play.bodies("/yanmo/copied")[0]
+    assert (asked["model"], asked["characters"]) == ("novel", 12)
 
 
 # -- history ----------------------------------------------------------------------------------

@@ -162,6 +162,27 @@ def test_the_run_the_outline_the_window_and_every_setting_are_understood(desk: D
     assert desk.at(".notice").all_inner_texts() == []
 
 
+def test_what_stands_in_the_training_text_is_underlined_and_not_written_where_it_must_not(
+    desk: Desk, writer: Writer
+) -> None:
+    copied = invented_text(6000)[1000:1020].replace("\n", "")
+    greedy(desk)
+    desk.write(f"😀囧{copied}囧")
+    desk.click("underlines")
+    expect(desk.at(".copied")).to_have_text(copied)
+    desk.click("show-settings")
+    desk.at("#setting-no_copy").fill("3")
+    desk.at("#setting-memory").fill("0.3")
+    desk.at("#setting-memory").blur()
+    expect(desk.at("#memory")).to_be_visible()
+    desk.press("Control+A", "Delete")
+    desk.at("#text").fill(OPENING)
+    desk.at("#text").focus()
+    desk.go_on()
+    desk.press("Tab")
+    desk.reads(OPENING + writer.write(OPENING, temperature=0, max_new_tokens=12, no_copy=3, memory=0.3))
+
+
 def test_a_token_is_asked_for(browser: Browser, writer: Writer) -> None:
     server = ServerThread(create_app([ServedModel("novel", writer)], token="sesame"))
     try:

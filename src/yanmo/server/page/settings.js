@@ -67,7 +67,7 @@ export class Settings {
   }
 
   get copied() {
-    return this.values.no_copy || COPIED_CHARACTERS;
+    return this.values.no_copy > 1 ? this.values.no_copy : COPIED_CHARACTERS; // one alone is no copy
   }
 
   /** The fields of a request that writes. */

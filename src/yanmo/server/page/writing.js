@@ -278,7 +278,7 @@ export class Writing extends EventTarget {
   }
 
   async #underline(text, signal) {
-    const body = { text, characters: this.asked.copied() };
+    const body = { model: this.asked.model().id, text, characters: this.asked.copied() };
     const answer = await this.connection.attempt("copied", (server) => server.post("yanmo/copied", body, signal));
     if (!answer || this.text !== text) return;
     const places = units(text, answer.spans.flat());
