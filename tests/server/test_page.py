@@ -458,7 +458,7 @@ def test_settings_are_sent_where_they_act(desk: Desk, server: PageServer) -> Non
     desk.go_on()
     sent = server.play.bodies("/v1/completions")[1]
     assert (sent["temperature"], sent["memory"], sent["max_tokens"]) == (0.35, 0.3, 20)
-    assert (sent["banned"], sent["stop_at"], "no_copy" in sent) == (["禁一", "禁二"], "sentence", False)
+    assert (sent["banned"], sent["stop_at"], sent["no_copy"]) == (["禁一", "禁二"], "sentence", 0)
     assert sent["verse"] == {"characters": 5, "lines": 4, "heads": "春夏", "rhyme": True}
 
 
@@ -468,6 +468,7 @@ def test_what_a_model_cannot_do_is_not_offered(desk: Desk, server: PageServer) -
     expect(desk.at("#setting-temperature")).to_be_visible()
     for name in ("no_copy", "memory", "on"):
         expect(desk.at(f"#setting-{name}")).to_have_count(0)
+    expect(desk.at("#panel-settings")).to_contain_text("不抄原文 — The corpus is gone.")
     expect(desk.at("#underlines")).to_be_hidden()
 
 

@@ -30,8 +30,8 @@ const GROUPS = {
     { name: "banned", kind: "lines" },
   ],
   manuscript: [
-    number("memory", 0, 1, 0.01, { needs: "memory", usual: 0 }),
-    number("no_copy", 0, 1000, 1, { needs: "no_copy", usual: 0 }),
+    number("memory", 0, 1, 0.01, { needs: "memory" }),
+    number("no_copy", 0, 1000, 1, { needs: "no_copy" }),
   ],
 };
 
@@ -63,7 +63,8 @@ export class Settings {
   }
 
   get memory() {
-    return (offers(this.model, "memory") && this.values.memory) || 0;
+    const kept = this.values.memory ?? "";
+    return offers(this.model, "memory") ? Number(kept === "" ? this.#usual({ name: "memory" }) : kept) : 0;
   }
 
   get copied() {
@@ -79,14 +80,13 @@ export class Settings {
 
   render() {
     const groups = Object.entries(GROUPS).map(([group, fields]) => this.#group(say(group), this.#rows(fields)));
-    if (offers(this.model, "verse")) groups.push(this.#verseGroup());
-    this.place.replaceChildren(...groups.filter((group) => group !== null));
+    this.place.replaceChildren(...groups, this.#group(say("verse"), this.#verseRows()));
   }
 
   #acts({ name, needs }) {
     const value = this.values[name];
     const set = value !== undefined && value !== "" && value?.length !== 0;
-    return set && (!needs || (offers(this.model, needs) && value !== 0));
+    return set && (!needs || offers(this.model, needs));
   }
 
   #verse() {
@@ -96,17 +96,26 @@ export class Settings {
   }
 
   #rows(fields) {
-    return fields.filter(({ needs }) => !needs || offers(this.model, needs)).map((field) => this.#row(field, this.values));
+    const isOffered = ({ needs }) => !needs || offers(this.model, needs);
+    return fields.map((field) => (isOffered(field) ? this.#row(field, this.values) : this.#missing(field.needs)));
+  }
+
+  #verseRows() {
+    if (!offers(this.model, "verse")) return [this.#missing("verse")];
+    const { verse } = this.values;
+    const on = this.#row({ name: "on", kind: "check", label: "verseOn", help: "verseHelp" }, verse);
+    return [on, ...VERSE.map((field) => this.#row(field, verse))];
+  }
+
+  /** Why the model does not offer something, where the server says so. */
+  #missing(what) {
+    const why = this.model?.yanmo[what];
+    return why ? make("p", { class: "help" }, `${say(what)} — ${why}`) : null;
   }
 
   #group(title, rows) {
-    return rows.length ? make("fieldset", {}, make("legend", {}, title), ...rows) : null;
-  }
-
-  #verseGroup() {
-    const { verse } = this.values;
-    const on = this.#row({ name: "on", kind: "check", label: "verseOn", help: "verseHelp" }, verse);
-    return this.#group(say("verse"), [on, ...VERSE.map((field) => this.#row(field, verse))]);
+    const shown = rows.filter((row) => row !== null);
+    return shown.length ? make("fieldset", {}, make("legend", {}, title), ...shown) : "";
   }
 
   #row(field, values) {
