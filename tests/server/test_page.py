@@ -342,6 +342,10 @@ def test_manuscripts_are_kept_apart_and_what_is_open_is_never_put_back(desk: Des
 
 def test_text_and_json_are_exported_and_json_comes_back_with_its_history(desk: Desk) -> None:
     desk.at("#title").fill("雪/夜")
+    desk.write("😀")
+    desk.press("Shift+ArrowLeft")
+    desk.write("😁")  # begins with the same unit
+    desk.press("Shift+ArrowLeft", "Delete")
     desk.write(OPENING)
     desk.go_on()
     desk.press("Tab")
@@ -354,6 +358,7 @@ def test_text_and_json_are_exported_and_json_comes_back_with_its_history(desk: D
         saved[ending] = Path("saved" + ending)
         download.value.save_as(saved[ending])
     assert saved[".txt"].read_bytes().decode() == OPENING + WRITTEN
+    assert "\\ud" not in saved[".json"].read_text(encoding="utf-8")  # no half of a character
     spoiled = json.loads(saved[".json"].read_text(encoding="utf-8"))
     spoiled["text"] += "?"
     Path("spoiled.json").write_text(json.dumps(spoiled), encoding="utf-8")
