@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Error, expect
 from tests.makers.desk import PHONE, Desk
 from tests.makers.page_server import PageServer, Play, logprob_of
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 OPENING = "她推开门，"
 WRITTEN = "雨停了。他走了出去。"
@@ -309,6 +309,18 @@ def test_a_reload_right_after_a_key_loses_nothing(desk: Desk) -> None:
     desk.reads("")
     desk.click("redo")
     desk.reads(written)
+
+
+def test_a_page_that_went_and_came_back_keeps_its_history(desk: Desk) -> None:
+    desk.write("雨")
+    desk.page.evaluate("dispatchEvent(new Event('pagehide'))")
+    desk.write("停了。")
+    desk.reload()
+    desk.reads("雨停了。")
+    desk.click("undo")
+    desk.reads("")
+    desk.click("redo")
+    desk.reads("雨停了。")
 
 
 def test_a_tab_that_crashes_loses_nothing_that_was_saved(desk: Desk) -> None:

@@ -25,7 +25,7 @@ LONGER = (
     "train.checkpoint_interval=40",
     "model.block_size=32",
 )
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")

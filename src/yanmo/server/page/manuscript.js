@@ -69,6 +69,7 @@ export class Manuscript {
     try {
       if (!this.store) throw new Error("IndexedDB");
       await this.store.save(this.record(), steps);
+      if (!this.history.unsaved.size) localStorage.removeItem(LEFT + this.id); // it went and came back
       this.told(null);
     } catch (error) {
       this.history.giveBack(steps);
