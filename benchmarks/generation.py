@@ -18,7 +18,7 @@ import turns
 from peers import transformers_twin
 
 from yanmo.checkpoint.hf_names import to_hugging_face
-from yanmo.generate.engine import generate_batch
+from yanmo.generate.engine import generate_batch, make_writer
 from yanmo.generate.sampling import TokenConstraints
 from yanmo.model.config import GPTConfig
 from yanmo.model.families import GPT2
@@ -69,11 +69,11 @@ def compare(asked: argparse.Namespace) -> None:
     print(turns.save("generation", {"tokens": asked.tokens, "batches": results}))
 
 
-def yanmo_side(batch: int, dtype: torch.dtype) -> Writer:
+def yanmo_side(batch: int, precision: str) -> Writer:
     """Our own loop."""
     model = GPT(CONFIG)
     model.initialise(0)
-    model.eval().to(dtype)
+    model = make_writer(model, torch.device("cpu"), precision, None)
 
     def write(tokens: int) -> list[list[int]]:
         config = SampleConfig(temperature=0, max_new_tokens=tokens, num_samples=batch)
@@ -108,8 +108,8 @@ def transformers_side(batch: int) -> Writer:
 
 SIDES: dict[str, Callable[[int], Writer]] = {
     "transformers": transformers_side,
-    "yanmo float32": lambda batch: yanmo_side(batch, torch.float32),
-    "yanmo bfloat16": lambda batch: yanmo_side(batch, torch.bfloat16),
+    "yanmo float32": lambda batch: yanmo_side(batch, "float32"),
+    "yanmo bfloat16": lambda batch: yanmo_side(batch, "bfloat16"),
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.makers.console import here
-from tests.makers.models import TOKENIZER, TOKENIZERS, drawn, lively_model
+from tests.makers.models import TOKENIZER, TOKENIZERS, drawn, lively_model, small
 from yanmo.core.console import visible
 from yanmo.core.errors import ConfigError
 from yanmo.generate.assembly import TextAssembler
@@ -42,7 +42,7 @@ from yanmo.hub.imports.proof import SENTENCES
 from yanmo.model.cache import CacheRows, KVCache
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.moe import routers_of
+from yanmo.model.packed import PackedWeight, can_pack
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer
 
@@ -227,14 +227,13 @@ def in_a_crowd(model: GPT, sequences: list[RunningSequence], rows: int, rng: ran
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", CROWDED)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_seed_gives_the_same_alone_and_in_a_crowd_to_the_bit(
-    family: str, dtype: torch.dtype, drawn_seed: int
+    family: str, precision: str, drawn_seed: int
 ) -> None:
     """Tokens, log probabilities and alternatives; on two threads, where torch shares out attention."""
-    rng, model = random.Random(drawn_seed), drawn(CROWDED[family]).to(dtype)
-    for router in routers_of(model):
-        router.bias = router.bias.float()
+    rng = random.Random(drawn_seed)
+    model = make_writer(drawn(CROWDED[family]), torch.device("cpu"), precision, None)
     sequences = [asked(rng) for _ in range(16)]
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -423,6 +422,17 @@ def test_what_is_written_in_bfloat16_is_nearly_as_likely() -> None:
     (found,) = write_samples(rounded, ENDLESS, ["江湖"], config)
     assert found.tokens[:3] == exact.tokens[:3]
     torch.testing.assert_close(found.logprobs[0], exact.logprobs[0], atol=0.1, rtol=0.05)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern", "moe"])
+def test_a_model_whose_matrices_are_laid_out_for_writing_says_the_same(family: str) -> None:
+    model = drawn(small(family, TOKENIZER, tied_head=family != "modern"))
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        exact = model(ids)
+        found = make_writer(model, torch.device("cpu"), "float32", None)(ids)
+    assert isinstance(model.head_weight, PackedWeight) == can_pack(torch.device("cpu"))
+    torch.testing.assert_close(found, exact, atol=1e-4, rtol=1e-4)
 
 
 class Scripted(GPT):

@@ -36,6 +36,7 @@ from yanmo.generate.sampling import (
 from yanmo.model.cache import KVCache, cache_dtype
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.moe import routers_of
+from yanmo.model.packed import can_pack, pack
 from yanmo.settings.schema import SampleConfig
 
 MAX_ROWS = 8
@@ -65,6 +66,8 @@ def make_writer(model: GPT, device: torch.device, precision: str | None, trained
     for router, bias in zip(routers_of(model), biases, strict=True):
         # the bias only breaks near ties between experts: rounded to bfloat16 it would choose others
         router.bias = bias.to(device)
+    if precision == "float32" and can_pack(device):
+        pack(model)
     return model
 
 

@@ -22,6 +22,7 @@ from torch.backends import mkldnn
 from torch.nn import functional as F
 
 from yanmo.model.config import IGNORED
+from yanmo.model.packed import PackedWeight
 
 QUERIES = 128
 """Queries that attend together."""
@@ -86,6 +87,9 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., C) @ weight (N, C).T + bias (N): (..., N)."""
+    if isinstance(weight, PackedWeight):
+        y = weight.product(x)
+        return y if bias is None else y.add_(bias)
     alone = x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() == x.size(-1)
     if not alone or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
