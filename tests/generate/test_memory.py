@@ -58,7 +58,7 @@ def random_memory(places: int, written: int = 0) -> Memory:
 def test_a_mixture_is_a_distribution_with_the_share_of_what_is_remembered(places: int, share: float) -> None:
     memory, said = random_memory(places, places // 2), torch.randn(V).log_softmax(0)
     state = torch.randn(64)
-    mixed = memory.mix(said, state, share)
+    mixed = memory.mix(said, state, share, [])
     assert float(mixed.exp().sum()) == pytest.approx(1, abs=1e-5)
     tokens, remembered = memory.recall(state)
     assert float(remembered.sum()) == pytest.approx(1, abs=1e-5)
@@ -78,8 +78,26 @@ def test_what_followed_the_likest_place_is_likeliest_and_likeness_is_a_softmax()
 
 def test_without_a_share_or_without_places_no_bit_is_changed() -> None:
     said, state = torch.randn(V).log_softmax(0), torch.randn(64)
-    assert random_memory(9).mix(said, state, 0.0) is said
-    assert Memory(Places(0, 64), 9).mix(said, state, 0.3) is said
+    assert random_memory(9).mix(said, state, 0.0, [1, 2]) is said
+    assert Memory(Places(0, 64), 9).mix(said, state, 0.3, [1, 2]) is said
+
+
+def test_what_always_followed_two_tokens_counts_as_several_memories() -> None:
+    """Three times, in what was read and in what was written, and never anything else: then it is sure."""
+    tokens = torch.tensor([7, 1, 2, 5, 9, 1, 2, 5, 4, 1, 2, 5, 3, 1, 1, 2])
+    states = as_unit(torch.randn(len(tokens), 64, generator=torch.Generator().manual_seed(0)))
+    memory, said, state = memory_of(states, tokens, 8), torch.randn(V).log_softmax(0), torch.randn(64)
+    assert memory.sure([1, 2]) == 5
+    assert [memory.sure(before) for before in ([2, 5], [5, 9], [8, 8], [2], [])] == [None] * 5
+    unsure, mixed = (memory.mix(said, state, 0.3, before).exp() for before in ([], [1, 2]))
+    assert float(mixed.sum()) == pytest.approx(1, abs=1e-5)
+    assert float(mixed[5]) == pytest.approx(0.7**4 * float(unsure[5]) + 1 - 0.7**4, rel=1e-5)
+    memory.forget(6)
+    assert memory.sure([1, 2]) is None
+    memory.note(torch.randn(64), 1)
+    memory.note(torch.randn(64), 2)
+    memory.note(torch.randn(64), 6)
+    assert memory.sure([1, 2]) is None
 
 
 def test_many_places_are_searched_as_well_as_if_each_was_weighed() -> None:

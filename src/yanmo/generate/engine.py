@@ -366,7 +366,7 @@ def choose(one: RunningSequence, predicted: Prediction, window: int) -> None:
         )
     logprobs = said.log_softmax(dim=-1)  # (1, V)
     if one.memory is not None:
-        logprobs = one.memory.mix(logprobs[0], predicted.state, config.memory)[None]
+        logprobs = one.memory.mix(logprobs[0], predicted.state, config.memory, one.past.ids[-2:])[None]
         # as high as the logits were: the repetition penalty asks whether they are positive
         said = logprobs + said.logsumexp(dim=-1)
     # rules of the text come first: where nothing else is left, the sampler keeps a token that they allow
