@@ -302,7 +302,7 @@ def test_what_is_written_is_remembered_only_if_asked() -> None:
             engine.step()
         assert one.memory is not None
         ids = one.past.ids
-        followers = [*one.memory.read.followers.tolist(), *one.memory.written.newest(99)[2].tolist()]
+        followers = [*one.memory.read.followers.tolist(), *one.memory.written.newest(99).followers.tolist()]
         assert followers == (ids[1:] if written else [261, 262])
 
 
@@ -352,7 +352,7 @@ def test_what_is_banned_leaves_no_trace_in_what_is_remembered() -> None:
                 engine._texts[one].watch_again()
         taken_back += one.taken_back
         assert one.memory is not None
-        assert one.memory.written.newest(99)[2].tolist() == one.past.ids[12:]
+        assert one.memory.written.newest(99).followers.tolist() == one.past.ids[12:]
     assert taken_back > 5
 
 

@@ -12,6 +12,7 @@ followed by the same one, that one counts for more: so a name that was begun is 
 import math
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +44,14 @@ READ_TOKENS = 256
 """A text is read so many tokens at a time, so that a server can write others in between."""
 KEPT_BYTES = 1 << 29
 """States of windows that a reader keeps, for texts that come again with an end added."""
+
+
+class Remembered(NamedTuple):
+    """Some places."""
+
+    searched: Tensor  # (D, N)
+    states: Tensor  # (N, C)
+    followers: Tensor  # (N,)
 
 
 class Places:
@@ -78,10 +87,10 @@ class Places:
         for all_places in (self.states, self.searched.T, self.followers):
             all_places[:-FORGOTTEN_TOGETHER] = all_places[kept].clone()
 
-    def newest(self, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of at most ``limit`` places: searched (D, N), states (N, C), followers (N,)."""
+    def newest(self, limit: int) -> Remembered:
+        """At most ``limit`` places."""
         kept = slice(max(self.count - limit, 0), self.count)
-        return self.searched[:, kept], self.states[kept], self.followers[kept]
+        return Remembered(self.searched[:, kept], self.states[kept], self.followers[kept])
 
 
 class Memory:
@@ -117,27 +126,29 @@ class Memory:
 
     def sure(self, before: Sequence[int]) -> int | None:
         """What always followed these two tokens, at least ``SURE_TIMES`` times."""
-        written = self.written.newest(MAX_PLACES)[2]
-        read = self.read.newest(MAX_PLACES - len(written))[2]
-        found = np.concatenate([following(part.numpy(), before) for part in (read, written)])
+        found = np.concatenate([following(part.followers.numpy(), before) for part in self._newest()])
         return int(found[0]) if len(found) >= SURE_TIMES and (found == found[0]).all() else None
 
     def recall(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """What comes after a state (C,), by what came after states like it: tokens (n,) and probabilities."""
-        query = as_unit(state)
-        written = self.written.newest(MAX_PLACES)
-        read = self.read.newest(MAX_PLACES - len(written[2]))
-        near = nearest(torch.cat([(self.read.directions @ query) @ seen for seen in (read[0], written[0])]))
-        of_read = near[near < len(read[2])]
-        of_written = near[len(of_read) :] - len(read[2])
-        # index_select: states[near] would take ten times as long
-        states, followers = (
-            torch.cat([read[part].index_select(0, of_read), written[part].index_select(0, of_written)])
-            for part in (1, 2)
-        )
-        tokens, which = torch.unique(followers, return_inverse=True)
-        weights = (self.theta * (states.float() @ query)).softmax(dim=0)
+        query, cosines, followers = as_unit(state), [], []
+        shadow = self.read.directions @ query
+        parts = self._newest()
+        likeness = [(shadow @ part.searched).numpy() for part in parts]
+        bar = bar_of(likeness)
+        for part, found in zip(parts, likeness, strict=True):
+            near = torch.from_numpy(np.flatnonzero(found >= bar))
+            # index_select: states[near] would take ten times as long
+            cosines.append(part.states.index_select(0, near).float() @ query)
+            followers.append(part.followers.index_select(0, near))
+        tokens, which = torch.unique(torch.cat(followers), return_inverse=True)
+        weights = (self.theta * torch.cat(cosines)).softmax(dim=0)
         return tokens, torch.zeros(len(tokens)).index_add_(0, which, weights)
+
+    def _newest(self) -> tuple[Remembered, Remembered]:
+        """What is remembered of what was read and of what was written."""
+        written = self.written.newest(MAX_PLACES)
+        return self.read.newest(MAX_PLACES - len(written.followers)), written
 
 
 def blend(logprobs: Tensor, tokens: Tensor, chances: Tensor, share: float) -> Tensor:
@@ -161,14 +172,11 @@ def following(tokens: NDArray[np.int64], before: Sequence[int]) -> NDArray[np.in
     return found
 
 
-def nearest(likeness: Tensor) -> Tensor:
-    """About the ``NEAREST`` places of greatest likeness (N,), all of few, in their order."""
-    found, count = likeness.numpy(), NEAREST // SAMPLED_EVERY
-    sampled = found[::SAMPLED_EVERY]
-    if len(sampled) <= count:
-        return torch.arange(len(found))
-    # by a bar that a sample sets: to order all of them would take twice as long as to find them
-    return torch.from_numpy(np.flatnonzero(found >= np.partition(sampled, -count)[-count]))
+def bar_of(likeness: Sequence[NDArray[np.float32]]) -> float:
+    """About ``NEAREST`` places are at least so like, of few all: to order them would take twice as long."""
+    sampled = np.concatenate([part[::SAMPLED_EVERY] for part in likeness])
+    count = NEAREST // SAMPLED_EVERY
+    return float(np.partition(sampled, -count)[-count]) if len(sampled) > count else -math.inf
 
 
 class MemoryReader:

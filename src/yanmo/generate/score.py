@@ -85,7 +85,7 @@ def _mixed(logprobs: Tensor, states: Tensor, targets: Tensor, memory: Memory, sh
     """Log probabilities (N, V) with what is remembered at each place, which then is noted."""
     mixed = []
     for row, state, target in zip(logprobs, states, targets.tolist(), strict=True):
-        before = memory.written.newest(2)[2].tolist()
+        before = memory.written.newest(2).followers.tolist()
         mixed.append(memory.mix(row, state, share, before))
         memory.note(state, target)
     return torch.stack(mixed)
