@@ -72,6 +72,16 @@ SAMPLER: dict[str, Any] = {
             help="Never write this many characters in a row as they stand in the training text; 0: off."
         ),
     ],
+    "verse": Annotated[
+        int | None, typer.Option(help="Write a poem with lines of 5 or 7 Chinese characters; 0: prose.")
+    ],
+    "verse_lines": Annotated[int | None, typer.Option(help="Lines of a poem.")],
+    "acrostic": Annotated[
+        str | None, typer.Option(help="The first characters of a poem's lines, one for each.")
+    ],
+    "rhyme": Annotated[
+        bool | None, typer.Option("--rhyme/--no-rhyme", help="The even lines of a poem rhyme.")
+    ],
     "banned": Annotated[
         list[str] | None, typer.Option("--ban", help="A text that is never written (repeat for more).")
     ],

@@ -35,7 +35,7 @@ class NoCopy:
         """
         self.index, self.tokenizer, self.characters = index, tokenizer, characters
         # an unfinished character may become � before a token's own text
-        self.longest = 1 + max(map(len, tokenizer.stream().next_texts()))
+        self.longest = 1 + max(len(text) for text, _ in tokenizer.stream().next_pieces())
         self._tables: dict[Hashable, TokenTexts] = {}
 
     def begin(self, prompt: Sequence[int]) -> "NoCopyState":
@@ -45,7 +45,9 @@ class NoCopy:
     def token_texts(self, stream: TextStream) -> "TokenTexts":
         """What each token would add to a stream."""
         state = stream.state
-        found = self._tables.pop(state, None) or TokenTexts(stream.next_texts(), self.index, self.characters)
+        found = self._tables.pop(state, None) or TokenTexts(
+            [text for text, _ in stream.next_pieces()], self.index, self.characters
+        )
         self._tables[state] = found  # the one used last stands last
         if len(self._tables) > KEPT_TABLES:
             del self._tables[next(iter(self._tables))]

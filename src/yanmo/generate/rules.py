@@ -14,6 +14,7 @@ from yanmo.core.records import Manifest, read_record
 from yanmo.data.text_index import TextIndex, open_index
 from yanmo.generate.engine import TextRule
 from yanmo.generate.no_copy import NoCopy
+from yanmo.generate.verse import Verse
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import Tokenizer
 
@@ -24,9 +25,15 @@ def text_rules(
     """A rule for each setting that needs one; ``index`` is only called where the training text matters.
 
     Raises:
-        ConfigError: there is no index.
+        ConfigError: there is no index, or no poem of this form can be written.
         TokenizerError: what each token would write is not known.
     """
+    if config.verse:
+        return (Verse(tokenizer, config),)
+    if config.acrostic or config.rhyme:
+        name = "acrostic" if config.acrostic else "rhyme"
+        hint = "set sample.verse to 5 or 7 characters a line, or leave it out"
+        raise ConfigError(f"{name} is of a poem, and prose is asked for", f"sample.{name}", hint)
     return (NoCopy(index(), tokenizer, config.no_copy),) if config.no_copy else ()
 
 

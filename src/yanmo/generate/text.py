@@ -225,9 +225,9 @@ def _texts(
     Raises:
         ConfigError: a setting needs a rule of the text that is not there.
     """
-    if config.no_copy and not text_rules:
+    if (config.no_copy or config.verse) and not text_rules:
         raise ConfigError(
-            f"no_copy={config.no_copy} needs an index of the training text",
+            f"no_copy={config.no_copy} and verse={config.verse} need their rules of the text",
             where="text_rules",
             hint="give what generate.rules.text_rules makes, or write with yanmo.load(RUN)",
         )

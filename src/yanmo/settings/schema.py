@@ -344,6 +344,15 @@ class SampleConfig(Section):
     no_copy: CountOrNone = 0
     """Never write this many characters in a row as they stand in the training text; 0: off. A copy may begin
     in the prompt. It needs the run's shards or its corpus."""
+    verse: Literal[0, 5, 7] = 0
+    """Write a poem with lines of so many Chinese characters, and nothing else; 0: prose."""
+    verse_lines: Annotated[int, Field(ge=1, le=100)] = 4
+    """Lines of a poem: `，` ends odd ones, `。` even ones, and each pair stands on a line of its own."""
+    acrostic: str = ""
+    """The first characters of a poem's lines (藏头), one for each."""
+    rhyme: bool = False
+    """The even lines of a poem rhyme: their last characters have the same modern final, a medial i, u or ü
+    aside, by pypinyin (extra `verse`). None of them comes twice."""
     min_new_tokens: CountOrNone = 0
     """Tokens before which no sample ends: neither end-of-text nor a stop counts."""
     memory: Share = 0.0

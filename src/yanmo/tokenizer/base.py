@@ -38,8 +38,8 @@ class TextStream(Protocol):
         """All that the characters of the next token depend on."""
         ...
 
-    def next_texts(self) -> list[str]:
-        """For every token, the characters that it would complete now.
+    def next_pieces(self) -> list[tuple[str, bytes]]:
+        """For every token, the characters that it would complete now, and the bytes held back after it.
 
         Raises:
             TokenizerError: the decoder cannot say so.
@@ -72,11 +72,14 @@ class ByteStream:
         """The bytes of an unfinished character, and whether a space would be left out."""
         return self._decoder.getstate()[0], self._strips_space
 
-    def next_texts(self) -> list[str]:
-        """For every token, the characters that it would complete now."""
+    def next_pieces(self) -> list[tuple[str, bytes]]:
+        """For every token, the characters that it would complete now, and the bytes held back after it."""
         pending, strips_space = self.state
-        texts = [codecs.utf_8_decode(pending + part, "replace", False)[0] for part in self._bytes]
-        return [text.removeprefix(" ") for text in texts] if strips_space else texts
+        pieces = []
+        for raw in (pending + part for part in self._bytes):
+            text, used = codecs.utf_8_decode(raw, "replace", False)
+            pieces.append((text.removeprefix(" ") if strips_space else text, raw[used:]))
+        return pieces
 
 
 class Tokenizer(Protocol):

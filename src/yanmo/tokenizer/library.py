@@ -160,12 +160,12 @@ class LibraryStream:
     def state(self) -> None:
         """It lies in the library."""
 
-    def next_texts(self) -> list[str]:
+    def next_pieces(self) -> list[tuple[str, bytes]]:
         """Not known: the library says it of one token at a time only."""
         raise TokenizerError(
             "what each token would write next is not known for a decoder of this kind",
             where="tokenizer.json",
-            hint="leave out what asks for it (sample.no_copy), or use a model with a tokenizer of yanmo's",
+            hint="leave out what asks for it (no_copy, verse), or use a model with a tokenizer of yanmo's",
         )
 
 

@@ -209,10 +209,10 @@ class WordPieceStream:
         """Whether the text ends with a Latin letter."""
         return _is_latin(self._before[-1:])
 
-    def next_texts(self) -> list[str]:
-        """The text of every token, after those before it."""
+    def next_pieces(self) -> list[tuple[str, bytes]]:
+        """The text of every token, after those before it; no bytes are held back."""
         is_latin = self.state
-        return [_joined(text, is_latin) for text in self._texts]
+        return [(_joined(text, is_latin), b"") for text in self._texts]
 
 
 def _joined(entry: str, is_after_latin: bool) -> str:

@@ -186,8 +186,8 @@ def name_of(run: Path | None, folder: Path) -> str:
 
 def export_folder(source: ExportSource, target: Path) -> Exported:
     """A clean Hugging Face folder, with a model card."""
-    # the card shows what the model itself writes, which needs no training text
-    shown = {"num_samples": 1, "max_new_tokens": SHOWN_TOKENS, "no_copy": 0}
+    # the card shows what the model itself writes, without the rules of the text
+    shown = {"num_samples": 1, "max_new_tokens": SHOWN_TOKENS, "no_copy": 0, "verse": 0}
     sample = write_all(source.model, source.tokenizer, "", source.sample.model_copy(update=shown))[0]
     past = RunRecords.of(source.folder, source.recipe)
 
