@@ -465,18 +465,25 @@ def test_settings_are_sent_where_they_act(desk: Desk, server: PageServer) -> Non
         "model", "prompt", "n", "logprobs", "max_tokens", "stream",
     }  # fmt: skip
     desk.click("show-settings")
-    settings = {"temperature": "0.35", "memory": "0.3", "max_tokens": "20", "heads": "春夏", "no_copy": "0"}
+    settings = {"temperature": "0.35", "memory": "0.3", "max_tokens": "20", "no_copy": "0"}
     for name, value in settings.items():
         desk.at(f"#setting-{name}").fill(value)
     desk.at("#setting-banned").fill("禁一\n\n禁二")
+    desk.at("#setting-banned").blur()
     desk.at("#setting-stop_at").select_option("sentence")
-    desk.at("#setting-on").check()
     expect(desk.at("#memory")).to_be_visible()
     desk.go_on()
     sent = server.play.bodies("/v1/completions")[1]
     assert (sent["temperature"], sent["memory"], sent["max_tokens"]) == (0.35, 0.3, 20)
     assert (sent["banned"], sent["stop_at"], sent["no_copy"]) == (["禁一", "禁二"], "sentence", 0)
-    assert sent["verse"] == {"characters": 5, "lines": 4, "heads": "春夏", "rhyme": True}
+    assert "verse" not in sent and "rhyme" not in sent
+    desk.at("#setting-on").check()
+    desk.at("#setting-acrostic").fill("春夏")
+    desk.at("#setting-acrostic").blur()
+    desk.go_on()
+    sent = server.play.bodies("/v1/completions")[2]
+    form = {"verse": 5, "verse_lines": 4, "acrostic": "春夏", "rhyme": True, "max_tokens": 1000}
+    assert form.items() <= sent.items()
 
 
 def test_what_a_model_cannot_do_is_not_offered(desk: Desk, server: PageServer) -> None:

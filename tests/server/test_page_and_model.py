@@ -76,6 +76,19 @@ def test_the_page_writes_what_the_model_writes(desk: Desk, writer: Writer) -> No
     desk.reads(OPENING + writer.write(OPENING, temperature=0, max_new_tokens=12))
 
 
+def test_a_poem_has_the_form_that_the_settings_ask_for(desk: Desk) -> None:
+    desk.click("show-settings")
+    desk.at("#setting-on").check()
+    desk.at("#setting-acrostic").fill("雨门")
+    desk.at("#setting-acrostic").blur()
+    desk.click("panel-close")
+    desk.write(OPENING)
+    desk.go_on()
+    han = "[\u4e00-\u9fff]"
+    lines = f"雨{han}{{4}}，门{han}{{4}}。\\s*{han}{{5}}，{han}{{5}}。"
+    expect(desk.at(".ghost")).to_have_text(re.compile(f"^{lines}$"))
+
+
 def test_colours_are_the_models_surprise_typed_and_written(desk: Desk, writer: Writer) -> None:
     greedy(desk, 6)  # so that nothing leaves the window
     desk.write(OPENING[1:])

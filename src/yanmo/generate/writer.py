@@ -16,7 +16,6 @@ from yanmo.generate.engine import TextRule, make_writer
 from yanmo.generate.rules import text_rules, training_index
 from yanmo.generate.score import score
 from yanmo.generate.text import write, write_all
-from yanmo.generate.verse import why_no_verse
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import find_device
 from yanmo.settings.recipe import with_values
@@ -86,11 +85,6 @@ class Writer:
             ConfigError: that text is not at hand.
         """
         return training_index(self.folder, self.tokenizer, Console())
-
-    @property
-    def why_no_verse(self) -> str | None:
-        """Why no poem can be written with the model's vocabulary; None: it can."""
-        return why_no_verse(self.tokenizer)
 
     def text_rules(self, config: SampleConfig) -> tuple[TextRule, ...]:
         """The rules of the text that settings ask for.

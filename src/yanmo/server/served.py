@@ -18,6 +18,7 @@ from yanmo.generate.memory import MemoryReader
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.score import score_parts
 from yanmo.generate.text import Prompt, prompt_of
+from yanmo.generate.verse import why_no_verse
 from yanmo.generate.writer import Writer
 from yanmo.server.answers import EchoedText, GrowingChoice, Part
 from yanmo.server.engine_thread import ROWS, Done, EngineThread, Event, Grown, Job
@@ -82,6 +83,7 @@ class ServedModel:
         """Used by the engine's thread alone."""
         text = read_chat_template(self.writer.folder)
         self.chat = ChatTemplate(text, tokenizer) if text else None
+        self.why_no_verse = why_no_verse(tokenizer)
         self._encoding = threading.Lock()  # the library's switch for special tokens is one for all
 
     def about(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ class ServedModel:
                 "chat": self.chat is not None,
                 "has_run": self.run is not None,
                 "no_copy": None if self.run else "the text that this model was trained on is not at hand",
+                "verse": self.why_no_verse,
                 "memory": None,
                 "sample": sample.model_dump(mode="json", exclude={"prompt", "num_samples", "seed"}),
             },

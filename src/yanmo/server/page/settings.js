@@ -5,6 +5,7 @@ import { say } from "./strings.js";
 
 const KEPT = "yanmo.settings";
 const LENGTH_TOKENS = 100;
+const VERSE_TOKENS = 1000; // enough for the longest poem, which ends by itself
 const COPIED_CHARACTERS = 12;
 
 const number = (name, min, max, step, more = {}) => ({ name, kind: "number", min, max, step, ...more });
@@ -36,9 +37,9 @@ const GROUPS = {
 };
 
 const VERSE = [
-  { name: "characters", kind: "select", label: "verseCharacters", options: [5, 7] },
-  number("lines", 1, 40, 1, { label: "verseLines" }),
-  { name: "heads", kind: "text", label: "verseHeads" },
+  { name: "verse", kind: "select", label: "verseCharacters", options: [5, 7] },
+  number("verse_lines", 1, 40, 1, { label: "verseLines" }),
+  { name: "acrostic", kind: "text", label: "verseHeads" },
   { name: "rhyme", kind: "check", label: "verseRhyme" },
 ];
 
@@ -54,7 +55,7 @@ export class Settings {
     this.changed = changed;
     this.model = null;
     this.values = JSON.parse(localStorage.getItem(KEPT) ?? "{}");
-    this.values.verse ??= { on: false, characters: 5, lines: 4, heads: "", rhyme: true };
+    this.values.verse ??= { on: false, verse: 5, verse_lines: 4, acrostic: "", rhyme: true };
   }
 
   setModel(model) {
@@ -90,9 +91,8 @@ export class Settings {
   }
 
   #verse() {
-    const { on, heads, ...verse } = this.values.verse;
-    if (!on || !offers(this.model, "verse")) return {};
-    return { verse: heads ? { ...verse, heads } : verse };
+    const { on, ...form } = this.values.verse;
+    return on && offers(this.model, "verse") ? { ...form, max_tokens: VERSE_TOKENS } : {};
   }
 
   #rows(fields) {
