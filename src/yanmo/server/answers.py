@@ -44,17 +44,14 @@ class Part:
 class EchoedText:
     """A prompt that is given back, as it is scored, in front of each of its texts."""
 
-    def __init__(self, tokenizer: Tokenizer, indices: Sequence[int], skipped: Sequence[int] = ()) -> None:
-        """``skipped``: ids at its beginning that are given back without being scored."""
+    def __init__(self, tokenizer: Tokenizer, indices: Sequence[int]) -> None:
         self._indices, self._stream, self._length = indices, tokenizer.stream(), 0
-        self._unscored = [Entry(TokenChoice(token, 0.0), 0, True) for token in skipped]
-        self._has_begun = bool(skipped)
-        for token in skipped:
-            self._stream.push(token)
+        self._has_begun = False
 
     def push(self, choices: Iterable[TokenChoice]) -> list[Part]:
         """The characters that these tokens complete."""
-        entries, self._unscored, text = self._unscored, [], ""
+        entries: list[Entry] = []
+        text = ""
         for choice in choices:
             entries.append(Entry(choice, self._length + len(text), not self._has_begun))
             self._has_begun = True
@@ -65,7 +62,7 @@ class EchoedText:
     def end(self) -> list[Part]:
         """The last parts, where nothing is written behind it."""
         text = self._stream.flush()
-        return [Part(index, text, list(self._unscored), "length") for index in self._indices]
+        return [Part(index, text, finish_reason="length") for index in self._indices]
 
 
 class GrowingChoice:
@@ -73,7 +70,7 @@ class GrowingChoice:
 
     def __init__(self, tokenizer: Tokenizer, row: RunningSequence, index: int, base: int) -> None:
         """``base``: the characters of the prompt, which offsets count."""
-        self.row, self.index, self._end = row, index, tokenizer.end_of_text
+        self.row, self.index = row, index
         self._stream, self._length, self._base = tokenizer.stream(), 0, base
         for token in row.prompt_ids:
             self._stream.push(token)
@@ -121,7 +118,7 @@ def join(parts: Iterable[Part]) -> list[Part]:
     for part in parts:
         one = whole.setdefault(part.index, Part(part.index))
         one.text += part.text
-        one.entries = one.entries + part.entries
+        one.entries += part.entries
         one.finish_reason = part.finish_reason or one.finish_reason
         one.mean_logprob = one.mean_logprob if part.mean_logprob is None else part.mean_logprob
     return [whole[index] for index in sorted(whole)]
@@ -188,7 +185,19 @@ def _mean(part: Part) -> dict[str, Any]:
 
 def error_body(message: str, kind: str, param: str | None = None) -> dict[str, Any]:
     """An error as OpenAI's clients read it."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+    return {
+        "error": {
+            "message": sendable(message),
+            "type": kind,
+            "param": param and sendable(param),
+            "code": None,
+        }
+    }
+
+
+def sendable(text: str) -> str:
+    """A text that quotes what a client sent, without half characters: no answer can have them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def event(value: dict[str, Any] | str) -> bytes:

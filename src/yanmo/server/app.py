@@ -21,16 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from yanmo.core.errors import ConfigError, YanmoError
-from yanmo.server.answers import Part, chat_choice, completion_choice, error_body, event, join
+from yanmo.server.answers import Part, chat_choice, completion_choice, error_body, event, join, sendable
 from yanmo.server.engine_thread import Busy
-from yanmo.server.guard import Guard
+from yanmo.server.guard import EveryAnswer, Guard
 from yanmo.server.metrics import Metrics
 from yanmo.server.requests import (
     ChatRequest,
@@ -95,9 +96,19 @@ class Server:
         """
         if self.keep_choices is None:
             raise HTTPException(404, "choices are not kept: start the server with --keep-choices FILE")
-        line = json.dumps(choice.model_dump(), ensure_ascii=False) + "\n"
+        line = sendable(json.dumps(choice.model_dump(), ensure_ascii=False)) + "\n"
         with self._choices, open(self.keep_choices, "a", encoding="utf-8", newline="\n") as file:
             file.write(line)
+
+    async def parts(self, model: ServedModel, asked: Asked) -> AsyncGenerator[Part, None]:
+        """The parts of an answer; the first is timed."""
+        began: float | None = time.monotonic()
+        async with aclosing(model.parts(asked)) as parts:
+            async for part in parts:
+                if began is not None:
+                    self.metrics.first_text.observe(time.monotonic() - began)
+                    began = None
+                yield part
 
     async def answer(
         self, request: Request, model: ServedModel, asked: Asked, how: Answering, of: WritingRequest
@@ -106,13 +117,13 @@ class Server:
         head = {"id": f"{how.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         if of.stream:
             # the first part is waited for, so that a refusal still has a status
-            parts = model.parts(asked)
-            first = await anext(parts, None)
+            parts = self.parts(model, asked)
+            first = await unless_gone(request, anext(parts, None))
             body = self.stream(parts, first, head | {"object": how.piece_kind}, asked, how, of.includes_usage)
             return StreamingResponse(
                 body, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
             )
-        parts_of_all = await unless_gone(request, collected(model, asked))
+        parts_of_all = await unless_gone(request, collected(self.parts(model, asked)))
         choices = [how.as_choice(part, False) for part in ranked(join(parts_of_all), asked)]
         body_of_all = head | {
             "object": how.kind,
@@ -149,9 +160,9 @@ class Server:
             await parts.aclose()
 
 
-async def collected(model: ServedModel, asked: Asked) -> list[Part]:
+async def collected(parts: AsyncGenerator[Part, None]) -> list[Part]:
     """All parts of an answer."""
-    async with aclosing(model.parts(asked)) as parts:
+    async with aclosing(parts):
         return [part async for part in parts]
 
 
@@ -213,9 +224,9 @@ def create_app(
     add_knowledge(app, server)
     add_page(app, server)
     guarded: ASGIApp = Guard(app, token, origins)
-    if origins:  # outermost: a browser asks first without the token whether it may ask
+    if origins:  # around it: a browser asks first without the token whether it may ask
         guarded = CORSMiddleware(guarded, list(origins), allow_methods=["*"], allow_headers=["*"])
-    return guarded
+    return EveryAnswer(guarded, server.metrics.count)
 
 
 def add_errors(app: FastAPI) -> None:
@@ -240,6 +251,11 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse(error_body(str(error.detail), "invalid_request_error"), error.status_code)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        message = f"the server failed: {type(error).__name__}; see its log"
+        return JSONResponse(error_body(message, "server_error"), 500)
 
     @app.exception_handler(Busy)
     async def busy(_: Request, __: Busy) -> JSONResponse:
@@ -322,7 +338,8 @@ def add_knowledge(app: FastAPI, server: Server) -> None:
     @app.post("/yanmo/outline")
     async def outline(asked: OutlineRequest) -> dict[str, Any]:
         starts = await asyncio.to_thread(chapter_starts, asked.text)
-        titles = [asked.text[start:].split("\n", 1)[0].strip()[:100] for start in starts]
+        lines = (asked.text[start:].split("\n", 1)[0] for start in starts)
+        titles = [sendable(line.strip()[:100]) for line in lines]
         return {"chapters": [{"offset": at, "title": t} for at, t in zip(starts, titles, strict=True)]}
 
     @app.post("/yanmo/copied")

@@ -116,6 +116,8 @@ class EngineThread:
         with self._news:
             if self._places + job.size > self.rows + self.most_waiting:
                 raise Busy
+            if not self._places:  # it rested, and did not stall
+                self._beat = time.monotonic()
             self._places += job.size
             self._inbox.append(job)
             self._news.notify()

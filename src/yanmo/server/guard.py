@@ -8,9 +8,9 @@ import asyncio
 import hmac
 import ipaddress
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +40,27 @@ class Refused(Exception):
         self.status, self.message, self.kind = status, message, kind
 
 
+class EveryAnswer:
+    """An ASGI application whose every answer has the headers of safety, and is counted."""
+
+    def __init__(self, app: ASGIApp, count: Callable[[int], object]) -> None:
+        """``count`` receives the status of each answer."""
+        self.app, self.count = app, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.count(message["status"])
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, send_safely)
+
+
 class Guard:
     """An ASGI application behind the checks."""
 
@@ -63,7 +84,7 @@ class Guard:
         except Refused as refused:
             await refuse(refused, send)
             return
-        await self.app(scope, replayed(body, receive), with_headers(send))
+        await self.app(scope, replayed(body, receive), send)
 
     def check(self, path: str, headers: Headers) -> None:
         """
@@ -73,24 +94,33 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self.is_known_host(host):
             raise Refused(403, f"this server is not known as {host[:100]}: name it by --allow-origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self.origins and _split(origin).netloc != host:
             raise Refused(403, f"pages of {origin[:100]} may not ask here: name it by --allow-origin")
         if self.token and not is_open(path):
             given = headers.get("authorization", "").removeprefix("Bearer ").strip()
-            if not hmac.compare_digest(given.encode(), self.token.encode()):
+            # headers are bytes, which the framework reads as Latin-1
+            if not hmac.compare_digest(given.encode("latin-1"), self.token.encode()):
                 raise Refused(
                     401, "this server wants its token: Authorization: Bearer …", "authentication_error"
                 )
 
     def is_known_host(self, host: str) -> bool:
         """Whether a name is one that no other site can take for itself: an address, or one that was named."""
-        name = urlsplit(f"//{host}").hostname or ""
-        if name == "localhost" or name in {urlsplit(origin).hostname for origin in self.origins}:
+        name = _split(f"//{host}").hostname or ""
+        if name == "localhost" or name in {_split(origin).hostname for origin in self.origins}:
             return True
         try:
             return bool(ipaddress.ip_address(name))
         except ValueError:
             return False
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; none of what is no address."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def is_open(path: str) -> bool:
@@ -128,19 +158,6 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def with_headers(send: Send) -> Send:
-    """What sends every answer with the headers of safety."""
-
-    async def send_safely(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-        await send(message)
-
-    return send_safely
-
-
 async def refuse(refused: Refused, send: Send) -> None:
     """Answer with a sentence."""
     body = json.dumps(error_body(refused.message, refused.kind), ensure_ascii=False).encode()
@@ -150,6 +167,5 @@ async def refuse(refused: Refused, send: Send) -> None:
     ]
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    safe = with_headers(send)
-    await safe({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await safe({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

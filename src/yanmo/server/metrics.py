@@ -28,6 +28,10 @@ class Metrics:
         )  # fmt: skip
         self.registry.register(EngineCollector(engines))
 
+    def count(self, status: int) -> None:
+        """One answer more."""
+        self.requests.labels(str(status)).inc()
+
     def page(self) -> bytes:
         """All figures, as text."""
         return generate_latest(self.registry)

@@ -9,7 +9,7 @@ sampler that is switched off) is left alone: clients send all that they have.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from yanmo.core.errors import ConfigError
 from yanmo.settings.schema import SampleConfig
@@ -138,21 +138,15 @@ class WritingRequest(BaseModel):
         return found
 
 
-Ids = Annotated[list[int], Field(min_length=1)]
-Several = Annotated[list[T], Field(min_length=1, max_length=MAX_PROMPTS)]
+# the first mistake of a list is enough: a million would be described for seconds
+Ids = Annotated[list[int], Field(min_length=1), FailFast()]
+Several = Annotated[list[T], Field(min_length=1, max_length=MAX_PROMPTS), FailFast()]
 
 
 class CompletionRequest(WritingRequest):
     """POST /v1/completions."""
 
-    prompt: (
-        str
-        | Annotated[list[int], Field(min_length=1)]
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[
-            list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)
-        ]
-    ) = ""
+    prompt: str | Ids | Several[str] | Several[Ids] = ""
     best_of: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
@@ -185,9 +179,16 @@ class CompletionRequest(WritingRequest):
         """Texts that are written for each prompt, of which the best ``n`` are given.
 
         Raises:
-            ConfigError: there are fewer than ``n``, or they are to be streamed before the best are known.
+            ConfigError: they are too few or too many, or are to be streamed before the best are known.
         """
         rows = self.best_of or self.n
+        if rows * len(self.prompts) > MAX_ROWS:
+            field = "best_of" if self.best_of else "n"
+            raise ConfigError(
+                f"{rows * len(self.prompts):,} texts are too many for one request",
+                field,
+                f"ask for {MAX_ROWS} at most, over all prompts",
+            )
         if rows < self.n:
             raise ConfigError(f"best_of={rows} is less than n={self.n}", "best_of", "give n or more")
         if rows > self.n and self.stream:
@@ -240,7 +241,7 @@ class DetokenizeRequest(BaseModel):
     """POST /detokenize."""
 
     model: str = ""
-    tokens: list[int]
+    tokens: Annotated[list[int], FailFast()]
 
 
 class OutlineRequest(BaseModel):

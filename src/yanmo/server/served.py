@@ -4,9 +4,11 @@ In: a Writer and requests. Out: jobs for the engine's thread, and what they give
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,8 @@ class Asked:
     choices: dict[RunningSequence, GrowingChoice]
     echoes: list[EchoedText]
     seed: int
+    texts: int
+    """Those that are given: ``n`` of each prompt."""
     n: int
     best_of: int
     prompt_tokens: int
@@ -49,6 +53,13 @@ class Asked:
     def about(self) -> dict[str, Any]:
         """What yanmo says beside the answer."""
         return {"seed": self.seed, "dropped_tokens": self.dropped_tokens}
+
+    def ends(self) -> Iterator[Part]:
+        """The last part of each text where nothing is written."""
+        for echo in self.echoes:
+            yield from echo.end()
+        for index in range(0 if self.echoes else self.texts):
+            yield Part(index, finish_reason="length")
 
     @property
     def usage(self) -> dict[str, int]:
@@ -130,8 +141,7 @@ class ServedModel:
         rows = asked.written_rows if writes else 0
         self._check_size(asked, ids, config, rows)
         top = asked.logprobs or 0
-        prompts = [prompt_of(self.writer.tokenizer, one, config, self.window) for one in ids]
-        found = self._asked(asked, prompts, config, rows, top, self._bases(asked, ids))
+        found = self._asked(asked, ids, config, rows, top, self._bases(asked, ids))
         found.prompt_tokens = sum(map(len, ids))
         if asked.echo:
             self._echo(found, ids, top)
@@ -152,9 +162,8 @@ class ServedModel:
         config, writes = self.config_of(asked)
         with self._encoding:
             ids = self.chat.encode([{"role": one.role, "content": one.text} for one in asked.messages])
-        prompt = prompt_of(self.writer.tokenizer, ids, config, self.window)
         top = asked.top_logprobs if asked.logprobs else 0
-        found = self._asked(asked, [prompt], config, asked.n if writes else 0, top, [0])
+        found = self._asked(asked, [ids], config, asked.n if writes else 0, top, [0])
         found.prompt_tokens = len(ids)
         return found
 
@@ -192,13 +201,15 @@ class ServedModel:
     def _asked(
         self,
         asked: WritingRequest,
-        prompts: list[Prompt],
+        ids: list[list[int]],
         config: SampleConfig,
         rows: int,
         top: int,
         bases: list[int],
     ) -> Asked:
         tokenizer = self.writer.tokenizer
+        with self._encoding:
+            prompts = [prompt_of(tokenizer, one, config, self.window) for one in ids]
         rules, text_rules = self._constraints(asked, config), self.writer.text_rules(config)
         choices: dict[RunningSequence, GrowingChoice] = {}
         for place, (prompt, base) in enumerate(zip(prompts, bases, strict=True)):
@@ -221,7 +232,7 @@ class ServedModel:
                 of_prompt = [row for row in choices if row.prompt == place]
                 job.readings.append(self._remember(prompt, of_prompt))
             job.size += len(prompts)
-        return Asked(job, choices, [], config.seed, asked.n, rows, 0, dropped, events)
+        return Asked(job, choices, [], config.seed, len(ids) * asked.n, asked.n, rows, 0, dropped, events)
 
     def _remember(self, prompt: Prompt, rows: list[RunningSequence]) -> Iterator[list[TokenChoice]]:
         """Read what is to be remembered, some tokens at a time, and give it to the rows."""
@@ -251,22 +262,31 @@ class ServedModel:
         return TokenConstraints(end, never, bias)
 
     def _bases(self, asked: CompletionRequest, ids: list[list[int]]) -> list[int]:
-        """The characters of each prompt."""
-        decode = self.writer.tokenizer.decode
+        """The characters of each prompt: as it was sent, or as its ids give it back."""
+        is_sent = asked.echo is False
         pairs = zip(asked.prompts, ids, strict=True)
-        return [len(prompt) if isinstance(prompt, str) else len(decode(one)) for prompt, one in pairs]
+        return [
+            len(prompt) if is_sent and isinstance(prompt, str) else self._characters(one)
+            for prompt, one in pairs
+        ]
+
+    def _characters(self, ids: list[int]) -> int:
+        """The whole characters of a prompt; one that is begun may become whole with what is written."""
+        stream = self.writer.tokenizer.stream()
+        return sum(len(stream.push(token)) for token in ids)
 
     def _echo(self, found: Asked, ids: list[list[int]], top: int) -> None:
         """Give each prompt back in front of its texts, scored as ``yanmo evaluate`` does."""
         tokenizer, each = self.writer.tokenizer, found.best_of or found.n
         end = tokenizer.end_of_text
         for place, one in enumerate(ids):
-            skipped = one[:1] if one[:1] == [end] else []  # a document's beginning is not scored
-            indices = range(place * each, (place + 1) * each)
-            found.echoes.append(EchoedText(tokenizer, indices, skipped))
-            rest = np.asarray(one[len(skipped) :], dtype=np.int64)
+            found.echoes.append(EchoedText(tokenizer, range(place * each, (place + 1) * each)))
+            unscored = one[:1] if one[:1] == [end] else []  # the beginning of a document
+            rest = np.asarray(one[len(unscored) :], dtype=np.int64)
+            scored = score_parts(self.writer.model, rest, end, top=top)
             # before what is read into memories: places among readings are those of prompts
-            found.job.readings.insert(place, score_parts(self.writer.model, rest, end, top=top))
+            given = chain([[TokenChoice(token, 0.0) for token in unscored]], scored)
+            found.job.readings.insert(place, given)
         found.job.size += len(ids)
 
     def _check_size(
@@ -308,8 +328,8 @@ class ServedModel:
             for choice in asked.choices.values():
                 if not choice.is_done:  # its time was over
                     yield choice.finish(Part(choice.index))
-            for echo in asked.echoes if not asked.choices else ():
-                for part in echo.end():
+            if not asked.choices:
+                for part in asked.ends():
                     yield part
         finally:
             asked.job.is_called_off = True
@@ -321,8 +341,11 @@ def ranked(parts: list[Part], asked: Asked) -> list[Part]:
         return parts
     found: list[Part] = []
     for start in range(0, len(parts), asked.best_of):
-        best = sorted(
-            parts[start : start + asked.best_of], key=lambda part: part.mean_logprob or 0, reverse=True
-        )
+        best = sorted(parts[start : start + asked.best_of], key=likelihood, reverse=True)
         found += best[: asked.n]
     return [replace(part, index=index) for index, part in enumerate(found)]
+
+
+def likelihood(part: Part) -> float:
+    """By what texts are ranked; one without a token comes last."""
+    return -math.inf if part.mean_logprob is None else part.mean_logprob
