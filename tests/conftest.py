@@ -28,7 +28,7 @@ BUDGET_S = 5.0
 NIGHTLY = "nightly"
 TIERS = {"slow", "browser", "long", NIGHTLY, "compiler", "interop"}
 GROUPS = {
-    **dict.fromkeys(("train", "model", "tokenizer", "parallel", "checkpoint", "generate", "eval"), "models"),
+    **dict.fromkeys(("train", "model", "tokenizer", "parallel", "checkpoint", "generate", "eval", "server"), "models"),
     **dict.fromkeys(("hub", "imports", "exports"), "hub"), "crawl": "crawl", "scale": "scale",
 }  # fmt: skip
 """Folder -> the tests that one worker does, for they load the same libraries."""

@@ -45,7 +45,8 @@ class EchoedText:
     """A prompt that is given back, as it is scored, in front of each of its texts."""
 
     def __init__(self, tokenizer: Tokenizer, indices: Sequence[int]) -> None:
-        self._indices, self._stream, self._length = indices, tokenizer.stream(), 0
+        self._tokenizer, self._indices, self._length = tokenizer, indices, 0
+        self._stream = tokenizer.stream()
         self._has_begun = False
 
     def push(self, choices: Iterable[TokenChoice]) -> list[Part]:
@@ -53,9 +54,11 @@ class EchoedText:
         entries: list[Entry] = []
         text = ""
         for choice in choices:
-            entries.append(Entry(choice, self._length + len(text), not self._has_begun))
+            new = self._stream.push(choice.id)
+            offset = self._length + len(text) + broken_before(self._tokenizer, choice.id, new)
+            entries.append(Entry(choice, offset, not self._has_begun))
             self._has_begun = True
-            text += self._stream.push(choice.id)
+            text += new
         self._length += len(text)
         return [Part(index, text, list(entries)) for index in self._indices]
 
@@ -70,7 +73,7 @@ class GrowingChoice:
 
     def __init__(self, tokenizer: Tokenizer, row: RunningSequence, index: int, base: int) -> None:
         """``base``: the characters of the prompt, which offsets count."""
-        self.row, self.index = row, index
+        self.row, self.index, self._tokenizer = row, index, tokenizer
         self._stream, self._length, self._base = tokenizer.stream(), 0, base
         for token in row.prompt_ids:
             self._stream.push(token)
@@ -78,21 +81,21 @@ class GrowingChoice:
         self._held: list[Entry] = []
         self.is_done = False
 
-    def push(self, pieces: Sequence[WrittenPiece]) -> Part:
+    def push(self, pieces: Sequence[WrittenPiece], is_last: bool) -> Part:
         """The next part; tokens wait until their text is released, those of a stop text for ever."""
         for piece in pieces:
             self._released += len(piece.text)
             if piece.choice:
-                self._held.append(Entry(piece.choice, self._base + self._length))
-                self._length += len(self._stream.push(piece.choice.id))
+                new = self._stream.push(piece.choice.id)
+                offset = self._length + broken_before(self._tokenizer, piece.choice.id, new)
+                self._held.append(Entry(piece.choice, self._base + offset))
+                self._length += len(new)
         part = Part(self.index, "".join(piece.text for piece in pieces))
         limit = self._base + self._released
-        is_cut = self.row.finish_reason == "stop" and not self._has_ended_itself
-        part.entries = [one for one in self._held if one.offset < limit or (self.row.ended and not is_cut)]
+        is_whole = is_last and not self._is_cut
+        part.entries = [one for one in self._held if one.offset < limit or is_whole]
         self._held = [one for one in self._held if one.offset >= limit]
-        if self.row.ended:
-            self.finish(part)
-        return part
+        return self.finish(part) if is_last else part
 
     def finish(self, part: Part) -> Part:
         """The last part of it."""
@@ -102,9 +105,20 @@ class GrowingChoice:
         return part
 
     @property
-    def _has_ended_itself(self) -> bool:
-        choices = self.row.choices
-        return bool(choices) and choices[-1].id == self.row.rules.end_of_text
+    def _is_cut(self) -> bool:
+        """Whether it ended before a stop text."""
+        row = self.row
+        has_ended_itself = bool(row.choices) and row.choices[-1].id == row.rules.end_of_text
+        return row.finish_reason == "stop" and not has_ended_itself
+
+
+def broken_before(tokenizer: Tokenizer, token: int, text: str) -> int:
+    """Of ``text``, which a token completed: the � of bytes before it that became no character."""
+    raw = tokenizer.bytes_of(token)
+    try:
+        return max(len(text) - len(raw.decode()), 0) if raw else 0
+    except UnicodeDecodeError:  # it is itself a part of a character
+        return 0
 
 
 def mean_logprob(row: RunningSequence) -> float | None:

@@ -36,6 +36,8 @@ class Grown(NamedTuple):
 
     row: RunningSequence
     pieces: list[WrittenPiece]
+    is_last: bool
+    """Whoever reads it must not ask the row, which may be further on by then."""
 
 
 class Scored(NamedTuple):
@@ -197,7 +199,7 @@ class EngineThread:
             return
         for row, pieces in self._engine.step():
             self.tokens_written += len(pieces)
-            events[self._job_of[row]].append(Grown(row, pieces))
+            events[self._job_of[row]].append(Grown(row, pieces, row.ended))
             if row.ended:
                 del self._job_of[row]
 

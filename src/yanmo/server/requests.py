@@ -6,10 +6,11 @@ A field that would act and is not known is refused by name; one that would do no
 sampler that is switched off) is left alone: clients send all that they have.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from yanmo.core.errors import ConfigError
 from yanmo.settings.schema import SampleConfig
@@ -56,7 +57,7 @@ SWITCHES: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
     "dynatemp_range": ((0,), ("dynatemp_",)),
     "dynamic_temperature": ((False,), ("dynatemp_",)),
     "guidance_scale": ((1,), ("negative_prompt",)),
-    "adaptive_target": ((-1, 0), ("adaptive_",)),
+    "adaptive_target": ((-1, -0.01, 0), ("adaptive_",)),
     "typical": ((1,), ()),
     "typical_p": ((1,), ()),
     "tfs": ((1,), ()),
@@ -137,10 +138,19 @@ class WritingRequest(BaseModel):
         check_sizes(found)
         return found
 
+    # the first mistake of a list is enough: a million would be described for seconds
+    def in_their_words(self, error: ConfigError) -> ConfigError:
+        """A mistake in a setting of [sample], under the name that the request has for it."""
+        names = {OTHER_NAMES.get(name, name): name for name in self.model_extra or {}}
+        setting = re.search(r"sample\.(\w+)", f"{error.what} {error.where}")
+        if setting is None:
+            return error
+        name = names.get(setting[1], setting[1])
+        return ConfigError(error.what.replace(setting[0], name), name, error.hint)
 
-# the first mistake of a list is enough: a million would be described for seconds
-Ids = Annotated[list[int], Field(min_length=1), FailFast()]
-Several = Annotated[list[T], Field(min_length=1, max_length=MAX_PROMPTS), FailFast()]
+
+Ids = Annotated[list[int], Field(min_length=1, fail_fast=True)]
+Several = Annotated[list[T], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
 
 
 class CompletionRequest(WritingRequest):
@@ -241,7 +251,7 @@ class DetokenizeRequest(BaseModel):
     """POST /detokenize."""
 
     model: str = ""
-    tokens: Annotated[list[int], FailFast()]
+    tokens: Annotated[list[int], Field(fail_fast=True)]
 
 
 class OutlineRequest(BaseModel):

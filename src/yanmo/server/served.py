@@ -183,7 +183,10 @@ class ServedModel:
         if not writes:
             del settings["max_new_tokens"]
         settings.setdefault("seed", drawn_seed())
-        return self.writer.config(**settings), writes
+        try:
+            return self.writer.config(**settings), writes
+        except ConfigError as error:
+            raise asked.in_their_words(error) from error
 
     def ids_of(self, prompt: str | list[int]) -> list[int]:
         """A prompt as ids.
@@ -321,7 +324,7 @@ class ServedModel:
                 if isinstance(event, YanmoError):
                     raise event
                 if isinstance(event, Grown):
-                    yield asked.choices[event.row].push(event.pieces)
+                    yield asked.choices[event.row].push(event.pieces, event.is_last)
                 else:
                     for part in asked.echoes[event.text].push(event.choices):
                         yield part
