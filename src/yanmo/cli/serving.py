@@ -1,6 +1,7 @@
 """The verb `serve`: models for the page and for the clients of OpenAI's API."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from socket import socket
@@ -18,6 +19,7 @@ GRACE_SECONDS = 30
 """Texts that are being written when the server is told to end have so long to be whole."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "YANMO_TOKEN"
+ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
 
 def serve(
@@ -53,6 +55,8 @@ def serve(
             where="--host",
             hint=f"give a token: in the variable {TOKEN}, or by --token-file",
         )
+    for origin in allow_origin or ():
+        check_origin(origin)
     try:
         import uvicorn
 
@@ -77,6 +81,19 @@ def serve(
             print(f"serving {', '.join(model.name for model in models)}; Ctrl-C ends it", file=sys.stderr)
 
     Announcing(config).run()
+
+
+def check_origin(origin: str) -> None:
+    """
+    Raises:
+        ConfigError: no browser would ever name its page so.
+    """
+    if not ORIGIN.fullmatch(origin):
+        raise ConfigError(
+            f"{origin} is no origin",
+            where="--allow-origin",
+            hint="give scheme and host, with the port where there is one, and nothing more: https://write.example.org",
+        )
 
 
 def load_models(

@@ -167,5 +167,7 @@ async def refuse(refused: Refused, send: Send) -> None:
     ]
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if refused.status in (408, 413):  # what is still to come of the body is not read
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

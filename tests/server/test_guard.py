@@ -1,0 +1,330 @@
+"""What a server lets through, and what it does with those who leave, flood it or end it."""
+
+import json
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.makers.console import here
+from tests.makers.models import TOKENIZER, lively_model, our_folder
+from tests.makers.processes import Child, as_yanmo
+from tests.makers.servers import COMPLETIONS, RunningServer, served, serving, until
+from yanmo.generate.writer import Writer
+from yanmo.server import guard
+from yanmo.server.served import ServedModel
+from yanmo.settings.schema import SampleConfig
+
+ORIGIN, TOKEN = "https://write.example.org", "长而难猜 0123456789"
+PATHS = ("/", "/page/main.js", "/health", "/metrics", "/v1/models", COMPLETIONS, "/nowhere")
+JSON = {"Content-Type": "application/json"}
+ENDLESS: dict[str, Any] = {
+    "prompt": "江湖",
+    "max_tokens": 8000,
+    "logit_bias": {str(TOKENIZER.end_of_text): -100},
+}
+"""Nobody waits for the end of it."""
+
+
+def model(**more: Any) -> ServedModel:
+    return served("char", lively_model(64), TOKENIZER, **more)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with serving([model()]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def closed() -> Iterator[RunningServer]:
+    """A server with a token, which a page of one other origin may ask."""
+    with serving([model()], token=TOKEN, origins=[ORIGIN]) as running:
+        yield running
+
+
+def bearing(token: str) -> dict[str, Any]:
+    return {"Authorization": f"Bearer {token}".encode()}
+
+
+# -- who may ask ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example.org", "", "[::1", "127.0.0.1.example.org", "localhost.evil:80"]
+)
+def test_a_server_is_asked_by_its_address_alone(server: RunningServer, host: str) -> None:
+    """Else any page could have a name of its own point here, and read what the server says."""
+    for path in PATHS:
+        answer = server.client.get(path, headers={"Host": host})
+        assert answer.status_code in (400, 403), path
+    for known in ("127.0.0.1:1", "localhost", "localhost:8000", "[::1]:80", "10.0.0.7"):
+        assert server.client.get("/health", headers={"Host": known}).status_code == 200
+
+
+def test_a_host_that_was_named_is_known(closed: RunningServer) -> None:
+    assert closed.client.get("/health", headers={"Host": "write.example.org"}).status_code == 200
+    assert closed.client.get("/health", headers={"Host": "else.example.org"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example.org", "null", "http://127.0.0.1:1", "http://[", "file://"]
+)
+def test_pages_of_others_may_not_ask(server: RunningServer, origin: str) -> None:
+    answer = server.client.post(COMPLETIONS, json={"prompt": "江"}, headers={"Origin": origin})
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+    own = server.client.post(COMPLETIONS, json={"max_tokens": 1}, headers={"Origin": server.url})
+    assert own.status_code == 200
+
+
+def test_a_page_of_a_named_origin_may_ask_and_no_other(closed: RunningServer) -> None:
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    for origin, may in ((ORIGIN, True), ("https://evil.example.org", False)):
+        before = closed.client.options(COMPLETIONS, headers={"Origin": origin, **asks})
+        after = closed.client.get("/v1/models", headers={"Origin": origin, **bearing(TOKEN)})
+        assert [one.is_success for one in (before, after)] == [may, may]
+        for answer in (before, after):
+            assert (answer.headers.get("access-control-allow-origin") == origin) == may
+    refused = closed.client.get("/v1/models", headers={"Origin": ORIGIN})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, ORIGIN)
+
+
+def test_everything_but_the_page_and_health_needs_the_token(
+    closed: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    compare = guard.hmac.compare_digest
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
+    for headers in ({}, bearing("wrong"), bearing(TOKEN[:-1]), {"Authorization": TOKEN.encode() + b"x"}):
+        for path in (
+            "/metrics",
+            "/v1/models",
+            COMPLETIONS,
+            "/tokenize",
+            "/nowhere",
+            "/pages",
+            "//page/main.js",
+        ):
+            answer = closed.client.get(path, headers=headers)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+            assert answer.json()["error"]["type"] == "authentication_error"
+    assert compared and all(right == TOKEN.encode() for _, right in compared)
+    assert closed.client.get("/v1/models", headers=bearing(TOKEN)).status_code == 200
+    for path in ("/", "/health", "/page/main.js"):
+        assert closed.client.get(path).status_code == 200
+
+
+def test_where_no_token_is_set_one_that_comes_is_ignored(server: RunningServer) -> None:
+    assert server.client.get("/v1/models", headers=bearing("sk-whatever")).status_code == 200
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/page/../app.py", "/page/%2e%2e/app.py"])
+def test_every_answer_lets_a_browser_run_our_page_alone(
+    server: RunningServer, closed: RunningServer, path: str
+) -> None:
+    for running in (server, closed):
+        for method in ("GET", "OPTIONS"):
+            answer = running.client.request(method, path, headers={"Origin": ORIGIN})
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "import" not in answer.text or path.endswith(".js")
+
+
+# -- limits -----------------------------------------------------------------------------------
+
+
+def test_a_body_that_is_too_large_is_refused_while_it_comes(server: RunningServer) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1 << 20
+            yield b" " * (1 << 20)
+
+    try:
+        answer = server.client.post(COMPLETIONS, content=endless())
+        assert (answer.status_code, answer.json()["error"]["param"]) == (413, None)
+    except httpx.TransportError:  # it closed the door before everything was said
+        pass
+    assert sent < 90 << 20
+    assert server.client.get("/health").status_code == 200
+
+
+def test_whoever_comes_when_too_many_wait_is_told_when_to_come_again() -> None:
+    narrow = model()
+    narrow.thread.most_waiting = 2
+    with serving([narrow]) as running:
+        with running.client.stream("POST", COMPLETIONS, json=ENDLESS | {"n": 10, "stream": True}):
+            for stream in (False, True):
+                refused = running.post(prompt="江", stream=stream)
+                assert refused.status_code == 429
+                assert int(refused.headers["retry-after"]) > 0
+                assert refused.json()["error"]["type"] == "rate_limit_error"
+            assert running.client.get("/health").json() == {"status": "ok", "running": 8, "waiting": 2}
+        running.waits_for(running=0, waiting=0)
+        assert running.post(prompt="江", max_tokens=1).status_code == 200
+
+
+def test_a_model_and_a_path_that_are_not_there_are_named(server: RunningServer) -> None:
+    answer = server.post(model="gpt-5", prompt="江")
+    assert answer.status_code == 404 and "gpt-5" in answer.json()["error"]["message"]
+    for answer in (server.client.get("/nowhere"), server.client.delete(COMPLETIONS)):
+        assert answer.status_code in (404, 405) and answer.json()["error"]["message"]
+
+
+# -- those who leave --------------------------------------------------------------------------
+
+
+def slots(running: RunningServer) -> int:
+    engine = running.models["char"].thread._engine
+    return sum(row is not None and not row.ended for row in engine.engine.slots) + len(engine._texts)
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_client_that_goes_away_frees_its_slot(server: RunningServer, is_streamed: bool) -> None:
+    body = json.dumps(ENDLESS | {"n": 12, "stream": is_streamed}).encode()
+    head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        server.waits_for(running=8, waiting=4)
+    server.waits_for(running=0, waiting=0)
+    until(lambda: slots(server) == 0)
+    assert server.post(prompt="江", max_tokens=1).status_code == 200
+
+
+def test_a_client_that_leaves_while_it_waits_leaves_the_queue(server: RunningServer) -> None:
+    with server.client.stream("POST", COMPLETIONS, json=ENDLESS | {"n": 8, "stream": True}):
+        for is_streamed in (True, False):
+            body = ENDLESS | {"stream": is_streamed}
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{server.url}{COMPLETIONS}", json=body, timeout=0.3, trust_env=False)
+            server.waits_for(running=8, waiting=0)
+    server.waits_for(running=0, waiting=0)
+
+
+def test_a_request_ends_when_its_time_is_over_with_what_it_has(server: RunningServer) -> None:
+    thread = server.models["char"].thread
+    with server.client.stream("POST", COMPLETIONS, json=ENDLESS | {"stream": True}) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        for job in list(thread._jobs):
+            job.ends_at = time.monotonic()
+        rest = [line for line in lines if line]
+    assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    server.waits_for(running=0)
+
+
+# -- what it says of itself -------------------------------------------------------------------
+
+
+def test_health_says_when_the_engine_is_gone() -> None:
+    with serving([model()]) as running:
+        assert running.client.get("/health").json() == {"status": "ok", "running": 0, "waiting": 0}
+        running.models["char"].thread.stop()
+        assert running.client.get("/health").status_code == 503
+
+
+def test_metrics_count_what_was_asked_and_written() -> None:
+    with serving([model()]) as running:
+        running.ask(prompt="江湖", max_tokens=3, logit_bias={str(TOKENIZER.end_of_text): -100})
+        running.ask(prompt="江湖夜雨", max_tokens=0, echo=True, logprobs=1)
+        running.post(prompt="江", temperature=-1)
+        page = running.client.get("/metrics").text
+    lines = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    assert lines['yanmo_tokens_written_total{model="char"}'] == "3.0"
+    assert lines['yanmo_tokens_scored_total{model="char"}'] == "4.0"
+    assert lines['yanmo_requests_total{status="200"}'] == "2.0"
+    assert lines['yanmo_requests_total{status="400"}'] == "1.0"
+    assert lines["yanmo_first_text_seconds_count"] == "2.0"
+    assert "江" not in page
+
+
+def test_choices_are_kept_only_where_that_was_asked(server: RunningServer, own_folder: Path) -> None:
+    choice = {"prompt": "江湖", "chosen": "夜雨", "rejected": "春风\n"}
+    answer = server.post("/yanmo/choices", **choice)
+    assert answer.status_code == 404 and "--keep-choices" in answer.json()["error"]["message"]
+    file = own_folder / "choices.jsonl"
+    with serving([model()], keep_choices=file) as running:
+        assert running.client.get("/v1/models").json()["data"][0]["yanmo"]["keep_choices"] is True
+        for _ in range(2):
+            assert running.post("/yanmo/choices", **choice).status_code == 204
+        half = running.client.post(
+            "/yanmo/choices", content=json.dumps(choice | {"chosen": "\ud800"}), headers=JSON
+        )
+        assert half.status_code < 500
+    first, second, *_ = file.read_text(encoding="utf-8").splitlines()
+    assert json.loads(first) == json.loads(second) == choice
+
+
+def test_prompts_are_never_logged(
+    own_folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where the engine fails."""
+    caplog.set_level(logging.DEBUG)
+    broken = model()
+    with serving([broken]) as running:
+        running.ask(prompt="桃李春风", max_tokens=2)
+        running.post(prompt="桃李春风", temperature="桃李")
+        running.client.post(COMPLETIONS, content='{"prompt": "桃李春风', headers=JSON)
+        broken.thread._engine.step = None  # type: ignore[method-assign,assignment]
+        failed = running.post(prompt="桃李春风", max_tokens=2)
+        assert failed.status_code == 500 and "engine failed" in failed.json()["error"]["message"]
+        assert running.post(prompt="桃李春风", max_tokens=2).status_code == 200
+    said = caplog.text + "".join(capfd.readouterr())
+    assert "the engine failed" in said
+    assert not any(sign in said for sign in ("桃", "\\u6843"))
+
+
+# -- the command ------------------------------------------------------------------------------
+
+
+def test_an_address_that_others_reach_needs_a_token_and_origins_must_be_whole(own_folder: Path) -> None:
+    our_folder(own_folder / "model", lively_model(64), TOKENIZER)
+    for words, said in (
+        (["--host", "0.0.0.0"], "token"),
+        (["--allow-origin", "write.example.org"], "https://"),
+        (["--token-file", "nowhere"], "nowhere"),
+    ):
+        done = here("serve", "model", *words)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_is_told_to_end_finishes_what_streams(own_folder: Path) -> None:
+    our_folder(own_folder / "model", lively_model(64), TOKENIZER)
+    child = Child(as_yanmo, ["serve", "model", "--port", "0"], YANMO_TOKEN=TOKEN)
+    until(lambda: child.out().endswith("\n") or child.poll() is not None)
+    url = child.out().strip()
+    assert url.startswith("http://127.0.0.1:"), child.err()
+    body = ENDLESS | {"max_tokens": 1500, "stream": True}
+    with httpx.stream(
+        "POST", url + COMPLETIONS, json=body, headers=bearing(TOKEN), trust_env=False
+    ) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        child.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    assert len(rest) > 500
+    child.wait(60)
+    assert "Traceback" not in child.err() and "江湖" not in child.err()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+
+
+def test_writers_defaults_are_those_of_requests() -> None:
+    lively = ServedModel(
+        "char", Writer(Path("nowhere"), lively_model(64), TOKENIZER, SampleConfig(max_new_tokens=4))
+    )
+    with serving([lively]) as running:
+        assert running.ask(prompt="江", logit_bias=ENDLESS["logit_bias"])["usage"]["completion_tokens"] == 4
