@@ -160,6 +160,8 @@ class ServedModel:
                 hint="use /v1/completions, or a model that was trained on dialogues",
             )
         config, writes = self.config_of(asked)
+        if config.verse:
+            raise ConfigError("an answer is no poem", "verse", "ask for one by /v1/completions")
         with self._encoding:
             ids = self.chat.encode([{"role": one.role, "content": one.text} for one in asked.messages])
         top = asked.top_logprobs if asked.logprobs else 0
