@@ -16,6 +16,8 @@ from tests.makers.console import here
 from tests.makers.models import TOKENIZER, lively_model, our_folder
 from tests.makers.processes import Child, as_yanmo
 from tests.makers.servers import COMPLETIONS, RunningServer, served, serving, until
+from yanmo.cli.serving import listen, load_models
+from yanmo.core.errors import ConfigError
 from yanmo.generate.writer import Writer
 from yanmo.server import guard
 from yanmo.server.served import ServedModel
@@ -328,3 +330,20 @@ def test_writers_defaults_are_those_of_requests() -> None:
     )
     with serving([lively]) as running:
         assert running.ask(prompt="江", logit_bias=ENDLESS["logit_bias"])["usage"]["completion_tokens"] == 4
+
+
+def test_settings_named_to_serve_are_those_of_requests_that_name_none(tmp_path: Path) -> None:
+    folder = our_folder(tmp_path / "model", lively_model(64), TOKENIZER)
+    (model,) = load_models([folder], {"temperature": 0.0, "max_new_tokens": 3}, "cpu", "float32", True)
+    assert (model.writer.sample.temperature, model.writer.sample.max_new_tokens) == (0, 3)
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        load_models([folder], {"max_new_tokens": 0}, "cpu", "float32", True)
+
+
+def test_an_address_that_is_taken_is_said_before_a_model_is_loaded() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigError, match="cannot be listened on") as refused,
+    ):
+        listen("127.0.0.1", taken.getsockname()[1])
+    assert refused.value.where == "--port"

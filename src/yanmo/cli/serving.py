@@ -3,13 +3,15 @@
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
-from socket import socket
-from typing import TYPE_CHECKING, Annotated
+from socket import AF_INET, AF_INET6, create_server, socket
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from yanmo.cli.options import Device, Precision, Verify
+from yanmo.cli.options import Device, Precision, Verify, with_sampler
+from yanmo.cli.writing import as_settings
 from yanmo.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ TOKEN = "YANMO_TOKEN"
 ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
 
+@with_sampler
 def serve(
+    sampler: dict[str, Any],
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -47,7 +51,10 @@ def serve(
     precision: Precision = None,
     verify: Verify = True,
 ) -> None:
-    """Write in the browser, and serve the clients of OpenAI's API. Prompts are never logged."""
+    """Write in the browser, and serve the clients of OpenAI's API. Prompts are never logged.
+
+    Settings of [sample] that are given here are those of requests that name none.
+    """
     token = read_token(token_file)
     if host not in LOOPBACK and not token:
         raise ConfigError(
@@ -63,7 +70,8 @@ def serve(
         from yanmo.server.app import create_app
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed", "serve", 'pip install "yanmo[serve]"') from error
-    models = load_models(runs or [None], device, precision, verify)
+    listening = listen(host, port)
+    models = load_models(runs or [None], as_settings(sampler), device, precision, verify)
     app = create_app(models, token, allow_origin or (), keep_choices)
     config = uvicorn.Config(
         app, host, port, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
@@ -80,7 +88,24 @@ def serve(
                 print(f"http://{shown}:{number}", flush=True)
             print(f"serving {', '.join(model.name for model in models)}; Ctrl-C ends it", file=sys.stderr)
 
-    Announcing(config).run()
+    Announcing(config).run([listening])
+
+
+def listen(host: str, port: int) -> socket:
+    """The address, taken before a model is loaded.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    try:
+        family = AF_INET6 if ":" in host else AF_INET
+        return create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}, port {port} cannot be listened on: {error.strerror or error}",
+            where="--port",
+            hint="where another program has it, give another port; 0 is any that is free",
+        ) from error
 
 
 def check_origin(origin: str) -> None:
@@ -97,12 +122,16 @@ def check_origin(origin: str) -> None:
 
 
 def load_models(
-    runs: list[Path] | list[None], device: str | None, precision: str | None, verify: bool
+    runs: list[Path] | list[None],
+    settings: dict[str, Any],
+    device: str | None,
+    precision: str | None,
+    verify: bool,
 ) -> "list[ServedModel]":
-    """The models, each under the name of its run.
+    """The models, each under the name of its run, with these settings in place of the run's own.
 
     Raises:
-        ConfigError: two have the same name.
+        ConfigError: two have the same name, or a setting cannot be meant so.
     """
     from yanmo.checkpoint.folder import run_of
     from yanmo.generate.writer import load
@@ -111,6 +140,7 @@ def load_models(
     models: dict[str, ServedModel] = {}
     for path in runs:
         writer = load(path, device, precision, verify)
+        writer = replace(writer, sample=writer.config(**settings))
         run = run_of(writer.folder)
         name = writer.folder.name if run is None else run.name
         if run and path and path.resolve() != run:  # a checkpoint of a run
