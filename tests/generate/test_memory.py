@@ -11,7 +11,15 @@ from torch import Tensor
 from tests.makers.models import TOKENIZER, drawn, lively_model
 from yanmo.generate import memory as module
 from yanmo.generate.engine import Engine, RunningSequence
-from yanmo.generate.memory import FORGOTTEN_TOGETHER, MAX_PLACES, Memory, MemoryReader, Places, as_unit
+from yanmo.generate.memory import (
+    FEW_PLACES,
+    FORGOTTEN_TOGETHER,
+    MAX_PLACES,
+    Memory,
+    MemoryReader,
+    Places,
+    as_unit,
+)
 from yanmo.generate.sampling import TokenConstraints
 from yanmo.generate.score import score
 from yanmo.generate.text import encode_prompt, write_samples
@@ -62,8 +70,9 @@ def test_a_mixture_is_a_distribution_with_the_share_of_what_is_remembered(places
     assert float(mixed.exp().sum()) == pytest.approx(1, abs=1e-5)
     tokens, remembered = memory.recall(state)
     assert float(remembered.sum()) == pytest.approx(1, abs=1e-5)
-    expected = (1 - share) * said.exp()
-    expected[tokens] += share * remembered
+    counts = share * places / (places + FEW_PLACES)
+    expected = (1 - counts) * said.exp()
+    expected[tokens] += counts * remembered
     torch.testing.assert_close(mixed.exp(), expected, atol=1e-6, rtol=1e-4)
 
 
@@ -91,7 +100,8 @@ def test_what_always_followed_two_tokens_counts_as_several_memories() -> None:
     assert [memory.sure(before) for before in ([2, 5], [5, 9], [8, 8], [2], [])] == [None] * 5
     unsure, mixed = (memory.mix(said, state, 0.3, before).exp() for before in ([], [1, 2]))
     assert float(mixed.sum()) == pytest.approx(1, abs=1e-5)
-    assert float(mixed[5]) == pytest.approx(0.7**4 * float(unsure[5]) + 1 - 0.7**4, rel=1e-5)
+    rest = (1 - 0.3 * len(tokens) / (len(tokens) + FEW_PLACES)) ** 4
+    assert float(mixed[5]) == pytest.approx(rest * float(unsure[5]) + 1 - rest, rel=1e-5)
     memory.forget(6)
     assert memory.sure([1, 2]) is None
     memory.note(torch.randn(64), 1)
