@@ -60,10 +60,12 @@ def main() -> None:
     print(turns.save("startup", {"seconds": took}))
 
 
-def model_folder(folder: Path) -> Path:
+def model_folder(
+    folder: Path, characters: int = VOCABULARY, shape: tuple[int, int, int, int] = (10, 12, 768, 1024)
+) -> Path:
     """A model of random weights, as a run leaves it."""
-    tokenizer = CharTokenizer([chr(FIRST + number) for number in range(VOCABULARY)])
-    config = GPTConfig(tokenizer.vocab_size, 10, 12, 768, 1024)
+    tokenizer = CharTokenizer([chr(FIRST + number) for number in range(characters)])
+    config = GPTConfig(tokenizer.vocab_size, *shape)
     model = GPT(config)
     model.initialise(0)
     folder.mkdir()
