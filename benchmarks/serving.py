@@ -98,7 +98,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = startup.model_folder(Path(place) / "model", *(() if asked.large else SMALL))
         writer = load(folder)
-        # the short ones first, here and below: each length of a prompt that is new has kernels compiled
+        # the short ones first, here and below: they warm both sides
         short, _ = offline(writer, list(wishes(asked.seeded, SHORT_TOKENS)))
         long, offline_rate = offline(writer, list(wishes(asked.requests, LONG_TOKENS, mixed=True)))
         with server(folder) as (process, url):
