@@ -16,7 +16,7 @@ from yanmo.generate.sampling import TokenConstraints
 from yanmo.generate.score import score
 from yanmo.generate.text import encode_prompt, write_all
 from yanmo.generate.text_engine import TextEngine
-from yanmo.server.answers import Entry, as_json, legacy_logprobs
+from yanmo.server.answers import TokenEntry, as_json, legacy_logprobs
 from yanmo.server.engine_thread import ROWS
 from yanmo.settings.schema import SampleConfig
 
@@ -288,7 +288,7 @@ def test_the_end_of_text_before_a_text_is_its_null(server: RunningServer) -> Non
 
 def test_what_cannot_be_is_a_number_that_json_has() -> None:
     assert [as_json(value) for value in (-math.inf, math.nan, -0.5)] == [-9999, -9999, -0.5]
-    entry = Entry(TokenChoice(1, -math.inf, ((0, -0.1), (1, -math.inf))), 0)
+    entry = TokenEntry(TokenChoice(1, -math.inf, ((0, -0.1), (1, -math.inf))), 0)
     said = legacy_logprobs([entry], ["a", "b"], 2)
     assert said["token_logprobs"] == [-9999]
     assert said["top_logprobs"] == [{"a": -0.1, "b": -9999}]

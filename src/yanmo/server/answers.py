@@ -20,7 +20,7 @@ Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class TokenEntry:
     """A token of a text, for the answer's log probabilities."""
 
     choice: TokenChoice
@@ -36,7 +36,7 @@ class Part:
 
     index: int
     text: str = ""
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[TokenEntry] = field(default_factory=list)
     finish_reason: Finish | None = None
     mean_logprob: float | None = None
 
@@ -51,12 +51,12 @@ class EchoedText:
 
     def push(self, choices: Iterable[TokenChoice]) -> list[Part]:
         """The characters that these tokens complete."""
-        entries: list[Entry] = []
+        entries: list[TokenEntry] = []
         text = ""
         for choice in choices:
             new = self._stream.push(choice.id)
             offset = self._length + len(text) + broken_before(self._tokenizer, choice.id, new)
-            entries.append(Entry(choice, offset, not self._has_begun))
+            entries.append(TokenEntry(choice, offset, not self._has_begun))
             self._has_begun = True
             text += new
         self._length += len(text)
@@ -78,7 +78,7 @@ class GrowingChoice:
         for token in row.prompt_ids:
             self._stream.push(token)
         self._released = 0
-        self._held: list[Entry] = []
+        self._held: list[TokenEntry] = []
         self.is_done = False
 
     def push(self, pieces: Sequence[WrittenPiece], is_last: bool) -> Part:
@@ -88,7 +88,7 @@ class GrowingChoice:
             if piece.choice:
                 new = self._stream.push(piece.choice.id)
                 offset = self._length + broken_before(self._tokenizer, piece.choice.id, new)
-                self._held.append(Entry(piece.choice, self._base + offset))
+                self._held.append(TokenEntry(piece.choice, self._base + offset))
                 self._length += len(new)
         part = Part(self.index, "".join(piece.text for piece in pieces))
         limit = self._base + self._released
@@ -163,7 +163,7 @@ def chat_choice(part: Part, names: Sequence[str], raw: Sequence[bytes], top: int
     return found | _mean(part)
 
 
-def legacy_logprobs(entries: Sequence[Entry], names: Sequence[str], top: int) -> dict[str, Any]:
+def legacy_logprobs(entries: Sequence[TokenEntry], names: Sequence[str], top: int) -> dict[str, Any]:
     """Four lists of equal length; a top-list has the chosen token too, with the very same number."""
     return {
         "tokens": [names[one.choice.id] for one in entries],

@@ -31,8 +31,8 @@ from starlette.types import ASGIApp
 from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.server.answers import Part, chat_choice, completion_choice, error_body, event, join, sendable
 from yanmo.server.engine_thread import Busy
-from yanmo.server.guard import EveryAnswer, Guard
-from yanmo.server.metrics import Metrics
+from yanmo.server.guard import EveryAnswer, RequestGuard
+from yanmo.server.metrics import ServerMetrics
 from yanmo.server.requests import (
     ChatRequest,
     Choice,
@@ -72,10 +72,10 @@ class Server:
 
     models: Mapping[str, ServedModel]
     keep_choices: Path | None = None
-    metrics: Metrics = field(init=False)
+    metrics: ServerMetrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics({name: model.thread for name, model in self.models.items()})
+        self.metrics = ServerMetrics({name: model.thread for name, model in self.models.items()})
         self._choices = threading.Lock()
 
     def model(self, name: str) -> ServedModel:
@@ -223,7 +223,7 @@ def create_app(
     add_writing(app, server)
     add_knowledge(app, server)
     add_page(app, server)
-    guarded: ASGIApp = Guard(app, token, origins)
+    guarded: ASGIApp = RequestGuard(app, token, origins)
     if origins:  # around it: a browser asks first without the token whether it may ask
         guarded = CORSMiddleware(guarded, list(origins), allow_methods=["*"], allow_headers=["*"])
     return EveryAnswer(guarded, server.metrics.count)

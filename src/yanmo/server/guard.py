@@ -28,6 +28,7 @@ HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
@@ -61,7 +62,7 @@ class EveryAnswer:
         await self.app(scope, receive, send_safely)
 
 
-class Guard:
+class RequestGuard:
     """An ASGI application behind the checks."""
 
     def __init__(self, app: ASGIApp, token: str | None = None, origins: Collection[str] = ()) -> None:

@@ -14,7 +14,7 @@ from yanmo.server.engine_thread import EngineThread
 FIRST_TEXT_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
-class Metrics:
+class ServerMetrics:
     """A registry of its own, so that several servers may live in one process."""
 
     def __init__(self, engines: Mapping[str, EngineThread]) -> None:
