@@ -26,7 +26,8 @@ test-slow: $(VENV)/installed-dev
 	$(TESTS) -m "slow and not long and not nightly and not browser and not compiler and not interop"
 
 test-browser: $(VENV)/installed-dev
-	command -v chromium >/dev/null || (apt-get update && apt-get install --yes chromium)
+	{ command -v chromium && fc-list :lang=zh | grep .; } >/dev/null \
+		|| (apt-get update && apt-get install --yes chromium fontconfig fonts-noto-cjk)
 	$(BIN)/python -m pytest -m browser
 
 test-long: $(VENV)/installed-dev
