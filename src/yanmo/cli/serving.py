@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from socket import AF_INET, AF_INET6, create_server, socket
@@ -11,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from yanmo.cli.options import Device, Precision, Verify, with_sampler
-from yanmo.cli.writing import as_settings
+from yanmo.cli.writing import as_settings, note
 from yanmo.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from yanmo.server.served import ServedModel
 
-GRACE_SECONDS = 30
-"""Texts that are being written when the server is told to end have so long to be whole."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "YANMO_TOKEN"
 ORIGIN = re.compile(r"https?://[^/?#@\s]+")
@@ -65,30 +62,19 @@ def serve(
     for origin in allow_origin or ():
         check_origin(origin)
     try:
-        import uvicorn
-
         from yanmo.server.app import create_app
+        from yanmo.server.process import answer
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed", "serve", 'pip install "yanmo[serve]"') from error
     listening = listen(host, port)
     models = load_models(runs or [None], as_settings(sampler), device, precision, verify)
     app = create_app(models, token, allow_origin or (), keep_choices)
-    config = uvicorn.Config(
-        app, host, port, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-    )
 
-    class Announcing(uvicorn.Server):
-        """Says its address as soon as it answers."""
+    def say(address: str) -> None:
+        print(address, flush=True)
+        note(f"serving {', '.join(model.name for model in models)}; Ctrl-C ends it")
 
-        async def startup(self, sockets: list[socket] | None = None) -> None:
-            await super().startup(sockets)
-            for one in self.servers[0].sockets if self.started else ():
-                address, number = one.getsockname()[:2]
-                shown = f"[{address}]" if ":" in address else address
-                print(f"http://{shown}:{number}", flush=True)
-            print(f"serving {', '.join(model.name for model in models)}; Ctrl-C ends it", file=sys.stderr)
-
-    Announcing(config).run([listening])
+    answer(app, listening, say)
 
 
 def listen(host: str, port: int) -> socket:

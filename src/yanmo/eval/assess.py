@@ -149,10 +149,7 @@ def assess(
     if not corpus and own is None:
         raise no_text(folder, recipe)
     ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
-    # every batch allocates the same tensors again
-    keep_freed_memory()
-    with ProgressLine(console, "measuring", len(sliding_starts(len(ids), window, stride))) as progress:
-        evaluation = evaluate_sliding(model, ids, characters, stride, end, progress.advance)
+    evaluation = measured(model, ids, characters, stride, end, console)
     remembered = with_memory(model, ids, characters, stride, end, memory, console) if memory else None
     return Assessment(
         model=str(folder),
@@ -171,6 +168,16 @@ def assess(
         lossy=lossy,
         trained_on_it=bool(corpus and own and own.shards.manifest.corpus == corpus_fingerprint(config)),
     )
+
+
+def measured(
+    model: GPT, ids: Ids, characters: int, stride: int, end_of_text: int, console: Console
+) -> Evaluation:
+    """The measure itself, by windows that overlap."""
+    keep_freed_memory()  # every batch allocates the same tensors again
+    starts = sliding_starts(len(ids), model.config.block_size, stride)
+    with ProgressLine(console, "measuring", len(starts)) as progress:
+        return evaluate_sliding(model, ids, characters, stride, end_of_text, progress.advance)
 
 
 def with_memory(

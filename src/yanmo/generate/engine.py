@@ -319,10 +319,10 @@ class Engine:
     def _read_ahead(self) -> None:
         """Read a chunk of the window that comes next, where one more token than a chunk is there of it."""
         for slot, one in self._running():
-            spare = self.spares[slot]
-            unread = one.window_from(self._next_start(one))[self.cache.lengths[spare] :]
-            if not one.unread and len(unread) > CHUNK_TOKENS:
-                self._forward([unread[:CHUNK_TOKENS]], [spare])
+            spare, start = self.spares[slot], self._next_start(one)
+            read = self.cache.lengths[spare]
+            if not one.unread and one.pinned + len(one.past.ids) - start > read + CHUNK_TOKENS:
+                self._forward([one.window_from(start)[read : read + CHUNK_TOKENS]], [spare])
 
     def _next_start(self, one: RunningSequence) -> int:
         """Where a text's next window begins: it moves when this one is full and a token is to be read."""

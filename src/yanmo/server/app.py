@@ -222,7 +222,7 @@ def create_app(
     add_errors(app)
     add_writing(app, server)
     add_knowledge(app, server)
-    add_page(app, server)
+    add_page(app)
     guarded: ASGIApp = RequestGuard(app, token, origins)
     if origins:  # around it: a browser asks first without the token whether it may ask
         guarded = CORSMiddleware(guarded, list(origins), allow_methods=["*"], allow_headers=["*"])
@@ -356,11 +356,11 @@ def add_knowledge(app: FastAPI, server: Server) -> None:
         await asyncio.to_thread(server.keep, choice)
 
 
-def add_page(app: FastAPI, server: Server) -> None:
+def add_page(app: FastAPI) -> None:
     """The page, whose files anybody may read."""
 
     @app.get("/")
     async def index() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")

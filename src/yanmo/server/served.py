@@ -6,7 +6,7 @@ In: a Writer and requests. Out: jobs for the engine's thread, and what they give
 import asyncio
 import math
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -198,10 +198,17 @@ class ServedModel:
         """
         if isinstance(prompt, str):
             return self.encode(prompt)
-        if wrong := next((token for token in prompt if not 0 <= token < len(self.names)), None):
-            hint = f"the vocabulary has {len(self.names):,} tokens"
-            raise ConfigError(f"there is no token {str(wrong)[:20]}", "prompt", hint)
+        self._require_tokens(prompt, "prompt")
         return prompt
+
+    def _require_tokens(self, ids: Iterable[int], where: str) -> None:
+        """
+        Raises:
+            ConfigError: the vocabulary lacks one of the ids.
+        """
+        if wrong := next((token for token in ids if not 0 <= token < len(self.names)), None):
+            hint = f"the vocabulary has {len(self.names):,} tokens"
+            raise ConfigError(f"there is no token {str(wrong)[:20]}", where, hint)
 
     def _asked(
         self,
@@ -256,15 +263,13 @@ class ServedModel:
         """
         with self._encoding:
             rules = TokenConstraints.of(self.writer.tokenizer, config)
-        bias = tuple((asked.logit_bias or {}).items())
-        if wrong := next((token for token, _ in bias if not 0 <= token < len(self.names)), None):
-            hint = f"the vocabulary has {len(self.names):,} tokens"
-            raise ConfigError(f"there is no token {str(wrong)[:20]}", "logit_bias", hint)
+        bias = asked.logit_bias or {}
+        self._require_tokens(bias, "logit_bias")
         end, never = rules.end_of_text, rules.never
         if isinstance(asked, ChatRequest) and self.chat and self.chat.end_of_turn is not None:
             end = self.chat.end_of_turn
             never = (*(token for token in never if token != end), rules.end_of_text)
-        return TokenConstraints(end, never, bias)
+        return TokenConstraints(end, never, tuple(bias.items()))
 
     def _bases(self, asked: CompletionRequest, ids: list[list[int]]) -> list[int]:
         """The characters of each prompt: as it was sent, or as its ids give it back."""
