@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from tests.makers.books import BOOK
-from tests.makers.documents import read
+from tests.makers.documents import dialogues, read
 from tests.makers.models import (
     ENTRIES,
     LETTERS,
@@ -62,6 +62,7 @@ from yanmo.hub.imports.proof import Proof
 from yanmo.settings.recipe import load_recipe, to_toml
 from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, SampleConfig, TokenizerConfig
 from yanmo.text.clean.run import licence_beside
+from yanmo.text.read.dialogues import recognise
 from yanmo.tokenizer import files, read_tokenizer
 from yanmo.tokenizer.library import byte_letters
 from yanmo.train.metrics import read_metrics
@@ -99,6 +100,17 @@ def corpus(name: str, **how: str | bool) -> Callable[[Path], object]:
     def read_both(folder: Path) -> object:
         assert read(folder, **how) is not None
         return read(folder / name, **how)
+
+    return read_both
+
+
+def conversations(name: str) -> Callable[[Path], object]:
+    """The same, of dialogues."""
+
+    def read_both(folder: Path) -> object:
+        recognise([str(folder)])
+        assert dialogues(folder) is not None
+        return dialogues(folder / name)
 
     return read_both
 
@@ -146,6 +158,7 @@ TURNS = "".join(
     + "\n"
     for text in ("江湖", "夜雨", TEXT)
 )
+CHOICES = '{"prompt": "江湖", "chosen": "夜雨", "rejected": "春风", "format": "text"}\n'
 PAGE = f"""<!DOCTYPE html><html><head><meta charset="utf-8"><title>书</title></head><body><nav><a href="/">首页</a></nav>
 <div id="content"><h1>第一章</h1><p>{TEXT}</p><p style="display:none">x</p>&#12345;<br><a href="2.html">下一章</a></div>
 <script>var a = "<p>";</script></body></html>"""
@@ -164,6 +177,14 @@ TEXTS = {
     "separator": Parser(one("a.txt", TEXT), corpus("a.txt", separator="\n\n")),
     "jsonl": Parser(one("a.jsonl", ROWS), corpus("a.jsonl")),
     "dialogues": Parser(one("a.jsonl", TURNS), corpus("a.jsonl", text_field="messages.content")),
+    **{
+        f"conversations in {name}": Parser(good, conversations(name))
+        for name, good in {
+            "a.jsonl": one("a.jsonl", TURNS + CHOICES),
+            "a.json": one("a.json", json.dumps([json.loads(line) for line in TURNS.splitlines()])),
+            "a.csv": one("a.csv", "问题,回答\n江湖？,夜雨。\n桃李？,春风。\n"),
+        }.items()
+    },
     "json": Parser(one("a.json", json.dumps({"data": [{"text": TEXT}, {"text": "剑"}]})), corpus("a.json")),
     "csv": Parser(one("a.csv", table(",")), corpus("a.csv")),
     "tsv": Parser(one("a.tsv", table("\t")), corpus("a.tsv")),

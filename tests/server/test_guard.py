@@ -21,7 +21,9 @@ from yanmo.core.errors import ConfigError
 from yanmo.generate.writer import Writer
 from yanmo.server import guard
 from yanmo.server.served import ServedModel
-from yanmo.settings.schema import SampleConfig
+from yanmo.settings.schema import CorpusConfig, SampleConfig
+from yanmo.text.read.dialogues import read_dialogues
+from yanmo.text.read.turns import Pair
 
 ORIGIN, TOKEN = "https://write.example.org", "长而难猜 0123456789"
 PATHS = ("/", "/page/main.js", "/health", "/metrics", "/v1/models", COMPLETIONS, "/nowhere")
@@ -264,7 +266,9 @@ def test_choices_are_kept_only_where_that_was_asked(server: RunningServer, own_f
         )
         assert half.status_code < 500
     first, second, *_ = file.read_text(encoding="utf-8").splitlines()
-    assert json.loads(first) == json.loads(second) == choice
+    assert json.loads(first) == json.loads(second) == choice | {"format": "text"}
+    pairs = read_dialogues(CorpusConfig(path=(str(file),)))
+    assert next(pairs) == Pair(**choice, where="choices.jsonl:1")
 
 
 def test_prompts_are_never_logged(

@@ -96,7 +96,8 @@ class Server:
         """
         if self.keep_choices is None:
             raise HTTPException(404, "choices are not kept: start the server with --keep-choices FILE")
-        line = sendable(json.dumps(choice.model_dump(), ensure_ascii=False)) + "\n"
+        row = choice.model_dump() | {"format": "text"}  # continuations of a text, not answers to it
+        line = sendable(json.dumps(row, ensure_ascii=False)) + "\n"
         with self._choices, open(self.keep_choices, "a", encoding="utf-8", newline="\n") as file:
             file.write(line)
 

@@ -15,10 +15,10 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol, TypeVar
 
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.settings.recipe import load_cleaning
@@ -130,7 +130,7 @@ def read_documents(corpus: CorpusConfig, counts: CorpusCounts | None = None) -> 
             reason instead.
         ConfigError: a file named as such takes a library that is not installed.
     """
-    _check_encoding(corpus.encoding)
+    check_encoding(corpus.encoding)
     counts = counts if counts is not None else CorpusCounts()
     for path in corpus.path:
         if path == DEMO:
@@ -150,8 +150,39 @@ def read_file(
     Raises:
         DataError, ConfigError: as :func:`read_documents`, if the file was not found by searching.
     """
+
+    def documents(entry: Entry, where: str, named: str) -> Iterator[Document]:
+        return _entry_documents(entry, where, named, corpus, counts)
+
+    return read_entries(file, name, is_searched, counts, documents)
+
+
+class FileCounts(Protocol):
+    """What is counted of files, whatever is made of them."""
+
+    files: int
+    bytes: int
+    files_passed_over: Counter[str]
+
+    def drop(self, reason: str, named: str) -> None:
+        """Count what is dropped."""
+
+
+Made = TypeVar("Made")
+OfEntry = Callable[[Entry, str, str], Iterator[Made]]
+"""What is made of an entry, where it lies, and what that is called by."""
+
+
+def read_entries(
+    file: Path, name: str, is_searched: bool, counts: FileCounts, of_entry: OfEntry[Made]
+) -> Iterator[Made]:
+    """Stream what is made of a file, or of each member of a .zip.
+
+    Raises:
+        DataError, ConfigError: as :func:`read_documents`, if the file was not found by searching.
+    """
     try:
-        yield from _file_documents(file, name, corpus, counts)
+        yield from _in_file(file, name, counts, of_entry)
     except Unusable as error:
         if not is_searched:
             kind = ConfigError if isinstance(error, NeedsExtra) else DataError
@@ -224,8 +255,8 @@ def _size_of(file: Path) -> int:
 # -- one file ---------------------------------------------------------------------------------
 
 
-def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusCounts) -> Iterator[Document]:
-    """The documents of a file, or of all members of a .zip, where an unusable one is dropped."""
+def _in_file(file: Path, name: str, counts: FileCounts, of_entry: OfEntry[Made]) -> Iterator[Made]:
+    """What is made of a file, or of all members of a .zip, where an unusable one is dropped."""
     with readable(file):
         counts.bytes += file.stat().st_size
     kind, wrappers = kind_of(file)
@@ -233,15 +264,17 @@ def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusC
     with readable(file), entries(file, _plain_kind(kind), wrappers) as found:
         for entry in found:
             if not entry.name:
-                yield from _entry_documents(entry, legible(file), name, corpus, counts)
+                counts.files += 1
+                yield from of_entry(entry, legible(file), name)
                 return
             if not entry.kind:
                 counts.files_passed_over[suffix_of(entry.name)] += 1
                 continue
             number_of_members += 1
+            counts.files += 1
             where = f"{legible(file)}/{entry.name}"
             try:
-                yield from _entry_documents(entry, where, f"{name}/{entry.name}", corpus, counts)
+                yield from of_entry(entry, where, f"{name}/{entry.name}")
             except Unusable as error:
                 _drop(error, where, counts)
     if not number_of_members:
@@ -251,10 +284,9 @@ def _file_documents(file: Path, name: str, corpus: CorpusConfig, counts: CorpusC
 def _entry_documents(
     entry: Entry, where: str, name: str, corpus: CorpusConfig, counts: CorpusCounts
 ) -> Iterator[Document]:
-    counts.files += 1
     encodings: set[str] = set()
     number_of_records = 0
-    for record in _records(entry.open(), entry.kind, corpus):
+    for record in records_in(entry, corpus.text_field, corpus.encoding):
         number_of_records += 1
         if record.undecodable_bytes:
             counts.undecodable_bytes += record.undecodable_bytes
@@ -305,30 +337,31 @@ def _between(text: str, separator: str) -> list[str]:
     return [part.strip("\n") for part in text.split(separator) if part.strip()]
 
 
-def _records(stream: BinaryIO, kind: str, corpus: CorpusConfig) -> Iterator[Record]:
-    """The texts of a stream of any kind."""
-    match kind:
+def records_in(entry: Entry, path: str | None, encoding: str) -> Iterator[Record]:
+    """The records of an entry of any kind, with the text at a path; with whole values where that is None."""
+    stream = entry.open()
+    match entry.kind:
         case ".jsonl":
-            yield from read_jsonl(stream, corpus.text_field, corpus.encoding)
+            yield from read_jsonl(stream, path, encoding)
         case ".json":
-            yield from read_json_file(stream, corpus.text_field, corpus.encoding)
+            yield from read_json_file(stream, path, encoding)
         case ".parquet":
-            yield from read_parquet(stream, corpus.text_field)
+            yield from read_parquet(stream, path)
         case ".csv":
-            yield from read_csv(stream, corpus.text_field, corpus.encoding)
+            yield from read_csv(stream, path, encoding)
         case ".tsv":
-            yield from read_tsv(stream, corpus.text_field, corpus.encoding)
+            yield from read_tsv(stream, path, encoding)
         case ".html":
-            yield read_html(stream, corpus.encoding)
+            yield read_html(stream, encoding)
         case ".epub":
             yield from read_epub(stream)
         case ".docx":
             yield read_docx(stream)
         case _:
-            yield from read_text(stream, corpus.encoding)
+            yield from read_text(stream, encoding)
 
 
-def _drop(error: Unusable, where: str, counts: CorpusCounts) -> None:
+def _drop(error: Unusable, where: str, counts: FileCounts) -> None:
     counts.drop(error.reason, f"{where}{error.place}: {error.what.removeprefix('the file is ')}")
 
 
@@ -352,7 +385,8 @@ def _demo_documents(counts: CorpusCounts) -> Iterator[Document]:
         yield counts.keep(Document(story.text, id=f"{DEMO}/{number}", meta=meta))
 
 
-def _check_encoding(name: str) -> None:
+def check_encoding(name: str) -> None:
+    """Refuse an encoding that Python does not know."""
     try:
         "\n".encode(name if name != "auto" else "utf-8")
     except (LookupError, ValueError) as error:

@@ -80,11 +80,13 @@ def suggest(value: Any) -> str:
     return next((path for path in texts if path and isinstance(text_at(value, path), str)), "")
 
 
-def wrapped_records(value: Any, path: str) -> tuple[list[Any], str] | None:
+def wrapped_records(value: Any, path: str | None) -> tuple[list[Any], str | None] | None:
     """The records that an object is only wrapped around, and the path within one of them."""
     if not isinstance(value, dict):
         return None
     lists = list(_lists_of_records(value, "", MAX_SEARCH_DEPTH, says_more=False))
+    if path is None:
+        return ([item for _, items in lists for item in items], None) if lists else None
     for name, items in lists:
         if path.startswith(f"{name}.") and name.rpartition(".")[2].lower() in WRAPPING:
             return items, path[len(name) + 1 :]

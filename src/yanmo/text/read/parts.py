@@ -138,7 +138,7 @@ def _said(header: str) -> dict[str, str]:
     }
 
 
-def read_json_file(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[Record]:
+def read_json_file(stream: BinaryIO, path: str | None, encoding: str = "auto") -> Iterator[Record]:
     """The records of a .json file of any length."""
     pieces = read_pieces(stream, encoding)
     first = next(pieces)

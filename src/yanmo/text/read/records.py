@@ -50,6 +50,8 @@ class Record:
     """Bytes that became U+FFFD."""
     is_part: bool = False
     """Whether the text is a part of one too large for a document."""
+    value: Any = None
+    """The whole value, where no field was asked for."""
 
 
 class Unusable(Exception):
@@ -76,13 +78,13 @@ class NeedsExtra(Unusable):
 
 
 def read_json(
-    text: str, path: str, size: int, more: Iterator[tuple[str, int]] | None = None
+    text: str, path: str | None, size: int, more: Iterator[tuple[str, int]] | None = None
 ) -> Iterator[Record]:
     """The records of a .json file.
 
     Args:
         text: the whole file, or its beginning.
-        path: which field of an object is the text.
+        path: which field of an object is the text; None: the records have whole values.
         size: bytes of ``text``, shared out among the records.
         more: what follows ``text``, with its bytes.
 
@@ -119,7 +121,7 @@ def read_json(
         ) from error
 
 
-def read_jsonl(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[Record]:
+def read_jsonl(stream: BinaryIO, path: str | None, encoding: str = "auto") -> Iterator[Record]:
     """The records of a .jsonl file, of which never more than one line is in memory.
 
     A line that is broken or cannot be decoded is a dropped record; blank lines are none.
@@ -148,12 +150,17 @@ def read_jsonl(stream: BinaryIO, path: str, encoding: str = "auto") -> Iterator[
         is_first = False
 
 
-def record_of(value: Any, path: str, record: Record, is_first: bool) -> Record:
+def record_of(value: Any, path: str | None, record: Record, is_first: bool) -> Record:
     """``record`` filled in with the text of a value, or with the reason why it has none.
+
+    Without a path it has the value.
 
     Raises:
         Unusable: ``is_first``, and the value is an object without the field.
     """
+    if path is None:
+        record.value = value
+        return record
     if isinstance(value, str):  # a list of texts, as GPT2-Chinese's train.json is
         record.text = value
         return record
@@ -174,7 +181,7 @@ def record_of(value: Any, path: str, record: Record, is_first: bool) -> Record:
 def _of_turns(value: Any, path: str, record: Record, is_first: bool) -> Record:
     """The same of a list of objects, whose texts are lines."""
     if not (isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value)):
-        return replace(record, dropped=NEITHER, why=f"{NEITHER}: {_kind(value)}")
+        return replace(record, dropped=NEITHER, why=f"{NEITHER}: {kind_name(value)}")
     text = text_at(value, path)
     if isinstance(text, str):
         record.text = text
@@ -186,26 +193,29 @@ def _without_text(value: dict[str, Any], text: Any, path: str, record: Record, i
     """Why an object has none at a path, where ``text`` stands."""
     if text is not ABSENT:
         reason = f"field '{path}' is no string"
-        return replace(record, dropped=reason, why=f"{reason}: {_kind(text)}")
+        return replace(record, dropped=reason, why=f"{reason}: {kind_name(text)}")
     reason = f"no field '{path}'"
     if is_first:
         raise Unusable(
             reason,
-            f"the first record has {reason}; it has {_names(value)}",
+            f"the first record has {reason}; it has {field_names(value)}",
             record.place,
             f"say which one is the text: corpus.text_field={suggest(value) or 'NAME'}",
         )
-    return replace(record, dropped=reason, why=f"{reason}; there is {_names(value)}")
+    return replace(record, dropped=reason, why=f"{reason}; there is {field_names(value)}")
 
 
-def _names(value: dict[str, Any]) -> str:
+def field_names(value: dict[str, Any]) -> str:
+    """The fields there are, for people."""
     names = [f"'{name[:SHOWN_NAME_CHARACTERS]}'" for name in list(value)[:SHOWN_NAMES]]
     return ", ".join([*names, "…"] if len(value) > SHOWN_NAMES else names) or "none"
 
 
-def _kind(value: Any) -> str:
-    """What JSON calls a value that is no string; a .parquet has others."""
+def kind_name(value: Any) -> str:
+    """What JSON calls a value; a .parquet has others."""
     if value is None:
         return "null"
-    names: dict[type, str] = {list: "a list", dict: "an object", bool: "true or false", bytes: "bytes"}
+    names: dict[type, str] = {
+        str: "a string", list: "a list", dict: "an object", bool: "true or false", bytes: "bytes",
+    }  # fmt: skip
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

@@ -34,7 +34,7 @@ NAMED_DELIMITER = re.compile('"?sep=(.)"?', re.IGNORECASE)
 QUOTED = re.compile('"[^"]*+"')
 
 
-def read_parquet(stream: BinaryIO, path: str) -> Iterator[Record]:
+def read_parquet(stream: BinaryIO, path: str | None) -> Iterator[Record]:
     """The rows of a .parquet.
 
     Raises:
@@ -61,13 +61,13 @@ def _is_plain(stream: io.BufferedReader) -> bool:
     return isinstance(stream.raw, io.FileIO)
 
 
-def _rows(parquet: Any, source: Any, path: str) -> Iterator[Record]:
+def _rows(parquet: Any, source: Any, path: str | None) -> Iterator[Record]:
     """The rows of all row groups; of several, a damaged one is a dropped record."""
     size = source.seek(0, io.SEEK_END)
     source.seek(0)
     with parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20) as table:
         names = list(table.schema_arrow.names)
-        wanted = roots(path, names)
+        wanted = roots(path, names) if path is not None else []
         columns = [n for n in names if n in wanted or n in BESIDE] if wanted else None
         share, number, is_first = size / max(table.metadata.num_rows, 1), 0, True
         budget = UnpackBudget(lambda: size)
@@ -118,7 +118,7 @@ def _decoded_row(batch: Any) -> Any:
         return None
 
 
-def read_csv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
+def read_csv(stream: BinaryIO, path: str | None, encoding: str) -> Iterator[Record]:
     """The rows of a .csv.
 
     Raises:
@@ -130,7 +130,7 @@ def read_csv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
     yield from _records(_quoted_rows(lines, lines.delimiter()), lines, path)
 
 
-def read_tsv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
+def read_tsv(stream: BinaryIO, path: str | None, encoding: str) -> Iterator[Record]:
     """The rows of a .tsv: a line each, in which quotes are characters like others.
 
     Raises: as :func:`read_csv`.
@@ -141,7 +141,7 @@ def read_tsv(stream: BinaryIO, path: str, encoding: str) -> Iterator[Record]:
     yield from _records(((row, "") for row in rows), lines, path)
 
 
-def _records(rows: Iterator[tuple[list[str], str]], lines: "_Lines", path: str) -> Iterator[Record]:
+def _records(rows: Iterator[tuple[list[str], str]], lines: "_Lines", path: str | None) -> Iterator[Record]:
     """Records of (row, what is broken in it)."""
     header: list[str] = []
     number, is_first = 0, True
