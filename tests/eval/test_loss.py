@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yanmo.core.console import Console
-from yanmo.data.prepare import prepare
+from yanmo.data.prepare import HeldOut, prepare
 from yanmo.eval.baselines import NGramBaselines, baselines_of
 from yanmo.eval.loss import Evaluation, evaluate
 from yanmo.model.config import GPTConfig
@@ -18,13 +18,16 @@ from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 ALONE = World(torch.device("cpu"))
 
 
+def measured(model: GPT, text: HeldOut, rows: int) -> Evaluation:
+    return evaluate(model, text.batches(rows), text.targets, text.characters, nullcontext, ALONE)
+
+
 def test_an_untrained_model_stands_at_the_uniform_line(novel: Path, console: Console) -> None:
     done = prepare(CorpusConfig(path=(str(novel),)), TokenizerConfig(), DataConfig(), 16, console)
     V = done.tokenizer.vocab_size
     model = GPT(GPTConfig(V, 1, 1, 8, 16))
     torch.nn.init.zeros_(model.tokens.weight)
-    characters = done.shards.manifest.splits.val.characters
-    found = evaluate(model, done.shards.val, characters, 0, 4, nullcontext, ALONE)
+    found = measured(model, done.held_out(16), 4)
     lines = baselines_of(done.shards, V, 0)
     assert found.loss == pytest.approx(math.log(V), rel=1e-5)
     assert found.bits_per_char == pytest.approx(lines.uniform, rel=1e-5)
@@ -34,7 +37,7 @@ def test_an_untrained_model_stands_at_the_uniform_line(novel: Path, console: Con
 def test_evaluation_leaves_the_model_in_training(novel: Path, console: Console) -> None:
     done = prepare(CorpusConfig(path=(str(novel),)), TokenizerConfig(), DataConfig(), 16, console)
     model = GPT(GPTConfig(done.tokenizer.vocab_size, 1, 1, 8, 16, dropout=0.5)).train()
-    losses = {evaluate(model, done.shards.val, 10, 0, 4, nullcontext, ALONE).loss for _ in range(2)}
+    losses = {measured(model, done.held_out(16), 4).loss for _ in range(2)}
     assert len(losses) == 1
     assert model.training
 
@@ -43,7 +46,7 @@ def test_the_batch_size_of_an_evaluation_does_not_matter(novel: Path, console: C
     done = prepare(CorpusConfig(path=(str(novel),)), TokenizerConfig(), DataConfig(), 16, console)
     model = GPT(GPTConfig(done.tokenizer.vocab_size, 1, 1, 8, 16))
     model.initialise(0)
-    one, five = (evaluate(model, done.shards.val, 10, 0, n, nullcontext, ALONE).loss for n in (1, 5))
+    one, five = (measured(model, done.held_out(16), rows).loss for rows in (1, 5))
     assert one == pytest.approx(five, rel=1e-6)
 
 

@@ -29,6 +29,7 @@ from yanmo.settings.old_names import renamed_parameters, renamed_settings
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.tokenizer import Tokenizer, load_tokenizer
+from yanmo.tokenizer.chat_template import end_of_turn_in
 
 SCHEMA = 1
 READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -62,6 +63,7 @@ def save_checkpoint(
     optimizer_tensors: dict[str, Tensor],
     environment: dict[str, str],
     made_by: dict[str, Any],
+    chat_template: str | None = None,
 ) -> Path:
     """Write ``checkpoints/step-XXXXXXXX``; ``made_by`` are recipe and plan (``train/binding.py``).
 
@@ -81,7 +83,7 @@ def save_checkpoint(
             )
 
     def fill(folder: Path) -> None:
-        write_model(folder, model.config, weights, tokenizer)
+        write_model(folder, model.config, weights, tokenizer, chat_template)
         # a folder of its own: some loaders (vLLM's) read every .safetensors beside the weights
         (folder / "training").mkdir()
         save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
@@ -115,13 +117,19 @@ def write_configs(
     folder: Path, config: GPTConfig, tokenizer: Tokenizer, chat_template: str | None = None
 ) -> None:
     """The files beside the weights: config, generation config, tokenizer."""
-    end_of_text = tokenizer.end_of_text
-    _write_text_json(folder / "config.json", to_config_json(config, end_of_text))
+    begin = end = tokenizer.end_of_text
+    ends: int | list[int] = end
+    end_of_turn = end_of_turn_in(chat_template, tokenizer)
+    if end_of_turn is not None:
+        # what ends an answer, or the model never stops; it never pads, or trainers would mask it
+        end, ends = end_of_turn, [end_of_turn, begin]
+    _write_text_json(folder / "config.json", to_config_json(config, begin, end))
     _write_text_json(
         folder / "generation_config.json",
-        {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text},
+        {"bos_token_id": begin, "eos_token_id": ends, "pad_token_id": begin},
     )
-    tokenizer.save(folder, config.block_size, chat_template)
+    spelling = tokenizer.spelling(end_of_turn) if end_of_turn is not None else ""
+    tokenizer.save(folder, config.block_size, chat_template, spelling)
 
 
 class ProgressRecord(TypedRecord):

@@ -36,15 +36,18 @@ ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "erf"}
 DAMAGED = "download the folder again"
 
 
-def to_config_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
-    """config.json as transformers, llama.cpp and vLLM expect it."""
+def to_config_json(config: GPTConfig, begin: int, end: int | None = None) -> dict[str, Any]:
+    """config.json as transformers, llama.cpp and vLLM expect it.
+
+    ``begin`` and ``end`` are the ids that begin and end a text, the same by default.
+    """
     kind = config.kind
     values = {
         "architectures": [kind.architecture],
         "model_type": kind.model_type,
         "initializer_range": 0.02,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
+        "bos_token_id": begin,
+        "eos_token_id": begin if end is None else end,
         "dtype": "float32",
         **{key: allowed[0] for key, allowed in kind.constants.items()},
         **kind.also_written,

@@ -64,6 +64,16 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes that share each batch, one per device. [default: one for each device named]",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the recipe with every setting and its meaning, and stop.")
+]
 QUICKSTART_TOKENS = 300
 INTERRUPTED = "stopped by Ctrl-C; saved files stay, and the same command resumes or starts again"
 
@@ -174,26 +184,51 @@ def prepare(
 def train(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/NAME]")] = None,
-    nproc: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes that share each batch, one per device. [default: one for each device named]",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the recipe with every setting and its meaning, and stop.")
-    ] = False,
+    nproc: Processes = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train a model on TEXT, or from a RECIPE. The same command, or the run folder alone, resumes the run.
     A larger train.max_steps, epochs or minutes extends it."""
-    from yanmo.core.console import Console
-    from yanmo.core.outputs import require_folder
-    from yanmo.settings.recipe import to_toml
     from yanmo.train.request import asked_recipe
 
     recipe, folder = asked_recipe(arguments or [], out, needs_text=not dry_run)
+    train_or_resume(recipe, folder, nproc, dry_run, as_json)
+
+
+@app.command()
+def finetune(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE] BASE DATA… [section.key=value…]",
+            help="A run, a checkpoint, a Hugging Face folder or hub name; then dialogues, preference pairs"
+            " (.jsonl, .json, .csv, .parquet) or a text. Then any settings, such as finetune.method=lora.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/BASE-DATA]")] = None,
+    nproc: Processes = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Teach a trained model: dialogues, a style, a preference. The same command, or the run folder alone,
+    resumes."""
+    from yanmo.core.console import Console
+    from yanmo.hub.imports.base import find_base
+    from yanmo.train.request import asked_finetuning
+
+    console = Console(is_main=os.environ.get("RANK", "0") == "0")
+    recipe, folder = asked_finetuning(arguments or [], out, lambda base: find_base(base, console))
+    train_or_resume(recipe, folder, nproc, dry_run, as_json)
+
+
+def train_or_resume(recipe: "Recipe", folder: Path, nproc: int | None, dry_run: bool, as_json: bool) -> None:
+    """Train, in several processes where that is asked for, and say what came of it."""
+    from yanmo.core.console import Console
+    from yanmo.core.outputs import require_folder
+    from yanmo.settings.recipe import to_toml
+
     if dry_run:
         print(to_toml(recipe))
         return
@@ -378,8 +413,19 @@ def as_command(words: list[str]) -> str:
 
 
 ROAD = (
-    *("quickstart", "crawl", "inspect", "clean", "prepare", "plan", "train", "evaluate", "generate", "chat"),
-    *("serve", "import", "export", "env"),
+    *(
+        "quickstart",
+        "crawl",
+        "inspect",
+        "clean",
+        "prepare",
+        "plan",
+        "train",
+        "finetune",
+        "evaluate",
+        "generate",
+    ),
+    *("chat", "serve", "import", "export", "env"),
 )
 """The verbs as `--help` lists them: from text to text."""
 app.registered_commands.sort(key=lambda verb: ROAD.index(verb.name or getattr(verb.callback, "__name__", "")))

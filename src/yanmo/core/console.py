@@ -7,7 +7,7 @@ and fields, and what models write, are others' text: a terminal gets it through 
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
@@ -78,6 +78,18 @@ class Console:
         if self.is_main:
             on_terminal = self._rich.is_terminal
             self._rich.print(visible(text) if on_terminal else text, style=style if on_terminal else None)
+
+    def print_marked(self, parts: Iterable[tuple[str, bool]], style: str) -> None:
+        """Print a text whose marked parts have a style, or stand in ⟦ ⟧ where there is no terminal."""
+        from rich.text import Text
+
+        if not self.is_main:
+            return
+        if self._rich.is_terminal:
+            styled = [(visible(text), style if is_marked else "") for text, is_marked in parts]
+            self._rich.print(Text.assemble(*styled))
+        else:
+            self._rich.print("".join(f"⟦{text}⟧" if is_marked else text for text, is_marked in parts))
 
     def warn(self, text: str) -> None:
         """Print a line that stays and that somebody should read."""

@@ -36,6 +36,8 @@ class SplitCounts(TypedRecord):
     documents: NonNegativeInt
     tokens: NonNegativeInt
     characters: NonNegativeInt
+    targets: NonNegativeInt | None = None
+    """Tokens that are learned, where not all are; ``characters`` are then theirs."""
 
 
 class Splits(TypedRecord):

@@ -8,6 +8,7 @@ stored (Feistel). Nothing depends on ranks, workers or restarts: a rank takes it
 batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,35 +31,67 @@ class Batch:
 
     inputs: Ids  # (B, T)
     targets: Ids  # (B, T), IGNORED where there is none
+    positions: Ids | None = None  # (B, T), 0 where a document begins; None: a window is one document
+
+    def arrays(self) -> tuple[Ids, ...]:
+        """What a loss is computed from."""
+        return tuple(array for array in (self.inputs, self.targets, self.positions) if array is not None)
 
 
-class Batches:
-    """The training batches of a run; ``stride`` None: every token once an epoch."""
+class BatchSource(ABC):
+    """Rows for training: the n-th of them is a pure function of (data, seed, n)."""
+
+    windows_per_epoch: int
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def samples(self, numbers: Ids) -> Batch:
+        """The rows with these numbers (B,), counted from the beginning of the training."""
+
+    @abstractmethod
+    def targets_of(self, numbers: Ids) -> int:
+        """How many targets these rows have together."""
+
+    def at(self, step: int, rows: range | None = None) -> Batch:
+        """Rows of the global batch of ``step``; all of them by default."""
+        # a function of step and row: a resume needs no position, and any number of ranks reads the same batch
+        return self.samples(step * self.batch_size + np.asarray(self._all_or(rows), dtype=np.int64))
+
+    def targets_in(self, step: int) -> int:
+        """How many targets the global batch of ``step`` has."""
+        return self.targets_of(step * self.batch_size + np.arange(self.batch_size, dtype=np.int64))
+
+    def epochs_after(self, steps: int) -> int:
+        """How many epochs are complete after ``steps`` steps."""
+        return steps * self.batch_size // self.windows_per_epoch
+
+    def _all_or(self, rows: range | None) -> range:
+        return rows if rows is not None else range(self.batch_size)
+
+
+class Batches(BatchSource):
+    """Windows of a text; ``stride`` None: every token once an epoch."""
 
     def __init__(
         self, tokens: Tokens, block_size: int, batch_size: int, seed: int, stride: int | None = None
     ) -> None:
+        super().__init__(batch_size)
         self._tokens = tokens
         self._block_size = block_size
-        self._batch_size = batch_size
         self._seed = seed
         self._stride = stride
         self.windows_per_epoch = windows_in(len(tokens), block_size, stride)
 
-    def at(self, step: int, rows: range | None = None) -> Batch:
-        """Rows of the global batch of ``step``; all of them by default."""
-        rows = rows if rows is not None else range(self._batch_size)
-        # the n-th window of the whole training: a function of step and row, so a resume needs no position and
-        # any number of ranks reads the same global batch
-        sample = step * self._batch_size + np.asarray(rows, dtype=np.int64)  # (B,)
-        epoch, place = np.divmod(sample, self.windows_per_epoch)  # (B,)
-        window, offset = np.empty_like(place), np.zeros_like(place)
-        for number in np.unique(epoch):  # a batch may reach over the end of an epoch
-            here = epoch == number
-            window[here] = permute(place[here], self.windows_per_epoch, self._seed, int(number))
-            if self._stride is None:
+    def samples(self, numbers: Ids) -> Batch:
+        """The windows with these numbers (B,), counted from the beginning of the training."""
+        epoch, place = np.divmod(numbers, self.windows_per_epoch)  # (B,)
+        window, offset = shuffled(epoch, place, self.windows_per_epoch, self._seed), np.zeros_like(place)
+        if self._stride is None:
+            for number in np.unique(epoch):  # a batch may reach over the end of an epoch
                 # where this epoch's ring begins: else the same tokens would always start a window
-                offset[here] = _random(self._seed, int(number), 0) % len(self._tokens)
+                offset[epoch == number] = _random(self._seed, int(number), 0) % len(self._tokens)
         first = window * (self._stride or self._block_size)  # (B,)
         if self._stride is not None:
             # the last window ends with the last token instead of wrapping; it overlaps the one before more
@@ -70,24 +103,24 @@ class Batches:
         targets = np.where(index[:, 1:] <= len(self._tokens), ids[:, 1:], IGNORED)  # (B, T)
         return Batch(ids[:, :-1], targets)
 
-    def targets_in(self, step: int) -> int:
-        """How many targets the global batch of ``step`` has."""
+    def targets_of(self, numbers: Ids) -> int:
+        """How many targets these windows have together."""
+        whole = len(numbers) * self._block_size
         if self._stride is not None:
-            return self._batch_size * self._block_size
-        sample = step * self._batch_size + np.arange(self._batch_size)
-        epoch, place = np.divmod(sample, self.windows_per_epoch)
-        # only the last window of an epoch has fewer, by the surplus; does this batch hold it, perhaps twice?
+            return whole
+        # only the last window of an epoch has fewer, by the surplus; is it among these, perhaps twice?
+        window = shuffled(*np.divmod(numbers, self.windows_per_epoch), self.windows_per_epoch, self._seed)
         surplus = self.windows_per_epoch * self._block_size - len(self._tokens)
-        last = sum(
-            int(np.sum(permute(place[epoch == e], self.windows_per_epoch, self._seed, int(e))
-                       == self.windows_per_epoch - 1))
-            for e in np.unique(epoch)
-        )  # fmt: skip
-        return self._batch_size * self._block_size - last * surplus
+        return whole - int(np.sum(window == self.windows_per_epoch - 1)) * surplus
 
-    def epochs_after(self, steps: int) -> int:
-        """How many epochs are complete after ``steps`` steps."""
-        return steps * self._batch_size // self.windows_per_epoch
+
+def shuffled(epoch: Ids, place: Ids, size: int, seed: int) -> Ids:
+    """Which of ``size`` windows are at these places (B,) of the orders of these epochs (B,)."""
+    window = np.empty_like(place)
+    for number in np.unique(epoch):
+        here = epoch == number
+        window[here] = permute(place[here], size, seed, int(number))
+    return window
 
 
 def windows_in(tokens: int, block_size: int, stride: int | None) -> int:

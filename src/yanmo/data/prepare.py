@@ -10,9 +10,9 @@ Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from yanmo.core import storage
 from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError, YanmoError
 from yanmo.core.records import Manifest, TypedRecord, parse_record, read_record, sealed
+from yanmo.data.batches import Batch, Batches, BatchSource, validation_batches
 from yanmo.data.encode import encode_all, processes_for
+from yanmo.data.packed import PackedBatches, PackedRows
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
 from yanmo.data.survey import SURVEY_VERSION, read_sizes, survey
@@ -31,6 +33,7 @@ from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerCon
 from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
 from yanmo.tokenizer.base import Ids
+from yanmo.tokenizer.chat_template import ChatTemplate
 from yanmo.tokenizer.roundtrip import RoundTripLoss, describe
 
 PIECE_CHARACTERS = 1 << 18
@@ -43,12 +46,82 @@ OPENING_CHARACTERS = 12
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """A text to measure a model on."""
+
+    batches: Callable[[int], Iterator[Batch]]
+    """With so many rows at a time."""
+    targets: int
+    characters: int
+    """Of the text that the targets stand for."""
+
+    @classmethod
+    def of(cls, shards: ShardSet, block_size: int, end_of_text: int) -> "HeldOut":
+        """The held-out part of a text, in windows."""
+        characters = shards.manifest.splits.val.characters
+        return cls(
+            lambda rows: validation_batches(shards.val, block_size, rows, end_of_text),
+            len(shards.val),
+            characters,
+        )
+
+
+@dataclass(frozen=True)
+class PackedDialogues:
+    """Dialogues of both sides as rows, and the template that renders them."""
+
+    chat: ChatTemplate
+    train: PackedRows
+    val: PackedRows
+
+    def questions(self, count: int, longest: int) -> list[list[int]]:
+        """The ids of held-out dialogues up to their first answers; those that are longer are passed over."""
+        prompts = (ids for ids in self.val.prompts() if len(ids) <= longest)
+        return list(islice(prompts, count))
+
+    def shown(self, number: int) -> list[tuple[str, bool]]:
+        """A dialogue as it is trained on, and which parts of it are learned."""
+        ids, learned = self.train.document(number)
+        tokenizer = self.chat.tokenizer
+        special = {*tokenizer.suppressed, tokenizer.end_of_text}
+        parts = groupby(zip(ids, learned, strict=True), lambda one: (one[0] in special, one[1]))
+        return [
+            (text_of(tokenizer, [token for token, _ in part], is_special), is_learned)
+            for (is_special, is_learned), part in parts
+        ]
+
+
+def text_of(tokenizer: Tokenizer, ids: list[int], is_special: bool) -> str:
+    """Of ids; special ones by their names."""
+    return "".join(map(tokenizer.spelling, ids)) if is_special else tokenizer.decode(ids)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What training needs of the text."""
 
     tokenizer: Tokenizer
     shards: ShardSet
     val_fraction: float
+    dialogues: "PackedDialogues | None" = None
+    """Where the text is dialogues."""
+
+    def batches(self, block_size: int, batch_size: int, seed: int, stride: int | None = None) -> BatchSource:
+        """The training batches."""
+        if self.dialogues is not None:
+            return PackedBatches(self.dialogues.train, batch_size, seed)
+        return Batches(self.shards.train, block_size, batch_size, seed, stride)
+
+    def held_out(self, block_size: int) -> HeldOut:
+        """What the model is measured on."""
+        if self.dialogues is None:
+            return HeldOut.of(self.shards, block_size, self.tokenizer.end_of_text)
+        rows = self.dialogues.val
+        return HeldOut(rows.in_order, rows.targets, self.shards.manifest.splits.val.characters)
+
+    def epoch_tokens(self, block_size: int) -> int:
+        """Tokens that are read in an epoch, with what fills the rows of dialogues."""
+        return len(self.shards.train) if self.dialogues is None else len(self.dialogues.train) * block_size
 
     @property
     def is_lossy(self) -> bool:

@@ -190,8 +190,17 @@ def _open_at(path: Path, size: int) -> BinaryIO:
 class Tokens:
     """The tokens of one split as one long row, mapped from its files."""
 
-    def __init__(self, files: list[Path], dtype: str, starts: Path, vocab_size: int = 1 << 32) -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        dtype: str,
+        starts: Path,
+        vocab_size: int = 1 << 32,
+        learned: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         self._files, self._vocab_size = files, vocab_size
+        self.learned = learned
+        """Which tokens are learned; None: all."""
         # memory-mapped: the system reads pages when they are used and may drop them again, so a corpus larger
         # than memory works, and several ranks on one machine share the pages
         self._maps = [np.memmap(file, dtype=np.dtype(dtype), mode="r") for file in files]
@@ -273,7 +282,21 @@ class ShardSet:
                 where=str(folder),
                 hint="delete that folder; yanmo makes the shards again",
             )
-        return Tokens(files, dtype.str, starts, vocab_size)
+        return Tokens(files, dtype.str, starts, vocab_size, self._learned(folder, split, part))
+
+    def _learned(self, folder: Path, split: str, part: SplitCounts) -> npt.NDArray[np.bool_] | None:
+        """The mask beside the tokens, if only some of them are learned."""
+        if part.targets is None:
+            return None
+        mask = folder / f"{split}.learned.bin"
+        found = np.fromfile(mask if mask.is_file() else os.devnull, dtype=np.uint8).astype(bool)
+        if len(found) != part.tokens or np.count_nonzero(found) != part.targets:
+            raise DataError(
+                f"the mask of {split} does not fit its {part.tokens:,} tokens",
+                where=str(folder),
+                hint="delete that folder; yanmo makes it again",
+            )
+        return found
 
 
 def write_manifest(

@@ -16,6 +16,7 @@ COUNTED_TOKENS = 1 << 24
 
 
 Probabilities = npt.NDArray[np.float64]
+Learned = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,31 @@ def baselines_of(shards: ShardSet, vocab_size: int, end_of_text: int) -> NGramBa
     """The baselines of a run, fitted on its training tokens and measured on its held-out ones."""
     val = shards.val.slice(0, len(shards.val))
     characters = max(shards.manifest.splits.val.characters, 1)
-    lines = fit_baselines(shards.train, val, characters, vocab_size, end_of_text)
+    lines = fit_baselines(shards.train, val, characters, vocab_size, end_of_text, shards.val.learned)
     floor_bits = shards.manifest.val_floor_bits
     return replace(lines, floor=floor_bits / characters) if floor_bits is not None else lines
 
 
 def fit_baselines(
-    train: Tokens, text: Ids, characters: int, vocab_size: int, end_of_text: int
+    train: Tokens,
+    text: Ids,
+    characters: int,
+    vocab_size: int,
+    end_of_text: int,
+    learned: Learned | None = None,
 ) -> NGramBaselines:
-    """Uniform, unigram and bigram baselines (interpolated Witten-Bell: Bell, Witten & Cleary 1990)."""
+    """Uniform, unigram and bigram baselines (interpolated Witten-Bell: Bell, Witten & Cleary 1990).
+
+    Where only some tokens are learned (``learned`` says which of ``text``), only these count.
+    """
     counted = train.slice(0, COUNTED_TOKENS)
+    pairs = _pairs(counted, vocab_size, end_of_text)
+    wanted = _pairs(text, vocab_size, end_of_text)
+    if train.learned is not None and learned is not None:
+        is_counted = train.learned[: len(counted)]
+        counted, pairs, text, wanted = counted[is_counted], pairs[is_counted], text[learned], wanted[learned]
     unigram = _unigram(counted, vocab_size)  # (V,)
-    bigram = _bigram(counted, text, unigram, end_of_text)  # (number of tokens of the text,)
+    bigram = _bigram(pairs, wanted, unigram)  # (number of tokens of the text,)
     # bits per character = Σ -log2 p(token) / characters; uniform: p = 1 / V. A model at the unigram baseline
     # has learned frequencies and no context; below the bigram it uses more than the token before
     return NGramBaselines(
@@ -85,14 +99,13 @@ def _unigram(train: Ids, vocab_size: int) -> Probabilities:
     return np.asarray((counts + types / vocab_size) / (len(train) + types))
 
 
-def _bigram(train: Ids, text: Ids, unigram: Probabilities, end_of_text: int) -> Probabilities:
-    """The probability of each token of ``text`` after the one before it."""
+def _bigram(train: Ids, wanted: Ids, unigram: Probabilities) -> Probabilities:
+    """The probability of each token of a text after the one before it, by their pairs in ``wanted``."""
     V = len(unigram)
     # a pair is one number, so sorted counts replace a V x V table, which would need gigabytes
-    pairs, times = np.unique(_pairs(train, V, end_of_text), return_counts=True)
+    pairs, times = np.unique(train, return_counts=True)
     seen = np.bincount(pairs // V, weights=times, minlength=V)  # (V,) how often each token was a context
     types = np.bincount(pairs // V, minlength=V)  # (V,) how many tokens followed it
-    wanted = _pairs(text, V, end_of_text)
     # look each wanted pair up in the sorted ones; the minimum keeps the index valid after the last
     place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
     together = np.where(pairs[place] == wanted, times[place], 0)
@@ -100,7 +113,7 @@ def _bigram(train: Ids, text: Ids, unigram: Probabilities, end_of_text: int) -> 
     # p(w | v) = (c(v w) + t(v) p(w)) / (c(v) + t(v)), t(v) the number of different tokens after v: the more
     # varied they were, the more the unigram counts. A context never seen (t = 0) leaves it to the unigram
     weight = np.maximum(types[context], 1)
-    return np.asarray((together + weight * unigram[text]) / (seen[context] + weight))
+    return np.asarray((together + weight * unigram[wanted % V]) / (seen[context] + weight))
 
 
 def _pairs(tokens: Ids, vocab_size: int, end_of_text: int) -> Ids:

@@ -5,7 +5,7 @@ with different tokenizers can be compared. The baselines to compare them with ar
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -13,8 +13,8 @@ from itertools import islice
 import torch
 
 from yanmo.core.errors import CheckpointError
-from yanmo.data.batches import sliding_batches, validation_batches
-from yanmo.data.shards import Ids, Tokens
+from yanmo.data.batches import Batch, sliding_batches
+from yanmo.data.shards import Ids
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import World
 
@@ -41,34 +41,31 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     model: GPT,
-    tokens: Tokens,
+    batches: Iterable[Batch],
+    targets: int,
     characters: int,
-    end_of_text: int,
-    batch_size: int,
     autocast: Callable[[], AbstractContextManager[None]],
     world: World,
 ) -> Evaluation:
-    """The model's loss on all of ``tokens``, in non-overlapping windows of its block size.
+    """The model's loss on batches with so many targets, which stand for so many characters.
 
     Ranks take turns with the batches; all get the same result.
     """
     device, training, nats = model.tokens.weight.device, model.training, 0.0
     model.eval()  # no dropout; it also draws no random numbers, so evaluating never changes the training
-    batches = validation_batches(tokens, model.config.block_size, batch_size, end_of_text)
     # rank r computes batches r, r + size, …: no batch is measured twice
     for batch in islice(batches, world.rank, None, world.size):
-        inputs = torch.from_numpy(batch.inputs).to(device)  # (B, T)
-        targets = torch.from_numpy(batch.targets).to(device)  # (B, T)
+        tensors = [torch.from_numpy(array).to(device) for array in batch.arrays()]  # (B, T) each
         with autocast():
             # a sum over all targets, in double precision: a mean of batch means would overweigh a short one
-            nats += float(model.loss(inputs, targets))
+            nats += float(model.loss(*tensors))
     model.train(training)
     if world.size > 1:
         # float64: in float32 a sum of millions of nats loses the digits that tell two checkpoints apart
         nats = float(world.sum(torch.tensor(nats, dtype=torch.float64, device=device)))
     # bits = nats / ln 2. Divided by characters, not tokens: a vocabulary of longer tokens has fewer of them,
     # each with a higher loss, and the two cancel
-    return Evaluation(nats / len(tokens), nats / math.log(2) / max(characters, 1))
+    return Evaluation(nats / targets, nats / math.log(2) / max(characters, 1))
 
 
 @torch.no_grad()

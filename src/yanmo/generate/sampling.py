@@ -10,7 +10,7 @@ In: logits (B, V) of B rows, and what each row has written so far. Out: one toke
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,13 @@ class TokenConstraints:
         banned = [encode(tokenizer, text, "a banned text") for text in config.banned]
         single = tuple(ids[0] for ids in banned if len(ids) == 1)
         return cls(tokenizer.end_of_text, (*tokenizer.suppressed, *single))
+
+    def ending_with(self, token: int | None) -> "TokenConstraints":
+        """The same where another token ends a text, such as that of a turn; end-of-text is never written."""
+        if token is None:
+            return self
+        never = (*(one for one in self.never if one != token), self.end_of_text)
+        return replace(self, end_of_text=token, never=never)
 
 
 class TokenHistory:

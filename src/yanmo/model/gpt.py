@@ -203,13 +203,18 @@ class GPT(nn.Module):
         if past + T > self.config.block_size:
             raise ValueError(f"{past + T} tokens do not fit a window of {self.config.block_size}")
         if cache is None:
-            return self.hidden_states_at(ids, torch.arange(T, device=ids.device), None)
+            return self.hidden_states_at(ids, torch.arange(T, device=ids.device), None, self.documents(ids))
         y = self.hidden_states_at(ids, cache.positions(T), cache)
         cache.grow(T)
         return y
 
-    def hidden_states_at(self, ids: Tensor, position: Tensor, cache: Cache | None) -> Tensor:
-        """The same for tokens whose places are known, (T,) or (B, T), and within ``block_size``."""
+    def hidden_states_at(
+        self, ids: Tensor, position: Tensor, cache: Cache | None, documents: Tensor | None = None
+    ) -> Tensor:
+        """The same for tokens whose places are known, (T,) or (B, T), and within ``block_size``.
+
+        ``documents`` (B, T) says which document each belongs to, where a row holds several.
+        """
         config = self.config
         # a row of the table for each token
         x = self.tokens(ids)  # (B, T, C)
@@ -220,7 +225,7 @@ class GPT(nn.Module):
         else:
             rotation = rotation_at(position, config.head_dim, config.rope_theta, product_dtype(x))
         x = dropout(x, config.dropout, self.training)
-        shared = ForwardContext(cache, rotation, None if cache is not None else self.documents(ids))
+        shared = ForwardContext(cache, rotation, documents)
         for block in self.blocks:
             x = block(x, shared)
         # normalised once more, since the LM head reads what all blocks added up
@@ -244,11 +249,17 @@ class GPT(nn.Module):
         """Logits (..., V) of a stream (..., C)."""
         return linear(x, self.head_weight)
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Sum over all targets (B, T) of the negative log likelihood, in nats."""
+    def loss(self, ids: Tensor, targets: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Sum over all targets (B, T) of the negative log likelihood, in nats.
+
+        With ``positions`` (B, T) a row holds several documents, each from its position 0 on.
+        """
+        if positions is None:
+            x = self.hidden_states(ids)  # (B, T, C)
+        else:
+            x = self.hidden_states_at(ids, positions, None, (positions == 0).cumsum(1))  # (B, T, C)
         # the logits (B, T, V) are never whole in memory: loss and LM head are computed together, in parts
-        x = self.hidden_states(ids).flatten(0, 1)  # (B * T, C)
-        return linear_cross_entropy(x, self.head_weight, targets.flatten())
+        return linear_cross_entropy(x.flatten(0, 1), self.head_weight, targets.flatten())
 
     def use_attention(self, kind: Literal["sdpa", "matmul"]) -> None:
         """Choose how attention is computed without a cache; the result is the same up to rounding."""

@@ -303,6 +303,18 @@ class TrainConfig(Section):
     """Keep a checkpoint of every epoch (epochs/1, epochs/2, …) and the last one (final)."""
 
 
+class FinetuneConfig(Section):
+    """Teaching a model that was trained before: `yanmo finetune`."""
+
+    method: Literal["full", "lora", "last"] | None = None
+    replay: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of the rows of each batch that are windows of the base's own text, against forgetting."""
+    keep: str | None = None
+    """A text that the model shall not forget: the loss on its held-out part is shown at each evaluation as
+    base_bits_per_char, and `replay` repeats the rest. Without one it is the text that the base was trained
+    on, if that is a run of yanmo's and its corpus is at hand."""
+
+
 class SampleConfig(Section):
     """How the model writes, at each evaluation and in `generate` (``generate/sampling.py``)."""
 
@@ -375,6 +387,7 @@ class Recipe(Section):
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     sample: SampleConfig = SampleConfig()
     decided: tuple[str, ...] = ()
     """Keys that were not asked for but decided when the run folder was made."""

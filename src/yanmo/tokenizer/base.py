@@ -139,8 +139,17 @@ class Tokenizer(Protocol):
         """``text`` in pieces of about ``length`` characters whose ids, joined, are those of the whole."""
         ...
 
-    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
-        """Write tokenizer.json and tokenizer_config.json as ``AutoTokenizer`` reads them."""
+    def with_markers(self, markers: Sequence[str]) -> "Tokenizer":
+        """The same with more special tokens behind its last id, which no text is read as."""
+        ...
+
+    def save(
+        self, folder: Path, model_max_length: int, chat_template: str | None = None, end_of_turn: str = ""
+    ) -> None:
+        """Write tokenizer.json and tokenizer_config.json as ``AutoTokenizer`` reads them.
+
+        With a chat template, ``end_of_turn`` is the token that ends an answer; none: end-of-text does.
+        """
         ...
 
 
@@ -148,7 +157,7 @@ def write_tokenizer(
     folder: Path,
     spec: dict[str, Any],
     model_max_length: int,
-    chat_template: str | None,
+    chat: tuple[str | None, str],
     more: dict[str, Any],
     unused: str | None = None,
 ) -> None:
@@ -159,11 +168,12 @@ def write_tokenizer(
     looks like a special token stays text, but where dialogues are written: transformers tokenises the markup
     of a rendered template.
 
-    ``more`` are keys of tokenizer_config.json beside or instead of the usual ones; ``unused`` is a token that
-    no text is ever written with.
+    ``chat`` is a template and the token that ends an answer in it. ``more`` are keys of tokenizer_config.json
+    beside or instead of the usual ones; ``unused`` is a token that no text is ever written with.
     """
+    template, end_of_turn = chat
     special = [token["content"] for token in spec["added_tokens"] if token.get("special")]
-    splits = chat_template is None and not set(CHAT_TOKENS) & set(special)
+    splits = template is None and not set(CHAT_TOKENS) & set(special)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],
@@ -174,13 +184,16 @@ def write_tokenizer(
         "model_max_length": model_max_length,
         **more,
     }
+    if template is not None:
+        # older readers look for the template here, newer ones for its own file
+        config |= {"eos_token": end_of_turn or config["eos_token"], "chat_template": template}
     # a token that ends a text must not pad: trainers mask padding, and the model would never learn to end
     pad = next((p for p in PADS if p in special and p != config["eos_token"]), unused if splits else None)
     config |= {"pad_token": pad} if pad else {}
     _write(folder / "tokenizer.json", json_text(spec))
     _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
-    if chat_template is not None:
-        _write(folder / CHAT, chat_template)
+    if template is not None:
+        _write(folder / CHAT, template)
 
 
 def _write(path: Path, text: str) -> None:

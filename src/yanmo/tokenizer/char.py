@@ -7,7 +7,8 @@ On disk it is a BPE without merges and with byte fallback, which the ``tokenizer
 Hugging Face client reads; here a lookup table by code point does the same a hundred times faster.
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ class CharTokenizer:
 
     lossless = True  # what is no character of the vocabulary is written as bytes
     document_start: tuple[int, ...] = ()
-    suppressed: tuple[int, ...] = ()  # every id is text or its end
 
-    def __init__(self, characters: Iterable[str], characters_first: bool = False) -> None:
+    def __init__(
+        self, characters: Iterable[str], characters_first: bool = False, markers: Sequence[str] = ()
+    ) -> None:
+        """``markers`` are special tokens behind all others, such as those of a dialogue."""
         self._characters = own = list(characters)
+        self._characters_first, self._markers = characters_first, tuple(markers)
         others = [END_OF_TEXT, *BYTES]
         self.entries = entries = [*own, *others] if characters_first else [*others, *own]
         self.end_of_text = entries.index(END_OF_TEXT)
@@ -43,11 +47,14 @@ class CharTokenizer:
         others_bytes = [b"", *(bytes([value]) for value in range(256))]
         own_bytes = [character.encode() for character in own]
         self._bytes = [*own_bytes, *others_bytes] if characters_first else [*others_bytes, *own_bytes]
+        entries += markers
+        self._bytes += [b""] * len(markers)
         self.vocab_size = len(self._bytes)
+        self._specials = {text: entries.index(text) for text in (END_OF_TEXT, *markers)}
         # a table by code point (9 MB): a whole text is looked up at once, without a search for each character
         self._ids = np.full(CODE_POINTS, -1, dtype=np.int64)
         self._ids[[ord(character) for character in own]] = np.arange(first, first + len(own))
-        self._spec = _tokenizer_json(entries, self.end_of_text)
+        self._spec = _tokenizer_json(entries, self._specials)
         self.fingerprint = fingerprint_of(self._spec)
 
     @classmethod
@@ -74,8 +81,10 @@ class CharTokenizer:
             # by their ids: in the file they may stand in any order
             entries = sorted(vocabulary, key=vocabulary.get)
             end = vocabulary[END_OF_TEXT]
+            markers = [token["content"] for token in spec["added_tokens"] if token["content"] != END_OF_TEXT]
+            entries = entries[: len(entries) - len(markers)]
             # the characters stand behind the bytes if end-of-text is 0, else before it
-            tokenizer = cls(entries[:end] or entries[FIRST_CHARACTER:], characters_first=end > 0)
+            tokenizer = cls(entries[:end] or entries[FIRST_CHARACTER:], end > 0, markers)
         except (KeyError, TypeError, AttributeError, ValueError):
             tokenizer = None
         if tokenizer is None or tokenizer._spec != spec:
@@ -85,6 +94,11 @@ class CharTokenizer:
                 hint="use a model folder written by yanmo",
             )
         return tokenizer
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """The markers: every other id is text or its end."""
+        return tuple(range(self.vocab_size - len(self._markers), self.vocab_size))
 
     def spelling(self, token: int) -> str:
         """What tokenizer.json has written for a token."""
@@ -96,10 +110,13 @@ class CharTokenizer:
 
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,); with ``special``, ``<|endoftext|>`` is its token."""
-        if special and END_OF_TEXT in text:
-            pieces = [self.encode(piece) for piece in text.split(END_OF_TEXT)]
-            end = np.array([self.end_of_text], dtype=np.int64)
-            return np.concatenate([pieces[0], *(part for piece in pieces[1:] for part in (end, piece))])
+        if special and any(marker in text for marker in self._specials):
+            pattern = "|".join(map(re.escape, sorted(self._specials, key=len, reverse=True)))
+            parts = re.split(f"({pattern})", text)  # text, marker, text, …
+            return np.concatenate([
+                np.array([self._specials[part]]) if number % 2 else self.encode(part)
+                for number, part in enumerate(parts)
+            ])  # fmt: skip
         code_points = code_points_of(text)
         ids = self._ids[code_points]
         unknown = np.flatnonzero(ids < 0)
@@ -128,9 +145,16 @@ class CharTokenizer:
         for start in range(0, len(text), length):
             yield text[start : start + length]
 
-    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
+    def with_markers(self, markers: Sequence[str]) -> "CharTokenizer":
+        """The same with more special tokens behind its last id."""
+        return CharTokenizer(self._characters, self._characters_first, (*self._markers, *markers))
+
+    def save(
+        self, folder: Path, model_max_length: int, chat_template: str | None = None, end_of_turn: str = ""
+    ) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
-        write_tokenizer(folder, self._spec, model_max_length, chat_template, {}, unused=BYTES[0xFF])
+        chat = chat_template, end_of_turn
+        write_tokenizer(folder, self._spec, model_max_length, chat, {}, unused=BYTES[0xFF])
 
 
 def count_characters(text: str, counts: CharacterCounts | None = None) -> CharacterCounts:
@@ -147,9 +171,9 @@ def code_points_of(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
-def _tokenizer_json(entries: list[str], end: int) -> dict[str, Any]:
+def _tokenizer_json(entries: list[str], specials: dict[str, int]) -> dict[str, Any]:
     return tokenizer_json(
-        {END_OF_TEXT: end},
+        specials,
         bpe_model({entry: number for number, entry in enumerate(entries)}, merges=[], byte_fallback=True),
         decoder=sequence("decoders", [{"type": "ByteFallback"}, {"type": "Fuse"}]),
     )

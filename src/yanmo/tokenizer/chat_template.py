@@ -1,7 +1,8 @@
-"""A model's chat template: a dialogue → the ids that the model was taught to answer after.
+"""A model's chat template: a dialogue → ids, for an answer and for learning to answer.
 
-In: the template that lies in a model folder, and messages. Out: ids, and the token that ends a turn.
-A template is code of others, so it runs in jinja2's sandbox, which lets it read values and change nothing.
+In: the template that lies in a model folder, or ours (``chatml.jinja``), and messages. Out: ids, which of
+them the model is to write, and the token that ends a turn. A template is code of others, so it runs in
+jinja2's sandbox, which lets it read values and change nothing.
 """
 
 import json
@@ -11,16 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from yanmo.core.errors import ConfigError
-from yanmo.tokenizer.base import CHAT, Tokenizer
+from yanmo.tokenizer.base import CHAT, CHAT_TOKENS, Tokenizer
 
 MAX_TEMPLATE_BYTES = 1 << 20
 FIRST_GUARD = 0xE000
 """Code points of private use begin here: one that no message has breaks what looks like a marker."""
 Message = Mapping[str, Any]
+CHATML = (Path(__file__).parent / "chatml.jinja").read_text(encoding="utf-8")
+"""The template of what learns dialogues here and has none."""
 
 
 def read_chat_template(model_folder: Path) -> str | None:
@@ -36,6 +41,28 @@ def read_chat_template(model_folder: Path) -> str | None:
     return template if isinstance(template, str) and len(template) <= MAX_TEMPLATE_BYTES else None
 
 
+def with_chat(tokenizer: Tokenizer, template: str | None) -> tuple[Tokenizer, str]:
+    """A tokenizer that can write dialogues, and their template: ``template``, or ours.
+
+    Ours needs its markers as tokens; those that are missing come behind the last id.
+    """
+    if template is not None:
+        return tokenizer, template
+    missing = [marker for marker in CHAT_TOKENS if len(tokenizer.encode(marker, special=True)) != 1]
+    return tokenizer.with_markers(missing) if missing else tokenizer, CHATML
+
+
+class GenerationMarks(Extension):
+    """``{% generation %}`` marks answers for other trainers; here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """What stands between the marks."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class ChatTemplate:
     """Renders dialogues as a template says, and encodes its markers, but none that a message spells."""
 
@@ -44,9 +71,9 @@ class ChatTemplate:
         Raises:
             ConfigError: the template cannot be read, or cannot render a dialogue.
         """
-        self.tokenizer = tokenizer
+        self.text, self.tokenizer = text, tokenizer
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationMarks]
         )
         environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
         environment.filters["tojson"] = _as_json
@@ -63,11 +90,55 @@ class ChatTemplate:
             ConfigError: the template refuses these messages.
         """
         guard = _guard_for(messages)
-        safe = [
+        return self._ids(self._render(self._safe(messages, guard), add_generation_prompt=True), guard)
+
+    def encode_learned(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """The ids of a whole dialogue, and which of them the model is to write.
+
+        That is every answer with the end of its turn. Each is encoded by itself, as it will be written.
+
+        Raises:
+            ConfigError: the template refuses these messages, or an answer has no end in it.
+        """
+        guard = _guard_for(messages)
+        safe = self._safe(messages, guard)
+        whole, ids, learned, place = self._render(safe, add_generation_prompt=False), list[int](), [], 0
+        for number, one in enumerate(messages):
+            if one["role"] != "assistant":
+                continue
+            before = self._render(safe[:number], add_generation_prompt=True)
+            # no message can spell the marker, so the first one from here on ends this answer
+            end = whole.find(self.end_marker, len(before)) + len(self.end_marker)
+            if not whole.startswith(before) or end < len(before):
+                raise ConfigError(
+                    "the model's chat template does not write an answer where it asks for one, or does not"
+                    " end it",
+                    where="chat_template.jinja",
+                    hint="delete the template from a copy of the model: it then learns yanmo's own (ChatML)",
+                )
+            for text, is_learned in ((whole[place : len(before)], False), (whole[len(before) : end], True)):
+                found = self._ids(text, guard)
+                ids += found
+                learned += [is_learned] * len(found)
+            place = end
+        rest = self._ids(whole[place:], guard)
+        return ids + rest, learned + [False] * len(rest)
+
+    @property
+    def end_marker(self) -> str:
+        """What ends an answer, as the template writes it."""
+        end = self.tokenizer.end_of_text if self.end_of_turn is None else self.end_of_turn
+        return self.tokenizer.spelling(end)
+
+    def _safe(self, messages: Sequence[Message], guard: str) -> list[dict[str, Any]]:
+        """The messages, with the guard inside whatever looks like a marker."""
+        return [
             dict(one) | {"content": self._broken(str(one.get("content") or ""), guard)} for one in messages
         ]
+
+    def _ids(self, rendered: str, guard: str) -> list[int]:
         # a marker that a message spells is cut in two here, and its parts are text
-        parts = self._render(safe, add_generation_prompt=True).split(guard)
+        parts = rendered.split(guard)
         return [int(token) for part in parts for token in self.tokenizer.encode(part, special=True)]
 
     def _broken(self, text: str, guard: str) -> str:
@@ -95,6 +166,16 @@ class ChatTemplate:
         markers = set(self.tokenizer.suppressed)
         ids = (int(token) for token in self.tokenizer.encode(behind, special=True))
         return next((token for token in ids if token in markers), None)
+
+
+def end_of_turn_in(template: str | None, tokenizer: Tokenizer) -> int | None:
+    """The id that ends an answer in a template; None: there is no template, or it cannot be used."""
+    if template is None:
+        return None
+    try:
+        return ChatTemplate(template, tokenizer).end_of_turn
+    except ConfigError:  # said when it is used
+        return None
 
 
 def _special_texts(tokenizer: Tokenizer) -> list[str]:

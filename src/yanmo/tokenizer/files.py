@@ -17,7 +17,7 @@ from typing import Any
 
 from yanmo.core.errors import ConfigError, TokenizerError
 from yanmo.settings.schema import TokenizerConfig
-from yanmo.tokenizer.base import END_OF_TEXT, Tokenizer
+from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT, Tokenizer
 from yanmo.tokenizer.char import CharTokenizer
 from yanmo.tokenizer.library import LibraryTokenizer, byte_letters
 from yanmo.tokenizer.meta_pickle import read_meta
@@ -178,6 +178,9 @@ def _read_tokenizer_json(file: Path, config: TokenizerConfig) -> Tokenizer:
     if model.get("type") == "WordPiece":
         spec["decoder"] = without_spaces("A-Za-z")
     said = _content(about.get("eos_token"))
+    # where dialogues were learned the end of a turn stands there, and no text ends with one
+    if said == CHAT_TOKENS[1] and END_OF_TEXT in _contents(spec):
+        said = END_OF_TEXT
     return LibraryTokenizer(spec, config.end_token or said or _usual_end(spec), str(file))
 
 
@@ -192,8 +195,13 @@ def _with_added(spec: dict[str, Any], beside: list[tuple[str, int, bool]]) -> An
 
 def _usual_end(spec: dict[str, Any]) -> str:
     """The token that ends a text by its name, where the file does not say so; or nothing."""
-    contents = {token.get("content") for token in spec.get("added_tokens") or []}
+    contents = _contents(spec)
     return next((end for end in ENDS if end in contents), "")
+
+
+def _contents(spec: dict[str, Any]) -> set[Any]:
+    """The added tokens."""
+    return {token.get("content") for token in spec.get("added_tokens") or [] if isinstance(token, dict)}
 
 
 def _read_gpt2(file: Path, config: TokenizerConfig) -> Tokenizer:

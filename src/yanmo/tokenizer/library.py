@@ -8,7 +8,7 @@ never shows half a character; and the file says whether the vocabulary can lose 
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from yanmo.settings.schema import MOST_TOKENS
 from yanmo.tokenizer.base import ByteStream, Ids, TextStream, fingerprint_of, write_tokenizer
 from yanmo.tokenizer.cuts import MAX_RUN_CHARACTERS, SAFE, pieces
 from yanmo.tokenizer.fast import fast_encoder
-from yanmo.tokenizer.spec import SPACE
+from yanmo.tokenizer.spec import SPACE, added_token
 from yanmo.tokenizer.splits import split_rule
 
 KINDS = ("bpe", "unigram", "wordpiece")
@@ -125,11 +125,20 @@ class LibraryTokenizer:
         """``text`` in pieces; whole, if it is not known where its tokenizer cuts."""
         return pieces(text, length if self._rule is not None else len(text))
 
-    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
+    def with_markers(self, markers: Sequence[str]) -> "LibraryTokenizer":
+        """The same with more special tokens behind its last id."""
+        added = [added_token(text, self.vocab_size + number) for number, text in enumerate(markers)]
+        spec = self.spec | {"added_tokens": [*self.spec.get("added_tokens", []), *added]}
+        return LibraryTokenizer(spec, self._texts[self.end_of_text] or "", self._where)
+
+    def save(
+        self, folder: Path, model_max_length: int, chat_template: str | None = None, end_of_turn: str = ""
+    ) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         end = self._texts[self.end_of_text]
         more = {"eos_token": end, "bos_token": end}
-        write_tokenizer(folder, self.spec, model_max_length, chat_template, more, self._unused())
+        chat = chat_template, end_of_turn
+        write_tokenizer(folder, self.spec, model_max_length, chat, more, self._unused())
 
     def _unused(self) -> str | None:
         """The token of the byte 0xFF, which no UTF-8 text has, unless a text may spell its name."""

@@ -123,7 +123,8 @@ class WordPieceTokenizer:
         """From a tokenizer.json of ours and the roles in its tokenizer_config.json."""
         try:
             vocabulary: dict[str, int] = spec["model"]["vocab"]
-            named = config["line_end"], config["document_start"], config["eos_token"]
+            end = config.get("document_end", config["eos_token"])  # of dialogues eos_token ends a turn
+            named = config["line_end"], config["document_start"], end
             roles = Roles(*named, digits_alone=config.get("digits_alone", True))
             entries = sorted(vocabulary, key=lambda entry: vocabulary[entry])
             # back to the name in vocab.txt, from which everything is made again and compared
@@ -173,7 +174,16 @@ class WordPieceTokenizer:
             yield text[start:end]
             start = end
 
-    def save(self, folder: Path, model_max_length: int, chat_template: str | None = None) -> None:
+    def with_markers(self, markers: Sequence[str]) -> "WordPieceTokenizer":
+        """The same with more special tokens behind its last id."""
+        entries = [self._roles.newline if entry == "\n" else entry for entry in self._entries]
+        return WordPieceTokenizer(
+            [*entries, *markers], self._roles, self._added | dict.fromkeys(markers, True)
+        )
+
+    def save(
+        self, folder: Path, model_max_length: int, chat_template: str | None = None, end_of_turn: str = ""
+    ) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         more = {
             "eos_token": self._roles.end,
@@ -184,7 +194,8 @@ class WordPieceTokenizer:
             "digits_alone": self._roles.digits_alone,
         }
         more |= {"added": self._added} if self._added else {}
-        write_tokenizer(folder, self._spec, model_max_length, chat_template, more)
+        more |= {"document_end": self._roles.end} if chat_template else {}
+        write_tokenizer(folder, self._spec, model_max_length, (chat_template, end_of_turn), more)
 
 
 class WordPieceStream:

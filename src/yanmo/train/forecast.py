@@ -14,7 +14,6 @@ import torch
 
 from yanmo.core.console import counted, span
 from yanmo.data.batches import windows_in
-from yanmo.data.shards import ShardSet
 from yanmo.model.config import GPTConfig
 from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import GPT, count_active, count_between, count_parameters
@@ -42,12 +41,8 @@ class TextSize:
 
     characters: int
     train_tokens: int
+    """Read in an epoch."""
     val_tokens: int
-
-    @classmethod
-    def of(cls, shards: ShardSet) -> "TextSize":
-        """From prepared shards."""
-        return cls(shards.manifest.splits.characters, len(shards.train), len(shards.val))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from yanmo.checkpoint.folder import Progress
 from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.core import storage
 from yanmo.core.errors import DeviceError
-from yanmo.data.batches import Batches
+from yanmo.data.batches import BatchSource
 from yanmo.parallel.machine import is_out_of_memory, oom_as_error
 from yanmo.settings.recipe import to_toml, with_values
 from yanmo.settings.schema import MICRO_BATCH
@@ -34,7 +34,7 @@ def train_step_with_oom_retry(
     plan: StepSchedule,
     progress: Progress,
     loss_of: nn.Module,
-    batches: Batches,
+    batches: BatchSource,
     metrics: Metrics,
     take_step: TakeStep = training_step,
 ) -> tuple[Run, StepResult]:
@@ -63,7 +63,9 @@ def train_step_with_oom_retry(
             )
 
 
-def agree_on_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batches, metrics: Metrics) -> Run:
+def agree_on_micro_batch(
+    run: Run, step: int, loss_of: nn.Module, batches: BatchSource, metrics: Metrics
+) -> Run:
     """On several ranks: try one micro-batch before the run begins, and agree on what fits all of them.
 
     Then one more, whose gradients are all-reduced, so that a restart sums as an uninterrupted run does.
@@ -93,7 +95,7 @@ def agree_on_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batch
     return run
 
 
-def try_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: Batches) -> None:
+def try_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: BatchSource) -> None:
     """A forward and backward pass that is no part of the run."""
     batch = batches.at(step, range(run.micro_batch_size))
     inputs = torch.from_numpy(batch.inputs).to(run.world.device)  # (B, T)

@@ -4,7 +4,7 @@ In: the words of `yanmo train`. Out: the recipe and the run folder they mean; fr
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from yanmo.core.console import Console
@@ -63,6 +63,41 @@ def asked_recipe(
     if not is_file(folder / "recipe.toml"):
         check_relations(recipe)
     return recipe, folder
+
+
+def asked_finetuning(
+    arguments: Sequence[str], out: Path | None, find_base: Callable[[str], Path]
+) -> tuple[Recipe, Path]:
+    """The recipe and the run folder that ``[RECIPE] BASE DATA… settings`` mean.
+
+    ``find_base`` gives the folder of a base, which may have to be imported first. A run alone goes on.
+
+    Raises:
+        ConfigError: base or data are missing.
+    """
+    words, settings = split_arguments(list(arguments))
+    recipe = words[:1] if words and recipe_path(words[0]) and names_a_recipe(words[0]) else []
+    base, data = words[len(recipe) : len(recipe) + 1], words[len(recipe) + 1 :]
+    if not recipe and base and not data and is_run(Path(base[0])):
+        return asked_recipe(arguments, out)
+    if not base or not data:
+        raise ConfigError(
+            f"{'no base and no data are' if not base else 'no data is'} named",
+            where="yanmo finetune",
+            hint="yanmo finetune BASE DATA: a run or model folder, and dialogues, pairs or a text",
+        )
+    folder = out or Path("runs") / f"{base_name(base[0])}-{run_name(data[0])}"
+    given = [f"model.init={json.dumps(str(find_base(base[0])), ensure_ascii=False)}"]
+    if not is_file(folder / "recipe.toml") and not any(s.startswith("finetune.method=") for s in settings):
+        given.append("finetune.method=full")
+    return asked_recipe([*recipe, *data, *given, *settings], folder)
+
+
+def base_name(base: str) -> str:
+    """What a base is called: a run by its folder, also where its model or a checkpoint of it is named."""
+    folder = Path(base)
+    run = next((f for f in (folder, *folder.parents[:2]) if is_file(f / "recipe.toml")), folder)
+    return run_name(str(run))
 
 
 def require_text_or_recipe(name: str) -> None:

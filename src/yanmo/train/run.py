@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from yanmo.checkpoint.folder import (
     Progress,
     find_model_folder,
     load_model,
-    load_shape,
     load_training,
     newest_first,
     read_recipe,
@@ -31,7 +33,9 @@ from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.core.records import Manifest, read_record
-from yanmo.data.prepare import Prepared, prepare
+from yanmo.data.batches import BatchSource
+from yanmo.data.prepare import HeldOut, Prepared
+from yanmo.data.shards import ShardSet
 from yanmo.data.text_index import open_index
 from yanmo.eval.baselines import NGramBaselines, baselines_of
 from yanmo.generate.engine import TextRule
@@ -56,7 +60,7 @@ from yanmo.settings.recipe import (
 )
 from yanmo.settings.schema import LENGTHS, MICRO_BATCH, CorpusConfig, Recipe
 from yanmo.text.read.documents import earlier_fingerprint
-from yanmo.tokenizer import Tokenizer, kind_of, load_tokenizer
+from yanmo.tokenizer import Tokenizer, kind_of
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_total_steps
 from yanmo.train.decide import (
     DEFAULT_MINUTES,
@@ -79,9 +83,13 @@ from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.probe import Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import window_parts
 from yanmo.train.step import StepSettings
+from yanmo.train.texts import base_text, batches_of, epoch_tokens, prepare_texts
 
 FIRST_LOSS_SCALE = 65536.0
 """The loss scale of float16 at first, 2^16 as in torch: too large, and halved within a few steps."""
+
+EXAMPLES = 3
+"""Dialogues that are shown before a run."""
 
 OWN_FILES = ("run.lock", "recipe.toml", "plan.json", "corpus.json")
 """What a run folder may hold before its recipe is written."""
@@ -94,6 +102,10 @@ class Run:
     folder: Path
     recipe: Recipe
     prepared: Prepared
+    batches: BatchSource
+    held_out: HeldOut
+    base_held_out: HeldOut | None
+    """The base's own text, to measure what it forgets."""
     lines: NGramBaselines
     world: World
     console: Console
@@ -130,13 +142,13 @@ class Run:
     @property
     def step_limit(self) -> int | None:
         """The last step that max_steps and epochs allow."""
-        return step_limit(self.recipe, len(self.prepared.shards.train))
+        return step_limit(self.recipe, epoch_tokens(self.recipe, self.prepared))
 
     @property
     def characters_per_token(self) -> float:
         """Of the training text. Bits per character = nats per token / ln 2 / characters per token."""
         train = self.prepared.shards.manifest.splits.train
-        return max(train.characters, 1) / train.tokens
+        return max(train.characters, 1) / (train.tokens if train.targets is None else train.targets)
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before a restart included."""
@@ -166,15 +178,15 @@ def open_run(
         world = find_world(recipe.train.device, recipe.train.batch_size)
         require_compiler(recipe, world.device)  # before the text is read, which may take an hour
         configure_torch(recipe.train)
-        prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
+        prepared, base = prepare_texts(recipe, console), base_text(recipe, console)
         _require_same_corpus(prepared, recipe.corpus, read_record(folder / "corpus.json", Manifest), folder)
-        require_total_steps(folder, recipe, plan, step_limit(recipe, len(prepared.shards.train)))
+        require_total_steps(folder, recipe, plan, step_limit(recipe, epoch_tokens(recipe, prepared)))
         _check_prompt(recipe, prepared.tokenizer, console)
         # intervals, keep_last and [sample] may be changed on resume; other processes must not write
         if console.is_main and recipe != read_recipe(folder):
             storage.write_atomic(recorded, to_toml(recipe))
     else:
-        recipe, prepared, plan, world = _make_run(asked, folder, console)
+        recipe, prepared, base, plan, world = _make_run(asked, folder, console)
     vocab_size = prepared.tokenizer.vocab_size
     lines = baselines_of(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
     # on the device before the optimizer is built: its state is made where the parameters are
@@ -183,23 +195,33 @@ def open_run(
     model.document_separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
     optimizer = build_optimizer(model, recipe.optim, recipe.train.precision)
     rules = _text_rules(recipe, prepared, console)
-    run = Run(folder, recipe, prepared, lines, world, console, model, optimizer, rules, clock, clock())
+    block_size, end_of_text = recipe.model.block_size, prepared.tokenizer.end_of_text
+    run = Run(
+        folder, recipe, prepared, batches_of(recipe, prepared, base), prepared.held_out(block_size),
+        HeldOut.of(base, block_size, end_of_text) if base is not None else None,
+        lines, world, console, model, optimizer, rules, clock, clock(),
+    )  # fmt: skip
     return run, plan
 
 
-def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Prepared, StepSchedule, World]:
+def _make_run(
+    asked: Recipe, folder: Path, console: Console
+) -> tuple[Recipe, Prepared, ShardSet | None, StepSchedule, World]:
     """Prepare the text, take every decision, and write them down; recipe.toml last."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
-    text = TextSize.of(prepared.shards)
+    base = base_text(recipe, console)
+    text = text_size(recipe, prepared)
     configure_torch(recipe.train)
+    show_examples(prepared, console)
     # once in a run's life: another precision or micro-batch would change the sums, so resume never probes
     console.status("measuring which options are fastest here")
     recipe, total_steps, speed = decide_by_measuring(recipe, config, world, text)
     return_freed_memory()
     console.clear_status()
-    opening = {"sample.prompt": prepared.openings(1, config.block_size)[0]}
-    recipe = decide(recipe, opening | decide_seq_len_warmup(recipe, config.block_size))
+    # a dialogue is continued from a question that was held out
+    opening = None if prepared.dialogues else prepared.openings(1, config.block_size)[0]
+    recipe = decide(recipe, {"sample.prompt": opening} | decide_seq_len_warmup(recipe, config.block_size))
     configure_torch(recipe.train)
     free = storage.free_bytes(folder)
     for line in describe(recipe, config, forecast(recipe, config, text, total_steps, free, speed)):
@@ -210,7 +232,23 @@ def _make_run(asked: Recipe, folder: Path, console: Console) -> tuple[Recipe, Pr
     plan = StepSchedule.first(total_steps, lengths_of(recipe))
     recipe = recipe.model_copy(update={"started_in": started_in(folder)})
     write_records(folder, recipe, plan, prepared.shards.manifest.as_json() | _origin(recipe))
-    return recipe, prepared, plan, world
+    return recipe, prepared, base, plan, world
+
+
+def show_examples(prepared: Prepared, console: Console) -> None:
+    """Dialogues as they are trained on, with what is learned marked."""
+    dialogues = prepared.dialogues
+    if dialogues is None:
+        return
+    for number in range(min(EXAMPLES, len(dialogues.train))):
+        console.print(f"example {number + 1} (learned is what is marked):")
+        console.print_marked(dialogues.shown(number), style="green")
+
+
+def text_size(recipe: Recipe, prepared: Prepared) -> TextSize:
+    """How much there is to read."""
+    read = epoch_tokens(recipe, prepared)
+    return TextSize(prepared.shards.manifest.splits.characters, read, len(prepared.shards.val))
 
 
 def write_records(folder: Path, recipe: Recipe, plan: StepSchedule, corpus: dict[str, Any]) -> None:
@@ -238,7 +276,7 @@ def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[R
     """The forecast of a run of ``asked``; nothing is written, and nothing begun."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
-    text = TextSize.of(prepared.shards)
+    text = text_size(recipe, prepared)
     recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
     recipe, total_steps, speed = time_steps(recipe, config, world, text, console)
     recipe = decide(recipe, decide_seq_len_warmup(recipe, config.block_size))
@@ -301,40 +339,12 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
     recipe = decide(recipe, decide_device(recipe, world) | decide_shape(recipe))
     recipe = decide(recipe, decide_packing(recipe) | decide_optimizer(recipe))
     check_relations(recipe)
-    prepared = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
+    prepared = prepare_texts(recipe, console)
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
     )
     _check_prompt(recipe, prepared.tokenizer, console)
-    if recipe.model.init:
-        require_same_vocabulary(prepared.tokenizer, find_model_folder(Path(recipe.model.init)))
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
-
-
-def require_same_vocabulary(tokenizer: Tokenizer, weights: Path) -> None:
-    """Refuse another vocabulary: weights know tokens by their ids, and other ids would make noise of them."""
-    wrong = _difference(tokenizer, weights)
-    if wrong is not None:
-        raise ConfigError(
-            wrong,
-            where=f"model.init={weights}",
-            hint="leave tokenizer.path out: the tokenizer comes with the weights",
-        )
-
-
-def _difference(tokenizer: Tokenizer, weights: Path) -> str | None:
-    """How a vocabulary differs from the one of the weights; special tokens may have been renamed."""
-    expected = load_shape(weights).vocab_size
-    if tokenizer.vocab_size != expected:
-        return f"the tokenizer has {tokenizer.vocab_size} ids, the weights know {expected}"
-    theirs = load_tokenizer(weights) if (weights / "tokenizer.json").is_file() else tokenizer
-    if theirs.fingerprint == tokenizer.fingerprint:
-        return None
-    for token in range(expected):
-        now, then = tokenizer.decode([token]), theirs.decode([token])
-        if now and then and now != then:  # a special token decodes to nothing
-            return f"id {token} is {now!r} in the tokenizer, and the weights know it as {then!r}"
-    return None
 
 
 def _origin(recipe: Recipe) -> dict[str, Any]:
@@ -418,7 +428,22 @@ def init_weights(run: Run) -> None:
             where=f"model.init={run.recipe.model.init}",
             hint="train in another folder with --out",
         )
-    run.model.load_state_dict(load_model(find_model_folder(Path(run.recipe.model.init))).state_dict())
+    weights = load_model(find_model_folder(Path(run.recipe.model.init))).state_dict()
+    run.model.load_state_dict(with_rows(weights, run.model.config.vocab_size, run.recipe.train.seed))
+
+
+def with_rows(weights: dict[str, Tensor], vocab_size: int, seed: int) -> dict[str, Tensor]:
+    """Weights whose tables of tokens have as many rows: the new ones are about the mean of the others."""
+    generator = torch.Generator().manual_seed(seed)
+    found = dict(weights)
+    for name in ("tokens.weight", "lm_head.weight"):
+        if name in weights and len(weights[name]) < vocab_size:
+            table = weights[name]
+            # not the same row twice: equal tokens would be learned alike for ever
+            noise = torch.randn((vocab_size - len(table), table.size(1)), generator=generator)
+            more = table.mean(0, keepdim=True) + 0.1 * table.std() * noise
+            found[name] = torch.cat([table, more.to(table.dtype)])
+    return found
 
 
 def restore(run: Run) -> tuple[Run, Progress]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from yanmo.data.batches import Batches
+from yanmo.data.batches import BatchSource
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import reset_expert_load, update_router_bias
 from yanmo.parallel.distributed import World
@@ -75,14 +75,14 @@ class Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        return self.model.loss(ids, targets)
+    def forward(self, *batch: Tensor) -> Tensor:
+        return self.model.loss(*batch)
 
 
 def training_step(
     loss_of: nn.Module,
     optimizer: Optimizer,
-    batches: Batches,
+    batches: BatchSource,
     step: int,
     settings: StepSettings,
     world: World,
@@ -114,7 +114,7 @@ def training_step(
 
 def accumulate_gradient(
     loss_of: nn.Module,
-    batches: Batches,
+    batches: BatchSource,
     step: int,
     settings: StepSettings,
     world: World,
@@ -137,16 +137,15 @@ def accumulate_gradient(
         # dropout is a function of (seed, step, micro-batch, rank): a restart draws the same
         torch.manual_seed(noise_seed(settings.seed, step, micro, world.rank))
         batch = batches.at(step, micro_rows)
-        inputs = torch.from_numpy(batch.inputs).to(world.device)  # (B, T)
-        targets = torch.from_numpy(batch.targets).to(world.device)  # (B, T)
+        tensors = [torch.from_numpy(array).to(world.device) for array in batch.arrays()]  # (B, T) each
         if settings.parts > 1:
-            inputs, targets = in_parts(inputs, settings.parts), in_parts(targets, settings.parts)
+            tensors = [in_parts(tensor, settings.parts) for tensor in tensors]
         # gradient accumulation: `.grad` adds up, and only the last micro-batch of a step makes DDP all-reduce
         last = first == starts[-1]
         with nullcontext() if last else world.no_sync(loss_of):
             with settings.autocast():
                 # nats per token of the whole global batch, however it is cut into micro-batches
-                loss = loss_of(inputs, targets) / count
+                loss = loss_of(*tensors) / count
             # DDP divides the summed gradients by world.size; loss is a share of the whole, so undo that
             torch.autograd.backward(loss * (scale * world.size))
         total += loss.detach()

@@ -32,9 +32,11 @@ from yanmo.core import storage
 from yanmo.core.console import Console, span
 from yanmo.core.errors import DivergedError, Stopped
 from yanmo.core.signals import StopSignal
-from yanmo.data.batches import Batches
+from yanmo.data.batches import BatchSource
+from yanmo.data.prepare import HeldOut
 from yanmo.eval.baselines import NGramBaselines
-from yanmo.eval.loss import evaluate
+from yanmo.eval.loss import Evaluation, evaluate
+from yanmo.generate.answers import write_answers
 from yanmo.generate.text import write_all
 from yanmo.parallel.distributed import Rendezvous
 from yanmo.parallel.environment import environment
@@ -55,6 +57,9 @@ from yanmo.train.run import (
 )
 from yanmo.train.schedule import learning_rate_at
 from yanmo.train.step import Loss, LossScale, StepResult, training_step
+
+STOP_ANSWERS = 20
+"""Answers that are written at the end of a run, to see whether they end."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,9 @@ def train(
         else:
             console.print(f"{folder} is finished ({progress.step:,} steps)")
         finish(run, progress)
-        openings = tuple(run.prepared.openings(3, run.model.config.block_size))
+        openings = (
+            () if run.prepared.dialogues else tuple(run.prepared.openings(3, run.model.config.block_size))
+        )
         return TrainResult(folder, progress, plan.total_steps, run.lines, openings)
 
 
@@ -180,7 +187,7 @@ def run_loop(
         Stopped: a signal came; the run is saved at its current step.
         DivergedError: loss or gradient is not finite; nothing of that step was kept.
     """
-    train, batches = run.recipe.train, batches_of(run)
+    train, batches = run.recipe.train, run.batches
     loss_of = loss_module(run)
     run = agree_on_micro_batch(run, progress.step, loss_of, batches, metrics)
     log_run_start(run, progress.step, metrics)
@@ -225,14 +232,6 @@ def is_due(plan: StepSchedule, step: int, interval: int | None) -> bool:
     return step % (interval or 1) == 0 or step >= plan.total_steps_before(step)
 
 
-def batches_of(run: Run) -> Batches:
-    """The training batches."""
-    train, data = run.recipe.train, run.recipe.data
-    stride = data.stride if data.packing == "stride" else None
-    block_size = run.model.config.block_size
-    return Batches(run.prepared.shards.train, block_size, train.batch_size, train.seed, stride)
-
-
 def loss_module(run: Run) -> nn.Module:
     """The model's loss, shared among ranks and compiled where asked."""
     run.model.use_attention(run.recipe.train.attention or "sdpa")
@@ -262,12 +261,12 @@ def check_finite_and_update_loss_scale(
     return replace(progress, loss_scale=scale.factor, good_steps=scale.good_steps)
 
 
-def ends_epoch(batches: Batches, step: int) -> bool:
+def ends_epoch(batches: BatchSource, step: int) -> bool:
     """Whether the update to ``step`` completed an epoch."""
     return batches.epochs_after(step) > batches.epochs_after(step - 1)
 
 
-def count_step(run: Run, progress: Progress, batches: Batches) -> Progress:
+def count_step(run: Run, progress: Progress, batches: BatchSource) -> Progress:
     """Count the step that was just done."""
     tokens = progress.tokens + batches.targets_in(progress.step)
     return replace(progress, step=progress.step + 1, tokens=tokens, elapsed_s=run.elapsed())
@@ -278,13 +277,14 @@ def finish(run: Run, progress: Progress) -> None:
     if not run.world.is_main:
         return
     # what a kill right after the last save left undone: old checkpoints, names of epochs
-    tidy(run, progress, batches_of(run))
+    tidy(run, progress, run.batches)
     if run.recipe.train.save_every_epoch:
         storage.point(run.folder / "final", checkpoint_folder(run.folder, progress.step))
     rows = read_metrics(run.folder)
     if not (rows and rows[-1]["event"] == "end"):
+        stops = {"stop_rate": share} if (share := stop_rate(run)) is not None else {}
         with Metrics(run.folder, step=progress.step) as metrics:
-            metrics.write("end", step=progress.step, elapsed_s=round(progress.elapsed_s, 3))
+            metrics.write("end", step=progress.step, elapsed_s=round(progress.elapsed_s, 3), **stops)
 
 
 def log_run_start(run: Run, step: int, metrics: Metrics) -> None:
@@ -359,11 +359,7 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
     """Evaluate on the validation text, and write a sample; True if the loss is the best so far."""
     step = progress.step
     log_experts(step, metrics, result)
-    tokenizer, val = run.prepared.tokenizer, run.prepared.shards.manifest.splits.val
-    found = evaluate(
-        run.model, run.prepared.shards.val, val.characters, tokenizer.end_of_text,
-        run.recipe.train.micro_batch_size or 1, run.autocast, run.world,
-    )  # fmt: skip
+    found = measure(run, run.held_out)
     # before it is compared: NaN < best is False, and training would go on for nothing
     require_finite(run, step, validation_loss=found.loss)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
@@ -373,32 +369,78 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
             progress, best_step=step, best_val_loss=found.loss,
             best_val_bits_per_char=found.bits_per_char,
         )  # fmt: skip
+    kept = {"base_bits_per_char": base.bits_per_char} if (base := measure_base(run)) else {}
     metrics.write(
         "eval", step=step, val_loss=found.loss, val_bits_per_char=found.bits_per_char,
-        val_perplexity=found.perplexity,
+        val_perplexity=found.perplexity, **kept,
     )  # fmt: skip
     run.console.print(
         f"step {step:,}  validation loss {found.loss:.4f}, perplexity {found.perplexity:.1f},"
         f" {found.bits_per_char:.3f} bits/char ({run.lines.describe_rank(found.bits_per_char)})"
+        + (f"; the base's text {base.bits_per_char:.3f}" if base else "")
     )
     write_sample(run, step)
     return progress, improved
+
+
+def measure(run: Run, text: HeldOut) -> Evaluation:
+    """The model's loss on a text."""
+    batches = text.batches(run.recipe.train.micro_batch_size or 1)
+    return evaluate(run.model, batches, text.targets, text.characters, run.autocast, run.world)
+
+
+def measure_base(run: Run) -> Evaluation | None:
+    """The model's loss on the text that its base knew, where that is known."""
+    return measure(run, run.base_held_out) if run.base_held_out is not None else None
 
 
 def write_sample(run: Run, step: int) -> None:
     """One sample, on the console and in samples/, by the first rank."""
     if not run.world.is_main:
         return
-    # the seed of [sample] stays fixed in a run, so that samples differ by what was learned, not by chance
-    config = run.recipe.sample.model_copy(update={"num_samples": 1})
-    prompt = config.prompt or ""
     run.model.eval()
-    # str as the receiver of remarks about the prompt: they were shown when the run was opened
-    (text,) = write_all(run.model, run.prepared.tokenizer, prompt, config, str, run.text_rules)
-    text = prompt + text
+    text = sample_answer(run) if run.prepared.dialogues else sample_text(run)
     run.model.train()
     storage.write_atomic(run.folder / "samples" / f"step-{step:08d}.txt", text + "\n")
     run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")
+
+
+def sample_text(run: Run) -> str:
+    """A continuation of the prompt, with it."""
+    # the seed of [sample] stays fixed in a run, so that samples differ by what was learned, not by chance
+    config = run.recipe.sample.model_copy(update={"num_samples": 1})
+    prompt = config.prompt or ""
+    # str as the receiver of remarks about the prompt: they were shown when the run was opened
+    (text,) = write_all(run.model, run.prepared.tokenizer, prompt, config, str, run.text_rules)
+    return prompt + text
+
+
+def sample_answer(run: Run) -> str:
+    """A held-out question, or the one that was asked for, with the answer to it."""
+    dialogues, config, prompt = run.prepared.dialogues, run.recipe.sample, run.recipe.sample.prompt
+    assert dialogues is not None
+    if prompt is not None:
+        asked = [dialogues.chat.encode([{"role": "user", "content": prompt}])]
+    else:
+        asked = dialogues.questions(1, run.model.config.block_size // 2)
+    if not asked:
+        return ""
+    (answer,) = write_answers(run.model, dialogues.chat, asked, config)
+    return run.prepared.tokenizer.decode(asked[0]) + answer.text
+
+
+def stop_rate(run: Run) -> float | None:
+    """Share of answers to held-out questions that come to an end; None: there are no questions."""
+    dialogues, block_size = run.prepared.dialogues, run.model.config.block_size
+    asked = dialogues.questions(STOP_ANSWERS, block_size // 2) if dialogues else []
+    if dialogues is None or not asked:
+        return None
+    longest = {"max_new_tokens": block_size, "min_new_tokens": 0}
+    run.model.eval()
+    answers = write_answers(run.model, dialogues.chat, asked, run.recipe.sample.model_copy(update=longest))
+    share = sum(answer.ended for answer in answers) / len(answers)
+    run.console.print(f"{share:.0%} of {len(answers)} answers to held-out questions come to an end")
+    return share
 
 
 def replan_total_steps(run: Run, plan: StepSchedule, step: int, metrics: Metrics) -> StepSchedule:
@@ -422,7 +464,7 @@ def replan_total_steps(run: Run, plan: StepSchedule, step: int, metrics: Metrics
     return plan
 
 
-def name_epochs(run: Run, last_step: int, batches: Batches) -> None:
+def name_epochs(run: Run, last_step: int, batches: BatchSource) -> None:
     """Link epochs/N to the checkpoint that ends epoch N."""
     # looks at all checkpoints, not at the one just saved: a kill may have come between saving and naming
     for checkpoint in newest_first(run.folder):
@@ -433,7 +475,7 @@ def name_epochs(run: Run, last_step: int, batches: Batches) -> None:
 
 
 def save_now(
-    run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, batches: Batches
+    run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, batches: BatchSource
 ) -> Progress:
     """Commit a checkpoint, let ``model`` point to the best, delete what is too old."""
     progress = replace(progress, elapsed_s=run.elapsed())
@@ -448,6 +490,7 @@ def save_now(
     checkpoint = save_checkpoint(
         run.folder, progress, run.model, run.prepared.tokenizer,
         run.optimizer.tensors(run.model), environment(), bound(run.recipe, plan),
+        run.prepared.dialogues.chat.text if run.prepared.dialogues else None,
     )  # fmt: skip
     # commit, then link, then delete: at every moment `model` leads to a whole checkpoint
     point_to_best(run, progress, checkpoint)
@@ -455,7 +498,7 @@ def save_now(
     return progress
 
 
-def tidy(run: Run, progress: Progress, batches: Batches) -> None:
+def tidy(run: Run, progress: Progress, batches: BatchSource) -> None:
     """Name the checkpoints that end an epoch, and delete those that are too old."""
     if run.recipe.train.save_every_epoch:
         name_epochs(run, progress.step, batches)

@@ -1,0 +1,322 @@
+"""Dialogues → shards with a mask of what is learned, reused by content hash.
+
+Each dialogue is rendered by the model's chat template (``tokenizer/chat_template.py``); learned are answers
+with the ends of their turns. One longer than a window becomes several, cut between rounds, each with the
+system prompt; a single round that is longer keeps its end. Of a pair, two documents follow each other: what
+was chosen, then what was rejected.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yanmo.core import storage
+from yanmo.core.console import Console, ProgressLine
+from yanmo.core.errors import ConfigError, DataError
+from yanmo.data.packed import PackedRows
+from yanmo.data.prepare import PackedDialogues, Prepared
+from yanmo.data.shards import ShardSet, ShardWriter, write_manifest
+from yanmo.data.split import content_hash, default_val_fraction
+from yanmo.settings.schema import CorpusConfig
+from yanmo.text.read.dialogues import DialogueCounts, read_dialogues
+from yanmo.text.read.documents import corpus_fingerprint
+from yanmo.text.read.turns import Dialogue, Message, Pair
+from yanmo.tokenizer import Tokenizer
+from yanmo.tokenizer.chat_template import ChatTemplate
+
+DIALOGUES_VERSION = 1
+"""Part of every cache key: raise it when the same dialogues would give other shards."""
+TOO_LONG, REFUSED = "longer than the window", "refused by the template"
+
+
+@dataclass(frozen=True)
+class EncodedDialogue:
+    """Ids and which of them are learned, one beside the other."""
+
+    ids: list[int]
+    learned: list[bool]
+    characters: int
+    """Of what is learned."""
+
+    def end(self, length: int) -> "EncodedDialogue":
+        """Its last ``length`` ids."""
+        return EncodedDialogue(self.ids[-length:], self.learned[-length:], self.characters)
+
+
+@dataclass
+class EncodingCounts:
+    """What became of the dialogues that were read."""
+
+    read: DialogueCounts = field(default_factory=DialogueCounts)
+    encoded: int = 0
+    parts: int = 0
+    """Of dialogues that are longer than a window."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
+    """Single rounds that lost the beginning of their question."""
+    first_dropped: str = ""
+
+
+class DialogueEncoder:
+    """Encodes dialogues and pairs for a window of ``block_size`` tokens."""
+
+    def __init__(self, chat: ChatTemplate, block_size: int, counts: EncodingCounts) -> None:
+        self.chat, self.counts = chat, counts
+        # the last token is a target only
+        self.longest = block_size + 1
+
+    def encode(self, record: Dialogue | Pair) -> list[EncodedDialogue]:
+        """The documents of a dialogue, or the two of a pair; none if it cannot be used."""
+        try:
+            found = self._pair(record) if isinstance(record, Pair) else self._dialogue(record)
+        except ConfigError as error:
+            return self._drop(REFUSED, f"{record.where}: {error.what}")
+        if not found:
+            return self._drop(TOO_LONG, f"{record.where}: its answer alone is longer than the window")
+        self.counts.encoded += 1
+        return found
+
+    def _drop(self, reason: str, named: str) -> list[EncodedDialogue]:
+        self.counts.dropped[reason] += 1
+        self.counts.first_dropped = self.counts.first_dropped or named
+        return []
+
+    def _dialogue(self, dialogue: Dialogue) -> list[EncodedDialogue]:
+        whole = self._encoded(dialogue.messages)
+        if len(whole.ids) <= self.longest:
+            return [whole]
+        parts = [part for messages in self._parts(dialogue.messages) if (part := self._fitting(messages))]
+        self.counts.parts += len(parts)
+        return parts
+
+    def _parts(self, messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
+        """Runs of rounds that fit the window, each behind the system prompt."""
+        system = tuple(messages[:1]) if messages[0].role == "system" else ()
+        asked = rounds(messages[len(system) :])
+        lengths = [len(self._encoded((*system, *one)).ids) for one in asked]
+        # what stands before every round, so that each is encoded once and not with all before it
+        shared = 2 * lengths[0] - len(self._encoded((*system, *asked[0], *asked[0])).ids)
+        taken, length = list[Message](), shared
+        for one, alone in zip(asked, lengths, strict=True):
+            if taken and length + alone - shared > self.longest:
+                yield (*system, *taken)
+                taken, length = [], shared
+            taken += one
+            length += alone - shared
+        yield (*system, *taken)
+
+    def _fitting(self, messages: tuple[Message, ...]) -> EncodedDialogue | None:
+        """A part, of a single long round its end; None if no whole answer would be left."""
+        encoded = self._encoded(messages)
+        if len(encoded.ids) <= self.longest:
+            return encoded
+        if sum(encoded.learned) >= self.longest:
+            return None
+        self.counts.cut += 1
+        return encoded.end(self.longest)
+
+    def _pair(self, pair: Pair) -> list[EncodedDialogue]:
+        if isinstance(pair.prompt, str):
+            return self._continuations(pair.prompt, (pair.chosen, pair.rejected))
+        found = [
+            self._encoded((*pair.prompt, Message("assistant", answer)))
+            for answer in (pair.chosen, pair.rejected)
+        ]
+        # both lose the same beginning, or they would answer different questions
+        too_many = max(len(one.ids) for one in found) - self.longest
+        if too_many <= 0:
+            return found
+        if any(any(one.learned[: too_many + 1]) for one in found):
+            return []
+        self.counts.cut += 1
+        return [one.end(len(one.ids) - too_many) for one in found]
+
+    def _continuations(self, prompt: str, texts: Sequence[str]) -> list[EncodedDialogue]:
+        """Texts that go on with a prompt, of which the end is read."""
+        tokenizer = self.chat.tokenizer
+        begun = [tokenizer.end_of_text, *tokenizer.encode(prompt).tolist()]
+        ids = [tokenizer.encode(text).tolist() for text in texts]
+        room = self.longest - max(map(len, ids))
+        if room < 1 or not all(ids):
+            return []
+        self.counts.cut += len(begun) > room
+        before = begun[-room:]
+        return [
+            EncodedDialogue(before + after, [False] * len(before) + [True] * len(after), len(text))
+            for after, text in zip(ids, texts, strict=True)
+        ]
+
+    def _encoded(self, messages: Sequence[Message]) -> EncodedDialogue:
+        """
+        Raises:
+            ConfigError: the template refuses these messages.
+        """
+        ids, learned = self.chat.encode_learned([asdict(message) for message in messages])
+        return EncodedDialogue(ids, learned, characters_of(messages))
+
+
+def characters_of(messages: Sequence[Message]) -> int:
+    """Of all answers."""
+    return sum(len(message.content) for message in messages if message.role == "assistant")
+
+
+def rounds(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+    """What is asked, with the answer to it."""
+    found: list[tuple[Message, ...]] = [()]
+    for message in messages:
+        if message.role == "user" and any(one.role == "assistant" for one in found[-1]):
+            found.append(())
+        found[-1] += (message,)
+    return found
+
+
+def prepare_dialogues(
+    corpus: CorpusConfig,
+    tokenizer: Tokenizer,
+    template: str,
+    val_fraction: float | None,
+    block_size: int,
+    console: Console,
+) -> Prepared:
+    """Shards of dialogues or pairs, made where they are missing.
+
+    Raises:
+        DataError: none can be used, or there are fewer than two.
+    """
+    content = corpus_fingerprint(corpus)
+    chat = ChatTemplate(template, tokenizer)
+    asked = [DIALOGUES_VERSION, content, tokenizer.fingerprint, template, val_fraction, block_size]
+
+    def fill(folder: Path) -> None:
+        records = read_dialogues(corpus, DialogueCounts())
+        sizes = [(content_of(record), learned_characters(record)) for record in records]
+        fraction = val_fraction or default_val_fraction(sum(n for _, n in sizes))
+        encoder = DialogueEncoder(chat, block_size, EncodingCounts())
+        with ProgressLine(console, "rendering dialogues", len(sizes)) as progress:
+            splits = _write(folder, corpus, encoder, hold_out(sizes, fraction), progress)
+        _require_both_sides(splits, encoder.counts, corpus)
+        more = {"counts": counts_of(encoder.counts), "val_fraction": fraction}
+        write_manifest(folder, content, tokenizer.fingerprint, tokenizer.vocab_size, splits, more)
+
+    shards = ShardSet(
+        storage.cached("dialogues", storage.fingerprint(asked), fill), content, tokenizer.fingerprint
+    )
+    for line in said_of(shards.manifest.as_json()["counts"]):
+        console.print(line)
+    fraction = shards.manifest.as_json()["val_fraction"]
+    rows = [PackedRows(tokens, block_size) for tokens in (shards.train, shards.val)]
+    return Prepared(tokenizer, shards, fraction, PackedDialogues(chat, *rows))
+
+
+def content_of(record: Dialogue | Pair) -> str:
+    """A name for a record's content, wherever it stands."""
+    if isinstance(record, Pair):
+        return content_hash(repr((record.prompt, record.chosen, record.rejected)))
+    return content_hash(repr(record.messages))
+
+
+def learned_characters(record: Dialogue | Pair) -> int:
+    """Characters of its answers, or of what was chosen."""
+    return len(record.chosen) if isinstance(record, Pair) else characters_of(record.messages)
+
+
+def hold_out(sizes: Sequence[tuple[str, int]], fraction: float) -> frozenset[str]:
+    """Records to hold out, by hash until the share is reached; one at least, and never all."""
+    copies, length = Counter(name for name, _ in sizes), dict(sizes)
+    share = fraction * sum(size for _, size in sizes)
+    found: set[str] = set()
+    for name in sorted(length)[: len(length) - 1]:
+        if share <= 0:
+            break
+        found.add(name)
+        share -= length[name] * copies[name]
+    return frozenset(found)
+
+
+def _write(
+    folder: Path,
+    corpus: CorpusConfig,
+    encoder: DialogueEncoder,
+    held_out: frozenset[str],
+    progress: ProgressLine,
+) -> dict[str, Any]:
+    """Every record to its side; returns the manifest's ``splits``."""
+    chat = encoder.chat
+    sides = {side: MaskedWriter(folder, side, chat.tokenizer.vocab_size) for side in ("train", "val")}
+    with sides["train"], sides["val"]:
+        for record in read_dialogues(corpus, encoder.counts.read):
+            side = sides["val" if content_of(record) in held_out else "train"]
+            for document in encoder.encode(record):
+                side.add(document)
+            progress.advance(1)
+    return {side: writer.close() for side, writer in sides.items()}
+
+
+class MaskedWriter(ShardWriter):
+    """Writes tokens and, beside them, a byte for each: 1 where it is learned."""
+
+    def __init__(self, folder: Path, split: str, vocab_size: int) -> None:
+        super().__init__(folder, split, vocab_size)
+        self._mask = open(folder / f"{split}.learned.bin", "wb")  # noqa: SIM115 - closed in __exit__
+        self._targets = 0
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        self._mask.close()
+
+    def add(self, document: EncodedDialogue) -> None:
+        """Append a document."""
+        self.begin_document()
+        self.write(np.array(document.ids, dtype=np.int64), document.characters)
+        self._mask.write(np.array(document.learned, dtype=np.uint8).tobytes())
+        self._targets += sum(document.learned)
+
+    def close(self) -> dict[str, Any]:
+        """Finish; returns this split's part of the manifest."""
+        return super().close() | {"targets": self._targets}
+
+
+def _require_both_sides(splits: dict[str, Any], counts: EncodingCounts, corpus: CorpusConfig) -> None:
+    if not all(splits[side]["documents"] for side in splits):
+        first = counts.first_dropped or "there are fewer than two different ones"
+        raise DataError(
+            f"{counts.encoded} dialogues are too few: some are trained on, some held out",
+            where=", ".join(corpus.path),
+            hint=f"{first}; give more dialogues, or a base with a longer window",
+        )
+
+
+def counts_of(counts: EncodingCounts) -> dict[str, Any]:
+    """For the manifest: everything read is encoded or dropped under a reason."""
+    read = counts.read.as_json()
+    return {
+        "documents_read": counts.encoded + sum(counts.dropped.values()),
+        "documents_dropped": dict(counts.dropped),
+        "parts_of_long_dialogues": counts.parts,
+        "questions_cut_to_fit": counts.cut,
+        "first_dropped": counts.first_dropped,
+        "records": read,
+    }
+
+
+def said_of(counts: dict[str, Any]) -> list[str]:
+    """The same in lines for people."""
+    dropped = counts["documents_dropped"]
+    used = counts["documents_read"] - sum(dropped.values())
+    lines = [f"{used:,} dialogues or pairs are used"]
+    records = counts["records"]
+    for word, counted in (("dropped", records["dropped"]), ("changed", records["changed"])):
+        for reason, number in counted.items():
+            lines.append(f"  {number:,} {word}: {reason} ({'; '.join(records['places'][reason])})")
+    if counts["parts_of_long_dialogues"]:
+        lines.append(f"  long ones became {counts['parts_of_long_dialogues']:,} parts between rounds")
+    if counts["questions_cut_to_fit"]:
+        lines.append(f"  {counts['questions_cut_to_fit']:,} lost the beginning of a long question")
+    lines += [f"  {number:,} dropped: {reason}" for reason, number in dropped.items()]
+    if dropped:
+        lines.append(f"  the first: {counts['first_dropped']}")
+    return lines
