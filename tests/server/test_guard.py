@@ -293,15 +293,16 @@ def test_prompts_are_never_logged(
 # -- the command ------------------------------------------------------------------------------
 
 
-def test_an_address_that_others_reach_needs_a_token_and_origins_must_be_whole(own_folder: Path) -> None:
+def test_what_cannot_be_served_so_is_said_before_a_model_is_loaded(own_folder: Path) -> None:
     our_folder(own_folder / "model", lively_model(64), TOKENIZER)
-    for words, said in (
-        (["--host", "0.0.0.0"], "token"),
-        (["--allow-origin", "write.example.org"], "https://"),
-        (["--token-file", "nowhere"], "nowhere"),
+    for words, code, said in (
+        (["--host", "0.0.0.0"], 2, "token"),
+        (["--allow-origin", "write.example.org"], 2, "https://"),
+        (["--token-file", "nowhere"], 2, "nowhere"),
+        (["--keep-choices", "nowhere/choices.jsonl"], 74, "nowhere"),
     ):
         done = here("serve", "model", *words)
-        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+        assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import typer
 from yanmo.cli.options import Device, Precision, Verify, with_sampler
 from yanmo.cli.writing import as_settings, note
 from yanmo.core.errors import ConfigError
+from yanmo.core.storage import disk_errors
 
 if TYPE_CHECKING:
     from yanmo.server.served import ServedModel
@@ -61,6 +62,10 @@ def serve(
         )
     for origin in allow_origin or ():
         check_origin(origin)
+    if keep_choices is not None:
+        # where it cannot be written to, that is said at once, and not when somebody accepts a text
+        with disk_errors("opening the file for choices", keep_choices.parent), open(keep_choices, "ab"):
+            pass
     try:
         from yanmo.server.app import create_app
         from yanmo.server.process import answer

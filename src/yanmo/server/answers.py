@@ -7,7 +7,7 @@ a whole answer, of a piece of a stream, or of an error.
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from yanmo.generate.engine import RunningSequence, TokenChoice
@@ -128,14 +128,16 @@ def mean_logprob(row: RunningSequence) -> float | None:
 
 def join(parts: Iterable[Part]) -> list[Part]:
     """One part for each choice, in their order."""
-    whole: dict[int, Part] = {}
+    of: dict[int, list[Part]] = {}
     for part in parts:
-        one = whole.setdefault(part.index, Part(part.index))
-        one.text += part.text
-        one.entries += part.entries
-        one.finish_reason = part.finish_reason or one.finish_reason
-        one.mean_logprob = one.mean_logprob if part.mean_logprob is None else part.mean_logprob
-    return [whole[index] for index in sorted(whole)]
+        of.setdefault(part.index, []).append(part)
+    return [_whole(of[index]) for index in sorted(of)]
+
+
+def _whole(parts: Sequence[Part]) -> Part:
+    """All parts of a choice as one; the last says how it ended."""
+    text = "".join(part.text for part in parts)
+    return replace(parts[-1], text=text, entries=[one for part in parts for one in part.entries])
 
 
 # -- JSON -------------------------------------------------------------------------------------
@@ -212,6 +214,15 @@ def error_body(message: str, kind: str, param: str | None = None) -> dict[str, A
 def sendable(text: str) -> str:
     """A text that quotes what a client sent, without half characters: no answer can have them."""
     return text.encode("utf-8", "replace").decode()
+
+
+def in_pieces(value: object) -> bytes:
+    """A value as JSON, made piece by piece.
+
+    ``json.dumps`` is faster, but for seconds, where there are millions of numbers, no other thread would run.
+    """
+    encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return "".join(encoder.iterencode(value)).encode()
 
 
 def event(value: dict[str, Any] | str) -> bytes:

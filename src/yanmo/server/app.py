@@ -29,7 +29,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from yanmo.core.errors import ConfigError, YanmoError
-from yanmo.server.answers import Part, chat_choice, completion_choice, error_body, event, join, sendable
+from yanmo.core.storage import disk_errors
+from yanmo.server.answers import (
+    Part,
+    chat_choice,
+    completion_choice,
+    error_body,
+    event,
+    in_pieces,
+    join,
+    sendable,
+)
 from yanmo.server.engine_thread import Busy
 from yanmo.server.guard import EveryAnswer, RequestGuard
 from yanmo.server.metrics import ServerMetrics
@@ -45,13 +55,21 @@ from yanmo.server.requests import (
 )
 from yanmo.server.run_view import run_view
 from yanmo.server.served import Asked, ServedModel, ranked
-from yanmo.text.read.chapters import chapter_starts
+from yanmo.text.read.chapters import MAX_HEADING_CHARACTERS, chapter_starts
 
 PAGE = Path(__file__).parent / "page"
 RETRY_SECONDS = 5
 """After so long whoever was refused, because too many wait, may come again."""
 AsChoice = Callable[[Part, bool], dict[str, Any]]
 """A part as a choice of the answer; True: as a piece of a stream."""
+
+
+class LongJSON(JSONResponse):
+    """An answer that may be long: make it in a thread, so that the loop answers others meanwhile."""
+
+    def render(self, content: Any) -> bytes:
+        """Its body."""
+        return in_pieces(content)
 
 
 @dataclass
@@ -98,7 +116,11 @@ class Server:
             raise HTTPException(404, "choices are not kept: start the server with --keep-choices FILE")
         row = choice.model_dump() | {"format": "text"}  # continuations of a text, not answers to it
         line = sendable(json.dumps(row, ensure_ascii=False)) + "\n"
-        with self._choices, open(self.keep_choices, "a", encoding="utf-8", newline="\n") as file:
+        with (
+            self._choices,
+            disk_errors("keeping a choice", self.keep_choices.parent),
+            open(self.keep_choices, "a", encoding="utf-8", newline="\n") as file,
+        ):
             file.write(line)
 
     async def parts(self, model: ServedModel, asked: Asked) -> AsyncGenerator[Part, None]:
@@ -125,14 +147,13 @@ class Server:
                 body, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
             )
         parts_of_all = await unless_gone(request, collected(self.parts(model, asked)))
-        choices = [how.as_choice(part, False) for part in ranked(join(parts_of_all), asked)]
-        body_of_all = head | {
-            "object": how.kind,
-            "choices": choices,
-            "usage": asked.usage,
-            "yanmo": asked.about,
-        }
-        return JSONResponse(body_of_all)
+
+        def whole() -> Response:
+            choices = [how.as_choice(part, False) for part in ranked(join(parts_of_all), asked)]
+            about = {"object": how.kind, "choices": choices, "usage": asked.usage, "yanmo": asked.about}
+            return LongJSON(head | about)
+
+        return await asyncio.to_thread(whole)
 
     async def stream(
         self,
@@ -223,6 +244,7 @@ def create_app(
     add_errors(app)
     add_writing(app, server)
     add_knowledge(app, server)
+    add_tools(app, server)
     add_page(app)
     guarded: ASGIApp = RequestGuard(app, token, origins)
     if origins:  # around it: a browser asks first without the token whether it may ask
@@ -291,17 +313,18 @@ def add_writing(app: FastAPI, server: Server) -> None:
         how = Answering("chat.completion", "chat.completion.chunk", "chatcmpl", as_choice)
         return await server.answer(request, model, found, how, asked)
 
+    # no coroutines: the framework gives these to a thread, for a text may be long
     @app.post("/tokenize")
-    async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
+    def tokenize(asked: TokenizeRequest) -> Response:
         model = server.model(asked.model)
-        ids = await asyncio.to_thread(model.encode, asked.prompt or asked.content)
-        return {"count": len(ids), "tokens": ids, "max_model_len": model.window}
+        ids = model.ids_of(asked.prompt or asked.content)
+        return LongJSON({"count": len(ids), "tokens": ids, "max_model_len": model.window})
 
     @app.post("/detokenize")
-    async def detokenize(asked: DetokenizeRequest) -> dict[str, str]:
+    def detokenize(asked: DetokenizeRequest) -> Response:
         model = server.model(asked.model)
         text = model.writer.tokenizer.decode(model.ids_of(asked.tokens))
-        return {"prompt": text, "content": text}
+        return LongJSON({"prompt": text, "content": text})
 
 
 def add_knowledge(app: FastAPI, server: Server) -> None:
@@ -329,32 +352,38 @@ def add_knowledge(app: FastAPI, server: Server) -> None:
     async def metrics() -> Response:
         return Response(server.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+
+def add_tools(app: FastAPI, server: Server) -> None:
+    """What the page asks for; no coroutines, so the framework gives them to threads."""
+
     @app.get("/yanmo/run")
-    async def run(model: str = "") -> dict[str, Any]:
+    def run(model: str = "") -> Response:
         folder = server.model(model).run
         if folder is None:
             raise HTTPException(404, "this model belongs to no run")
-        return await asyncio.to_thread(run_view, folder)
+        return LongJSON(run_view(folder))
 
     @app.post("/yanmo/outline")
-    async def outline(asked: OutlineRequest) -> dict[str, Any]:
-        starts = await asyncio.to_thread(chapter_starts, asked.text)
-        lines = (asked.text[start:].split("\n", 1)[0] for start in starts)
-        titles = [sendable(line.strip()[:100]) for line in lines]
-        return {"chapters": [{"offset": at, "title": t} for at, t in zip(starts, titles, strict=True)]}
+    def outline(asked: OutlineRequest) -> Response:
+        return LongJSON({"chapters": chapters_of(asked.text)})
 
     @app.post("/yanmo/copied")
-    async def copied(asked: CopiedRequest) -> dict[str, Any]:
-        model = server.model(asked.model)
-
-        def look_up() -> list[tuple[int, int]]:
-            return model.writer.index.copied_spans(asked.text, asked.characters)
-
-        return {"spans": await asyncio.to_thread(look_up)}
+    def copied(asked: CopiedRequest) -> Response:
+        index = server.model(asked.model).writer.index
+        return LongJSON({"spans": index.copied_spans(asked.text, asked.characters)})
 
     @app.post("/yanmo/choices", status_code=204)
-    async def choices(choice: Choice) -> None:
-        await asyncio.to_thread(server.keep, choice)
+    def choices(choice: Choice) -> None:
+        server.keep(choice)
+
+
+def chapters_of(text: str) -> list[dict[str, Any]]:
+    """The chapters of a manuscript: where each begins, and its heading."""
+    starts = chapter_starts(text)
+    lines = (text[start : start + MAX_HEADING_CHARACTERS].split("\n", 1)[0] for start in starts)
+    return [
+        {"offset": start, "title": sendable(line.strip())} for start, line in zip(starts, lines, strict=True)
+    ]
 
 
 def add_page(app: FastAPI) -> None:

@@ -138,7 +138,6 @@ class WritingRequest(BaseModel):
         check_sizes(found)
         return found
 
-    # the first mistake of a list is enough: a million would be described for seconds
     def in_their_words(self, error: ConfigError) -> ConfigError:
         """A mistake in a setting of [sample], under the name that the request has for it."""
         names = {OTHER_NAMES.get(name, name): name for name in self.model_extra or {}}
@@ -149,6 +148,7 @@ class WritingRequest(BaseModel):
         return ConfigError(error.what.replace(setting[0], name), name, error.hint)
 
 
+# the first mistake of a list is enough: a million would be described for seconds
 Ids = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 Several = Annotated[list[T], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
 
