@@ -338,6 +338,29 @@ def test_what_is_taken_back_was_not_read_ahead() -> None:
     assert written[0] == written[1]
 
 
+def test_who_goes_back_to_the_beginning_is_not_read_for_another_sample_of_the_prompt() -> None:
+    prompt = list(range(260, 272))
+
+    def row(length: int) -> RunningSequence:
+        config = SampleConfig(temperature=1, seed=3, max_new_tokens=length, min_new_tokens=length)
+        return RunningSequence(prompt, config, TokenConstraints(0))
+
+    model = lively_model(block_size=16)
+    alone, beside = Engine(model, 2), Engine(model, 2)
+    expected, first, other, later = row(10), row(40), row(25), row(10)
+    other.prompt_ids = prompt[:5]
+    alone.add(expected)
+    for one in (first, other, later):
+        beside.add(one)
+    while not other.ended:
+        beside.step()
+    beside.take_back(first, 0)  # its window has moved beyond the prompt; ``later`` begins in this very step
+    for engine in (alone, beside):
+        while engine.is_busy:
+            engine.step()
+    assert later.choices == expected.choices
+
+
 def test_a_slot_that_is_free_is_taken_by_the_next() -> None:
     engine, lengths = Engine(lively_model(), 2), (1, 5, 2, 2)
     sequences = [

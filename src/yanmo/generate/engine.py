@@ -333,7 +333,9 @@ class Engine:
         groups: dict[int, list[int]] = {}
         for slot, one in self._running():
             if one.unread:
-                groups.setdefault(id(one) if one.choices else id(one.prompt_ids), []).append(slot)
+                # one that went back to its beginning may have to read less of the prompt than the others
+                is_new = not one.choices and not one.taken_back
+                groups.setdefault(id(one.prompt_ids if is_new else one), []).append(slot)
         return list(groups.values())
 
     def _at(self, slot: int) -> RunningSequence:
