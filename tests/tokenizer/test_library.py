@@ -1,6 +1,7 @@
 """Byte BPE and unigram: nothing is lost, nothing looks special by accident, nothing depends on the pieces."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.makers.texts import any_text, lesson, random_strings
 from yanmo.core.errors import TokenizerError
 from yanmo.tokenizer import LibraryTokenizer, load_tokenizer
-from yanmo.tokenizer.base import json_text
+from yanmo.tokenizer.base import END_OF_TEXT, json_text
 from yanmo.tokenizer.cuts import MAX_RUN_CHARACTERS
 from yanmo.tokenizer.fast import fast_encoder
 from yanmo.tokenizer.library import CHUNK_CHARACTERS, FAST_FROM_CHARACTERS, byte_letters
@@ -187,6 +188,17 @@ def test_special_tokens_are_read_only_when_asked_for(kind: str) -> None:
     assert (ids[0], ids[-1]) == (1, 2)
     assert tokenizer.decode(ids) == "江湖"
     assert tokenizer.suppressed == (1, 2, 3, 4)
+
+
+@kinds
+def test_threads_read_special_tokens_only_where_they_asked_for_it(kind: str) -> None:
+    tokenizer, text = LEARNED[kind], f"江湖{END_OF_TEXT}" * 40
+
+    def is_right(special: bool) -> bool:
+        return int((tokenizer.encode(text, special) == tokenizer.end_of_text).sum()) == 40 * special
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(is_right, [True, False] * 300))
 
 
 @kinds

@@ -70,6 +70,7 @@ class LibraryTokenizer:
         self.suppressed = tuple(sorted((holes | set(self._specials)) - {self.end_of_text}))
         self._fast: Callable[[str], Ids] | None = None
         self._lock = threading.Lock()
+        self._switch = threading.Lock()  # the library's, for special tokens, is one for all threads
         self._may_be_fast = self._rule is not None and self._bytes is not None and _is_plain_bpe(spec)
         self.fingerprint = fingerprint_of({"tokenizer": spec, "end_of_text": end_of_text})
 
@@ -89,10 +90,10 @@ class LibraryTokenizer:
         text.encode("utf-8")  # a lone surrogate raises here, where its place is known
         if len(text) >= FAST_FROM_CHARACTERS and not special and (fast := self._fast_encoder()):
             return np.concatenate([fast(piece) for piece in self.pieces(text, MAX_RUN_CHARACTERS)])
-        self._library.encode_special_tokens = not special
         # in parts: its work grows faster than the text, and it encodes a batch on all cores
         parts = list(self.pieces(text, CHUNK_CHARACTERS))
-        with fence(self._where):
+        with self._switch, fence(self._where):
+            self._library.encode_special_tokens = not special
             found = self._library.encode_batch_fast(parts, add_special_tokens=False)
         return np.fromiter(chain.from_iterable(part.ids for part in found), dtype=np.int64)
 
