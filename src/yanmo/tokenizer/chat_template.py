@@ -133,7 +133,8 @@ class ChatTemplate:
     def _safe(self, messages: Sequence[Message], guard: str) -> list[dict[str, Any]]:
         """The messages, with the guard inside whatever looks like a marker."""
         return [
-            dict(one) | {"content": self._broken(str(one.get("content") or ""), guard)} for one in messages
+            dict(one) | {name: self._broken(text, guard) for name, text in _texts_of(one).items()}
+            for one in messages
         ]
 
     def _ids(self, rendered: str, guard: str) -> list[int]:
@@ -184,9 +185,14 @@ def _special_texts(tokenizer: Tokenizer) -> list[str]:
     return [spelling for token in special if (spelling := tokenizer.spelling(token))]
 
 
+def _texts_of(message: Message) -> dict[str, str]:
+    """What of a message a template writes."""
+    return {name: str(message.get(name) or "") for name in ("role", "content")}
+
+
 def _guard_for(messages: Sequence[Message]) -> str:
     """A character that no message has."""
-    there = {character for one in messages for character in str(one.get("content") or "")}
+    there = {character for one in messages for text in _texts_of(one).values() for character in text}
     return next(chr(code) for code in range(FIRST_GUARD, 0x110000) if chr(code) not in there)
 
 
