@@ -14,7 +14,14 @@ from yanmo.core.records import Manifest
 from yanmo.core.storage import cache_root, remove_path
 from yanmo.data.prepare import prepare
 from yanmo.data.shards import ShardWriter, Tokens
-from yanmo.data.text_index import DOCUMENT_END, TextIndex, build_index, documents_of, open_index
+from yanmo.data.text_index import (
+    DOCUMENT_END,
+    TextIndex,
+    build_index,
+    documents_of,
+    open_index,
+    require_text,
+)
 from yanmo.settings.schema import Recipe
 from yanmo.tokenizer import Tokenizer
 
@@ -119,6 +126,9 @@ class Recorded:
     def index(self) -> TextIndex:
         return open_index(self.recipe, self.manifest, self.tokenizer, self.console)
 
+    def require(self) -> None:
+        require_text(self.recipe, self.manifest, self.console)
+
 
 @pytest.fixture
 def recorded(novel: Path, own_cache: Path, console: Console) -> Recorded:
@@ -138,23 +148,27 @@ def test_the_index_is_made_once_and_needs_neither_shards_nor_corpus(recorded: Re
     assert recorded.index().occurs(known)
     novel.unlink()
     remove_path(cache_root() / "shards")
+    recorded.require()
     assert recorded.index().occurs(known)
 
 
 def test_of_shards_or_corpus_either_is_enough(recorded: Recorded, novel: Path) -> None:
     text = novel.read_text(encoding="utf-8")
     remove_path(cache_root())
+    recorded.require()
     assert recorded.index().occurs(text[:50])  # the cache may be deleted: shards are made again
     remove_path(cache_root() / "index")
     novel.unlink()
+    recorded.require()
     assert recorded.index().occurs(text[:50])
 
 
 def test_without_either_it_is_refused(recorded: Recorded, novel: Path) -> None:
     remove_path(cache_root())
     novel.unlink()
-    with pytest.raises(ConfigError, match=r"(?s)trained on is not at hand: .*novel\.txt"):
-        recorded.index()
+    for ask in (recorded.index, recorded.require):
+        with pytest.raises(ConfigError, match=r"(?s)trained on is not at hand: .*novel\.txt"):
+            ask()
     novel.write_text("另一本书。" * 2000, encoding="utf-8")
     with pytest.raises(ConfigError, match="not the one that this run was trained on"):
         recorded.index()

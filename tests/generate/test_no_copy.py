@@ -11,6 +11,7 @@ from yanmo.core.errors import ConfigError, TokenizerError
 from yanmo.core.storage import remove_path
 from yanmo.data.text_index import TextIndex, build_index
 from yanmo.generate.no_copy import NoCopy
+from yanmo.generate.rules import why_no_index
 from yanmo.generate.text import write_all, write_samples
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, WordPieceTokenizer
@@ -197,8 +198,10 @@ def test_a_run_writes_without_copying_through_commands_and_python(
     chat = here("chat", str(RUN), *common, typed="春\n/more\n")
     assert chat.returncode == 0 and new[1:] in chat.stdout
     assert [folder.name for folder in own_cache.iterdir() if folder.name == "index"]
+    assert why_no_index(RUN / "model") is None
     novel.unlink()
     remove_path(own_cache)
+    assert "trained on is not at hand" in (why_no_index(RUN / "model") or "")
     gone = here("generate", str(RUN), "-p", "春", *common)
     assert gone.returncode == 2 and "trained on is not at hand" in gone.stderr and gone.stdout == ""
 

@@ -93,6 +93,8 @@ def test_of_too_long_a_prompt_the_end_is_continued_and_that_is_said(server: Runn
     assert answer["usage"]["prompt_tokens"] == len(long)
     assert answer["choices"][0]["text"] == server.text(prompt=long[-WINDOW:], **LIVELY, seed=1)
     assert server.ask(prompt=PROMPT, **LIVELY)["yanmo"]["dropped_tokens"] == 0
+    scored = server.ask(prompt=long, echo=True, logprobs=0, max_tokens=0)
+    assert scored["yanmo"]["dropped_tokens"] == 0 and scored["choices"][0]["text"] == long
 
 
 def test_what_is_pinned_stays_in_front_of_the_window(server: RunningServer) -> None:
@@ -297,6 +299,12 @@ def test_what_cannot_be_is_a_number_that_json_has() -> None:
 def test_too_many_numbers_for_one_answer_are_refused(server: RunningServer) -> None:
     answer = server.post(prompt=PROMPT * 20000, echo=True, max_tokens=0, logprobs=20)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "logprobs")
+
+
+def test_a_text_that_is_given_back_counts_as_often_as_it_is_given(server: RunningServer) -> None:
+    long = PROMPT * 4000
+    answer = server.post(prompt=long, echo=True, max_tokens=0, n=64)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
 
 
 # -- streams ----------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_a_marker_that_a_message_spells_stays_text(server: RunningServer) -> Non
     ids = chat.encode([{"role": "user", "content": evil}])
     assert ids.count(start) == 2 and tokenizer.end_of_text not in ids
     assert evil in tokenizer.decode(ids)
+    ids = chat.encode([{"role": evil, "content": "江湖"}])
+    assert ids.count(start) == 2 and tokenizer.end_of_text not in ids
+
+
+def test_too_many_numbers_for_one_answer_are_refused(server: RunningServer) -> None:
+    many = {"n": 64, "max_tokens": 8192, "logprobs": True, "top_logprobs": 20}
+    answer = server.post(CHAT, model="chat", messages=DIALOGUE, **many)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "top_logprobs")
 
 
 def test_the_end_of_a_turn_ends_an_answer_and_a_stream_has_its_pieces(server: RunningServer) -> None:

@@ -13,7 +13,7 @@ rest of the memory is that of a block, or of the largest group of suffixes that 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ import numpy.typing as npt
 
 from yanmo.core import storage
 from yanmo.core.console import Console
-from yanmo.core.errors import DataError
+from yanmo.core.errors import DataError, YanmoError
 from yanmo.core.records import Manifest
 from yanmo.data.prepare import recorded_shards
 from yanmo.data.shards import Tokens
 from yanmo.settings.schema import Recipe
+from yanmo.text.read.documents import corpus_size
+from yanmo.text.read.sources import STDIN
 from yanmo.tokenizer import Tokenizer
 
 INDEX_VERSION = 1
@@ -113,8 +115,6 @@ def open_index(recipe: Recipe, manifest: Manifest, tokenizer: Tokenizer, console
     Raises:
         ConfigError: neither the index nor the shards are there, and they cannot be made again.
     """
-    known = [manifest.corpus, manifest.tokenizer, manifest.splits.model_dump()]
-    key = storage.fingerprint([INDEX_VERSION, *known, recipe.data.val_fraction, recipe.model.block_size])
 
     def fill(folder: Path) -> None:
         shards = recorded_shards(recipe, manifest, console)
@@ -122,7 +122,31 @@ def open_index(recipe: Recipe, manifest: Manifest, tokenizer: Tokenizer, console
         build_index(folder, documents_of(tokenizer, shards.train))
         console.clear_status()
 
-    return TextIndex(storage.cached("index", key, fill))
+    return TextIndex(storage.cached("index", _key_of(recipe, manifest), fill))
+
+
+def require_text(recipe: Recipe, manifest: Manifest, console: Console) -> None:
+    """See whether ``open_index`` has what it needs, without reading the corpus; it may have changed.
+
+    Raises:
+        ConfigError: neither the index, nor the shards, nor the corpus is there.
+    """
+    is_indexed = (storage.cache_root() / "index" / _key_of(recipe, manifest)).is_dir()
+    if not is_indexed and not _has_files(recipe.corpus.path):
+        recorded_shards(recipe, manifest, console)
+
+
+def _key_of(recipe: Recipe, manifest: Manifest) -> str:
+    known = [manifest.corpus, manifest.tokenizer, manifest.splits.model_dump()]
+    return storage.fingerprint([INDEX_VERSION, *known, recipe.data.val_fraction, recipe.model.block_size])
+
+
+def _has_files(paths: Sequence[str]) -> bool:
+    """Whether each path of a corpus has its files. Of standard input that is not known."""
+    try:
+        return STDIN in paths or corpus_size(paths) > 0
+    except YanmoError:
+        return False
 
 
 def documents_of(tokenizer: Tokenizer, tokens: Tokens) -> Iterator[Iterator[str]]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from yanmo.checkpoint.folder import read_recipe, run_of
 from yanmo.core.console import Console
-from yanmo.core.errors import ConfigError
+from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.core.records import Manifest, read_record
-from yanmo.data.text_index import TextIndex, open_index
+from yanmo.data.text_index import TextIndex, open_index, require_text
 from yanmo.generate.engine import TextRule
 from yanmo.generate.no_copy import NoCopy
 from yanmo.generate.verse import Verse
-from yanmo.settings.schema import SampleConfig
+from yanmo.settings.schema import Recipe, SampleConfig
 from yanmo.tokenizer import Tokenizer
 
 
@@ -43,6 +43,24 @@ def training_index(model_folder: Path, tokenizer: Tokenizer, console: Console) -
     Raises:
         ConfigError: the folder belongs to no run, or the run's text is gone.
     """
+    return open_index(*recorded_text(model_folder), tokenizer, console)
+
+
+def why_no_index(model_folder: Path) -> str | None:
+    """Why that index cannot be had, as far as this is known before any text is read; None: it can."""
+    try:
+        require_text(*recorded_text(model_folder), Console())
+    except YanmoError as error:
+        return error.what
+    return None
+
+
+def recorded_text(model_folder: Path) -> tuple[Recipe, Manifest]:
+    """What the run that a model belongs to has recorded of its text.
+
+    Raises:
+        ConfigError: the folder belongs to no run.
+    """
     run = run_of(model_folder)
     if run is None:
         raise ConfigError(
@@ -50,4 +68,4 @@ def training_index(model_folder: Path, tokenizer: Tokenizer, console: Console) -
             where=str(model_folder),
             hint="leave no_copy out (0), or write with a run that yanmo trained",
         )
-    return open_index(read_recipe(run), read_record(run / "corpus.json", Manifest), tokenizer, console)
+    return read_recipe(run), read_record(run / "corpus.json", Manifest)

@@ -5,7 +5,6 @@ In: a Writer and requests. Out: jobs for the engine's thread, and what they give
 
 import asyncio
 import math
-import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -17,6 +16,7 @@ from yanmo.checkpoint.folder import run_of
 from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.generate.engine import RunningSequence, TokenChoice, arithmetic_of, drawn_seed, rows_together
 from yanmo.generate.memory import MemoryReader
+from yanmo.generate.rules import why_no_index
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.score import score_parts
 from yanmo.generate.text import Prompt, prompt_of
@@ -95,7 +95,7 @@ class ServedModel:
         text = read_chat_template(self.writer.folder)
         self.chat = ChatTemplate(text, tokenizer) if text else None
         self.why_no_verse = why_no_verse(tokenizer)
-        self._encoding = threading.Lock()  # the library's switch for special tokens is one for all
+        self.why_no_copy = why_no_index(self.writer.folder)
 
     def about(self) -> dict[str, Any]:
         """Its entry in /v1/models."""
@@ -112,7 +112,7 @@ class ServedModel:
                 **arithmetic_of(model),
                 "chat": self.chat is not None,
                 "has_run": self.run is not None,
-                "no_copy": None if self.run else "the text that this model was trained on is not at hand",
+                "no_copy": self.why_no_copy,
                 "verse": self.why_no_verse,
                 "memory": None,
                 "sample": sample.model_dump(mode="json", exclude={"prompt", "num_samples", "seed"}),
@@ -120,15 +120,6 @@ class ServedModel:
         }
 
     # -- requests → jobs ----------------------------------------------------------------------
-
-    def encode(self, text: str, what: str = "the prompt", special: bool = False) -> list[int]:
-        """Ids of a text, by one thread at a time.
-
-        Raises:
-            ConfigError: it holds half a character.
-        """
-        with self._encoding:
-            return encode(self.writer.tokenizer, text, what, special)
 
     def completion(self, asked: CompletionRequest) -> Asked:
         """What a request for text asks of the engine.
@@ -139,8 +130,9 @@ class ServedModel:
         config, writes = self.config_of(asked)
         ids = [self.ids_of(prompt) for prompt in asked.prompts]
         rows = asked.written_rows if writes else 0
-        self._check_size(asked, ids, config, rows)
         top = asked.logprobs or 0
+        given_back = sum(map(len, ids)) * (rows or asked.n) if asked.echo else 0
+        check_size(given_back + rows * len(ids) * config.max_new_tokens, top, "logprobs")
         found = self._asked(asked, ids, config, rows, top, self._bases(asked, ids))
         found.prompt_tokens = sum(map(len, ids))
         if asked.echo:
@@ -162,10 +154,11 @@ class ServedModel:
         config, writes = self.config_of(asked)
         if config.verse:
             raise ConfigError("an answer is no poem", "verse", "ask for one by /v1/completions")
-        with self._encoding:
-            ids = self.chat.encode([{"role": one.role, "content": one.text} for one in asked.messages])
+        ids = self.chat.encode([{"role": one.role, "content": one.text} for one in asked.messages])
         top = asked.top_logprobs if asked.logprobs else 0
-        found = self._asked(asked, [ids], config, asked.n if writes else 0, top, [0])
+        rows = asked.n if writes else 0
+        check_size(rows * config.max_new_tokens, top, "top_logprobs")
+        found = self._asked(asked, [ids], config, rows, top, [0])
         found.prompt_tokens = len(ids)
         return found
 
@@ -197,7 +190,7 @@ class ServedModel:
             ConfigError: it holds half a character, or an id that the vocabulary lacks.
         """
         if isinstance(prompt, str):
-            return self.encode(prompt)
+            return encode(self.writer.tokenizer, prompt, "the prompt")
         self._require_tokens(prompt, "prompt")
         return prompt
 
@@ -220,8 +213,7 @@ class ServedModel:
         bases: list[int],
     ) -> Asked:
         tokenizer = self.writer.tokenizer
-        with self._encoding:
-            prompts = [prompt_of(tokenizer, one, config, self.window) for one in ids]
+        prompts = [prompt_of(tokenizer, one, config, self.window) for one in ids]
         rules, text_rules = self._constraints(asked, config), self.writer.text_rules(config)
         choices: dict[RunningSequence, GrowingChoice] = {}
         for place, (prompt, base) in enumerate(zip(prompts, bases, strict=True)):
@@ -237,7 +229,8 @@ class ServedModel:
             for one in found:
                 loop.call_soon_threadsafe(events.put_nowait, one)
 
-        dropped = sum(prompt.dropped for prompt in prompts)
+        # a text that is only scored is scored whole
+        dropped = sum(prompt.dropped for prompt in prompts) if rows else 0
         job = Job(deliver, list(choices))
         if config.memory and rows:
             for place, prompt in enumerate(prompts):
@@ -261,8 +254,7 @@ class ServedModel:
         Raises:
             ConfigError: logit_bias names a token that the vocabulary lacks.
         """
-        with self._encoding:
-            rules = TokenConstraints.of(self.writer.tokenizer, config)
+        rules = TokenConstraints.of(self.writer.tokenizer, config)
         bias = asked.logit_bias or {}
         self._require_tokens(bias, "logit_bias")
         end, never = rules.end_of_text, rules.never
@@ -299,23 +291,6 @@ class ServedModel:
             found.job.readings.insert(place, given)
         found.job.size += len(ids)
 
-    def _check_size(
-        self, asked: CompletionRequest, ids: list[list[int]], config: SampleConfig, rows: int
-    ) -> None:
-        """Refuse an answer that would not fit into memory.
-
-        Raises:
-            ConfigError: it would have too many log probabilities, or texts.
-        """
-        tokens = sum(map(len, ids)) if asked.echo else 0
-        tokens += rows * len(ids) * config.max_new_tokens
-        if tokens * (1 + (asked.logprobs or 0)) > MAX_SCORED:
-            raise ConfigError(
-                f"{tokens:,} tokens with {asked.logprobs or 0} alternatives each are too much for one answer",
-                where="logprobs" if asked.logprobs else "n",
-                hint=f"ask for {MAX_SCORED:,} log probabilities at most; for a part of the text, or fewer",
-            )
-
     # -- what comes of them -------------------------------------------------------------------
 
     async def parts(self, asked: Asked) -> AsyncGenerator[Part, None]:
@@ -343,6 +318,20 @@ class ServedModel:
                     yield part
         finally:
             asked.job.is_called_off = True
+
+
+def check_size(tokens: int, top: int, field: str) -> None:
+    """Refuse an answer that would not fit into memory.
+
+    Raises:
+        ConfigError: it would have too many log probabilities, or texts.
+    """
+    if tokens * (1 + top) > MAX_SCORED:
+        raise ConfigError(
+            f"{tokens:,} tokens with {top} alternatives each are too much for one answer",
+            where=field if top else "n",
+            hint=f"ask for {MAX_SCORED:,} log probabilities at most; for a part of the text, or fewer",
+        )
 
 
 def ranked(parts: list[Part], asked: Asked) -> list[Part]:
