@@ -100,7 +100,8 @@ def app_of(server: PageServer) -> FastAPI:
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
         path, play = request.url.path, server.play
-        known = request.headers.get("Authorization") == f"Bearer {play.token}"
+        given = request.headers.get("Authorization", "").encode("latin-1")
+        known = given == f"Bearer {play.token}".encode()
         if play.token and not known and path not in ("/", "/health") and not path.startswith("/page/"):
             answer: Response = error(401, "This server wants a token.")
         else:

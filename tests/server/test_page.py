@@ -225,6 +225,17 @@ def test_alternatives_open_by_keyboard_and_bytes_and_the_end_cannot_be_chosen(
     desk.reads("门外下雪")
 
 
+def test_alternatives_go_with_the_text_that_they_are_of(desk: Desk) -> None:
+    desk.write("她推开门，外面下着雨。")
+    desk.click("colours")
+    expect(desk.at("#layer > div > span").first).to_be_attached()
+    desk.click_character(9)
+    expect(desk.at("#alternatives")).to_be_visible()
+    desk.press("Control+z")
+    desk.reads("")
+    expect(desk.at("#alternatives")).to_be_hidden()
+
+
 def test_what_is_copied_is_underlined(desk: Desk, server: PageServer) -> None:
     server.play.copied = "抄来的话有这么长才算是抄"
     desk.write(f"😀{server.play.copied}，别的不是。")
@@ -323,6 +334,15 @@ def test_a_page_that_went_and_came_back_keeps_its_history(desk: Desk) -> None:
     desk.reads("雨停了。")
 
 
+def test_what_cannot_be_recovered_does_not_keep_the_page_from_being_written_on(desk: Desk) -> None:
+    desk.page.evaluate("localStorage.setItem('yanmo.left.broken', '{')")
+    desk.open()
+    expect(desk.at(".notice.unsaved")).to_be_visible()
+    desk.write(OPENING)
+    desk.reads(OPENING)
+    assert desk.page.evaluate("localStorage.getItem('yanmo.left.broken')") == "{"
+
+
 def test_a_tab_that_crashes_loses_nothing_that_was_saved(desk: Desk) -> None:
     desk.write(OPENING)
     expect(desk.at("#saved")).to_have_text("已存")
@@ -416,6 +436,16 @@ def test_pinned_notes_stand_in_front_of_the_window_and_a_bar_shows_how_full_it_i
     desk.at("#text").focus()
     desk.go_on()
     assert server.play.bodies("/v1/completions")[-1]["pinned"] == "沈砚清：画师。" * 10
+
+
+def test_colours_are_those_of_the_text_alone(desk: Desk, server: PageServer) -> None:
+    desk.click("show-notes")
+    desk.at("#pinned").fill("沈砚清：画师")
+    desk.write(OPENING)
+    desk.click("colours")
+    desk.levels_of_typed()
+    (asked,) = (body for body in server.play.bodies("/v1/completions") if body.get("echo"))
+    assert "pinned" not in asked and "memory" not in asked
 
 
 def test_the_outline_leads_to_chapters(desk: Desk) -> None:
@@ -540,18 +570,31 @@ def test_a_refusal_is_shown_until_the_same_is_answered(desk: Desk, server: PageS
     expect(desk.at(".notice.refused")).to_have_count(0)
 
 
-def test_a_server_with_a_token_is_asked_with_it(desk: Desk, server: PageServer) -> None:
-    server.play.token = "sesame"
+@pytest.mark.parametrize("token", ["sesame", "芝麻开门"])
+def test_a_server_with_a_token_is_asked_with_it(desk: Desk, server: PageServer, token: str) -> None:
+    server.play.token = token
     desk.open()
     expect(desk.at("#token")).to_be_visible()
-    for tried in ("wrong", "sesame"):
+    for tried in ("wrong", "错的", token):
         desk.at("#token-text").fill(tried)
         desk.press("Enter")
     expect(desk.at("#token")).to_be_hidden()
     expect(desk.at("#model option")).to_have_text("novel")
     desk.open()
     expect(desk.at("#model option")).to_have_text("novel")
-    assert desk.page.evaluate("[...Object.keys(localStorage)].every((key) => localStorage[key] !== 'sesame')")
+    assert desk.page.evaluate(
+        "(token) => Object.keys(localStorage).every((key) => localStorage[key] !== token)", token
+    )
+
+
+def test_escape_leaves_the_tokens_dialog_and_nothing_behind_it(desk: Desk, server: PageServer) -> None:
+    desk.click("show-notes")
+    server.play.token = "sesame"
+    desk.at("#pinned").fill("沈砚清")  # how much of the window it fills is asked
+    expect(desk.at("#token")).to_be_visible()
+    desk.press("Escape")
+    expect(desk.at("#token")).to_be_hidden()
+    expect(desk.at("#panel-notes")).to_be_visible()
 
 
 def test_who_does_not_know_the_token_can_still_write_and_try_again(desk: Desk, server: PageServer) -> None:

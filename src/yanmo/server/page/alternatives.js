@@ -11,6 +11,7 @@ export class Alternatives {
   constructor(place, writing) {
     this.place = place;
     this.writing = writing;
+    this.text = ""; // in which the places of the shown cell are right
     place.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -21,11 +22,17 @@ export class Alternatives {
   /** Show those of a cell, and go to the first of them. */
   show(cell) {
     const { text, mirror } = this.writing.editor;
+    this.text = text;
     const head = make("p", { class: "head" }, make("b", {}, spoken(text.slice(cell.start, cell.end))), surpriseOf(cell));
     this.place.replaceChildren(head, ...cell.top.map((alternative) => this.#row(cell, alternative)));
     this.place.hidden = false;
     this.#moveBeside(mirror.rectangle(cell.start, cell.end));
     this.#rows()[0]?.focus({ preventScroll: true });
+  }
+
+  /** The text may have changed: undo works from here, too. */
+  follow() {
+    if (this.writing.text !== this.text) this.close();
   }
 
   close() {

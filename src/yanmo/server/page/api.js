@@ -59,7 +59,7 @@ export class Server {
   }
 
   async #fetch(path, options) {
-    if (this.token) options.headers = { ...options.headers, Authorization: `Bearer ${this.token}` };
+    if (this.token) options.headers = { ...options.headers, Authorization: this.#bearer };
     try {
       return await fetch(new URL(path, document.baseURI), options); // relative: a proxy may serve us in a folder
     } catch (error) {
@@ -67,8 +67,13 @@ export class Server {
     }
   }
 
+  /** The token's bytes, for a header has no other characters. */
+  get #bearer() {
+    return `Bearer ${String.fromCharCode(...new TextEncoder().encode(this.token))}`;
+  }
+
   async #renewToken(sent, refusal) {
-    if (this.token && sent !== `Bearer ${this.token}`) return; // another request has asked meanwhile
+    if (this.token && sent !== this.#bearer) return; // another request has asked meanwhile
     this.asking ??= this.askToken(Boolean(sent)).finally(() => (this.asking = null));
     const token = await this.asking;
     if (!token) throw refusal;

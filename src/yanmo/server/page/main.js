@@ -34,7 +34,6 @@ const settings = new Settings(byId("panel-settings"), () => settingsChanged());
 const writing = new Writing(editor, connection, {
   model: () => model,
   writing: () => settings.writing(),
-  reading: () => ({ model: model?.id, ...(writing.manuscript.pinned ? { pinned: writing.manuscript.pinned } : {}) }),
   copied: () => settings.copied,
 });
 const store = await Store.open().catch(() => null);
@@ -71,7 +70,7 @@ async function open(id) {
 }
 
 async function openLast() {
-  if (store) await Manuscript.recover(store);
+  if (store) await Manuscript.recover(store, told);
   const kept = store ? await store.list() : [];
   const last = kept.find(({ id }) => id === localStorage.getItem(LAST)) ?? kept[0];
   await open(last?.id);
@@ -93,6 +92,7 @@ function takeModel(taken) {
   byId("model").disabled = models.length < 2;
   settings.setModel(model);
   byId("underlines").hidden = !offers(model, "no_copy");
+  if (byId("underlines").hidden) writing.setUnderlines(false);
   notes.count();
   writing.forgetColours();
   render();
@@ -226,6 +226,7 @@ function leave() {
 }
 
 function pressed(event) {
+  if (byId("token").open) return; // the dialog has its own keys
   if (event.isComposing || editor.composing || event.keyCode === 229) return; // 229: Safari's last key of a composition
   const action = (event.target === editor.area && actionOf(event)) || (!byId("write").hidden && actionAnywhere(event));
   if (!action) return;
@@ -251,6 +252,7 @@ document.addEventListener("pointerdown", (event) => {
   if (!byId("alternatives").contains(event.target)) alternatives.close();
 });
 writing.addEventListener("change", () => {
+  alternatives.follow();
   candidates.render();
   notes.count();
   follow();

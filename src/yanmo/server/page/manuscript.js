@@ -47,13 +47,17 @@ export class Manuscript {
     localStorage.setItem(LEFT + this.id, JSON.stringify({ record: this.record(), steps }));
   }
 
-  /** Put into the database what pages that went have left. */
-  static async recover(store) {
+  /** Put into the database what pages that went have left. @param {(error: Error) => void} told of what cannot be */
+  static async recover(store, told) {
     for (const key of Object.keys(localStorage).filter((name) => name.startsWith(LEFT))) {
-      const { record, steps } = JSON.parse(localStorage.getItem(key));
-      const known = (await store.read(record.id)).record;
-      await store.save(known?.time > record.time ? known : record, steps);
-      localStorage.removeItem(key);
+      try {
+        const { record, steps } = JSON.parse(localStorage.getItem(key));
+        const known = (await store.read(record.id)).record;
+        await store.save(known?.time > record.time ? known : record, steps);
+        localStorage.removeItem(key);
+      } catch (error) {
+        told(error); // it stays where it is, and one can write
+      }
     }
   }
 

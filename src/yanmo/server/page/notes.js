@@ -40,7 +40,6 @@ export class Notes {
     const { writing } = this;
     writing.manuscript.pinned = clean(this.area.value);
     writing.manuscript.changed();
-    writing.forgetColours();
     this.count();
   }
 
@@ -50,14 +49,15 @@ export class Notes {
     if (!model || writing.editor.composing) return;
     const { window } = model.yanmo;
     const before = writing.text.slice(0, writing.editor.caret).slice(-window * CHARACTERS_A_TOKEN);
-    const [pinned, text] = [await this.#tokens(writing.manuscript.pinned), await this.#tokens(before.toWellFormed())];
+    const pinned = await this.#tokens(model, writing.manuscript.pinned);
+    const text = await this.#tokens(model, before.toWellFormed());
     this.counts = pinned === null || text === null ? null : { pinned, text, window };
     this.render();
   }
 
-  async #tokens(prompt) {
+  async #tokens(model, prompt) {
     if (!prompt) return 0;
-    const body = { model: this.model().id, prompt };
+    const body = { model: model.id, prompt };
     const answer = await this.writing.connection.attempt("window", (server) => server.post("tokenize", body));
     return answer && answer.count;
   }

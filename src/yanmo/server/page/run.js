@@ -16,7 +16,9 @@ export class Run {
   async show(model) {
     this.model = model;
     const path = model?.yanmo.has_run && `yanmo/run?model=${encodeURIComponent(model.id)}`;
-    this.run = path ? await this.connection.attempt("run", (server) => server.get(path)) : null;
+    const run = path ? await this.connection.attempt("run", (server) => server.get(path)) : null;
+    if (this.model !== model) return; // another one was chosen meanwhile
+    this.run = run;
     this.render();
   }
 

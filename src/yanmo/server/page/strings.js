@@ -17,7 +17,7 @@ const WORDS = {
   one: ["一种写法", "1 way"],
   several: ["{} 种写法", "{} ways"],
   colours: ["惊奇", "Surprise"],
-  coloursHelp: ["给每个字染上模型的惊奇：颜色越深，模型越没料到；点一个字（或 Alt+↓）看它还想写什么", "Colour every character by how little the model expected it; click one (or Alt+↓) to see what else it thought of"],
+  coloursHelp: ["给每个字染上模型的惊奇：颜色越深，模型越没料到（只凭前文，不看笔记和文稿记忆）；点一个字（或 Alt+↓）看它还想写什么", "Colour every character by how little the model expected it after the text before it, without notes and memory; click one (or Alt+↓) to see what else it thought of"],
   undo: ["撤销", "Undo"],
   redo: ["重做", "Redo"],
   theme: ["明暗", "Light or dark"],

@@ -19,8 +19,8 @@ export class Writing extends EventTarget {
   /**
    * @param {import("./editor.js").Editor} editor
    * @param {import("./connection.js").Connection} connection
-   * @param {{writing: () => object, reading: () => object, model: () => object|null, copied: () => number}} asked
-   *   fields of requests: how to write, what stands in front of the text; the model; how much counts as copied
+   * @param {{writing: () => object, model: () => object|null, copied: () => number}} asked
+   *   the fields that say how to write; the model; how much counts as copied
    */
   constructor(editor, connection, asked) {
     super();
@@ -63,7 +63,10 @@ export class Writing extends EventTarget {
     this.offer = new Offer(prompt, count);
     this.#show();
     const { signal } = this.offer.stopper;
-    const body = { prompt, n: count, logprobs: ALTERNATIVES, ...this.asked.reading(), ...this.asked.writing() };
+    const { pinned } = this.manuscript;
+    const front = pinned ? { pinned } : {};
+    const how = { model: this.asked.model()?.id, ...front, ...this.asked.writing() };
+    const body = { prompt, n: count, logprobs: ALTERNATIVES, ...how };
     const offer = this.offer;
     await this.connection.attempt("write", (server) => offer.read(server.stream(body, signal), () => this.#written(offer)));
   }
@@ -146,7 +149,7 @@ export class Writing extends EventTarget {
     if (on) return this.refresh.now();
   }
 
-  /** Everything must be asked for again: the model or what stands in front has changed. */
+  /** Everything must be asked for again: it is of another text or model. */
   forgetColours() {
     this.asking?.abort();
     this.stale = { from: 0, to: this.text.length };
@@ -259,7 +262,7 @@ export class Writing extends EventTarget {
     const from = wholeBefore(text, Math.max(stale.from, end - PART));
     const begin = lineStart(text, from - this.asked.model().yanmo.window);
     const prompt = text.slice(begin, end);
-    const body = { prompt, echo: true, max_tokens: 0, logprobs: ALTERNATIVES, ...this.asked.reading() };
+    const body = { model: this.asked.model().id, prompt, echo: true, max_tokens: 0, logprobs: ALTERNATIVES };
     const answer = await this.connection.attempt("colours", (server) => server.post("v1/completions", body, signal));
     if (!answer || this.text !== text) return false;
     const found = cellsOf(prompt, answer.choices[0].logprobs);
