@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.models import TOKENIZER, lively_model
+from tests.makers.work import calls
 from yanmo.generate.assembly import TextAssembler
-from yanmo.generate.stops import find_end
+from yanmo.generate.stops import find_end, overlap
 from yanmo.generate.text import write_samples
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer
@@ -64,6 +65,15 @@ def test_before_enough_tokens_nothing_ends_a_sample(text: str, early: int) -> No
     assert len(found) >= min(len(text), early - 1)
     if "走" not in text[max(early - 1, 0) :]:
         assert found == text
+
+
+@given(st.text("他走了", max_size=12), st.text("他走了", min_size=1, max_size=6))
+def test_what_may_become_a_stop_text_is_its_longest_beginning_at_the_end(text: str, stop: str) -> None:
+    assert overlap(text, stop) == max(n for n in range(len(stop)) if text.endswith(stop[:n]))
+
+
+def test_a_long_stop_text_is_not_tried_at_every_length() -> None:
+    assert calls(overlap, "".join(map(chr, range(0x4E00, 0x5E00))), "雪" * 4000) < 10
 
 
 def test_the_first_of_several_ends_counts() -> None:

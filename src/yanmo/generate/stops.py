@@ -75,5 +75,8 @@ def _before_heading(text: str, has_text: bool) -> TextEnd:
 
 def overlap(text: str, stop: str) -> int:
     """The length of the longest end of ``text`` that is a beginning of ``stop``."""
-    lengths = range(min(len(stop) - 1, len(text)), 0, -1)
-    return next((length for length in lengths if text.endswith(stop[:length])), 0)
+    # only where its first character stands: to try every length would take the square of a long stop text
+    start = text.find(stop[0], max(len(text) - len(stop) + 1, 0))
+    while start >= 0 and not stop.startswith(text[start:]):
+        start = text.find(stop[0], start + 1)
+    return len(text) - start if start >= 0 else 0

@@ -25,6 +25,8 @@ MAX_PROMPTS = 64
 MAX_MESSAGES = 1000
 MAX_LIST = 100
 """Stop texts, banned phrases."""
+MAX_PHRASE_CHARACTERS = 1000
+"""Of each of these."""
 
 SETTINGS = frozenset(SampleConfig.model_fields) - {"prompt", "num_samples"}
 OTHER_NAMES = {
@@ -305,5 +307,11 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"{tokens:,} tokens are too many for one request", "max_tokens", hint)
     for name in ("stop", "banned"):
         listed = settings.get(name, ())
-        if isinstance(listed, list) and len(listed) > MAX_LIST:
+        if not isinstance(listed, list):
+            continue
+        if len(listed) > MAX_LIST:
             raise ConfigError(f"{len(listed):,} texts are too many", name, f"give {MAX_LIST} at most")
+        longest = max((len(text) for text in listed if isinstance(text, str)), default=0)
+        if longest > MAX_PHRASE_CHARACTERS:
+            hint = f"give {MAX_PHRASE_CHARACTERS:,} at most"
+            raise ConfigError(f"a text of {longest:,} characters is too long", name, hint)
