@@ -4,7 +4,9 @@ import json
 import logging
 import signal
 import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from tests.makers.processes import Child, as_yanmo
 from tests.makers.servers import COMPLETIONS, RunningServer, served, serving, until
 from yanmo.cli.serving import listen, load_models
 from yanmo.core.errors import ConfigError
+from yanmo.generate.engine import RunningSequence, TokenChoice
+from yanmo.generate.sampling import TokenConstraints
 from yanmo.generate.writer import Writer
 from yanmo.server import guard
+from yanmo.server.engine_thread import ROWS, Done, Event, Job
 from yanmo.server.served import ServedModel
 from yanmo.settings.schema import CorpusConfig, SampleConfig
 from yanmo.text.read.dialogues import read_dialogues
@@ -176,6 +181,43 @@ def test_whoever_comes_when_too_many_wait_is_told_when_to_come_again() -> None:
             assert running.client.get("/health").json() == {"status": "ok", "running": 8, "waiting": 2}
         running.waits_for(running=0, waiting=0)
         assert running.post(prompt="江", max_tokens=1).status_code == 200
+
+
+def test_what_is_read_for_texts_that_only_wait_is_not_kept() -> None:
+    """It may be a memory of 150 MB each."""
+    thread, parts, is_over = model().thread, Counter[int](), threading.Event()
+
+    def reading(number: int) -> Iterator[list[TokenChoice]]:
+        while not is_over.is_set():
+            parts[number] += 1
+            yield []
+
+    def row() -> RunningSequence:
+        return RunningSequence([260], SampleConfig(max_new_tokens=1), TokenConstraints(0))
+
+    ended: list[Event] = []
+    jobs = [Job(ended.extend, [row()], [reading(number)]) for number in range(20)]
+    thread.start()
+    for job in jobs:
+        thread.submit(job)
+    until(lambda: parts.total() > 100)
+    assert sorted(parts) == list(range(ROWS))
+    thread.submit(Job(ended.extend, [], [iter([[TokenChoice(1, 0.0)]])]))  # scored and gone, so not held up
+    until(lambda: any(isinstance(one, Done) for one in ended))
+    is_over.set()
+    until(lambda: sum(isinstance(one, Done) for one in ended) == 21)
+    thread.stop()
+
+
+def test_requests_that_would_fill_the_memory_or_take_too_long_are_refused(server: RunningServer) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("memory", {"prompt": ["江" * 60_000] * 2, "memory": 0.3}),
+        ("stop", {"prompt": "江", "stop": ["湖" * 1001]}),
+        ("banned", {"prompt": "江", "banned": ["湖" * 1001]}),
+    ]
+    for field, body in asked:
+        answer = server.post(**body, max_tokens=1)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
 def test_a_model_and_a_path_that_are_not_there_are_named(server: RunningServer) -> None:

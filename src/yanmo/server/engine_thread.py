@@ -67,6 +67,8 @@ class Job:
     ends_at: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
     read: int = 0
     """Readings that are done."""
+    is_begun: bool = False
+    """A part of what is to be read is read."""
     is_called_off: bool = False
     """Nobody reads it any more: its rows end within a token."""
     size: int = field(init=False)
@@ -180,9 +182,10 @@ class EngineThread:
 
     def _read(self, events: dict[Job, list[Event]]) -> None:
         """A part of one text that is to be scored; the next round reads a part of another job's."""
-        job = next((job for job in self._jobs if job.readings), None)
+        job = next(filter(self._may_read, self._jobs), None)
         if job is None:
             return
+        job.is_begun = True
         part = next(job.readings[0], None)
         if part is None:
             del job.readings[0]
@@ -192,6 +195,12 @@ class EngineThread:
             self.tokens_scored += len(part)
             events[job].append(Scored(job.read, part))
         self._jobs[job] = self._jobs.pop(job)  # to the end of the line
+
+    def _may_read(self, job: Job) -> bool:
+        """Whether there is something to read, and no more jobs hold what they read than can be written."""
+        # what is read for rows may be a memory of 150 MB, kept until they are written
+        held = sum(one.is_begun and bool(one.rows) for one in self._jobs)
+        return bool(job.readings) and (job.is_begun or not job.rows or held < self.rows)
 
     def _write(self, events: dict[Job, list[Event]]) -> None:
         """A token more for each row."""

@@ -5,7 +5,7 @@ In: a Writer and requests. Out: jobs for the engine's thread, and what they give
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from yanmo.checkpoint.folder import run_of
 from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.generate.engine import RunningSequence, TokenChoice, arithmetic_of, drawn_seed, rows_together
-from yanmo.generate.memory import MemoryReader
+from yanmo.generate.memory import MAX_PLACES, MemoryReader
 from yanmo.generate.rules import why_no_index
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.score import score_parts
@@ -233,6 +233,7 @@ class ServedModel:
         dropped = sum(prompt.dropped for prompt in prompts) if rows else 0
         job = Job(deliver, list(choices))
         if config.memory and rows:
+            check_memory(prompts)
             for place, prompt in enumerate(prompts):
                 of_prompt = [row for row in choices if row.prompt == place]
                 job.readings.append(self._remember(prompt, of_prompt))
@@ -331,6 +332,21 @@ def check_size(tokens: int, top: int, field: str) -> None:
             f"{tokens:,} tokens with {top} alternatives each are too much for one answer",
             where=field if top else "n",
             hint=f"ask for {MAX_SCORED:,} log probabilities at most; for a part of the text, or fewer",
+        )
+
+
+def check_memory(prompts: Sequence[Prompt]) -> None:
+    """Refuse to remember more at once than one memory holds.
+
+    Raises:
+        ConfigError: the texts together are too long.
+    """
+    places = sum(min(sum(map(len, prompt.texts)), MAX_PLACES) for prompt in prompts)
+    if places > MAX_PLACES:
+        raise ConfigError(
+            f"{places:,} tokens of {len(prompts)} texts are too many to remember for one request",
+            where="memory",
+            hint="send fewer texts at once; of a single one the end is remembered",
         )
 
 
