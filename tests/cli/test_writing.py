@@ -1,8 +1,10 @@
 """The verbs that write, by their options."""
 
 import inspect
+from pathlib import Path
 
 from tests.makers.console import here
+from tests.makers.models import CHATML, chat_tokenizer, our_folder, talking_model
 from tests.makers.runs import Trained
 from yanmo.cli.options import SAMPLER
 from yanmo.cli.writing import chat, generate
@@ -26,3 +28,20 @@ def test_an_option_acts(trained: Trained) -> None:
     assert refused.returncode == 2 and "sentence" in refused.stderr
     refused = here(*asked, "--presence-penalty", "3")
     assert refused.returncode == 2 and "sample.presence_penalty=3" in refused.stderr
+
+
+def test_chat_answers_with_a_model_that_was_taught_to_and_continues_text_when_told_so(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer()
+    our_folder(tmp_path / "talker", talking_model(tokenizer), tokenizer, CHATML)
+    our_folder(tmp_path / "writer", talking_model(tokenizer), tokenizer)
+    typed = "hello\n/role 哈姆莱特\nwho are you?\n/save talk.jsonl\n"
+    done = here("chat", "talker", "--seed", "2", "--system", "You rhyme.", "--temperature", "1", typed=typed)
+    assert done.returncode == 0 and "the model answers" in done.stderr and "Traceback" not in done.stderr
+    first, _, rest = done.stdout.partition("a new dialogue; system prompt: 你是哈姆莱特。\n")
+    assert first.strip() and rest.endswith("\nsaved to talk.jsonl\n") and "<|" not in done.stdout
+    assert "who are you?" in (tmp_path / "talk.jsonl").read_text(encoding="utf-8")
+    for words in (("talker", "--text"), ("writer",)):
+        done = here("chat", *words, "--seed", "3", typed="hello\n/more\n/role X\n")
+        assert "the model continues it" in done.stderr and done.stdout.startswith("\n\nunknown command /role")
+        refused = here("chat", *words, "--system", "You rhyme.", typed="hello\n")
+        assert refused.returncode == 2 and "--system" in refused.stderr

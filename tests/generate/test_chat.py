@@ -1,4 +1,4 @@
-"""The console: what each line brings, in this process; and once as a person has it, on a terminal."""
+"""The console where text is continued: what each line brings, in this process; and once as a person has it, on a terminal."""
 
 import io
 import os
@@ -19,8 +19,9 @@ from tests.makers.console import yanmo
 from tests.makers.models import TOKENIZER, lively_model, saved_model
 from yanmo.checkpoint.hf_names import to_hugging_face
 from yanmo.core.errors import ConfigError
-from yanmo.generate import chat as module
-from yanmo.generate.chat import COMMANDS, HELP, LEAVE, PROMPT, Chat, converse, read_pasted, read_piped
+from yanmo.generate import terminal as module
+from yanmo.generate.chat import PROMPT, TextChat
+from yanmo.generate.terminal import LEAVE, converse, read_pasted, read_piped
 from yanmo.generate.text import write_all
 from yanmo.model.config import GPTConfig
 from yanmo.model.families import GPT2
@@ -30,15 +31,15 @@ CONFIG = SampleConfig(max_new_tokens=10, temperature=1, top_p=1, seed=6)
 
 
 @pytest.fixture
-def chat() -> Chat:
-    return Chat(lively_model(), TOKENIZER, CONFIG)
+def chat() -> TextChat:
+    return TextChat(lively_model(), TOKENIZER, CONFIG)
 
 
-def said(chat: Chat, line: str) -> str:
+def said(chat: TextChat, line: str) -> str:
     return "".join(chat.answer(line))
 
 
-def typed(chat: Chat, *lines: str | type[BaseException]) -> str:
+def typed(chat: TextChat, *lines: str | type[BaseException]) -> str:
     """What a console shows when these lines are typed."""
     shown, queue = [], list(lines)
 
@@ -52,13 +53,13 @@ def typed(chat: Chat, *lines: str | type[BaseException]) -> str:
     return "".join(shown)
 
 
-def test_a_line_is_continued_as_generate_does(chat: Chat) -> None:
+def test_a_line_is_continued_as_generate_does(chat: TextChat) -> None:
     expected = write_all(chat.model, TOKENIZER, "江湖", CONFIG)[0]
     assert said(chat, "江湖") == expected + "\n"
     assert chat.text == "江湖" + expected
 
 
-def test_more_goes_on_and_retry_writes_another_continuation_of_the_same_prompt(chat: Chat) -> None:
+def test_more_goes_on_and_retry_writes_another_continuation_of_the_same_prompt(chat: TextChat) -> None:
     first = said(chat, "江湖")
     more = said(chat, "/more")
     assert chat.text == "江湖" + first[:-1] + more.partition(")\n")[2][:-1]
@@ -72,7 +73,7 @@ def test_more_goes_on_and_retry_writes_another_continuation_of_the_same_prompt(c
     )
 
 
-def test_settings_are_changed_by_commands(chat: Chat) -> None:
+def test_settings_are_changed_by_commands(chat: TextChat) -> None:
     assert said(chat, "/temp 0.5") == "temperature = 0.5\n"
     for line in ("/topp 0.9", "/topk  7", "/seed 11", " /len 3 "):
         assert " = " in said(chat, line)
@@ -91,14 +92,14 @@ def test_settings_are_changed_by_commands(chat: Chat) -> None:
         ("/topk 1.5", ["sample.top_k='1.5'"]),
         ("/seed -4", ["sample.seed='-4'"]),
         ("/len 0", ["sample.max_new_tokens='0'"]),
-        ("/tmp 3", ["unknown command /tmp", *COMMANDS]),
+        ("/tmp 3", ["unknown command /tmp", *TextChat.commands()]),
         ("/retry", ["there is no text yet"]),
         ("/more", ["there is no text yet"]),
         ("/save a.txt", ["there is no text yet"]),
         ("夜\udc80", ["half a character", "UTF-8"]),
     ],
 )
-def test_mistakes_are_answered_in_one_line(chat: Chat, line: str, words: list[str]) -> None:
+def test_mistakes_are_answered_in_one_line(chat: TextChat, line: str, words: list[str]) -> None:
     shown = typed(chat, line)
     assert shown.count("\n") == 1 and shown.endswith("\n")
     for word in words:
@@ -106,7 +107,7 @@ def test_mistakes_are_answered_in_one_line(chat: Chat, line: str, words: list[st
     assert chat.config == CONFIG and chat.text == ""
 
 
-def test_save_appends_the_last_text(chat: Chat, tmp_path: Path) -> None:
+def test_save_appends_the_last_text(chat: TextChat, tmp_path: Path) -> None:
     said(chat, "江湖")
     first = chat.text
     assert said(chat, "/save my story.txt") == "saved to my story.txt\n"
@@ -119,7 +120,7 @@ def test_save_appends_the_last_text(chat: Chat, tmp_path: Path) -> None:
     assert "cannot be written" in said(chat, "/save a\0b")
 
 
-def test_a_text_longer_than_the_window_keeps_its_end_and_says_so(chat: Chat) -> None:
+def test_a_text_longer_than_the_window_keeps_its_end_and_says_so(chat: TextChat) -> None:
     long = "江湖夜雨十年灯，桃李春风一杯酒。" * 2 + "一杯春风，十年夜雨。江湖灯，桃李"
     shown = said(chat, long)
     note, _, text = shown.partition("\n")
@@ -130,13 +131,13 @@ def test_a_text_longer_than_the_window_keeps_its_end_and_says_so(chat: Chat) -> 
 
 
 @pytest.mark.parametrize("line", ["上联：江湖\\n下联：", "夜\\n\\n雨", "灯\\n"])
-def test_a_typed_backslash_n_is_a_line_end_and_that_is_said(chat: Chat, line: str) -> None:
+def test_a_typed_backslash_n_is_a_line_end_and_that_is_said(chat: TextChat, line: str) -> None:
     text = said(chat, line)
     assert text.startswith("(") and "is a line end" in text.splitlines()[0]
     assert chat.prompt == line.replace("\\n", "\n")
 
 
-def test_ctrl_c_stops_an_answer_and_keeps_its_text_and_never_leaves(chat: Chat) -> None:
+def test_ctrl_c_stops_an_answer_and_keeps_its_text_and_never_leaves(chat: TextChat) -> None:
     shown, typing = (
         list[str](),
         iter([KeyboardInterrupt, "江", KeyboardInterrupt, "", "  ", "/bye", "unread"]),
@@ -160,16 +161,16 @@ def test_ctrl_c_stops_an_answer_and_keeps_its_text_and_never_leaves(chat: Chat) 
     assert next(typing) == "unread"
 
 
-def test_bye_and_the_end_of_the_input_leave(chat: Chat) -> None:
+def test_bye_and_the_end_of_the_input_leave(chat: TextChat) -> None:
     assert typed(chat, " /bye ", "江") == ""
     assert typed(chat) == ""
 
 
-def test_help_is_in_both_languages(chat: Chat) -> None:
-    assert said(chat, "/help") == HELP
-    assert "随机种子" in HELP and "quit" in HELP
-    for command in COMMANDS:
-        assert command in HELP
+def test_help_is_in_both_languages(chat: TextChat) -> None:
+    shown = said(chat, "/help")
+    assert "随机种子" in shown and "quit" in shown
+    for command in chat.commands():
+        assert command in shown
 
 
 def test_piped_lines_are_prompts() -> None:
@@ -206,7 +207,7 @@ def test_history_fails_softly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert not has_readline
 
 
-def test_a_bad_setting_raises_for_other_front_ends(chat: Chat) -> None:
+def test_a_bad_setting_raises_for_other_front_ends(chat: TextChat) -> None:
     with pytest.raises(ConfigError):
         said(chat, "/temp hot")
 

@@ -22,7 +22,7 @@ from yanmo.model.families import GPT2
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import routers_of
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, WordPieceTokenizer
-from yanmo.tokenizer.base import END_OF_TEXT
+from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT
 from yanmo.tokenizer.char import count_characters
 from yanmo.tokenizer.library import byte_letters
 from yanmo.tokenizer.spec import bpe_model, tokenizer_json
@@ -145,9 +145,9 @@ def hugging_face_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Path:
     return folder
 
 
-def our_folder(folder: Path, model: GPT, tokenizer: Tokenizer) -> Path:
+def our_folder(folder: Path, model: GPT, tokenizer: Tokenizer, chat_template: str | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    write_model(folder, model.config, model.state_dict(), tokenizer)
+    write_model(folder, model.config, model.state_dict(), tokenizer, chat_template)
     return folder
 
 
@@ -269,6 +269,36 @@ def lively_model(block_size: int = 16, vocab_size: int = TOKENIZER.vocab_size) -
         for parameter in model.parameters():
             parameter.mul_(15 if parameter.dim() >= 2 else 1)
     return model.eval()
+
+
+# -- models that answer ----------------------------------------------------------------------
+
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def chat_tokenizer() -> LibraryTokenizer:
+    """Bytes, and the two markers of dialogues."""
+    spec = bpe_tokenizer().spec
+    size = bpe_tokenizer().vocab_size
+    like = spec["added_tokens"][0]
+    markers = [like | {"id": size + number, "content": text} for number, text in enumerate(CHAT_TOKENS)]
+    return LibraryTokenizer(spec | {"added_tokens": [like, *markers]}, END_OF_TEXT)
+
+
+def talking_model(tokenizer: Tokenizer, block_size: int = 128) -> GPT:
+    """Writes anything; every twelfth token or so ends its turn, and it would rather end the text."""
+    model = lively_model(block_size, tokenizer.vocab_size)
+    (end_of_turn,) = tokenizer.encode(CHAT_TOKENS[1], special=True)
+    with torch.no_grad():
+        model.norm.weight[0], model.norm.bias[0] = 0, 10  # the first channel is 10, whatever is read
+        model.tokens.weight[:, 0] = 0
+        model.tokens.weight[int(end_of_turn), 0] = 0.3
+        model.tokens.weight[tokenizer.end_of_text, 0] = 10
+    return model
 
 
 def saved_model(folder: Path, config: GPTConfig) -> GPT:

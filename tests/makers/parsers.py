@@ -53,8 +53,9 @@ from yanmo.core.console import Console
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import prepare
 from yanmo.eval.baselines import baselines_of
-from yanmo.generate.chat import Chat, converse
+from yanmo.generate.chat import TextChat
 from yanmo.generate.engine import generate
+from yanmo.generate.terminal import converse
 from yanmo.generate.text import listed_samples
 from yanmo.hub.imports.importer import import_
 from yanmo.hub.imports.pickled import open_pickle
@@ -589,7 +590,7 @@ def console(folder: Path) -> object:
 
     said: list[str] = []
     model = lively_model()
-    converse(Chat(model, TOKENIZER, SampleConfig(max_new_tokens=1, seed=0)), next_line, said.append)
+    converse(TextChat(model, TOKENIZER, SampleConfig(max_new_tokens=1, seed=0)), next_line, said.append)
     return said
 
 

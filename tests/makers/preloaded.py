@@ -8,7 +8,7 @@ import torch.distributed.launcher.api
 import torch.utils.tensorboard
 
 import yanmo.eval.assess
-import yanmo.generate.chat
+import yanmo.generate.terminal
 import yanmo.hub.imports.pickle_child
 import yanmo.parallel.launch
 import yanmo.train.trainer

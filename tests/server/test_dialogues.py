@@ -1,36 +1,24 @@
 """POST /v1/chat/completions, for a model with a chat template."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.makers.models import TOKENIZER, bpe_tokenizer, lively_model, our_folder
+from tests.makers.models import CHATML, TOKENIZER, chat_tokenizer, lively_model, our_folder
 from tests.makers.servers import CHAT, RunningServer, served, serving
-from yanmo.tokenizer import LibraryTokenizer
-from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT
+from yanmo.tokenizer.base import CHAT_TOKENS
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+WINDOW = 128
 DIALOGUE = [{"role": "system", "content": "你写诗。"}, {"role": "user", "content": "the 江湖\n夜雨？"}]
-
-
-def chat_tokenizer() -> LibraryTokenizer:
-    spec = bpe_tokenizer().spec
-    size = bpe_tokenizer().vocab_size
-    like = spec["added_tokens"][0]
-    markers = [like | {"id": size + number, "content": text} for number, text in enumerate(CHAT_TOKENS)]
-    return LibraryTokenizer(spec | {"added_tokens": [like, *markers]}, END_OF_TEXT)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    tokenizer, folder = chat_tokenizer(), tmp_path_factory.mktemp("chat")
-    model = lively_model(128, tokenizer.vocab_size)
-    our_folder(folder, model, tokenizer)
-    tokenizer.save(folder, 128, CHATML)
+    tokenizer = chat_tokenizer()
+    model = lively_model(WINDOW, tokenizer.vocab_size)
+    folder = our_folder(tmp_path_factory.mktemp("chat"), model, tokenizer, CHATML)
     with serving(
         [served("chat", model, tokenizer, folder), served("char", lively_model(), TOKENIZER)]
     ) as running:
@@ -91,6 +79,35 @@ def test_the_end_of_a_turn_ends_an_answer_and_a_stream_has_its_pieces(server: Ru
     pieces = [event["choices"][0]["delta"]["content"] for event in events]
     assert "".join(pieces) == choice["message"]["content"]
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
+
+
+def test_of_a_dialogue_too_long_the_oldest_turns_are_left_out_and_counted(server: RunningServer) -> None:
+    system, question = DIALOGUE
+    turns = [{"role": role, "content": "x" * 20} for role in ("user", "assistant") * 3]
+    asked = {"model": "chat", "seed": 3, "max_tokens": 12}
+    long = server.ask(CHAT, **asked, messages=[system, *turns, question])
+    kept = server.ask(CHAT, **asked, messages=[system, question])
+    assert long["choices"][0]["message"] == kept["choices"][0]["message"]
+    chat = server.models["chat"].chat
+    assert chat is not None
+    lengths = [len(chat.encode([system, *some, question])) for some in (turns, [])]
+    assert long["yanmo"]["dropped_tokens"] == lengths[0] - lengths[1] > 0
+    assert long["usage"]["prompt_tokens"] == lengths[0] and kept["yanmo"]["dropped_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("长" * WINDOW, "the model reads 128"), ("半\ud800", "half a character")]
+)
+def test_a_question_that_no_window_holds_or_that_is_no_text_is_refused(
+    server: RunningServer, content: str, words: str
+) -> None:
+    answer = server.client.post(
+        CHAT,
+        content=json.dumps({"model": "chat", "messages": [{"role": "user", "content": content}]}),
+        headers={"content-type": "application/json"},
+    )
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and words in error["message"] and error["param"] == "messages"
 
 
 def test_a_model_without_a_template_says_so(server: RunningServer) -> None:

@@ -74,17 +74,25 @@ def generate(
 def chat(
     sampler: dict[str, Any],
     run: Run = None,
+    system: Annotated[
+        str | None, typer.Option(help="What holds for the whole dialogue, such as 你是哈姆莱特。")
+    ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="Continue text, also with a model that was taught to answer.")
+    ] = False,
     seed: Seed = None,
     device: Device = None,
     precision: Precision = None,
     verify: Verify = True,
 ) -> None:
-    """A console: type some text, and the model continues it. It is not an assistant."""
-    from yanmo.generate.chat import WELCOME, Chat, open_console
+    """A console: a model that was taught dialogues answers, and any other continues what is typed."""
+    from yanmo.generate.chat import chat_with
+    from yanmo.generate.terminal import open_console
 
     writer, config = open_writer(run, as_settings(sampler), seed, device, precision, verify)
-    console = Chat(writer.model, writer.tokenizer, config, writer.text_rules(config))
-    note(WELCOME)
+    (asked,) = as_typed([system] if system else None) or [""]
+    console = chat_with(writer, config, asked, only_text=text)
+    note(console.welcome)
     open_console(console)
 
 

@@ -101,11 +101,13 @@ def encode(tokenizer: Tokenizer, text: str, what: str, special: bool = False) ->
     try:
         return [int(token) for token in tokenizer.encode(text, special=special)]
     except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"{what} holds half a character (a lone surrogate)",
-            where=f"character {error.start + 1} of {what}",
-            hint="type it again, or set the terminal to UTF-8",
-        ) from error
+        raise half_character(what, f"character {error.start + 1} of {what}") from error
+
+
+def half_character(what: str, where: str) -> ConfigError:
+    """The mistake of a text that no tokenizer can encode."""
+    hint = "type it again, or set the terminal to UTF-8"
+    return ConfigError(f"{what} holds half a character (a lone surrogate)", where, hint)
 
 
 def apply_logits_processors(

@@ -148,13 +148,15 @@ def write_from(
     alternatives: int = 0,
     text_rules: Sequence[TextRule] = (),
     reader: MemoryReader | None = None,
+    end: int | None = None,
 ) -> Iterator[WrittenPiece]:
     """Continue a prompt once; yields each token with the characters it completes.
 
-    A ``reader`` that is used again reads of a longer prompt only what is new.
+    A ``reader`` that is used again reads of a longer prompt only what is new. ``end`` is the token that ends
+    it where end-of-text does not.
     """
     once = config.model_copy(update={"num_samples": 1})
-    for _, piece, _ in _texts(model, tokenizer, [prompt], once, alternatives, text_rules, reader):
+    for _, piece, _ in _texts(model, tokenizer, [prompt], once, alternatives, text_rules, reader, end):
         yield piece
 
 
@@ -219,6 +221,7 @@ def _texts(
     alternatives: int = 0,
     text_rules: Sequence[TextRule] = (),
     reader: MemoryReader | None = None,
+    end: int | None = None,
 ) -> Iterator[tuple[RunningSequence, WrittenPiece, bool]]:
     """Each token that is certain with its row and its characters, and whether it is the row's last.
 
@@ -231,7 +234,8 @@ def _texts(
             where="text_rules",
             hint="give what generate.rules.text_rules makes, or write with yanmo.load(RUN)",
         )
-    rules, reader = TokenConstraints.of(tokenizer, config), reader or MemoryReader(model)
+    rules = TokenConstraints.of(tokenizer, config).ending_with(end)
+    reader = reader or MemoryReader(model)
     engine = TextEngine(model, tokenizer, min(len(prompts) * config.num_samples, rows_together(model)))
     for index, (ids, pinned, _, texts) in enumerate(prompts):
         for number, memory in enumerate(reader.memories_for(texts, config)):

@@ -21,6 +21,7 @@ from yanmo.parallel.distributed import find_device
 from yanmo.settings.recipe import with_values
 from yanmo.settings.schema import Recipe, SampleConfig
 from yanmo.tokenizer import Tokenizer
+from yanmo.tokenizer.chat_template import ChatTemplate, read_chat_template
 
 
 class TokenLogprob(NamedTuple):
@@ -85,6 +86,16 @@ class Writer:
             ConfigError: that text is not at hand.
         """
         return training_index(self.folder, self.tokenizer, Console())
+
+    @cached_property
+    def chat(self) -> ChatTemplate | None:
+        """How it reads dialogues; None: it was not taught to answer.
+
+        Raises:
+            ConfigError: its template cannot be read.
+        """
+        template = read_chat_template(self.folder)
+        return ChatTemplate(template, self.tokenizer) if template else None
 
     def text_rules(self, config: SampleConfig) -> tuple[TextRule, ...]:
         """The rules of the text that settings ask for.

@@ -14,6 +14,7 @@ import numpy as np
 
 from yanmo.checkpoint.folder import run_of
 from yanmo.core.errors import ConfigError, YanmoError
+from yanmo.generate.dialogue import answer_prompt
 from yanmo.generate.engine import RunningSequence, TokenChoice, arithmetic_of, drawn_seed, rows_together
 from yanmo.generate.memory import MAX_PLACES, MemoryReader
 from yanmo.generate.rules import why_no_index
@@ -26,7 +27,6 @@ from yanmo.server.answers import EchoedText, GrowingChoice, Part
 from yanmo.server.engine_thread import ROWS, Done, EngineThread, Event, Grown, Job
 from yanmo.server.requests import ChatRequest, CompletionRequest, WritingRequest
 from yanmo.settings.schema import SampleConfig
-from yanmo.tokenizer.chat_template import ChatTemplate, read_chat_template
 from yanmo.tokenizer.names import token_names
 
 MAX_SCORED = 2_000_000
@@ -92,8 +92,7 @@ class ServedModel:
         self.run = run_of(self.writer.folder)
         self.reader = MemoryReader(model)
         """Used by the engine's thread alone."""
-        text = read_chat_template(self.writer.folder)
-        self.chat = ChatTemplate(text, tokenizer) if text else None
+        self.chat = self.writer.chat
         self.why_no_verse = why_no_verse(tokenizer)
         self.why_no_copy = why_no_index(self.writer.folder)
 
@@ -130,11 +129,11 @@ class ServedModel:
         config, writes = self.config_of(asked)
         ids = [self.ids_of(prompt) for prompt in asked.prompts]
         rows = asked.written_rows if writes else 0
+        prompts = [prompt_of(self.writer.tokenizer, one, config, self.window) for one in ids]
         top = asked.logprobs or 0
         given_back = sum(map(len, ids)) * (rows or asked.n) if asked.echo else 0
         check_size(given_back + rows * len(ids) * config.max_new_tokens, top, "logprobs")
-        found = self._asked(asked, ids, config, rows, top, self._bases(asked, ids))
-        found.prompt_tokens = sum(map(len, ids))
+        found = self._asked(asked, prompts, config, rows, top, self._bases(asked, ids))
         if asked.echo:
             self._echo(found, ids, top)
         return found
@@ -152,15 +151,12 @@ class ServedModel:
                 hint="use /v1/completions, or a model that was trained on dialogues",
             )
         config, writes = self.config_of(asked)
-        if config.verse:
-            raise ConfigError("an answer is no poem", "verse", "ask for one by /v1/completions")
-        ids = self.chat.encode([{"role": one.role, "content": one.text} for one in asked.messages])
+        messages = [{"role": one.role, "content": one.text} for one in asked.messages]
+        prompt = answer_prompt(self.chat, messages, config, self.window)
         top = asked.top_logprobs if asked.logprobs else 0
         rows = asked.n if writes else 0
         check_size(rows * config.max_new_tokens, top, "top_logprobs")
-        found = self._asked(asked, [ids], config, rows, top, [0])
-        found.prompt_tokens = len(ids)
-        return found
+        return self._asked(asked, [prompt], config, rows, top, [0])
 
     @property
     def window(self) -> int:
@@ -206,14 +202,13 @@ class ServedModel:
     def _asked(
         self,
         asked: WritingRequest,
-        ids: list[list[int]],
+        prompts: list[Prompt],
         config: SampleConfig,
         rows: int,
         top: int,
         bases: list[int],
     ) -> Asked:
         tokenizer = self.writer.tokenizer
-        prompts = [prompt_of(tokenizer, one, config, self.window) for one in ids]
         rules, text_rules = self._constraints(asked, config), self.writer.text_rules(config)
         choices: dict[RunningSequence, GrowingChoice] = {}
         for place, (prompt, base) in enumerate(zip(prompts, bases, strict=True)):
@@ -229,6 +224,7 @@ class ServedModel:
             for one in found:
                 loop.call_soon_threadsafe(events.put_nowait, one)
 
+        read = sum(len(prompt.texts[0]) for prompt in prompts)
         # a text that is only scored is scored whole
         dropped = sum(prompt.dropped for prompt in prompts) if rows else 0
         job = Job(deliver, list(choices))
@@ -238,7 +234,9 @@ class ServedModel:
                 of_prompt = [row for row in choices if row.prompt == place]
                 job.readings.append(self._remember(prompt, of_prompt))
             job.size += len(prompts)
-        return Asked(job, choices, [], config.seed, len(ids) * asked.n, asked.n, rows, 0, dropped, events)
+        return Asked(
+            job, choices, [], config.seed, len(prompts) * asked.n, asked.n, rows, read, dropped, events
+        )
 
     def _remember(self, prompt: Prompt, rows: list[RunningSequence]) -> Iterator[list[TokenChoice]]:
         """Read what is to be remembered, some tokens at a time, and give it to the rows."""
@@ -258,11 +256,8 @@ class ServedModel:
         rules = TokenConstraints.of(self.writer.tokenizer, config)
         bias = asked.logit_bias or {}
         self._require_tokens(bias, "logit_bias")
-        end, never = rules.end_of_text, rules.never
-        if isinstance(asked, ChatRequest) and self.chat and self.chat.end_of_turn is not None:
-            end = self.chat.end_of_turn
-            never = (*(token for token in never if token != end), rules.end_of_text)
-        return TokenConstraints(end, never, tuple(bias.items()))
+        end = self.chat.end_of_turn if isinstance(asked, ChatRequest) and self.chat else None
+        return replace(rules.ending_with(end), bias=tuple(bias.items()))
 
     def _bases(self, asked: CompletionRequest, ids: list[list[int]]) -> list[int]:
         """The characters of each prompt: as it was sent, or as its ids give it back."""
