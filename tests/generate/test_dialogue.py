@@ -166,7 +166,9 @@ def test_more_goes_on_with_an_answer_that_was_cut_and_the_dialogue_has_it_whole(
     first = chat.text
     assert shown.endswith(f"{first}\n(cut after 2 tokens; /more goes on)\n")
     said(chat, "/len 90", "/more")
-    assert chat.text.startswith(first) and len(chat.text) > len(first) and last(chat) == END
+    told = answer_prompt(TEMPLATE, chat.asked, chat.config, 256, TOKENIZER.encode(first).tolist())
+    rest = "".join(TextChat(chat.model, TOKENIZER, chat.config).write(told, END))
+    assert chat.text + "\n" == first + rest and rest.strip() and last(chat) == END
     said(chat, "and you?")
     assert [one["role"] for one in chat.asked] == ["user", "assistant", "user"]
     assert chat.asked[1]["content"].startswith(first) and chat.asked[1]["content"] != first
