@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.makers.models import TOKENIZER, lively_model
-from yanmo.generate.chat import Chat
+from yanmo.generate.chat import TextChat
 from yanmo.generate.engine import TokenChoice
 from yanmo.generate.surprise import Coloured, alternatives, by_character, coloured
 from yanmo.generate.text import WrittenPiece
@@ -40,7 +40,7 @@ def test_the_places_that_surprise_most_come_with_what_was_likelier() -> None:
 
 @pytest.mark.parametrize("command", ["/show", "/alternatives"])
 def test_chat_shows_how_sure_its_last_answer_was(command: str) -> None:
-    chat = Chat(lively_model(), TOKENIZER, SampleConfig(max_new_tokens=9, min_new_tokens=9, seed=3))
+    chat = TextChat(lively_model(), TOKENIZER, SampleConfig(max_new_tokens=9, min_new_tokens=9, seed=3))
     assert "no text yet" in "".join(chat.answer(command))
     answer = "".join(chat.answer("江湖"))
     assert len(chat.written) == 9 and "".join(piece.text for piece in chat.written) == answer[:-1]

@@ -95,7 +95,7 @@ def test_a_run_that_fails_later_keeps_what_it_has(
         raise DataError("no")
 
     with monkeypatch.context() as patched, pytest.raises(DataError):
-        patched.setattr(run, "prepare", fail)
+        patched.setattr(run, "prepare_texts", fail)
         train(tiny_recipe(novel), RUN, console)
     assert sorted(RUN.rglob("*")) == before
     monkeypatch.setattr(trainer, "train_step_with_oom_retry", fail)

@@ -307,6 +307,7 @@ class FinetuneConfig(Section):
     """Teaching a model that was trained before: `yanmo finetune`."""
 
     method: Literal["full", "lora", "last"] | None = None
+    """Which weights are trained: `full`, all of them."""
     replay: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     """Share of the rows of each batch that are windows of the base's own text, against forgetting."""
     keep: str | None = None
