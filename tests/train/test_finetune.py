@@ -117,6 +117,37 @@ def test_replay_without_a_text_of_the_base_is_refused(
     train(tuning("model.init=alone", "finetune.replay=0.1", f"finetune.keep={novel}"), TUNED, console)
 
 
+def test_pairs_make_what_was_chosen_likelier_and_a_stop_changes_nothing(
+    novel: Path, trained: Trained, console: Console
+) -> None:
+    trained("first", "model.block_size=64")
+    rows = [
+        {"prompt": f"春{n}", "chosen": "风夜雨。", "rejected": "江湖剑客。", "format": "text"}
+        for n in range(30)
+    ]
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    Path("pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+    for kind in ("dpo", "dpo_norm"):
+        asked = tuning(
+            "corpus.path=['pairs.jsonl']", f"finetune.preference={kind}", "optim.learning_rate=0.001"
+        )
+        train(asked, Path(kind), console)
+        found = [row for row in read_metrics(Path(kind)) if row["event"] == "eval"]
+        gaps, distances = ([row[name] for row in found] for name in ("reward_gap", "kl"))
+        assert 0 < gaps[0] < gaps[-1] and 0 < distances[0] < distances[-1]
+        assert found[-1]["reward_accuracy"] == 1.0 and found[-1]["val_loss"] < found[0]["val_loss"] < 0.6932
+        other = Path(f"{kind}-again")
+        with pytest.raises(Stopped):
+            train(asked, other, console, take_step=StopAt(7))
+        train(asked, other, console)
+        assert losses(other) == losses(Path(kind)) and weights(other) == weights(Path(kind))
+    # without a setting it is seen by looking, and recorded
+    train(tuning("corpus.path=['pairs.jsonl']", "train.max_steps=1"), Path("seen"), console)
+    assert load_recipe(Path("seen/recipe.toml")).finetune.preference == "dpo"
+    with pytest.raises(ConfigError, match="learns from pairs, and the data is dialogues"):
+        train(tuning("finetune.preference=dpo"), Path("wrong"), console)
+
+
 def test_the_markers_are_tokens_of_the_checkpoint(novel: Path, trained: Trained, console: Console) -> None:
     trained("first", "model.block_size=64")
     train(tuning("train.max_steps=1"), TUNED, console)

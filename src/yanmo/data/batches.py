@@ -22,6 +22,7 @@ from yanmo.model.config import IGNORED
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEP = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
+Floats = npt.NDArray[np.float32]
 _ROUNDS = 6  # of the Feistel network; four already give a pseudo-random permutation (Luby & Rackoff 1988)
 
 
@@ -32,10 +33,12 @@ class Batch:
     inputs: Ids  # (B, T)
     targets: Ids  # (B, T), IGNORED where there is none
     positions: Ids | None = None  # (B, T), 0 where a document begins; None: a window is one document
+    reference: Floats | None = None  # (B,), of pairs: what their base says of them, in nats
 
-    def arrays(self) -> tuple[Ids, ...]:
+    def arrays(self) -> tuple[Ids | Floats, ...]:
         """What a loss is computed from."""
-        return tuple(array for array in (self.inputs, self.targets, self.positions) if array is not None)
+        given = (self.inputs, self.targets, self.positions, self.reference)
+        return tuple(array for array in given if array is not None)
 
 
 class BatchSource(ABC):

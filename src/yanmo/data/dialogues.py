@@ -1,4 +1,4 @@
-"""Dialogues → shards with a mask of what is learned, reused by content hash.
+"""Dialogues and pairs → shards with marks of what is learned, reused by content hash.
 
 Each dialogue is rendered by the model's chat template (``tokenizer/chat_template.py``); learned are answers
 with the ends of their turns. One longer than a window becomes several, cut between rounds, each with the
@@ -8,7 +8,7 @@ was chosen, then what was rejected.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from yanmo.core import storage
 from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.packed import PackedRows
-from yanmo.data.prepare import PackedDialogues, Prepared
-from yanmo.data.shards import ShardSet, ShardWriter, write_manifest
+from yanmo.data.pairs import PairRows
+from yanmo.data.prepare import Prepared, Sides
+from yanmo.data.shards import LEARNED, REJECTED, ShardSet, ShardWriter, write_manifest
 from yanmo.data.split import content_hash, default_val_fraction
 from yanmo.settings.schema import CorpusConfig
 from yanmo.text.read.dialogues import DialogueCounts, read_dialogues
@@ -35,16 +36,17 @@ TOO_LONG, REFUSED = "longer than the window", "refused by the template"
 
 @dataclass(frozen=True)
 class EncodedDialogue:
-    """Ids and which of them are learned, one beside the other."""
+    """Ids and which of them the model is to write, one beside the other."""
 
     ids: list[int]
     learned: list[bool]
     characters: int
     """Of what is learned."""
+    is_rejected: bool = False
 
     def end(self, length: int) -> "EncodedDialogue":
         """Its last ``length`` ids."""
-        return EncodedDialogue(self.ids[-length:], self.learned[-length:], self.characters)
+        return replace(self, ids=self.ids[-length:], learned=self.learned[-length:])
 
 
 @dataclass
@@ -64,8 +66,10 @@ class EncodingCounts:
 class DialogueEncoder:
     """Encodes dialogues and pairs for a window of ``block_size`` tokens."""
 
-    def __init__(self, chat: ChatTemplate, block_size: int, counts: EncodingCounts) -> None:
-        self.chat, self.counts = chat, counts
+    def __init__(
+        self, tokenizer: Tokenizer, chat: ChatTemplate | None, block_size: int, counts: EncodingCounts
+    ) -> None:
+        self.tokenizer, self.chat, self.counts = tokenizer, chat, counts
         # the last token is a target only
         self.longest = block_size + 1
 
@@ -122,10 +126,11 @@ class DialogueEncoder:
     def _pair(self, pair: Pair) -> list[EncodedDialogue]:
         if isinstance(pair.prompt, str):
             return self._continuations(pair.prompt, (pair.chosen, pair.rejected))
-        found = [
-            self._encoded((*pair.prompt, Message("assistant", answer)))
-            for answer in (pair.chosen, pair.rejected)
-        ]
+        if self.chat is None and [message.role for message in pair.prompt] == ["user"]:
+            # a base without a template continues texts: so it is taught to
+            return self._continuations(pair.prompt[0].content, (pair.chosen, pair.rejected))
+        chosen, rejected = (self._answered(pair.prompt, answer) for answer in (pair.chosen, pair.rejected))
+        found = [chosen, replace(rejected, is_rejected=True)]
         # both lose the same beginning, or they would answer different questions
         too_many = max(len(one.ids) for one in found) - self.longest
         if too_many <= 0:
@@ -137,26 +142,44 @@ class DialogueEncoder:
 
     def _continuations(self, prompt: str, texts: Sequence[str]) -> list[EncodedDialogue]:
         """Texts that go on with a prompt, of which the end is read."""
-        tokenizer = self.chat.tokenizer
-        begun = [tokenizer.end_of_text, *tokenizer.encode(prompt).tolist()]
-        ids = [tokenizer.encode(text).tolist() for text in texts]
+        begun = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt).tolist()]
+        ids = [self.tokenizer.encode(text).tolist() for text in texts]
         room = self.longest - max(map(len, ids))
         if room < 1 or not all(ids):
             return []
         self.counts.cut += len(begun) > room
         before = begun[-room:]
-        return [
-            EncodedDialogue(before + after, [False] * len(before) + [True] * len(after), len(text))
-            for after, text in zip(ids, texts, strict=True)
-        ]
+        masks = [[False] * len(before) + [True] * len(after) for after in ids]
+        chosen, rejected = (
+            EncodedDialogue(before + after, mask, len(text))
+            for after, mask, text in zip(ids, masks, texts, strict=True)
+        )
+        return [chosen, replace(rejected, is_rejected=True)]
+
+    def _answered(self, prompt: Sequence[Message], answer: str) -> EncodedDialogue:
+        """A prompt and its answer, of which the answer alone is to be written."""
+        whole = self._encoded((*prompt, Message("assistant", answer)))
+        begin = len(self._template.encode([asdict(message) for message in prompt]))
+        learned = [is_learned and place >= begin for place, is_learned in enumerate(whole.learned)]
+        return EncodedDialogue(whole.ids, learned, len(answer))
 
     def _encoded(self, messages: Sequence[Message]) -> EncodedDialogue:
         """
         Raises:
-            ConfigError: the template refuses these messages.
+            ConfigError: the template refuses these messages, or there is none.
         """
-        ids, learned = self.chat.encode_learned([asdict(message) for message in messages])
+        ids, learned = self._template.encode_learned([asdict(message) for message in messages])
         return EncodedDialogue(ids, learned, characters_of(messages))
+
+    @property
+    def _template(self) -> ChatTemplate:
+        if self.chat is None:
+            raise ConfigError(
+                "the base has no chat template, so it knows no roles",
+                where="messages",
+                hint="teach it dialogues first",
+            )
+        return self.chat
 
 
 def characters_of(messages: Sequence[Message]) -> int:
@@ -177,25 +200,26 @@ def rounds(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
 def prepare_dialogues(
     corpus: CorpusConfig,
     tokenizer: Tokenizer,
-    template: str,
+    chat: ChatTemplate | None,
     val_fraction: float | None,
     block_size: int,
     console: Console,
+    are_pairs: bool = False,
 ) -> Prepared:
-    """Shards of dialogues or pairs, made where they are missing.
+    """Shards of dialogues or pairs, made where they are missing; pairs alone may do without a template.
 
     Raises:
         DataError: none can be used, or there are fewer than two.
     """
     content = corpus_fingerprint(corpus)
-    chat = ChatTemplate(template, tokenizer)
+    template = chat.text if chat is not None else None
     asked = [DIALOGUES_VERSION, content, tokenizer.fingerprint, template, val_fraction, block_size]
 
     def fill(folder: Path) -> None:
         records = read_dialogues(corpus, DialogueCounts())
         sizes = [(content_of(record), learned_characters(record)) for record in records]
         fraction = val_fraction or default_val_fraction(sum(n for _, n in sizes))
-        encoder = DialogueEncoder(chat, block_size, EncodingCounts())
+        encoder = DialogueEncoder(tokenizer, chat, block_size, EncodingCounts())
         with ProgressLine(console, "rendering dialogues", len(sizes)) as progress:
             splits = _write(folder, corpus, encoder, hold_out(sizes, fraction), progress)
         _require_both_sides(splits, encoder.counts, corpus)
@@ -208,8 +232,11 @@ def prepare_dialogues(
     for line in said_of(shards.manifest.as_json()["counts"]):
         console.print(line)
     fraction = shards.manifest.as_json()["val_fraction"]
-    rows = [PackedRows(tokens, block_size) for tokens in (shards.train, shards.val)]
-    return Prepared(tokenizer, shards, fraction, PackedDialogues(chat, *rows))
+    if are_pairs:
+        pairs = Sides(PairRows(shards.train, block_size), PairRows(shards.val, block_size))
+        return Prepared(tokenizer, shards, fraction, chat, pairs=pairs)
+    rows = Sides(PackedRows(shards.train, block_size), PackedRows(shards.val, block_size))
+    return Prepared(tokenizer, shards, fraction, chat, rows)
 
 
 def content_of(record: Dialogue | Pair) -> str:
@@ -245,8 +272,7 @@ def _write(
     progress: ProgressLine,
 ) -> dict[str, Any]:
     """Every record to its side; returns the manifest's ``splits``."""
-    chat = encoder.chat
-    sides = {side: MaskedWriter(folder, side, chat.tokenizer.vocab_size) for side in ("train", "val")}
+    sides = {side: MarkedWriter(folder, side, encoder.tokenizer.vocab_size) for side in ("train", "val")}
     with sides["train"], sides["val"]:
         for record in read_dialogues(corpus, encoder.counts.read):
             side = sides["val" if content_of(record) in held_out else "train"]
@@ -256,24 +282,25 @@ def _write(
     return {side: writer.close() for side, writer in sides.items()}
 
 
-class MaskedWriter(ShardWriter):
-    """Writes tokens and, beside them, a byte for each: 1 where it is learned."""
+class MarkedWriter(ShardWriter):
+    """Writes tokens and, beside them, a mark for each."""
 
     def __init__(self, folder: Path, split: str, vocab_size: int) -> None:
         super().__init__(folder, split, vocab_size)
-        self._mask = open(folder / f"{split}.learned.bin", "wb")  # noqa: SIM115 - closed in __exit__
+        self._marks = open(folder / f"{split}.marks.bin", "wb")  # noqa: SIM115 - closed in __exit__
         self._targets = 0
 
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
-        self._mask.close()
+        self._marks.close()
 
     def add(self, document: EncodedDialogue) -> None:
         """Append a document."""
+        mark = REJECTED if document.is_rejected else LEARNED
         self.begin_document()
-        self.write(np.array(document.ids, dtype=np.int64), document.characters)
-        self._mask.write(np.array(document.learned, dtype=np.uint8).tobytes())
-        self._targets += sum(document.learned)
+        self.write(np.array(document.ids, dtype=np.int64), 0 if document.is_rejected else document.characters)
+        self._marks.write((mark * np.array(document.learned, dtype=np.uint8)).tobytes())
+        self._targets += 0 if document.is_rejected else sum(document.learned)
 
     def close(self) -> dict[str, Any]:
         """Finish; returns this split's part of the manifest."""

@@ -41,30 +41,20 @@ class PackedRows:
     """The dialogues of one split as rows of ``block_size`` tokens."""
 
     def __init__(self, tokens: Tokens, block_size: int) -> None:
-        assert tokens.learned is not None
-        self._tokens, self._learned, self._block_size = tokens, tokens.learned, block_size
+        learned = tokens.learned
+        assert learned is not None
+        self._tokens, self._learned, self._block_size = tokens, learned, block_size
         self._starts = tokens.starts
         self._ends = np.append(tokens.starts[1:], len(tokens))
         # the last token of a dialogue is a target only, so a row holds all tokens but that
         self._rows = pack((self._ends - self._starts - 1).tolist(), block_size)
-        learned = np.concatenate([[0], np.cumsum(self._learned, dtype=np.int64)])
+        before = np.concatenate([[0], np.cumsum(learned, dtype=np.int64)])
         # the first token of a dialogue is no target: nothing stands before it
-        of_document = learned[self._ends] - learned[np.minimum(self._starts + 1, self._ends)]
+        of_document = before[self._ends] - before[np.minimum(self._starts + 1, self._ends)]
         self._targets = np.array([of_document[row].sum() for row in self._rows], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def document(self, number: int) -> tuple[list[int], list[bool]]:
-        """A dialogue's ids, and which of them are learned."""
-        first, end = int(self._starts[number]), int(self._ends[number])
-        return self._tokens.slice(first, end).tolist(), self._learned[first:end].tolist()
-
-    def prompts(self) -> Iterator[list[int]]:
-        """The ids of each dialogue up to its first answer."""
-        for number in range(len(self._starts)):
-            ids, learned = self.document(number)
-            yield ids[: learned.index(True)]
 
     def targets_of(self, rows: Ids) -> int:
         """How many targets these rows have together."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pydantic import Field, NonNegativeInt
@@ -26,6 +26,7 @@ from yanmo.core.records import Manifest, TypedRecord, parse_record, read_record,
 from yanmo.data.batches import Batch, Batches, BatchSource, validation_batches
 from yanmo.data.encode import encode_all, processes_for
 from yanmo.data.packed import PackedBatches, PackedRows
+from yanmo.data.pairs import PairRows
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
 from yanmo.data.survey import SURVEY_VERSION, read_sizes, survey
@@ -66,29 +67,15 @@ class HeldOut:
         )
 
 
+R = TypeVar("R")
+
+
 @dataclass(frozen=True)
-class PackedDialogues:
-    """Dialogues of both sides as rows, and the template that renders them."""
+class Sides(Generic[R]):
+    """What is trained on, and what is held out."""
 
-    chat: ChatTemplate
-    train: PackedRows
-    val: PackedRows
-
-    def questions(self, count: int, longest: int) -> list[list[int]]:
-        """The ids of held-out dialogues up to their first answers; those that are longer are passed over."""
-        prompts = (ids for ids in self.val.prompts() if len(ids) <= longest)
-        return list(islice(prompts, count))
-
-    def shown(self, number: int) -> list[tuple[str, bool]]:
-        """A dialogue as it is trained on, and which parts of it are learned."""
-        ids, learned = self.train.document(number)
-        tokenizer = self.chat.tokenizer
-        special = {*tokenizer.suppressed, tokenizer.end_of_text}
-        parts = groupby(zip(ids, learned, strict=True), lambda one: (one[0] in special, one[1]))
-        return [
-            (text_of(tokenizer, [token for token, _ in part], is_special), is_learned)
-            for (is_special, is_learned), part in parts
-        ]
+    train: R
+    val: R
 
 
 def text_of(tokenizer: Tokenizer, ids: list[int], is_special: bool) -> str:
@@ -103,8 +90,12 @@ class Prepared:
     tokenizer: Tokenizer
     shards: ShardSet
     val_fraction: float
-    dialogues: "PackedDialogues | None" = None
+    chat: ChatTemplate | None = None
+    """The template of the model, if it has one."""
+    dialogues: Sides[PackedRows] | None = None
     """Where the text is dialogues."""
+    pairs: Sides[PairRows] | None = None
+    """Where it is pairs of what was chosen and what was rejected."""
 
     def batches(self, block_size: int, batch_size: int, seed: int, stride: int | None = None) -> BatchSource:
         """The training batches."""
@@ -112,8 +103,29 @@ class Prepared:
             return PackedBatches(self.dialogues.train, batch_size, seed)
         return Batches(self.shards.train, block_size, batch_size, seed, stride)
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is neither dialogues nor pairs."""
+        return self.dialogues is None and self.pairs is None
+
+    def questions(self, count: int, longest: int) -> list[list[int]]:
+        """Held-out documents up to where the model is to write; those that are longer are passed over."""
+        tokens = self.shards.val
+        begins = ((n, int(np.argmax(tokens.document_marks(n) > 0))) for n in range(len(tokens.starts)))
+        return list(islice((tokens.document(n)[:end].tolist() for n, end in begins if end <= longest), count))
+
+    def shown(self, number: int) -> list[tuple[str, bool]]:
+        """A document as it is trained on, and which parts of it the model is to write."""
+        ids, marks = self.shards.train.document(number), self.shards.train.document_marks(number)
+        special = {*self.tokenizer.suppressed, self.tokenizer.end_of_text}
+        parts = groupby(zip(ids.tolist(), marks > 0, strict=True), lambda one: (one[0] in special, one[1]))
+        return [
+            (text_of(self.tokenizer, [token for token, _ in part], is_special), bool(is_learned))
+            for (is_special, is_learned), part in parts
+        ]
+
     def held_out(self, block_size: int) -> HeldOut:
-        """What the model is measured on."""
+        """What the model is measured on, of a text or of dialogues."""
         if self.dialogues is None:
             return HeldOut.of(self.shards, block_size, self.tokenizer.end_of_text)
         rows = self.dialogues.val
@@ -121,7 +133,8 @@ class Prepared:
 
     def epoch_tokens(self, block_size: int) -> int:
         """Tokens that are read in an epoch, with what fills the rows of dialogues."""
-        return len(self.shards.train) if self.dialogues is None else len(self.dialogues.train) * block_size
+        rows = self.dialogues or self.pairs
+        return len(self.shards.train) if rows is None else len(rows.train) * block_size
 
     @property
     def is_lossy(self) -> bool:

@@ -3,7 +3,8 @@
 A folder holds, for each split (``train``, ``val``), files ``<split>-00000.bin`` of little-endian uint16
 or uint32 ids (by the largest id), ``<split>.starts.bin`` (uint64: where each document begins), and one
 ``manifest.json`` with counts, dtype and the fingerprints of corpus and tokenizer. Documents end with
-the end-of-text token. Reading maps the files and never loads them whole.
+the end-of-text token. Where not all is learned, ``<split>.marks.bin`` has a byte for each token. Reading
+maps the files of ids and never loads them whole.
 """
 
 import os
@@ -28,6 +29,9 @@ CHUNK_BYTES = 1 << 24
 """Bytes that a checksum reads at a time."""
 
 Ids = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.uint8]
+LEARNED, REJECTED = 1, 2
+"""Marks of tokens: what a model is to write, and what it is to write less likely."""
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
@@ -196,11 +200,11 @@ class Tokens:
         dtype: str,
         starts: Path,
         vocab_size: int = 1 << 32,
-        learned: npt.NDArray[np.bool_] | None = None,
+        marks: Marks | None = None,
     ) -> None:
         self._files, self._vocab_size = files, vocab_size
-        self.learned = learned
-        """Which tokens are learned; None: all."""
+        self.marks = marks
+        """What each token is there for: ``LEARNED``, ``REJECTED``, or 0, only read; None: all are learned."""
         # memory-mapped: the system reads pages when they are used and may drop them again, so a corpus larger
         # than memory works, and several ranks on one machine share the pages
         self._maps = [np.memmap(file, dtype=np.dtype(dtype), mode="r") for file in files]
@@ -209,6 +213,22 @@ class Tokens:
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def learned(self) -> npt.NDArray[np.bool_] | None:
+        """Which tokens are learned; None: all."""
+        return None if self.marks is None else self.marks == LEARNED
+
+    def document(self, number: int) -> Ids:
+        """The tokens of a document."""
+        following = self.starts[number + 1 : number + 2].tolist()
+        return self.slice(int(self.starts[number]), (following or [len(self)])[0])
+
+    def document_marks(self, number: int) -> Marks:
+        """What its tokens are there for."""
+        assert self.marks is not None
+        first = int(self.starts[number])
+        return self.marks[first : first + len(self.document(number))]
 
     def at(self, positions: Ids) -> Ids:
         """The tokens at positions of any shape; same shape.
@@ -282,17 +302,17 @@ class ShardSet:
                 where=str(folder),
                 hint="delete that folder; yanmo makes the shards again",
             )
-        return Tokens(files, dtype.str, starts, vocab_size, self._learned(folder, split, part))
+        return Tokens(files, dtype.str, starts, vocab_size, self._marks(folder, split, part))
 
-    def _learned(self, folder: Path, split: str, part: SplitCounts) -> npt.NDArray[np.bool_] | None:
-        """The mask beside the tokens, if only some of them are learned."""
+    def _marks(self, folder: Path, split: str, part: SplitCounts) -> Marks | None:
+        """The marks beside the tokens, if only some of them are learned."""
         if part.targets is None:
             return None
-        mask = folder / f"{split}.learned.bin"
-        found = np.fromfile(mask if mask.is_file() else os.devnull, dtype=np.uint8).astype(bool)
-        if len(found) != part.tokens or np.count_nonzero(found) != part.targets:
+        path = folder / f"{split}.marks.bin"
+        found = np.fromfile(path if path.is_file() else os.devnull, dtype=np.uint8)
+        if len(found) != part.tokens or np.count_nonzero(found == LEARNED) != part.targets:
             raise DataError(
-                f"the mask of {split} does not fit its {part.tokens:,} tokens",
+                f"the marks of {split} do not fit its {part.tokens:,} tokens",
                 where=str(folder),
                 hint="delete that folder; yanmo makes it again",
             )

@@ -37,6 +37,21 @@ class Evaluation:
         # e^709 is the largest double; a run that goes wrong shall say so, not overflow
         return math.exp(min(self.loss, 700.0))
 
+    def row(self) -> dict[str, float]:
+        """For metrics.jsonl."""
+        return {
+            "val_loss": self.loss,
+            "val_bits_per_char": self.bits_per_char,
+            "val_perplexity": self.perplexity,
+        }
+
+    def said(self) -> str:
+        """For people."""
+        return (
+            f"validation loss {self.loss:.4f}, perplexity {self.perplexity:.1f},"
+            f" {self.bits_per_char:.3f} bits/char"
+        )
+
 
 @torch.no_grad()
 def evaluate(

@@ -11,7 +11,7 @@ from yanmo.generate.sampling import TokenConstraints
 from yanmo.generate.text_engine import TextEngine
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import SampleConfig
-from yanmo.tokenizer.chat_template import ChatTemplate
+from yanmo.tokenizer import Tokenizer
 
 
 class Answer(NamedTuple):
@@ -23,11 +23,11 @@ class Answer(NamedTuple):
 
 
 def write_answers(
-    model: GPT, chat: ChatTemplate, prompts: Sequence[Sequence[int]], config: SampleConfig
+    model: GPT, tokenizer: Tokenizer, end: int | None, prompts: Sequence[Sequence[int]], config: SampleConfig
 ) -> list[Answer]:
-    """An answer to each prompt."""
-    rules = TokenConstraints.of(chat.tokenizer, config).ending_with(chat.end_of_turn)
-    engine = TextEngine(model, chat.tokenizer, min(len(prompts), rows_together(model)))
+    """An answer to each prompt; ``end`` is the token that ends one, where end-of-text does not."""
+    rules = TokenConstraints.of(tokenizer, config).ending_with(end)
+    engine = TextEngine(model, tokenizer, min(len(prompts), rows_together(model)))
     texts: dict[RunningSequence, list[str]] = {}
     for number, ids in enumerate(prompts):
         row = RunningSequence(list(ids), config, rules, number, 0, 0, (), 0, None)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yanmo.model.cache import Cache, CacheRows, causal_mask
-from yanmo.model.config import GPTConfig
+from yanmo.model.config import IGNORED, GPTConfig
 from yanmo.model.fused import (
     apply_rope,
     causal_attention,
@@ -260,6 +260,13 @@ class GPT(nn.Module):
             x = self.hidden_states_at(ids, positions, None, (positions == 0).cumsum(1))  # (B, T, C)
         # the logits (B, T, V) are never whole in memory: loss and LM head are computed together, in parts
         return linear_cross_entropy(x.flatten(0, 1), self.head_weight, targets.flatten())
+
+    def log_likelihoods(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Log likelihood of the targets of each row of ids (B, T), in nats: (B,)."""
+        counted = targets != IGNORED  # (B, T)
+        logits = self.head(self.hidden_states(ids)[counted]).float()  # (N, V)
+        nats = F.cross_entropy(logits, targets[counted], reduction="none")  # (N,)
+        return nats.new_zeros(len(ids)).index_add(0, counted.nonzero()[:, 0], -nats)
 
     def use_attention(self, kind: Literal["sdpa", "matmul"]) -> None:
         """Choose how attention is computed without a cache; the result is the same up to rounding."""

@@ -314,6 +314,13 @@ class FinetuneConfig(Section):
     """A text that the model shall not forget: the loss on its held-out part is shown at each evaluation as
     base_bits_per_char, and `replay` repeats the rest. Without one it is the text that the base was trained
     on, if that is a run of yanmo's and its corpus is at hand."""
+    preference: Literal["dpo", "dpo_norm"] | None = None
+    """How pairs of what was chosen and what was rejected are learned: `dpo`, direct preference optimisation
+    (Rafailov et al. 2023); `dpo_norm`, the same per token, for which long answers count no more than short
+    ones. Decided, when the data is pairs: `dpo`."""
+    beta: Annotated[float, Field(gt=0, le=1e3)] = 0.1
+    """`dpo`: how closely the model stays at its base: the larger, the closer. `dpo_norm` usually takes a
+    larger one, such as 5."""
 
 
 class SampleConfig(Section):

@@ -33,8 +33,8 @@ from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.core.records import Manifest, read_record
-from yanmo.data.batches import BatchSource
-from yanmo.data.prepare import HeldOut, Prepared
+from yanmo.data.batches import BatchSource, Floats
+from yanmo.data.prepare import HeldOut, Prepared, Sides
 from yanmo.data.shards import ShardSet
 from yanmo.data.text_index import open_index
 from yanmo.eval.baselines import NGramBaselines, baselines_of
@@ -80,10 +80,11 @@ from yanmo.train.decide import (
 from yanmo.train.forecast import Forecast, TextSize, describe, forecast
 from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
+from yanmo.train.preference import reference_of
 from yanmo.train.probe import Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import window_parts
 from yanmo.train.step import StepSettings
-from yanmo.train.texts import base_text, batches_of, epoch_tokens, prepare_texts
+from yanmo.train.texts import base_folder, base_text, batches_of, epoch_tokens, prepare_texts
 
 FIRST_LOSS_SCALE = 65536.0
 """The loss scale of float16 at first, 2^16 as in torch: too large, and halved within a few steps."""
@@ -104,6 +105,9 @@ class Run:
     prepared: Prepared
     batches: BatchSource
     held_out: HeldOut
+    """Not of pairs."""
+    reference: Sides[Floats] | None
+    """What the base says of pairs."""
     base_held_out: HeldOut | None
     """The base's own text, to measure what it forgets."""
     lines: NGramBaselines
@@ -196,8 +200,16 @@ def open_run(
     optimizer = build_optimizer(model, recipe.optim, recipe.train.precision)
     rules = _text_rules(recipe, prepared, console)
     block_size, end_of_text = recipe.model.block_size, prepared.tokenizer.end_of_text
+    reference = None
+    if prepared.pairs is not None:
+        console.status("asking the base about every pair")
+        named, autocast = _origin(recipe), autocast_for(world.device, recipe.train.precision)
+        named |= {"precision": recipe.train.precision}
+        reference = reference_of(prepared, lambda: base_model(recipe).to(world.device), named, autocast)
+        console.clear_status()
     run = Run(
-        folder, recipe, prepared, batches_of(recipe, prepared, base), prepared.held_out(block_size),
+        folder, recipe, prepared, batches_of(recipe, prepared, base, reference),
+        prepared.held_out(block_size), reference,
         HeldOut.of(base, block_size, end_of_text) if base is not None else None,
         lines, world, console, model, optimizer, rules, clock, clock(),
     )  # fmt: skip
@@ -220,7 +232,7 @@ def _make_run(
     return_freed_memory()
     console.clear_status()
     # a dialogue is continued from a question that was held out
-    opening = None if prepared.dialogues else prepared.openings(1, config.block_size)[0]
+    opening = prepared.openings(1, config.block_size)[0] if prepared.is_text else None
     recipe = decide(recipe, {"sample.prompt": opening} | decide_seq_len_warmup(recipe, config.block_size))
     configure_torch(recipe.train)
     free = storage.free_bytes(folder)
@@ -236,13 +248,13 @@ def _make_run(
 
 
 def show_examples(prepared: Prepared, console: Console) -> None:
-    """Dialogues as they are trained on, with what is learned marked."""
-    dialogues = prepared.dialogues
-    if dialogues is None:
+    """Dialogues or pairs as they are trained on, with what the model is to write marked."""
+    if prepared.is_text:
         return
-    for number in range(min(EXAMPLES, len(dialogues.train))):
-        console.print(f"example {number + 1} (learned is what is marked):")
-        console.print_marked(dialogues.shown(number), style="green")
+    for number in range(min(EXAMPLES, len(prepared.shards.train.starts))):
+        kind = ("chosen", "rejected")[number % 2] if prepared.pairs else "learned"
+        console.print(f"example {number + 1} ({kind} is what is marked):")
+        console.print_marked(prepared.shown(number), style="green")
 
 
 def text_size(recipe: Recipe, prepared: Prepared) -> TextSize:
@@ -317,6 +329,8 @@ def decide_by_measuring(
     config = replace(config, dropout=recipe.model.dropout or 0.0)
     measured, speed = measure(recipe, config, world)
     chosen = decide(recipe, measured)
+    if recipe.finetune.preference is not None:  # a pair is two rows
+        speed = Speed(2 * speed.seconds_per_step, speed.tokens_per_second / 2)
     compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens)
     saving_s = seconds_of_saving(recipe, config)
     total_steps, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
@@ -340,8 +354,11 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
     recipe = decide(recipe, decide_packing(recipe) | decide_optimizer(recipe))
     check_relations(recipe)
     prepared = prepare_texts(recipe, console)
+    preference = {"finetune.preference": "dpo"} if prepared.pairs else {}
     recipe = decide(
-        recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
+        recipe,
+        preference
+        | {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction},
     )
     _check_prompt(recipe, prepared.tokenizer, console)
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
@@ -417,6 +434,11 @@ def _require_same_corpus(prepared: Prepared, corpus: CorpusConfig, recorded: Man
             )
 
 
+def base_model(recipe: Recipe) -> GPT:
+    """The model that a run begins from, as it is on the disk."""
+    return load_model(base_folder(recipe))
+
+
 def init_weights(run: Run) -> None:
     """Weights of a run without checkpoints: drawn from the seed, or those of ``model.init``."""
     if run.recipe.model.init is None:
@@ -428,7 +450,7 @@ def init_weights(run: Run) -> None:
             where=f"model.init={run.recipe.model.init}",
             hint="train in another folder with --out",
         )
-    weights = load_model(find_model_folder(Path(run.recipe.model.init))).state_dict()
+    weights = base_model(run.recipe).state_dict()
     run.model.load_state_dict(with_rows(weights, run.model.config.vocab_size, run.recipe.train.seed))
 
 

@@ -4,21 +4,23 @@ In: a recipe. Out: text or dialogues made ready, told apart by looking at them; 
 measure what is forgotten and to repeat some of it; and the batches of both.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from yanmo.checkpoint.folder import find_model_folder, load_shape, read_recipe, run_of
 from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.core.records import Manifest, read_record
-from yanmo.data.batches import Batches, BatchSource
+from yanmo.data.batches import Batches, BatchSource, Floats
 from yanmo.data.dialogues import prepare_dialogues
 from yanmo.data.packed import MixedBatches
-from yanmo.data.prepare import Prepared, prepare, recorded_shards
+from yanmo.data.pairs import PairBatches
+from yanmo.data.prepare import Prepared, Sides, prepare, recorded_shards
 from yanmo.data.shards import ShardSet
 from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerConfig
 from yanmo.text.read.dialogues import recognise
 from yanmo.tokenizer import Tokenizer, load_tokenizer
-from yanmo.tokenizer.chat_template import read_chat_template, with_chat
+from yanmo.tokenizer.chat_template import ChatTemplate, read_chat_template, with_chat
 
 
 def prepare_texts(recipe: Recipe, console: Console) -> Prepared:
@@ -28,20 +30,44 @@ def prepare_texts(recipe: Recipe, console: Console) -> Prepared:
         ConfigError: the vocabulary is not that of the weights to begin from.
         DataError: nothing can be used.
     """
-    if recipe.finetune.method is None or recognise(recipe.corpus.path) == "text":
-        found = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
-        if recipe.model.init:
-            require_same_vocabulary(found.tokenizer, base_folder(recipe))
-        return found
+    kind = "text" if recipe.finetune.method is None else recognise(recipe.corpus.path)
+    if recipe.finetune.preference is not None and kind != "pairs":
+        raise ConfigError(
+            f"finetune.preference={recipe.finetune.preference} learns from pairs, and the data is {kind}",
+            where=", ".join(recipe.corpus.path),
+            hint="give records with chosen and rejected, or leave preference out",
+        )
+    if kind == "pairs" and recipe.finetune.replay:
+        raise ConfigError(
+            f"finetune.replay={recipe.finetune.replay} mixes texts into texts, and the data is pairs",
+            where="[finetune]",
+            hint="leave replay out; finetune.beta keeps the model at its base",
+        )
+    if kind == "text":
+        return _prepare_text(recipe, console)
     base = base_folder(recipe)
-    tokenizer = load_tokenizer(base)
+    tokenizer, template = load_tokenizer(base), read_chat_template(base)
     require_same_vocabulary(tokenizer, base)
     known = tokenizer.vocab_size
-    tokenizer, template = with_chat(tokenizer, read_chat_template(base))
+    if kind == "dialogues":
+        tokenizer, template = with_chat(tokenizer, template)
     if tokenizer.vocab_size > known:
         console.print(f"the embedding gains {tokenizer.vocab_size - known} rows: the marks of a dialogue")
+    chat = ChatTemplate(template, tokenizer) if template else None
     fraction = recipe.data.val_fraction
-    return prepare_dialogues(recipe.corpus, tokenizer, template, fraction, recipe.model.block_size, console)
+    block_size, are_pairs = recipe.model.block_size, kind == "pairs"
+    return prepare_dialogues(recipe.corpus, tokenizer, chat, fraction, block_size, console, are_pairs)
+
+
+def _prepare_text(recipe: Recipe, console: Console) -> Prepared:
+    """A plain text; a base that has a chat template keeps it."""
+    found = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
+    if recipe.model.init is None:
+        return found
+    base = base_folder(recipe)
+    require_same_vocabulary(found.tokenizer, base)
+    template = read_chat_template(base)
+    return replace(found, chat=ChatTemplate(template, found.tokenizer)) if template else found
 
 
 def base_folder(recipe: Recipe) -> Path:
@@ -75,9 +101,16 @@ def base_text(recipe: Recipe, console: Console) -> ShardSet | None:
     return None
 
 
-def batches_of(recipe: Recipe, prepared: Prepared, base: ShardSet | None) -> BatchSource:
-    """The training batches, with a share of the base's text where that is asked for."""
+def batches_of(
+    recipe: Recipe, prepared: Prepared, base: ShardSet | None, reference: Sides[Floats] | None
+) -> BatchSource:
+    """The training batches, with a share of the base's text where that is asked for.
+
+    ``reference`` is what the base says of pairs.
+    """
     train, data, block_size = recipe.train, recipe.data, recipe.model.block_size
+    if prepared.pairs is not None and reference is not None:
+        return PairBatches(prepared.pairs.train, reference.train, train.batch_size, train.seed)
     stride = data.stride if data.packing == "stride" else None
     own = prepared.batches(block_size, train.batch_size, train.seed, stride)
     if not recipe.finetune.replay or base is None:

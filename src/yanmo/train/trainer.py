@@ -45,9 +45,11 @@ from yanmo.settings.schema import Recipe
 from yanmo.train.binding import bound
 from yanmo.train.metrics import Metrics, read_metrics
 from yanmo.train.oom import TakeStep, agree_on_micro_batch, train_step_with_oom_retry
+from yanmo.train.preference import PreferenceEvaluation, PreferenceLoss, evaluate_pairs
 from yanmo.train.run import (
     OWN_FILES,
     Run,
+    base_model,
     check_folder,
     extend_run,
     open_run,
@@ -128,7 +130,7 @@ def train(
             console.print(f"{folder} is finished ({progress.step:,} steps)")
         finish(run, progress)
         openings = (
-            () if run.prepared.dialogues else tuple(run.prepared.openings(3, run.model.config.block_size))
+            tuple(run.prepared.openings(3, run.model.config.block_size)) if run.prepared.is_text else ()
         )
         return TrainResult(folder, progress, plan.total_steps, run.lines, openings)
 
@@ -236,12 +238,18 @@ def loss_module(run: Run) -> nn.Module:
     """The model's loss, shared among ranks and compiled where asked."""
     run.model.use_attention(run.recipe.train.attention or "sdpa")
     run.model.train()
-    module = run.world.wrap_ddp(Loss(run.model))
+    module = run.world.wrap_ddp(preference_loss(run) or Loss(run.model))
     if run.recipe.train.compile:
         # static shapes: with dynamic ones the kernel would depend on which shape came first, and a resume
         # that begins with another window length would compute other bits
         module.compile(dynamic=False)
     return module
+
+
+def preference_loss(run: Run) -> PreferenceLoss | None:
+    """The loss of pairs, if the run learns such."""
+    asked = run.recipe.finetune
+    return PreferenceLoss(run.model, asked.beta, asked.preference == "dpo_norm") if asked.preference else None
 
 
 def check_finite_and_update_loss_scale(
@@ -359,7 +367,7 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
     """Evaluate on the validation text, and write a sample; True if the loss is the best so far."""
     step = progress.step
     log_experts(step, metrics, result)
-    found = measure(run, run.held_out)
+    found = measure_pairs(run) or measure(run, run.held_out)
     # before it is compared: NaN < best is False, and training would go on for nothing
     require_finite(run, step, validation_loss=found.loss)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
@@ -370,13 +378,9 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
             best_val_bits_per_char=found.bits_per_char,
         )  # fmt: skip
     kept = {"base_bits_per_char": base.bits_per_char} if (base := measure_base(run)) else {}
-    metrics.write(
-        "eval", step=step, val_loss=found.loss, val_bits_per_char=found.bits_per_char,
-        val_perplexity=found.perplexity, **kept,
-    )  # fmt: skip
+    metrics.write("eval", step=step, **found.row(), **kept)
     run.console.print(
-        f"step {step:,}  validation loss {found.loss:.4f}, perplexity {found.perplexity:.1f},"
-        f" {found.bits_per_char:.3f} bits/char ({run.lines.describe_rank(found.bits_per_char)})"
+        f"step {step:,}  {found.said()} ({run.lines.describe_rank(found.bits_per_char)})"
         + (f"; the base's text {base.bits_per_char:.3f}" if base else "")
     )
     write_sample(run, step)
@@ -389,6 +393,16 @@ def measure(run: Run, text: HeldOut) -> Evaluation:
     return evaluate(run.model, batches, text.targets, text.characters, run.autocast, run.world)
 
 
+def measure_pairs(run: Run) -> PreferenceEvaluation | None:
+    """What the model makes of held-out pairs, if it learns such."""
+    loss_of, pairs, reference = preference_loss(run), run.prepared.pairs, run.reference
+    if loss_of is None or pairs is None or reference is None:
+        return None
+    base = base_model(run.recipe).to(run.world.device)
+    characters = run.prepared.shards.manifest.splits.val.characters
+    return evaluate_pairs(loss_of, base, pairs.val, reference.val, characters, run.autocast)
+
+
 def measure_base(run: Run) -> Evaluation | None:
     """The model's loss on the text that its base knew, where that is known."""
     return measure(run, run.base_held_out) if run.base_held_out is not None else None
@@ -399,7 +413,7 @@ def write_sample(run: Run, step: int) -> None:
     if not run.world.is_main:
         return
     run.model.eval()
-    text = sample_answer(run) if run.prepared.dialogues else sample_text(run)
+    text = sample_text(run) if run.prepared.is_text else sample_answer(run)
     run.model.train()
     storage.write_atomic(run.folder / "samples" / f"step-{step:08d}.txt", text + "\n")
     run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")
@@ -417,27 +431,34 @@ def sample_text(run: Run) -> str:
 
 def sample_answer(run: Run) -> str:
     """A held-out question, or the one that was asked for, with the answer to it."""
-    dialogues, config, prompt = run.prepared.dialogues, run.recipe.sample, run.recipe.sample.prompt
-    assert dialogues is not None
-    if prompt is not None:
-        asked = [dialogues.chat.encode([{"role": "user", "content": prompt}])]
+    prepared, config, prompt = run.prepared, run.recipe.sample, run.recipe.sample.prompt
+    if prompt is None:
+        asked = prepared.questions(1, run.model.config.block_size // 2)
+    elif prepared.chat is not None:
+        asked = [prepared.chat.encode([{"role": "user", "content": prompt}])]
     else:
-        asked = dialogues.questions(1, run.model.config.block_size // 2)
+        asked = [prepared.tokenizer.encode(prompt).tolist()]
     if not asked:
         return ""
-    (answer,) = write_answers(run.model, dialogues.chat, asked, config)
-    return run.prepared.tokenizer.decode(asked[0]) + answer.text
+    (answer,) = write_answers(run.model, prepared.tokenizer, end_of_turn(run), asked, config)
+    return prepared.tokenizer.decode(asked[0]) + answer.text
+
+
+def end_of_turn(run: Run) -> int | None:
+    """The token that ends an answer; None: end-of-text."""
+    return run.prepared.chat.end_of_turn if run.prepared.chat is not None else None
 
 
 def stop_rate(run: Run) -> float | None:
     """Share of answers to held-out questions that come to an end; None: there are no questions."""
-    dialogues, block_size = run.prepared.dialogues, run.model.config.block_size
-    asked = dialogues.questions(STOP_ANSWERS, block_size // 2) if dialogues else []
-    if dialogues is None or not asked:
+    prepared, block_size = run.prepared, run.model.config.block_size
+    is_chat = prepared.chat is not None and not prepared.is_text
+    asked = prepared.questions(STOP_ANSWERS, block_size // 2) if is_chat else []
+    if not asked:
         return None
-    longest = {"max_new_tokens": block_size, "min_new_tokens": 0}
+    config = run.recipe.sample.model_copy(update={"max_new_tokens": block_size, "min_new_tokens": 0})
     run.model.eval()
-    answers = write_answers(run.model, dialogues.chat, asked, run.recipe.sample.model_copy(update=longest))
+    answers = write_answers(run.model, prepared.tokenizer, end_of_turn(run), asked, config)
     share = sum(answer.ended for answer in answers) / len(answers)
     run.console.print(f"{share:.0%} of {len(answers)} answers to held-out questions come to an end")
     return share
@@ -490,7 +511,7 @@ def save_now(
     checkpoint = save_checkpoint(
         run.folder, progress, run.model, run.prepared.tokenizer,
         run.optimizer.tensors(run.model), environment(), bound(run.recipe, plan),
-        run.prepared.dialogues.chat.text if run.prepared.dialogues else None,
+        run.prepared.chat.text if run.prepared.chat else None,
     )  # fmt: skip
     # commit, then link, then delete: at every moment `model` leads to a whole checkpoint
     point_to_best(run, progress, checkpoint)
