@@ -218,6 +218,8 @@ def test_requests_that_would_fill_the_memory_or_take_too_long_are_refused(server
     for field, body in asked:
         answer = server.post(**body, max_tokens=1)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+    broken = server.client.post(COMPLETIONS, content='{"prompt": "江', headers=JSON)
+    assert (broken.status_code, broken.json()["error"]["param"]) == (400, None)
 
 
 def test_a_model_and_a_path_that_are_not_there_are_named(server: RunningServer) -> None:

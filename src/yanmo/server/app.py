@@ -258,7 +258,8 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part != "body"]
+        # where JSON breaks off is no field
+        place = [str(part) for part in first["loc"] if part != "body" and first["type"] != "json_invalid"]
         param = place[0] if place else None
         message = f"{'.'.join(place[:3])}: {first['msg']}" if place else str(first["msg"])
         return JSONResponse(error_body(message[:500], "invalid_request_error", param), 400)

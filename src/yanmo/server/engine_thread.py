@@ -182,7 +182,11 @@ class EngineThread:
 
     def _read(self, events: dict[Job, list[Event]]) -> None:
         """A part of one text that is to be scored; the next round reads a part of another job's."""
-        job = next(filter(self._may_read, self._jobs), None)
+        # what is read for rows may be a memory of 150 MB, kept until they are written: so for no more jobs
+        # at a time than can be written
+        held = sum(job.is_begun and bool(job.rows) for job in self._jobs)
+        ready = (job for job in self._jobs if job.is_begun or not job.rows or held < self.rows)
+        job = next((job for job in ready if job.readings), None)
         if job is None:
             return
         job.is_begun = True
@@ -195,12 +199,6 @@ class EngineThread:
             self.tokens_scored += len(part)
             events[job].append(Scored(job.read, part))
         self._jobs[job] = self._jobs.pop(job)  # to the end of the line
-
-    def _may_read(self, job: Job) -> bool:
-        """Whether there is something to read, and no more jobs hold what they read than can be written."""
-        # what is read for rows may be a memory of 150 MB, kept until they are written
-        held = sum(one.is_begun and bool(one.rows) for one in self._jobs)
-        return bool(job.readings) and (job.is_begun or not job.rows or held < self.rows)
 
     def _write(self, events: dict[Job, list[Event]]) -> None:
         """A token more for each row."""
