@@ -9,7 +9,7 @@ from tests.makers.processes import python
 from tests.makers.texts import lesson
 from yanmo.core.errors import DataError, TokenizerError
 from yanmo.settings.schema import TokenizerConfig
-from yanmo.tokenizer import LibraryTokenizer, kind_of
+from yanmo.tokenizer import LibraryTokenizer, Tokenizer, kind_of
 from yanmo.tokenizer.compare import texts_of
 from yanmo.tokenizer.sample import STRETCH_CHARACTERS, Reservoir
 from yanmo.tokenizer.train import (
@@ -87,6 +87,21 @@ def test_special_tokens_come_first() -> None:
     found = learned("bpe", lesson(), vocab_size=400, chat_tokens=1, reserved_tokens=3)
     assert found.encode("<|reserved_2|>", special=True).tolist() == [5]
     assert found.vocab_size == 400
+
+
+def test_special_tokens_of_characters_come_last() -> None:
+    def learned(**settings: int) -> Tokenizer:
+        learner = learner_for(TokenizerConfig(**settings), "char")
+        learner.add(lesson())
+        return learner.learn()
+
+    plain, found = learned(), learned(chat_tokens=1, reserved_tokens=2)
+    assert found.vocab_size == plain.vocab_size + 4
+    assert found.encode("<|reserved_1|>", special=True).tolist() == [plain.vocab_size + 3]
+    limited = learned(vocab_size=270, chat_tokens=1)
+    assert limited.vocab_size == 270
+    with pytest.raises(TokenizerError, match="and for 2 special tokens"):
+        learned(vocab_size=258, chat_tokens=1)
 
 
 def test_rare_characters_are_written_as_bytes() -> None:

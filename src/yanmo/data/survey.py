@@ -68,11 +68,11 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
         storage.write_json(folder / "documents.json", sizes)
 
     # only what changes the vocabulary is part of the key: another batch size must not learn it again
-    settings = (
-        [kind, config.vocab_size, config.sample_mb, config.chat_tokens, config.reserved_tokens]
-        if config is not None
-        else "sizes"
-    )
+    settings: list[object] | str = "sizes"
+    if config is not None:
+        settings = [kind, config.vocab_size, config.sample_mb, config.chat_tokens, config.reserved_tokens]
+        if kind == "char" and (config.chat_tokens or config.reserved_tokens):
+            settings.append("markers")  # an earlier yanmo left them out of vocabularies of characters
     folder = storage.cached("tokenizers", storage.fingerprint([SURVEY_VERSION, content, settings]), fill)
     for note in Notes(**storage.read_json(folder / "notes.json")).said():
         console.warn(note)

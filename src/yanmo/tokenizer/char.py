@@ -47,7 +47,7 @@ class CharTokenizer:
         others_bytes = [b"", *(bytes([value]) for value in range(256))]
         own_bytes = [character.encode() for character in own]
         self._bytes = [*own_bytes, *others_bytes] if characters_first else [*others_bytes, *own_bytes]
-        entries += markers
+        entries += [*markers]
         self._bytes += [b""] * len(markers)
         self.vocab_size = len(self._bytes)
         self._specials = {text: entries.index(text) for text in (END_OF_TEXT, *markers)}
@@ -58,20 +58,24 @@ class CharTokenizer:
         self.fingerprint = fingerprint_of(self._spec)
 
     @classmethod
-    def train(cls, counts: CharacterCounts, vocab_size: int = 0) -> "CharTokenizer":
+    def train(
+        cls, counts: CharacterCounts, vocab_size: int = 0, markers: Sequence[str] = ()
+    ) -> "CharTokenizer":
         """The vocabulary of a text from its character counts; ``vocab_size`` > 0 limits it."""
         found = np.flatnonzero(counts)
         # stable: equally frequent characters stay in the order of their code points
         by_frequency = found[np.argsort(-counts[found], kind="stable")]
         if vocab_size:
-            if vocab_size < FIRST_CHARACTER:
+            needed = FIRST_CHARACTER + len(markers)
+            if vocab_size < needed:
                 raise TokenizerError(
-                    f"tokenizer.vocab_size={vocab_size} has no room for the 256 bytes and end-of-text",
+                    f"tokenizer.vocab_size={vocab_size} has no room for the 256 bytes and end-of-text"
+                    + (f", and for {len(markers)} special tokens" if markers else ""),
                     where="[tokenizer]",
-                    hint=f"choose at least {FIRST_CHARACTER}, or 0 for no limit",
+                    hint=f"choose at least {needed}, or 0 for no limit",
                 )
-            by_frequency = by_frequency[: vocab_size - FIRST_CHARACTER]
-        return cls(chr(code) for code in by_frequency.tolist())
+            by_frequency = by_frequency[: vocab_size - needed]
+        return cls((chr(code) for code in by_frequency.tolist()), markers=markers)
 
     @classmethod
     def from_json(cls, spec: dict[str, Any], where: Path) -> "CharTokenizer":

@@ -87,6 +87,7 @@ class CharLearner:
 
     def __init__(self, config: TokenizerConfig) -> None:
         self.wanted = config.vocab_size
+        self._markers = special_tokens(config.chat_tokens, config.reserved_tokens)[1:]
         self._counts = count_characters("")
 
     def add(self, text: str) -> None:
@@ -95,7 +96,7 @@ class CharLearner:
 
     def learn(self) -> CharTokenizer:
         """A token for each character."""
-        return CharTokenizer.train(self._counts, self.wanted)
+        return CharTokenizer.train(self._counts, self.wanted, self._markers)
 
     def said(self) -> str:
         """Nothing: it is done."""
@@ -151,7 +152,7 @@ def peak_memory() -> int:
 
 
 def special_tokens(chat: bool, reserved: int) -> list[str]:
-    """End-of-text, then the marks of a dialogue, then places kept for later; their ids are 0, 1, …"""
+    """End-of-text, the marks of a dialogue, and places kept for later, in the order of a vocabulary."""
     return [END_OF_TEXT, *(CHAT_TOKENS if chat else ()), *(f"<|reserved_{n}|>" for n in range(reserved))]
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.makers.models import char_tokenizer, drawn, our_folder, reader, small
+from tests.makers.models import TOKENIZERS, char_tokenizer, drawn, our_folder, reader, small
 from tests.makers.runs import Trained
+from yanmo.checkpoint.folder import write_model
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError
 from yanmo.core.storage import read_json
@@ -27,6 +28,7 @@ from yanmo.hub.exports.exporter import (
 )
 from yanmo.hub.exports.ollama import modelfile_of
 from yanmo.model.gpt import GPT
+from yanmo.tokenizer.chat_template import ChatTemplate, with_chat
 
 pytestmark = pytest.mark.slow
 
@@ -338,3 +340,30 @@ def test_a_recipe_that_lies_about_gives_a_model_no_name(source: Path, console: C
 def test_a_precision_is_for_gguf_only(source: Path, console: Console) -> None:
     with pytest.raises(ConfigError, match="--to onnx writes float32"):
         export(source, "onnx", None, "q8_0", True, console)
+
+
+def test_a_template_goes_into_every_export_byte_for_byte_and_answers_end(
+    tmp_path: Path, console: Console, without_llama: None
+) -> None:
+    import gguf
+
+    for kind in ("char", "bpe"):
+        tokenizer, template = with_chat(TOKENIZERS[kind](), None)
+        end = ChatTemplate(template, tokenizer).end_of_turn
+        model, folder = drawn(small("modern", tokenizer)), tmp_path / kind
+        folder.mkdir()
+        write_model(folder, model.config, model.state_dict(), tokenizer, template)
+        found = export(folder, "gguf", tmp_path / f"{kind}.gguf", "f32", True, console)
+        fields = gguf.GGUFReader(found.path).fields
+        assert fields["tokenizer.chat_template"].contents() == template
+        assert fields["tokenizer.ggml.eos_token_id"].contents() == end
+        assert fields["tokenizer.ggml.bos_token_id"].contents() == tokenizer.end_of_text
+        types = fields["tokenizer.ggml.token_type"].contents()
+        assert {types[token] for token in tokenizer.suppressed} == {gguf.TokenType.CONTROL}
+        file = found.path.with_name(f"{kind}.Modelfile").read_text(encoding="utf-8")
+        assert "{{ .Content }}<|im_end|>" in file and 'PARAMETER stop "<|im_end|>"' in file
+        out = export(folder, "hf", tmp_path / f"{kind}-hf", None, True, console).path
+        assert (out / "chat_template.jinja").read_text(encoding="utf-8") == template
+        said = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
+        assert said["eos_token_id"] == [end, tokenizer.end_of_text]
+        assert end not in said["suppress_tokens"]

@@ -33,7 +33,7 @@ from yanmo.hub.exports.verify import (
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import Recipe, SampleConfig
 from yanmo.tokenizer import Tokenizer
-from yanmo.tokenizer.chat_template import read_chat_template
+from yanmo.tokenizer.chat_template import end_of_turn_in, read_chat_template
 
 Target = Literal["hf", "gguf", "onnx"]
 USUAL = "f16"
@@ -73,6 +73,11 @@ class ExportSource:
     def chat(self) -> str | None:
         """Its chat template."""
         return read_chat_template(self.folder)
+
+    @property
+    def end_of_turn(self) -> int | None:
+        """What ends an answer, if it has a chat template."""
+        return end_of_turn_in(self.chat, self.tokenizer)
 
     @property
     def sample(self) -> SampleConfig:
@@ -220,15 +225,15 @@ def how_it_writes(source: ExportSource) -> dict[str, Any]:
         found["repetition_penalty"] = sample.repetition_penalty
     if sample.no_repeat_ngram:
         found["no_repeat_ngram_size"] = sample.no_repeat_ngram
-    if source.tokenizer.suppressed:
-        found["suppress_tokens"] = list(source.tokenizer.suppressed)
+    if never := [token for token in source.tokenizer.suppressed if token != source.end_of_turn]:
+        found["suppress_tokens"] = never
     return found
 
 
 def export_gguf(source: ExportSource, target: Path, precision: str) -> Exported:
     """One file for llama.cpp and Ollama, with a Modelfile beside it."""
     _require("gguf", "gguf")
-    from yanmo.hub.exports.gguf_file import PRECISIONS, write_gguf
+    from yanmo.hub.exports.gguf_file import PRECISIONS, SavedChat, write_gguf
 
     if precision not in PRECISIONS:
         raise ConfigError(
@@ -237,8 +242,9 @@ def export_gguf(source: ExportSource, target: Path, precision: str) -> Exported:
             hint=f"{', '.join(PRECISIONS)}; others through llama.cpp's llama-quantize",
         )
     with storage.whole_file(target) as unfinished:
-        written = write_gguf(unfinished, source.model, source.tokenizer, precision, source.name)
-    text = modelfile(target, source.model.config, source.tokenizer, source.sample)
+        chat = SavedChat(source.chat, source.end_of_turn) if source.chat is not None else None
+        written = write_gguf(unfinished, source.model, source.tokenizer, precision, source.name, chat)
+    text = modelfile(target, source.model.config, source.tokenizer, source.sample, source.chat)
     storage.write_atomic(modelfile_of(target), text)
     said = [f"GGUF in {precision}; for Ollama: {create_line(source.name, target)}"]
     if written.float16:
@@ -280,8 +286,6 @@ def write_onnx_configs(folder: Path, source: ExportSource) -> None:
     """What stands beside the graphs."""
     write_configs(folder, source.model.config, source.tokenizer, source.chat)
     _add_to(folder / "generation_config.json", how_it_writes(source))
-    if source.chat is not None:  # transformers.js does not look into a file of its own
-        _add_to(folder / "tokenizer_config.json", {"chat_template": source.chat})
 
 
 def _require(target: str, package: str) -> None:

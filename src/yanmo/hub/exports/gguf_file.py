@@ -13,7 +13,7 @@ vocabularies with such a rule can be exported:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import gguf
 import torch
@@ -52,7 +52,21 @@ class Written:
     """Differences between this file and the model."""
 
 
-def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precision, name: str) -> Written:
+class SavedChat(NamedTuple):
+    """A chat template, and the id that ends an answer (None: end-of-text)."""
+
+    template: str
+    end_of_turn: int | None
+
+
+def write_gguf(
+    path: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    precision: Precision,
+    name: str,
+    chat: SavedChat | None = None,
+) -> Written:
     """Write ``path``.
 
     Raises:
@@ -62,7 +76,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, precision: Precisio
     writer = gguf.GGUFWriter(path, config.kind.gguf)
     writer.add_name(name)
     _add_shape(writer, config)
-    remarks = _add_vocabulary(writer, tokenizer)
+    remarks = _add_vocabulary(writer, tokenizer, chat)
     writer.add_file_type(_file_type(precision))
     if precision.startswith("q"):
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -177,7 +191,7 @@ def why_not(tokenizer: Tokenizer) -> str | None:
     }[kind_of(tokenizer)]
 
 
-def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
+def _add_vocabulary(writer: Any, tokenizer: Tokenizer, chat: SavedChat | None) -> tuple[str, ...]:
     reason = why_not(tokenizer)
     if reason is not None:
         raise ConfigError(
@@ -192,7 +206,12 @@ def _add_vocabulary(writer: Any, tokenizer: Tokenizer) -> tuple[str, ...]:
         _add_byte_bpe(writer, tokenizer)
     # a text begins where another has ended, as in training
     writer.add_bos_token_id(tokenizer.end_of_text)
-    writer.add_eos_token_id(tokenizer.end_of_text)
+    end = tokenizer.end_of_text
+    if chat is not None:
+        writer.add_chat_template(chat.template)
+        end = end if chat.end_of_turn is None else chat.end_of_turn
+        writer.add_eot_token_id(end)
+    writer.add_eos_token_id(end)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     return remarks
@@ -207,9 +226,10 @@ def _add_characters(writer: Any, tokenizer: CharTokenizer) -> tuple[str, ...]:
     own = set(BYTES) - renamed.keys()
     texts, types = [], []
     for number, entry in enumerate(tokenizer.entries):
-        is_end, is_byte = number == tokenizer.end_of_text, entry in own
+        is_control = number == tokenizer.end_of_text or number in tokenizer.suppressed
+        is_byte = entry in own
         texts.append(renamed.get(entry, entry))
-        types.append(kinds.CONTROL if is_end else kinds.BYTE if is_byte else kinds.NORMAL)
+        types.append(kinds.CONTROL if is_control else kinds.BYTE if is_byte else kinds.NORMAL)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(texts)

@@ -14,6 +14,7 @@ from yanmo.core.storage import fingerprint
 from yanmo.model.config import GPTConfig
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import Tokenizer
+from yanmo.tokenizer.base import CHAT_TOKENS
 
 ACCEPTED = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]|\.(?!\.)){0,79}")
 """Names of models: at most 80 characters, the first no dash and no dot, no two dots in a row."""
@@ -40,13 +41,26 @@ def accepted_name(name: str) -> str:
     return f"{kept or 'yanmo'}-{fingerprint(name)[:8]}"
 
 
-def modelfile(path: Path, config: GPTConfig, tokenizer: Tokenizer, sample: SampleConfig) -> str:
+CONTINUE = 'TEMPLATE """{{ .Prompt }}"""'
+"""The prompt alone: a model that continues texts would take a chat template for noise."""
+CHATML = """\
+TEMPLATE \"\"\"{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+\"\"\""""
+
+
+def modelfile(
+    path: Path, config: GPTConfig, tokenizer: Tokenizer, sample: SampleConfig, chat: str | None = None
+) -> str:
     """The Modelfile that `ollama create NAME -f FILE` reads."""
-    # the template is the prompt alone: the model continues texts, and a chat template would be noise to it
-    end = tokenizer.decode([tokenizer.end_of_text]) or "<|endoftext|>"
+    is_chatml = chat is not None and all(marker in chat for marker in CHAT_TOKENS)
+    end = CHAT_TOKENS[1] if is_chatml else tokenizer.decode([tokenizer.end_of_text]) or "<|endoftext|>"
+    # of another template Ollama finds its own in the .gguf
+    templates = [CHATML if is_chatml else CONTINUE] if is_chatml or chat is None else []
     lines = [
         f"FROM {quoted(f'./{path.name}')}",
-        'TEMPLATE """{{ .Prompt }}"""',
+        *templates,
         f"PARAMETER num_ctx {config.block_size}",
         f"PARAMETER num_predict {sample.max_new_tokens}",
         f"PARAMETER temperature {sample.temperature:g}",
