@@ -90,3 +90,20 @@ def test_settings_of_cleaning_given_to_train_are_answered(corpus: Path) -> None:
     with pytest.raises(ConfigError, match=r"clean\.ads") as error:
         call("train", "a.jsonl", "clean.ads=false")
     assert "yanmo clean" in str(error.value)
+
+
+def test_clean_makes_dialogues_of_a_play(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    speeches = [
+        f"{name}：{story[n : n + 30]}" for story in STORIES for n, name in ((0, "客人"), (30, "船夫"))
+    ]
+    Path("play.txt").write_text("\n".join(speeches).replace("\n\n", ""), encoding="utf-8")
+    call("clean", "play.txt", "--dialogues")
+    said = capsys.readouterr().out
+    assert said.startswith("play.dialogues.jsonl\n") and "\nroles      2: " in said
+    assert "\ndialogues  2 with 39 answers, of 40 speeches in 1 scenes\n" in said
+    for other in ("--dedup", "--explain", "--weights=1"):
+        with pytest.raises(ConfigError, match="--dialogues"):
+            call("clean", "play.txt", "--dialogues", other)

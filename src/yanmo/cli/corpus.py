@@ -154,7 +154,10 @@ def _next(arguments: list[str], proposal: str) -> list[str]:
 
 def clean(
     arguments: Arguments,
-    out: Annotated[Path | None, typer.Option(help="The .jsonl to write. [default: NAME.clean.jsonl]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .jsonl to write. [default: NAME.clean.jsonl or NAME.dialogues.jsonl]"),
+    ] = None,
     dedup: Annotated[
         bool, typer.Option("--dedup", help="Drop duplicates and near-duplicates; remove repeated paragraphs.")
     ] = False,
@@ -164,6 +167,10 @@ def clean(
             help="Weights of the corpora in the mix, such as 3,1,1; no text is dropped, some is repeated."
         ),
     ] = None,
+    dialogues: Annotated[
+        bool,
+        typer.Option("--dialogues", help="Make conversations of plays, one for each scene and character."),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show every change as a diff, and write nothing.")
     ] = False,
@@ -180,18 +187,22 @@ def clean(
 
     config = _cleaning(arguments, "clean")
     if explain:
-        _refuse_with_explain({"--dedup": dedup, "--weights": weights, "--out": out, "--json": as_json})
+        others = {"--dialogues": dialogues, "--dedup": dedup, "--weights": weights}
+        _refuse_with_explain({**others, "--out": out, "--json": as_json})
         show_changes(config)
         return
     if not dedup and (named := [word for word in arguments if word.startswith("dedup.")]):
         raise ConfigError(f"{named[0]} does nothing without --dedup", "yanmo clean", "add --dedup")
-    target = out or Path(f"{_name_of(config.corpus.path[0])}.clean.jsonl")
+    if dialogues and (given := "--dedup" if dedup else "--weights" if weights else ""):
+        raise ConfigError(f"{given} is for texts, --dialogues for plays", "yanmo clean", "use one of the two")
+    kind = "dialogues" if dialogues else "clean"
+    target = out or Path(f"{_name_of(config.corpus.path[0])}.{kind}.jsonl")
     _check_out(target)
     for file in (target, manifest_path(target)):
         require_file(file, "--out", input_paths(config.corpus.path), lambda _: is_cleaned(target), force)
     shares = _weights(weights, len(config.corpus.path))
     console = Console()
-    result = run(config, target, console, shares, dedup, nproc)
+    result = run(config, target, console, shares, dedup, nproc, dialogues)
     if dedup:
         console.status(LOOKING)
         result.overlap = contamination(CorpusConfig(path=(str(target),))).share
@@ -202,7 +213,8 @@ def clean(
         return
     print("\n".join(lines(result)))
     print(f"manifest   {manifest_path(target)}")
-    print(f"Next:\n  yanmo inspect {target}\n  yanmo train {target}")
+    if not dialogues:
+        print(f"Next:\n  yanmo inspect {target}\n  yanmo train {target}")
 
 
 def lines(result: "CleaningResult") -> list[str]:
@@ -215,6 +227,7 @@ def lines(result: "CleaningResult") -> list[str]:
     ]
     for reason, number in (result.dropped + result.counts.documents_dropped).most_common():
         found.append(f"dropped    {counted(number, 'document')}: {reason}")
+    found += result.drama.lines() if result.drama is not None else []
     for rule, number in result.changed.most_common():
         removed = result.removed[rule]
         found.append(f"changed    {counted(number, 'document')}: {rule}{less(removed)}")

@@ -5,6 +5,8 @@
 3. In order again: duplicates are dropped, repeated paragraphs taken out, rows written.
 4. With weights, each row is told how often it is to be read (``mix.py``).
 
+Plays may be written as conversations instead (``drama.py``), several rows for each.
+
 The output appears whole or not at all; beside it ``NAME.manifest.json`` says where every document went.
 """
 
@@ -24,6 +26,7 @@ from yanmo.core.errors import DataError
 from yanmo.core.workers import cores, in_order, processes
 from yanmo.settings.schema import Cleaning, DedupConfig
 from yanmo.text.clean.dedup import ONLY_REPEATED, DuplicateIndex, Marks, marks_of
+from yanmo.text.clean.drama import DramaCounts, rows_of_plays
 from yanmo.text.clean.mix import REPEAT, passes, repeats
 from yanmo.text.clean.rules import Cleaned, Rule, clean, rules_for
 from yanmo.text.read.documents import NAMED, CorpusCounts, Document, corpus_size, read_documents
@@ -40,6 +43,8 @@ LICENCE_FIELDS = ("licence", "license")
 LICENCE_FILES = ("LICENSE", "LICENCE", "LICENSE.txt", "LICENCE.txt", "LICENSE.md", "COPYING")
 UNKNOWN = "not known"
 MADE_BY = "yanmo clean"
+NO_PLAY = "no play"
+"""Fewer speeches than make a character, or in a layout that is not known."""
 
 
 @dataclass
@@ -78,6 +83,8 @@ class CleaningResult:
     dropped_names: list[str] = field(default_factory=list)
     overlap: float | None = None
     """Share of what would be held out that stands in the training text as well, where that was looked for."""
+    drama: DramaCounts | None = None
+    """Of plays that are written as conversations."""
 
     @classmethod
     def of(cls, config: Cleaning, out: Path, dedup: bool, weights: Sequence[float] = ()) -> "CleaningResult":
@@ -134,7 +141,7 @@ class CleaningResult:
             "dropped_documents": self.dropped_names,
             "held_out_in_training": self.overlap,
             "settings": self.settings,
-        }
+        } | ({"drama": self.drama.as_json()} if self.drama is not None else {})
 
 
 def run(
@@ -144,6 +151,7 @@ def run(
     weights: Sequence[float] = (),
     dedup: bool = False,
     workers: int | None = None,
+    as_dialogues: bool = False,
 ) -> CleaningResult:
     """Clean, and write ``out`` and its manifest.
 
@@ -154,12 +162,14 @@ def run(
         weights: of the sources in the mix, one each; none: every document is read once.
         dedup: whether to look for duplicates.
         workers: processes; left out: one for each core.
+        as_dialogues: whether the documents are plays, to be written as conversations.
 
     Raises:
         DataError: a path is missing or unreadable, or nothing is left.
         StorageError: the disk is full or refuses.
     """
     result = CleaningResult.of(config, out, dedup, weights)
+    result.drama = DramaCounts() if as_dialogues else None
     with storage.whole_file(out) as unfinished:
         with open(unfinished, "wb") as file:
             rows = _write_rows(file, config, result, dedup, workers, console)
@@ -312,11 +322,17 @@ def _write_rows(
             if reason:
                 result.drop(reason, document.id)
                 continue
+            written = [row_of(text, document, result.sources[number].path)]
+            if result.drama is not None:
+                written = rows_of_plays(text, document.id, result.drama)
+            if not written:
+                result.drop(NO_PLAY, document.id)
+                continue
             # A row's own licence comes before that of the file or folder it lies in.
             result.keep(number, len(text), licence_of(document) or licences[number])
             rows.sources.append(number)
             rows.characters.append(len(text))
-            file.write(line_of(row_of(text, document, result.sources[number].path)))
+            file.writelines(map(line_of, written))
     return rows
 
 
@@ -412,7 +428,9 @@ def _check_something_left(result: CleaningResult) -> None:
     raise DataError(
         f"nothing is left of {result.counts.documents_read:,} documents ({why})",
         where=", ".join(source.path for source in result.sources),
-        hint="look at what the rules do: yanmo clean --explain",
+        hint="a line that begins a speech looks like 麦克白：… or MACBETH: … (docs/dialogues.md)"
+        if result.dropped[NO_PLAY]
+        else "look at what the rules do: yanmo clean --explain",
     )
 
 
