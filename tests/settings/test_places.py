@@ -68,11 +68,11 @@ def test_a_recipe_of_a_run_is_a_run_on_the_same_text(trained: Trained) -> None:
 # -- what it leaves ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["prepare_texts", "measure", "write_records", "GPT"])
+@pytest.mark.parametrize("place", ["prepare_texts", "measure", "write_records", "adapted_model"])
 def test_a_run_that_fails_before_its_first_step_leaves_nothing(
     place: str, novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*given: object) -> None:
+    def fail(*given: object, **named: object) -> None:
         raise DataError("no")
 
     monkeypatch.setattr(run, place, fail)

@@ -298,7 +298,9 @@ def test_what_is_measured_is_the_model_that_is_trained(
     """Dropout costs time; that there is any is known only when the number of steps is."""
     seen = []
 
-    def measured(recipe: Recipe, config: GPTConfig, world: World) -> tuple[dict[str, str], Speed]:
+    def measured(
+        recipe: Recipe, config: GPTConfig, world: World, **_: object
+    ) -> tuple[dict[str, str], Speed]:
         seen.append(config.dropout)
         attention = "matmul" if config.dropout else "sdpa"
         return {"train.precision": "float32", "train.attention": attention}, Speed(

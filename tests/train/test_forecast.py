@@ -174,7 +174,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     """Steps of 0.05 s, whatever is measured; the recipes that were."""
     seen = []
 
-    def measure(recipe: Recipe, *_: object) -> tuple[dict[str, object], Speed]:
+    def measure(recipe: Recipe, *_: object, **__: object) -> tuple[dict[str, object], Speed]:
         seen.append(recipe)
         return {"train.attention": "sdpa", "train.matmul": "torch"}, Speed(0.05, 40_000.0)
 

@@ -43,6 +43,8 @@ KINDS = {
     "short windows": ("train.seq_len_warmup=0.5", "train.deterministic=true"),
     "every step": ("train.checkpoint_interval=1", "train.keep_last=1", "train.log_interval=3"),
     "other weights": ("model.init=theirs",),
+    "lora": ("model.init=theirs", "finetune.method=lora", "finetune.rank=4"),
+    "last": ("model.init=theirs", "finetune.method=last", "finetune.layers=1"),
     "shards": ("corpus.path=['shards']",),
 }  # fmt: skip
 """What a run may be made of; each must survive being killed."""

@@ -1,8 +1,10 @@
 """Checkpoints: folders that transformers opens and that a run resumes from, bit for bit.
 
 A checkpoint is a Hugging Face folder (fp32 master weights, config, tokenizer) with a ``training/``
-folder beside the weights for the optimizer and the counters. It is committed whole or not at all
-(``storage.commit_folder``); numbers that are not finite are never saved.
+folder beside the weights for the optimizer and the counters. Of an adapted model (``model/lora.py``) the
+weights are the merged ones, in the dtype of the base; ``training/`` then also has what is trained, in
+float32, and LoRA's corrections are in ``adapter/``, too, as PEFT stores them. A folder is committed whole or
+not at all (``storage.commit_folder``); numbers that are not finite are never saved.
 """
 
 import json
@@ -16,6 +18,7 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from yanmo.checkpoint.adapter import write_adapter
 from yanmo.checkpoint.hf_config import from_config_json, to_config_json
 from yanmo.checkpoint.hf_names import from_hugging_face, to_hugging_face
 from yanmo.checkpoint.step_schedule import ScheduleRecord
@@ -25,6 +28,7 @@ from yanmo.core.errors import CheckpointError, ConfigError, DivergedError
 from yanmo.core.records import TypedRecord, read_record
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
+from yanmo.model.lora import is_adapted, lora_layers, merged, trained_tensors
 from yanmo.settings.old_names import renamed_parameters, renamed_settings
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
@@ -36,6 +40,8 @@ READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
 """The files that a model is read from, besides its weights."""
 PREFIX = "step-"
 _NAME = re.compile(r"step-\d{8,}")
+LIVE = "live"
+"""The kind of a tensor in training/ that is a weight itself."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +70,22 @@ def save_checkpoint(
     environment: dict[str, str],
     made_by: dict[str, Any],
     chat_template: str | None = None,
+    base: str | None = None,
 ) -> Path:
     """Write ``checkpoints/step-XXXXXXXX``; ``made_by`` are recipe and plan (``train/binding.py``).
+
+    ``base`` is the folder of the weights that an adapted model begins from.
 
     Raises:
         DivergedError: a weight or optimizer value is not finite; nothing is written.
         StorageError: the disk is full or refuses; earlier checkpoints are whole.
     """
     # no random state and no position in the data: both are functions of (seed, step)
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    weights, tensors = merged(model), dict(optimizer_tensors)
+    if is_adapted(model):
+        tensors |= {f"{name}/{LIVE}": tensor for name, tensor in trained_tensors(model).items()}
     # a NaN in the moments shows in the weights only a step later: then every checkpoint kept would have it
-    for name, tensor in (*weights.items(), *optimizer_tensors.items()):
+    for name, tensor in (*weights.items(), *tensors.items()):
         if not torch.isfinite(tensor).all():
             raise DivergedError(
                 f"{name} is not finite after step {progress.step}",
@@ -86,11 +97,13 @@ def save_checkpoint(
         write_model(folder, model.config, weights, tokenizer, chat_template)
         # a folder of its own: some loaders (vLLM's) read every .safetensors beside the weights
         (folder / "training").mkdir()
-        save_tensors(folder / "training" / "state.safetensors", optimizer_tensors)
+        save_tensors(folder / "training" / "state.safetensors", tensors)
         _write_text_json(
             folder / "training" / "state.json",
             {"schema": SCHEMA, "progress": asdict(progress), "environment": environment, **made_by},
         )
+        if lora_layers(model):
+            write_adapter(folder / "adapter", model, base)
 
     target = checkpoint_folder(run, progress.step)
     if target.exists():  # a damaged one that resume fell back from
@@ -110,11 +123,16 @@ def write_model(
 ) -> None:
     """Write what a Hugging Face folder consists of: weights, config, tokenizer."""
     save_tensors(folder / ONE_FILE, to_hugging_face(config.kind, weights))
-    write_configs(folder, config, tokenizer, chat_template)
+    dtype = str(weights["tokens.weight"].dtype).removeprefix("torch.")
+    write_configs(folder, config, tokenizer, chat_template, dtype)
 
 
 def write_configs(
-    folder: Path, config: GPTConfig, tokenizer: Tokenizer, chat_template: str | None = None
+    folder: Path,
+    config: GPTConfig,
+    tokenizer: Tokenizer,
+    chat_template: str | None = None,
+    dtype: str = "float32",
 ) -> None:
     """The files beside the weights: config, generation config, tokenizer."""
     begin = end = tokenizer.end_of_text
@@ -123,7 +141,7 @@ def write_configs(
     if end_of_turn is not None:
         # what ends an answer, or the model never stops; it never pads, or trainers would mask it
         end, ends = end_of_turn, [end_of_turn, begin]
-    _write_text_json(folder / "config.json", to_config_json(config, begin, end))
+    _write_text_json(folder / "config.json", to_config_json(config, begin, end, dtype))
     _write_text_json(
         folder / "generation_config.json",
         {"bos_token_id": begin, "eos_token_id": ends, "pad_token_id": begin},
@@ -183,6 +201,24 @@ def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, 
     return Progress(**state.progress.model_dump(include=known)), tensors, state.environment
 
 
+@torch.no_grad()
+def load_trained(model: GPT, tensors: dict[str, Tensor]) -> None:
+    """Put back what is trained of an adapted model, of the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: one is missing or of another shape.
+    """
+    for name, ours in trained_tensors(model).items():
+        tensor = tensors.get(f"{name}/{LIVE}")
+        if tensor is None or tensor.shape != ours.shape:
+            raise CheckpointError(
+                f"the trained weights {name} are missing or misshapen",
+                where="training/state.safetensors",
+                hint="the checkpoint is of another [finetune]; train into another folder",
+            )
+        ours.copy_(tensor)
+
+
 def load_shape(folder: Path) -> GPTConfig:
     """The shape of the model in a Hugging Face folder.
 
@@ -233,10 +269,21 @@ def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GP
     Raises:
         CheckpointError: a tensor is missing, has another shape, or holds a number that is not finite.
     """
-    # meta: shapes without memory. The tensors of the file become the parameters below (assign=True), so the
-    # model is in memory once and nothing is initialised in vain
-    with torch.device("meta"):
-        model = GPT(config)
+    # the tensors of the file become the parameters below (assign=True), so the model is in memory once and
+    # nothing is initialised in vain
+    model, weights = _model_without_memory(config), our_weights(config, tensors, where)
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    model.requires_grad_(True)
+    return model.eval()
+
+
+def our_weights(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights by Hugging Face's names → by ours, as they are stored.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape, or holds a number that is not finite.
+    """
+    model = _model_without_memory(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     weights = from_hugging_face(config.kind, tensors, shapes, where)
     for name, tensor in weights.items():
@@ -250,9 +297,12 @@ def build_model(config: GPTConfig, tensors: dict[str, Tensor], where: str) -> GP
             raise CheckpointError(
                 f"{name} has values that are not finite", where=where, hint="its training probably diverged"
             )
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    model.requires_grad_(True)
-    return model.eval()
+    return weights
+
+
+def _model_without_memory(config: GPTConfig) -> GPT:
+    with torch.device("meta"):  # shapes alone
+        return GPT(config)
 
 
 def load_model_and_tokenizer(folder: Path, verify: bool = True) -> tuple[GPT, Tokenizer]:

@@ -36,10 +36,13 @@ ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "erf"}
 DAMAGED = "download the folder again"
 
 
-def to_config_json(config: GPTConfig, begin: int, end: int | None = None) -> dict[str, Any]:
+def to_config_json(
+    config: GPTConfig, begin: int, end: int | None = None, dtype: str = "float32"
+) -> dict[str, Any]:
     """config.json as transformers, llama.cpp and vLLM expect it.
 
-    ``begin`` and ``end`` are the ids that begin and end a text, the same by default.
+    ``begin`` and ``end`` are the ids that begin and end a text, the same by default; ``dtype`` is that of the
+    weights.
     """
     kind = config.kind
     values = {
@@ -48,7 +51,7 @@ def to_config_json(config: GPTConfig, begin: int, end: int | None = None) -> dic
         "initializer_range": 0.02,
         "bos_token_id": begin,
         "eos_token_id": begin if end is None else end,
-        "dtype": "float32",
+        "dtype": dtype,
         **{key: allowed[0] for key, allowed in kind.constants.items()},
         **kind.also_written,
         **{theirs: getattr(config, ours) for ours, theirs in kind.config_keys.items()},

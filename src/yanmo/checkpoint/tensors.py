@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -64,6 +65,20 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """What the largest tensor of a Hugging Face folder is stored in: float32, bfloat16 or float16.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    try:
+        entries = [entry for file in weight_files(folder) for entry in check_header(file).values()]
+    except OSError as error:
+        raise CheckpointError(f"its weights cannot be read: {error}", str(folder), AGAIN) from error
+    largest = max(entries, key=lambda entry: math.prod(entry["shape"]), default={"dtype": "F32"})
+    return {"BF16": torch.bfloat16, "F16": torch.float16}.get(largest["dtype"], torch.float32)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: model.safetensors, or those that its index names.
 
@@ -86,8 +101,8 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def check_header(path: Path) -> None:
-    """Check a file's header before anything is allocated for it.
+def check_header(path: Path) -> dict[str, Any]:
+    """A file's header, checked before anything is allocated for it.
 
     Raises:
         CheckpointError: it is torn, or impossible.
@@ -119,6 +134,7 @@ def check_header(path: Path) -> None:
         place = end
     if place != size - 8 - length:
         raise refuse(f"its tensors need {place:,} bytes, but the file has {size - 8 - length:,}")
+    return {name: header[name] for name in entries}
 
 
 def _extent(entry: dict[str, Any]) -> tuple[int, int]:

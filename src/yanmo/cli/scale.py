@@ -120,7 +120,8 @@ def plan_settings(arguments: list[str]) -> "tuple[Cleaning, Recipe]":
 
 def _check_others(settings: Iterable[str]) -> None:
     for name in (text.partition("=")[0] for text in settings):
-        if name.startswith(("data.", "model.", "optim.", "train.", "sample.")) and name not in OURS:
+        of_run = name.startswith(("data.", "model.", "optim.", "train.", "finetune.", "sample."))
+        if of_run and name not in OURS:
             raise ConfigError(
                 f"{name} changes nothing in a plan", "command line", f"give {name} to `yanmo train`"
             )

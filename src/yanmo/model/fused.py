@@ -4,7 +4,8 @@
                            hides is never computed (after Dao et al. 2022, "FlashAttention")
     dropout                noise from whole random words, 16 bits for each value
     linear_cross_entropy   the output head and its loss, some rows at a time
-    linear                 a row alone, as in writing, is a matrix-vector product
+    linear                 a row alone, as in writing, is a matrix-vector product; frozen weights in
+                           fewer bits are cast only while they are used
     rms_norm, rotate       a few passes over memory, where the formula's own gradient takes many
 
 On a CPU a training step spends less than half of its time in matrix products; the rest is memory that
@@ -62,20 +63,24 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return x * kept.mul_(_dropout_scale(p))
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, targets: Tensor, rows: Tensor | None = None, numbers: Tensor | None = None
+) -> Tensor:
     """Sum over targets (N,) of their negative log likelihood, in nats; logits are x (N, C) @ weight (V, C).T.
 
     Under autocast the products are in its dtype. The gradient is computed together with the loss, so only
-    some rows of logits exist at a time. A target of ``IGNORED`` counts for nothing.
+    some rows of logits exist at a time. A target of ``IGNORED`` counts for nothing. ``rows`` (R, C) stand in
+    place of those of ``weight`` with these ``numbers`` (R,); it is frozen then, and has no gradient (V, C).
     """
     dtype = product_dtype(x)
-    x, weight = x.to(dtype), weight.to(dtype)
+    learns = weight.requires_grad
+    x, weight, rows = x.to(dtype), weight.to(dtype), None if rows is None else rows.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
-        if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        if not (torch.is_grad_enabled() and (x.requires_grad or learns or rows is not None)):
             counted = targets != IGNORED  # of windows that overlap, half
-            rows = _parts(x[counted], targets[counted], weight)
-            return sum((_nats(*part, weight) for part in rows), x.new_zeros(()).float())
-        loss: Tensor = _LinearCrossEntropy.apply(x, weight, targets)  # type: ignore[no-untyped-call]
+            parts = _parts(x[counted], targets[counted], weight)
+            return sum((_nats(*part, weight, rows, numbers) for part in parts), x.new_zeros(()).float())
+        loss: Tensor = _LinearCrossEntropy.apply(x, weight, targets, rows, numbers, learns)  # type: ignore[no-untyped-call]
         return loss
 
 
@@ -90,11 +95,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if isinstance(weight, PackedWeight):
         y = weight.product(x)
         return y if bias is None else y.add_(bias)
+    if not weight.requires_grad and weight.dtype != product_dtype(x):
+        y = product(x, weight)
+        return y if bias is None else y + bias
     alone = x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() == x.size(-1)
     if not alone or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
     y = _row_product(weight, x.flatten())
     return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], -1)
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., M, C) @ weight (..., N, C).mT; what is frozen in another dtype is cast while it is used."""
+    dtype = product_dtype(x)
+    if weight.requires_grad or weight.dtype == dtype:
+        return x @ weight.mT
+    with torch.autocast(x.device.type, enabled=False):
+        y: Tensor = _FrozenProduct.apply(x.to(dtype), weight)  # type: ignore[no-untyped-call]
+        return y
 
 
 def _row_product(weight: Tensor, x: Tensor) -> Tensor:
@@ -142,11 +160,11 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         given, weight, scale = ctx.saved_tensors
         x, grad = given.to(scale.dtype), grad.to(scale.dtype)
         along = (x * grad).flatten(0, -2)  # (N, C)
-        dweight = along.t() @ scale.flatten()
+        dweight = along.t() @ scale.flatten() if ctx.needs_input_grad[1] else None
         shared = (along @ weight.to(x.dtype)).view_as(scale).mul_(scale.square()).div_(-x.size(-1))
         dx = (grad * weight).addcmul_(x, shared).mul_(scale)
         return dx.to(given.dtype), dweight, None, None
@@ -158,6 +176,21 @@ def _normalised(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -
     squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
     scale = squares.div_(x.size(-1)).add_(epsilon).rsqrt_()
     return (x * scale).mul_(weight).to(dtype), scale
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """Autograd would keep the cast copy of the weight until the backward pass: the whole model once more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return x @ weight.to(x.dtype).mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return grad @ weight.to(grad.dtype), None
 
 
 class _Rotate(torch.autograd.Function):
@@ -241,29 +274,45 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Probabilities are float32, or those near 1 and their distance from it would be lost in 16 bits."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        rows: Tensor | None,
+        numbers: Tensor | None,
+        learns: bool,
+    ) -> Tensor:
         nats = x.new_zeros((), dtype=torch.float32)
-        dx, dw = torch.empty_like(x), None
+        dx, dw, drows = torch.empty_like(x), None, None
         start = 0
-        for rows, wanted in _parts(x, targets, weight):
+        for part, wanted in _parts(x, targets, weight):
             counted = (wanted != IGNORED).unsqueeze(1)  # (R, 1)
             wanted = torch.where(counted, wanted.unsqueeze(1), 0)
-            p = F.linear(rows, weight).softmax(-1, dtype=_accumulation_dtype(x))  # (R, V)
+            logits = _logits(part, weight, rows, numbers)  # (R, V)
+            p = logits.softmax(-1, dtype=_accumulation_dtype(x))  # (R, V)
             right = p.gather(1, wanted)
             nats -= (right.clamp_min(SMALLEST).log() * counted).sum()
             dlogits = p.scatter_(1, wanted, right - 1).to(x.dtype)
-            dx[start : start + len(rows)] = (dlogits @ weight) * counted
-            part = dlogits.t() @ (rows * counted)  # (V, C)
-            dw = part if dw is None else dw.to(p.dtype).add_(part)
-            start += len(rows)
-        ctx.save_for_backward(dx, dw)
+            here = slice(start, start + len(part))
+            if learns:
+                dw = _added(dw, dlogits.t() @ (part * counted), p.dtype)  # (V, C)
+            if rows is not None:
+                of_rows = dlogits[:, numbers]
+                dlogits[:, numbers] = 0
+                drows = _added(drows, of_rows.t() @ (part * counted), p.dtype)
+                dx[here] = (dlogits @ weight + of_rows @ rows) * counted
+            else:
+                dx[here] = (dlogits @ weight) * counted
+            start = here.stop
+        ctx.save_for_backward(dx, dw, drows)
         return nats
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        dx, dw = ctx.saved_tensors
-        return dx * grad, dw * grad, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        dx, dw, drows = (None if found is None else found * grad for found in ctx.saved_tensors)
+        return dx, dw, None, drows, None, None
 
 
 def random_shorts(shape: torch.Size) -> Tensor:
@@ -324,5 +373,19 @@ def _parts(x: Tensor, targets: Tensor, weight: Tensor) -> list[tuple[Tensor, Ten
     return list(zip(x.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
-def _nats(x: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    return F.cross_entropy(F.linear(x, weight).float(), targets, ignore_index=IGNORED, reduction="sum")
+def _added(total: Tensor | None, part: Tensor, dtype: torch.dtype) -> Tensor:
+    """A sum of parts in ``dtype``; the first part alone stays as it is."""
+    return part if total is None else total.to(dtype).add_(part)
+
+
+def _logits(x: Tensor, weight: Tensor, rows: Tensor | None, numbers: Tensor | None) -> Tensor:
+    """Logits (R, V) of x (R, C), some of them by ``rows``."""
+    logits = F.linear(x, weight)
+    if rows is None or numbers is None:
+        return logits
+    return logits.index_copy_(1, numbers, F.linear(x, rows))
+
+
+def _nats(x: Tensor, targets: Tensor, weight: Tensor, rows: Tensor | None, numbers: Tensor | None) -> Tensor:
+    logits = _logits(x, weight, rows, numbers).float()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")

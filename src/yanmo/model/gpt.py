@@ -32,7 +32,7 @@ from yanmo.model.fused import (
     linear_cross_entropy,
     product_dtype,
 )
-from yanmo.model.layers import Embedding, GatedMLP, Linear, RMSNorm
+from yanmo.model.layers import Embedding, GatedMLP, Linear, RMSNorm, TokenRows
 from yanmo.model.moe import MixtureOfExperts
 from yanmo.model.rotary import Rotation, rotation_at
 
@@ -188,6 +188,9 @@ class GPT(nn.Module):
         self.norm = norm_of(config)
         if not config.tied_head:
             self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
+        self.token_rows: TokenRows | None = None
+        self.lm_head_rows: TokenRows | None = None
+        """What is trained of the two tables where the rest of them is frozen (``lora.py``)."""
 
     def forward(self, ids: Tensor, cache: CacheRows | None = None) -> Tensor:
         """Logits of the token after each of ``ids`` (B, T); with a cache, ids continue it."""
@@ -217,7 +220,9 @@ class GPT(nn.Module):
         """
         config = self.config
         # a row of the table for each token
-        x = self.tokens(ids)  # (B, T, C)
+        x = self.tokens(ids).to(self.dtype)  # (B, T, C)
+        if self.token_rows is not None:
+            x = self.token_rows.read(ids, x)
         rotation = None
         if config.kind.positions == "learned":
             # gpt2 learns a vector for each place; the others turn queries and keys instead
@@ -240,14 +245,25 @@ class GPT(nn.Module):
         return ends.cumsum(1) - ends.long()  # what ends a document belongs to it
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of the residual stream; frozen matrices may be kept in fewer bits."""
+        return self.norm.weight.dtype  # type: ignore[return-value]
+
+    @property
     def head_weight(self) -> Tensor:
         """The matrix (V, C) of the output head."""
         # tied: the table that reads tokens also scores them (Press & Wolf 2017)
         return self.tokens.weight if self.config.tied_head else self.lm_head.weight
 
+    @property
+    def head_rows(self) -> TokenRows | None:
+        """Rows that stand in place of the output head's own."""
+        return self.token_rows if self.config.tied_head else self.lm_head_rows
+
     def head(self, x: Tensor) -> Tensor:
         """Logits (..., V) of a stream (..., C)."""
-        return linear(x, self.head_weight)
+        logits, rows = linear(x, self.head_weight), self.head_rows
+        return logits if rows is None else logits.index_copy(-1, rows.numbers, linear(x, rows.weight))
 
     def loss(self, ids: Tensor, targets: Tensor, positions: Tensor | None = None) -> Tensor:
         """Sum over all targets (B, T) of the negative log likelihood, in nats.
@@ -259,7 +275,9 @@ class GPT(nn.Module):
         else:
             x = self.hidden_states_at(ids, positions, None, (positions == 0).cumsum(1))  # (B, T, C)
         # the logits (B, T, V) are never whole in memory: loss and LM head are computed together, in parts
-        return linear_cross_entropy(x.flatten(0, 1), self.head_weight, targets.flatten())
+        rows = self.head_rows
+        trained = () if rows is None else (rows.weight, rows.numbers)
+        return linear_cross_entropy(x.flatten(0, 1), self.head_weight, targets.flatten(), *trained)
 
     def log_likelihoods(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Log likelihood of the targets of each row of ids (B, T), in nats: (B,)."""

@@ -29,6 +29,23 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class TokenRows(nn.Module):
+    """Rows of a frozen table (V, C) of tokens that are trained: those of the tokens ``numbers`` (R,)."""
+
+    numbers: Tensor
+
+    def __init__(self, numbers: Tensor, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(len(numbers), width, device=numbers.device))
+        self.register_buffer("numbers", numbers, persistent=False)
+
+    def read(self, ids: Tensor, x: Tensor) -> Tensor:
+        """x (..., C), what the table has for ids (...), with these rows in place of its own."""
+        found = ids.unsqueeze(-1) == self.numbers  # (..., R)
+        rows = F.embedding(found.int().argmax(-1), self.weight)  # (..., C), of other ids the first
+        return torch.where(found.any(-1, keepdim=True), rows, x)
+
+
 class RMSNorm(nn.Module):
     """Divide the last dimension by its root mean square (Zhang & Sennrich 2019); keeps the shape."""
 
@@ -52,7 +69,8 @@ class GatedMLP(nn.Module):
         self.down = Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return gated(x, linear, self.gate.weight, self.up.weight, self.down.weight)
+        y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return y
 
 
 def gated(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from yanmo.model.config import GPTConfig, rounded
-from yanmo.model.fused import linear, product_dtype
+from yanmo.model.fused import linear, product, product_dtype
 from yanmo.model.layers import GatedMLP, gated
 
 BIAS_STEP = 0.02
@@ -81,10 +81,10 @@ class Experts(nn.Module):
         """All experts in one grouped matrix product, which GPUs have in bfloat16."""
         ends = load.cumsum(0).to(torch.int32)  # (E,)
 
-        def product(y: Tensor, matrices: Tensor) -> Tensor:
+        def grouped_product(y: Tensor, matrices: Tensor) -> Tensor:
             return F.grouped_mm(y, matrices.bfloat16().mT, offs=ends)
 
-        return gated(x, product, self.gate, self.up, self.down)
+        return gated(x, grouped_product, self.gate, self.up, self.down)
 
     def token_by_token(self, x: Tensor, chosen: Tensor) -> Tensor:
         """Each of x (N, C) through its experts (N, K), by itself: (N, K, C).
@@ -108,13 +108,13 @@ class Experts(nn.Module):
         place = token + shift.repeat_interleave(load, output_size=len(x))  # (M,)
         spread = x.new_zeros(len(load) * places, x.size(1)).index_copy(0, place, x)
         spread = spread.view(len(load), places, -1)  # (E, places, C)
-        y = gated(spread, lambda y, w: y @ w.mT, self.gate, self.up, self.down)
+        y = gated(spread, product, self.gate, self.up, self.down)
         return y.flatten(0, 1).index_select(0, place)
 
     def all_for_each(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """For exported graphs, which have no branches: all experts for each of x (N, C), most of weight 0."""
         of_each = weights.new_zeros(x.size(0), len(self.gate)).scatter(1, chosen, weights)  # (N, E)
-        y = gated(x, lambda y, w: y @ w.mT, self.gate, self.up, self.down)  # (E, N, C)
+        y = gated(x, product, self.gate, self.up, self.down)  # (E, N, C)
         return (y * of_each.t().unsqueeze(-1)).sum(0)  # (N, C)
 
 
@@ -149,6 +149,11 @@ def routers_of(model: nn.Module) -> list[Router]:
     return [module for module in model.modules() if isinstance(module, Router)]
 
 
+def trained_routers_of(model: nn.Module) -> list[Router]:
+    """Those that are not frozen."""
+    return [router for router in routers_of(model) if router.weight.requires_grad]
+
+
 @torch.no_grad()
 def reset_expert_load(model: nn.Module) -> None:
     """Count the experts' tokens from nothing."""
@@ -162,9 +167,9 @@ def update_router_bias(
 ) -> Tensor | None:
     """Make experts with too many tokens since :func:`reset_expert_load` less likely, and the others more.
 
-    Gives the tokens of every expert (layers, E); None for a model without experts.
+    Gives the tokens of every expert (layers, E); None for a model without experts, or with frozen ones.
     """
-    routers = routers_of(model)
+    routers = trained_routers_of(model)
     if not routers:
         return None
     loads = sum_over_ranks(torch.stack([router.load for router in routers]))  # (layers, E)

@@ -13,6 +13,7 @@ from yanmo.settings.schema import (
     MICRO_BATCH,
     OWN_KEYS,
     USUAL_EXPERTS,
+    FinetuneConfig,
     ModelConfig,
     Recipe,
     TrainConfig,
@@ -41,6 +42,7 @@ def check_relations(recipe: Recipe) -> None:
             hint="leave one of them out",
         )
     _check_step(train, model)
+    _check_finetune(recipe.finetune, model)
     if optim.warmup_steps and train.max_steps and optim.warmup_steps >= train.max_steps:
         raise ConfigError(
             f"optim.warmup_steps={optim.warmup_steps} is not less than train.max_steps={train.max_steps}",
@@ -91,6 +93,25 @@ def _check_step(train: TrainConfig, model: ModelConfig) -> None:
         )
 
 
+def _check_finetune(finetune: FinetuneConfig, model: ModelConfig) -> None:
+    """Which weights are trained."""
+    method = finetune.method or "full"
+    for key, own in (("rank", "lora"), ("alpha", "lora"), ("layers", "last")):
+        value = getattr(finetune, key)
+        if value is not None and method != own:
+            raise ConfigError(
+                f"finetune.{key}={value} has no effect with finetune.method={method}",
+                where="[finetune]",
+                hint=f"leave {key} out, or choose finetune.method={own}",
+            )
+    if method != "full" and model.init is None:
+        raise ConfigError(
+            f"finetune.method={method} needs weights to begin from",
+            where="[finetune]",
+            hint="name a run or a model folder with model.init=…, or leave method out to train all weights",
+        )
+
+
 def _check_family(model: ModelConfig) -> None:
     """Refuse what a family does not have."""
     fixed = {"n_kv_head": model.n_head, "head_dim": model.n_embd // model.n_head, "tied_head": True}
@@ -132,8 +153,8 @@ _MACHINE = ("train.device", "train.threads", "train.precision", "train.attention
 MEASURED = (*_MACHINE, "model.dropout", "train.eval_interval", "optim.warmup_steps")
 """Decisions that rest on how fast a step is here, or on how many steps there is time for. All others follow
 from the settings by rule."""
-GROUNDS = ("corpus.", "tokenizer.", "model.", "data.", "optim.name", "train.batch_size",
-           "train.deterministic", *LENGTHS, *_MACHINE)  # fmt: skip
+GROUNDS = ("corpus.", "tokenizer.", "model.", "data.", "optim.name", "finetune.",
+           "train.batch_size", "train.deterministic", *LENGTHS, *_MACHINE)  # fmt: skip
 """What speed and length rest on: keys, and whole sections."""
 
 

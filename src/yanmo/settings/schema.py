@@ -304,10 +304,20 @@ class TrainConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """Teaching a model that was trained before: `yanmo finetune`."""
+    """Teaching a model that was trained before, the one in model.init: `yanmo finetune`."""
 
     method: Literal["full", "lora", "last"] | None = None
-    """Which weights are trained: `full`, all of them."""
+    """`full`: all weights. `lora`: all are frozen, and each matrix of the blocks learns a small correction,
+    the product of two narrow matrices (Hu et al. 2021); routed experts learn none. `last`: the last blocks
+    and the final norm. `lora` and `last` also train the embeddings of `<|im_start|>` and `<|im_end|>`, and
+    need model.init. Default: `full`."""
+    rank: Width | None = None
+    """`lora`: inner width of a correction. Decided: 16."""
+    alpha: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """`lora`: a correction is multiplied by alpha / rank. Decided: 32 for every rank, so that the best
+    learning rate hardly depends on the rank (Schulman et al. 2025, "LoRA Without Regret")."""
+    layers: Layers | None = None
+    """`last`: the number of last blocks that are trained. Decided: 2, or 1 if there is only one."""
     replay: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     """Share of the rows of each batch that are windows of the base's own text, against forgetting."""
     keep: str | None = None

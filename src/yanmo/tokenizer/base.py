@@ -153,6 +153,16 @@ class Tokenizer(Protocol):
         ...
 
 
+def chat_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids of those of ``CHAT_TOKENS`` that a vocabulary has."""
+    found = []
+    for token in CHAT_TOKENS:
+        ids = tokenizer.encode(token, special=True)
+        if len(ids) == 1 and tokenizer.spelling(int(ids[0])) == token:
+            found.append(int(ids[0]))
+    return tuple(found)
+
+
 def write_tokenizer(
     folder: Path,
     spec: dict[str, Any],

@@ -19,11 +19,12 @@ from yanmo.core.errors import ConfigError, DeviceError
 from yanmo.data.batches import windows_in
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import count_active, count_parameters
+from yanmo.model.lora import Adaptation
 from yanmo.parallel.distributed import World
 from yanmo.settings.constraints import check_relations
 from yanmo.settings.recipe import get, given_keys, with_values
 from yanmo.settings.schema import Recipe
-from yanmo.train.probe import Speed, gain_of_compiling
+from yanmo.train.probe import ALL_TRAINED, Speed, gain_of_compiling
 
 DEFAULT_MINUTES = 10.0
 EVALUATIONS = 10
@@ -36,6 +37,8 @@ MAX_WARMUP = 200
 LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
 """At ``RATES_WIDTH``; what reached low losses in docs/experiments.md."""
 RATES_WIDTH = 256
+LORA: dict[str, float] = {"finetune.rank": 16, "finetune.alpha": 32.0}
+LAST_LAYERS = 2
 SEQ_LEN_WARMUP, SHORTEST_TO_HALVE = 0.4, 64
 """Share of a run that reads half windows, and the tokens of the shortest window worth halving."""
 MANY_PASSES = 6
@@ -130,6 +133,24 @@ def decide_shape(recipe: Recipe) -> dict[str, Any]:
     return {f"model.{name}": value for name, value in shape.settings().items()}
 
 
+def decide_finetune(recipe: Recipe) -> dict[str, Any]:
+    """How much of the weights is trained: by rule.
+
+    Raises:
+        ConfigError: more layers than there are.
+    """
+    finetune, layers = recipe.finetune, recipe.model.n_layer
+    if finetune.layers and finetune.layers > layers:
+        raise ConfigError(
+            f"finetune.layers={finetune.layers}, but the model has {layers}",
+            where=f"model.init={recipe.model.init}",
+            hint=f"choose at most {layers}",
+        )
+    if finetune.method == "last":
+        return {"finetune.layers": min(LAST_LAYERS, layers)}
+    return dict(LORA) if finetune.method == "lora" else {}
+
+
 def decide_optimizer(recipe: Recipe) -> dict[str, Any]:
     """The optimizer and its rate: by rule."""
     name = recipe.optim.name or ("adamw" if recipe.model.init else "muon")
@@ -173,6 +194,7 @@ def decide_compile(
     speed: Speed,
     train_tokens: int,
     clock: Callable[[], float] = time.perf_counter,
+    adaptation: Adaptation = ALL_TRAINED,
 ) -> tuple[dict[str, Any], Speed]:
     """Whether torch.compile pays: measured where a run is so long that trying costs little.
 
@@ -183,6 +205,7 @@ def decide_compile(
         speed: without compiling.
         train_tokens: how many tokens an epoch has.
         clock: seconds.
+        adaptation: which weights are trained.
     """  # fmt: skip
     if recipe.train.compile is not None:
         return {}, speed
@@ -192,7 +215,7 @@ def decide_compile(
     # experts receive another number of tokens in every step: each new shape would be compiled again
     if config.has("n_expert") or not (long and has_compiler(device)):
         return {"train.compile": False}, speed
-    gain = gain_of_compiling(recipe, config, device, clock)
+    gain = gain_of_compiling(recipe, config, device, clock, adaptation)
     if gain < WORTH_COMPILING:
         return {"train.compile": False}, speed
     return {"train.compile": True}, Speed(speed.seconds_per_step / gain, speed.tokens_per_second * gain)

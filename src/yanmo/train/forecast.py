@@ -16,7 +16,8 @@ from yanmo.core.console import counted, span
 from yanmo.data.batches import windows_in
 from yanmo.model.config import GPTConfig
 from yanmo.model.fused import LOGITS, MANY_LOGITS
-from yanmo.model.gpt import GPT, count_active, count_between, count_parameters
+from yanmo.model.gpt import count_active, count_between, count_parameters
+from yanmo.model.lora import Adaptation, adapted_model
 from yanmo.settings.schema import SECTIONS, Recipe
 from yanmo.train.decide import (
     MANY_PASSES,
@@ -26,8 +27,8 @@ from yanmo.train.decide import (
     step_limit,
     usual_rate,
 )
-from yanmo.train.optim import hidden_matrices
-from yanmo.train.probe import Speed
+from yanmo.train.optim import hidden_matrices, trained_parameters
+from yanmo.train.probe import ALL_TRAINED, Speed
 
 FINE_TUNING_RATE = 5e-5
 """A learning rate up to this one is usual for fine-tuning, and too low from scratch."""
@@ -50,6 +51,8 @@ class Forecast:
     """The numbers of a run; what depends on its length is None where only the clock will tell."""
 
     parameters: int
+    trained_parameters: int
+    """Fewer than all where some are frozen; those of LoRA, which are merged later, are counted here alone."""
     active_parameters: int
     """Those that take part in one token: fewer than all in a mixture of experts."""
     parameters_without_embeddings: int
@@ -83,6 +86,7 @@ def forecast(
     steps: int | None = None,
     free_bytes: int | None = None,
     speed: Speed | None = None,
+    adaptation: Adaptation = ALL_TRAINED,
 ) -> Forecast:
     """All that arithmetic knows of a run.
 
@@ -93,13 +97,15 @@ def forecast(
         steps: how many; None: what max_steps and epochs say, if they do.
         free_bytes: room on the disk of the run folder, to warn.
         speed: what the probe measured, if it did.
+        adaptation: which weights are trained.
     """
     steps = steps or step_limit(recipe, text.train_tokens)
-    parameters = count_parameters(config)
+    parameters, sizes = count_parameters(config), Sizes.of(recipe, config, adaptation)
     windows = windows_in(text.train_tokens, config.block_size, recipe.data.stride)
     samples = steps * recipe.train.batch_size if steps else None
     found = Forecast(
         parameters=parameters,
+        trained_parameters=sizes.trained,
         active_parameters=count_active(config),
         parameters_without_embeddings=count_between(config),
         vocabulary=config.vocab_size,
@@ -108,9 +114,9 @@ def forecast(
         steps=steps,
         epochs=samples / windows if samples else None,
         passes=passes(recipe, steps, text.train_tokens) if steps else None,
-        memory_bytes=memory_bytes(recipe, config, parameters),
+        memory_bytes=memory_bytes(recipe, config, sizes),
         cache_bytes=4 * config.cached_values,
-        disk_bytes=disk_bytes(recipe, config, parameters, samples / windows if samples else 0),
+        disk_bytes=disk_bytes(recipe, parameters, sizes, samples / windows if samples else 0),
         seconds=seconds_of(recipe, config, steps, speed, text) if speed and steps else None,
         seconds_per_step=speed.seconds_per_step if speed else None,
         warnings=(),
@@ -126,20 +132,50 @@ def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text
     return min(seconds, 60 * (recipe.train.minutes or math.inf))
 
 
-def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
+@dataclass(frozen=True)
+class Sizes:
+    """What a model and its optimizer consist of."""
+
+    trained: int
+    """Parameters that are trained, in float32."""
+    frozen_bytes: int
+    moment_bytes: int
+    """What the optimizer keeps in float32: two moments of a parameter, one of a matrix under Muon."""
+    dtype: torch.dtype
+    """Of frozen matrices."""
+    layers: int
+    """Those whose activations the backward pass needs."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, config: GPTConfig, adaptation: Adaptation) -> "Sizes":
+        """By counting, without memory."""
+        # meta tensors have a shape and no memory: a model of any size is built at once
+        with torch.device("meta") as meta:
+            model = adapted_model(config, adaptation, meta)
+        trained = sum(p.numel() for p in trained_parameters(model).values())
+        frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+        hidden = hidden_matrices(model) if recipe.optim.name == "muon" else {}
+        moments = 4 * (2 * trained - sum(matrix.numel() for matrix in hidden.values()))
+        # the gradient of rows of the embedding comes through all layers
+        layers = config.n_layer if adaptation.tokens else adaptation.finetune.layers or config.n_layer
+        return cls(trained, frozen, moments, adaptation.dtype, layers)
+
+
+def memory_bytes(recipe: Recipe, config: GPTConfig, sizes: Sizes) -> int:
     """Roughly what training needs at its peak: weights, gradients, optimizer, one micro-batch's activations.
 
     Activations are those of the layers (:func:`values_of_layer`), and half of the attention matrices where
     they are not fused away; of the head there are some rows of logits in float32 and in the arithmetic's
-    dtype, and the gradients of input and weights.
+    dtype, and the gradients of input and weights. Frozen weights are read from a file, copied, and merged
+    and written again: where they are many, that is the peak.
     """
     rows = recipe.train.micro_batch_size or 1
     # bytes of an activation: autocast keeps them in two-byte floats
     size = 4 if recipe.train.precision in (None, "float32") else 2
     tokens, C = rows * config.block_size, config.n_embd
     # autocast casts each weight once per forward pass and keeps the copy until the backward pass is done
-    copies = 0 if size == 4 else size * parameters
-    layers = config.n_layer * tokens * values_of_layer(config) * size
+    copies = 0 if size == 4 else size * sizes.trained
+    layers = sizes.layers * tokens * values_of_layer(config) * size
     matrices = 0
     if recipe.train.attention == "matmul":
         # (B, H, T, T) in every layer; attention is computed in blocks of rows, which leaves out what the
@@ -147,9 +183,14 @@ def memory_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
         matrices = config.n_layer * config.n_head * tokens * config.block_size * size // 2
     # the fused cross-entropy holds a few rows of (tokens, vocabulary) at a time, never all of it
     logits = min(LOGITS.get(recipe.train.device or "cpu", MANY_LOGITS), tokens * config.vocab_size)
-    head = logits * (4 + 2 * size) + (tokens + config.vocab_size) * C * (4 + size)
+    head = logits * (4 + 2 * size) + tokens * C * (4 + size)
+    if not sizes.frozen_bytes:
+        head += config.vocab_size * C * (4 + size)
+    elif sizes.dtype.itemsize != size:
+        head += config.vocab_size * C * size  # cast while it is used
     # 8 bytes: weight and gradient in float32
-    return 8 * parameters + moment_bytes(recipe, config, parameters) + copies + layers + matrices + head
+    kept = sizes.frozen_bytes + 8 * sizes.trained + sizes.moment_bytes
+    return kept + max(copies + layers + matrices + head, 2 * sizes.frozen_bytes)
 
 
 def values_of_layer(config: GPTConfig) -> int:
@@ -166,19 +207,14 @@ def values_of_layer(config: GPTConfig) -> int:
     return (24 + 4 * config.n_expert_active) * config.n_embd + 4 * inner
 
 
-def moment_bytes(recipe: Recipe, config: GPTConfig, parameters: int) -> int:
-    """What the optimizer keeps in float32: two moments of a parameter, one of a matrix under Muon."""
-    # meta tensors have a shape and no memory: a model of any size is built at once
-    with torch.device("meta"):
-        hidden = hidden_matrices(GPT(config)) if recipe.optim.name == "muon" else {}
-    return 4 * (2 * parameters - sum(matrix.numel() for matrix in hidden.values()))
-
-
-def disk_bytes(recipe: Recipe, config: GPTConfig, parameters: int, epochs: float) -> int:
+def disk_bytes(recipe: Recipe, parameters: int, sizes: Sizes, epochs: float) -> int:
     """What a run folder grows to: checkpoints kept, the best, one being written, each epoch's if asked."""
     # the best may be older than the last k, and a new one is whole before an old one is deleted
     checkpoints = recipe.train.keep_last + 2 + (int(epochs) if recipe.train.save_every_epoch else 0)
-    return checkpoints * (4 * parameters + moment_bytes(recipe, config, parameters))
+    # merged weights are in the base's dtype; what is trained is kept in float32 besides, LoRA's also for PEFT
+    apart = 0 if not sizes.frozen_bytes else 8 if recipe.finetune.method == "lora" else 4
+    weights = parameters * sizes.dtype.itemsize + apart * sizes.trained
+    return checkpoints * (weights + sizes.moment_bytes)
 
 
 def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iterator[str]:
@@ -239,6 +275,7 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         f" {config.n_layer} layers, {config.n_head} heads{shared}, {config.n_embd} wide,"
         f" window {config.block_size}, vocabulary {config.vocab_size:,};"
         f" {found.tokens_per_parameter:.2f} training tokens per parameter",
+        *trains(recipe, found),
         f"plan   {', '.join(ends)}; batches of {train.batch_size} windows",
         *takes(recipe, found),
         f"by     {choices(recipe)}",
@@ -247,6 +284,18 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         f" {gigabytes(found.disk_bytes)} of disk for checkpoints",
     ]
     return lines + [f"warning: {warning}" for warning in found.warnings]
+
+
+def trains(recipe: Recipe, found: Forecast) -> Iterator[str]:
+    """The line about weights that are frozen, where some are."""
+    finetune = recipe.finetune
+    if finetune.method == "lora" and finetune.alpha:
+        how = f"LoRA of rank {finetune.rank}, alpha {finetune.alpha:g}"
+    elif finetune.method == "last":
+        how = f"the last {counted(finetune.layers or 1, 'block')}, the final norm"
+    else:
+        return
+    yield f"trains {found.trained_parameters:,} parameters: {how}; the others are frozen"
 
 
 def takes(recipe: Recipe, found: Forecast) -> Iterator[str]:

@@ -75,7 +75,7 @@ class Optimizer:
         """Name, parameter, its state and what that holds, in the model's order."""
         # by name, not by position as torch's state_dict: any split into groups reads the same file
         owner = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained_parameters(model).items():
             part = owner[parameter]
             yield name, parameter, part.state[parameter], _STATE[type(part)]
 
@@ -88,13 +88,15 @@ def _shape_of(key: str, parameter: Tensor) -> torch.Size:
 
 
 def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = None) -> Optimizer:
-    """The optimizer that ``config`` names, over all parameters of the model.
+    """The optimizer that ``config`` names, over all parameters that are not frozen.
 
     ``precision`` is the run's: Muon computes in bfloat16 where the run does, and else in float32.
     """
     rate = config.learning_rate or 0.0  # set anew before every step
     hidden = hidden_matrices(model) if config.name == "muon" else {}
-    rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden.values())]
+    rest = [
+        p for p in trained_parameters(model).values() if not any(p is matrix for matrix in hidden.values())
+    ]
     # weight decay pulls towards 0, which suits matrices; norms rest at 1, and biases do not overfit
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -114,10 +116,20 @@ def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = Non
     return Optimizer(Muon(matrices, rate, config.weight_decay, config.momentum, dtype), adamw)
 
 
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Those that are not frozen, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def hidden_matrices(model: GPT) -> dict[str, nn.Parameter]:
-    """The matrices between embedding and head, by name, without routers.
+    """The matrices between embedding and head that are trained, by name, without routers and LoRA's.
 
     Rows of embedding and head belong to single tokens, those of a router to single experts: such rows should
-    not be made orthogonal to each other.
+    not be made orthogonal to each other. LoRA's two factors are no maps of their own, only their product is.
     """
-    return {name: p for name, p in model.blocks.named_parameters() if p.dim() >= 2 and "router" not in name}
+    apart = ("router", "lora_")
+    return {
+        name: p
+        for name, p in trained_parameters(model.blocks).items()
+        if p.dim() >= 2 and not any(word in name for word in apart)
+    }

@@ -16,6 +16,7 @@ import torch
 from yanmo.core.errors import DeviceError
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT, count_active
+from yanmo.model.lora import Adaptation, adapted_model
 from yanmo.parallel.distributed import World, autocast_for
 from yanmo.parallel.machine import (
     is_out_of_memory,
@@ -25,7 +26,7 @@ from yanmo.parallel.machine import (
     use_matmul,
 )
 from yanmo.settings.schema import MICRO_BATCH, Recipe
-from yanmo.train.optim import build_optimizer
+from yanmo.train.optim import build_optimizer, trained_parameters
 
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 PROBE_FLOP = {"cpu": 2e11}
@@ -34,6 +35,7 @@ MUCH_FLOP = 2e13
 ROUNDS = 3
 LONG_ROUND = 7
 """Seconds; a longer round is not repeated: the passes of so large a model vary little."""
+ALL_TRAINED = Adaptation()
 HOPELESS_RATIO = 4
 """A way this many times slower than another is not measured again."""
 
@@ -47,7 +49,11 @@ class Speed:
 
 
 def measure(
-    recipe: Recipe, config: GPTConfig, world: World, clock: Callable[[], float] = time.perf_counter
+    recipe: Recipe,
+    config: GPTConfig,
+    world: World,
+    clock: Callable[[], float] = time.perf_counter,
+    adaptation: Adaptation = ALL_TRAINED,
 ) -> tuple[dict[str, Any], Speed]:
     """The fastest precision, attention, matmul route and micro-batch of those open, and their speed.
 
@@ -56,13 +62,14 @@ def measure(
         config: the model's shape.
         world: where to measure.
         clock: seconds; a parameter so that tests can choose the winner.
+        adaptation: which weights are trained.
 
     Raises:
         DeviceError: not even one window fits into memory, or not even weights and optimizer.
     """
     device, sizes = world.device, micro_batches(recipe, world)
     with oom_as_error("the weights", str(device)):
-        model = probe_model(recipe, config, device)
+        model = probe_model(recipe, config, device, adaptation)
     most = most_rows(config, device)
 
     def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
@@ -145,9 +152,13 @@ def micro_batches(recipe: Recipe, world: World) -> list[int]:
     return sorted({largest_divisor(batch, limit) for limit in limits})
 
 
-def probe_model(recipe: Recipe, config: GPTConfig, device: torch.device) -> GPT:
+def probe_model(recipe: Recipe, config: GPTConfig, device: torch.device, adaptation: Adaptation) -> GPT:
     """A model to measure with."""
-    model = GPT(config).to(device)
+    model = adapted_model(config, adaptation, device)
+    if adaptation.freezes:
+        model.to_empty(device=device)
+        for buffer in model.buffers():
+            buffer.zero_()
     model.initialise(0)
     model.document_separator = 0 if recipe.data.document_mask else None
     return model.train()
@@ -161,12 +172,16 @@ def most_rows(config: GPTConfig, device: torch.device) -> int:
 
 
 def gain_of_compiling(
-    recipe: Recipe, config: GPTConfig, device: torch.device, clock: Callable[[], float]
+    recipe: Recipe,
+    config: GPTConfig,
+    device: torch.device,
+    clock: Callable[[], float],
+    adaptation: Adaptation = ALL_TRAINED,
 ) -> float:
     """How many times as fast compiled passes are, by the fastest of three rounds; 0 where it fails."""
     train = recipe.train
     way = Way(train.precision or "float32", train.attention or "sdpa", train.matmul or "torch")
-    model = probe_model(recipe, config, device)
+    model = probe_model(recipe, config, device, adaptation)
     rows = min(train.micro_batch_size or 1, most_rows(config, device))
     compiled: Callable[..., torch.Tensor] = torch.compile(model.loss, dynamic=False)
 
@@ -235,7 +250,7 @@ def _time_pass(
 
 def _time_update(model: GPT, recipe: Recipe, way: Way, clock: Callable[[], float]) -> float:
     optimizer, device = build_optimizer(model, recipe.optim, way.precision), model.tokens.weight.device
-    for parameter in model.parameters():  # a pass that ran out of memory left none
+    for parameter in trained_parameters(model).values():  # a pass that ran out of memory left none
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()  # not timed: the first step allocates the moments
     _wait(device)

@@ -16,19 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from yanmo.checkpoint.folder import (
     Progress,
-    find_model_folder,
     load_model,
+    load_trained,
     load_training,
     newest_first,
     read_recipe,
 )
 from yanmo.checkpoint.step_schedule import StepSchedule
-from yanmo.checkpoint.tensors import weight_files
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
@@ -43,6 +41,7 @@ from yanmo.generate.rules import text_rules
 from yanmo.generate.text import encode_prompt
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
+from yanmo.model.lora import Adaptation, adapted_model, is_adapted
 from yanmo.parallel.distributed import World, autocast_for, find_world
 from yanmo.parallel.environment import environment
 from yanmo.parallel.machine import configure_torch, oom_as_error, physical_memory, return_freed_memory
@@ -61,6 +60,7 @@ from yanmo.settings.recipe import (
 from yanmo.settings.schema import LENGTHS, MICRO_BATCH, CorpusConfig, Recipe
 from yanmo.text.read.documents import earlier_fingerprint
 from yanmo.tokenizer import Tokenizer, kind_of
+from yanmo.train.base import adaptation_of, base_folder, base_model, give_base_weights, origin_of
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_total_steps
 from yanmo.train.decide import (
     DEFAULT_MINUTES,
@@ -68,6 +68,7 @@ from yanmo.train.decide import (
     decide_compile,
     decide_device,
     decide_dropout,
+    decide_finetune,
     decide_length,
     decide_optimizer,
     decide_packing,
@@ -81,10 +82,10 @@ from yanmo.train.forecast import Forecast, TextSize, describe, forecast
 from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.preference import reference_of
-from yanmo.train.probe import Speed, measure, micro_batches, no_room
+from yanmo.train.probe import ALL_TRAINED, Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import window_parts
 from yanmo.train.step import StepSettings
-from yanmo.train.texts import base_folder, base_text, batches_of, epoch_tokens, prepare_texts
+from yanmo.train.texts import base_text, batches_of, epoch_tokens, prepare_texts
 
 FIRST_LOSS_SCALE = 65536.0
 """The loss scale of float16 at first, 2^16 as in torch: too large, and halved within a few steps."""
@@ -120,6 +121,8 @@ class Run:
     clock: Callable[[], float]
     clock_start: float
     """The clock's value when training began, minus the seconds of training before a restart."""
+    base: str | None = None
+    """The folder of the weights that stay as they are, if some do."""
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[None]]:
@@ -179,6 +182,8 @@ def open_run(
     recorded = folder / "recipe.toml"
     if recorded.exists():
         recipe, plan = _recorded_recipe(asked, folder)
+        if recipe.finetune.method not in (None, "full"):
+            base_folder(recipe)  # it may be gone
         world = find_world(recipe.train.device, recipe.train.batch_size)
         require_compiler(recipe, world.device)  # before the text is read, which may take an hour
         configure_torch(recipe.train)
@@ -195,7 +200,8 @@ def open_run(
     lines = baselines_of(prepared.shards, vocab_size, prepared.tokenizer.end_of_text)
     # on the device before the optimizer is built: its state is made where the parameters are
     with oom_as_error("the weights", f"{world.device}, {folder}"):
-        model = GPT(GPTConfig.of(recipe.model, vocab_size)).to(world.device)
+        config, adaptation = GPTConfig.of(recipe.model, vocab_size), adaptation_of(recipe, prepared.tokenizer)
+        model = adapted_model(config, adaptation, world.device)
     model.document_separator = prepared.tokenizer.end_of_text if recipe.data.document_mask else None
     optimizer = build_optimizer(model, recipe.optim, recipe.train.precision)
     rules = _text_rules(recipe, prepared, console)
@@ -203,8 +209,8 @@ def open_run(
     reference = None
     if prepared.pairs is not None:
         console.status("asking the base about every pair")
-        named, autocast = _origin(recipe), autocast_for(world.device, recipe.train.precision)
-        named |= {"precision": recipe.train.precision}
+        named, autocast = origin_of(recipe), autocast_for(world.device, recipe.train.precision)
+        named["precision"] = recipe.train.precision or ""
         reference = reference_of(prepared, lambda: base_model(recipe).to(world.device), named, autocast)
         console.clear_status()
     run = Run(
@@ -212,6 +218,7 @@ def open_run(
         prepared.held_out(block_size), reference,
         HeldOut.of(base, block_size, end_of_text) if base is not None else None,
         lines, world, console, model, optimizer, rules, clock, clock(),
+        base_folder(recipe).as_posix() if adaptation.freezes else None,
     )  # fmt: skip
     return run, plan
 
@@ -223,12 +230,12 @@ def _make_run(
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
     base = base_text(recipe, console)
-    text = text_size(recipe, prepared)
+    text, adaptation = text_size(recipe, prepared), adaptation_of(recipe, prepared.tokenizer)
     configure_torch(recipe.train)
     show_examples(prepared, console)
     # once in a run's life: another precision or micro-batch would change the sums, so resume never probes
     console.status("measuring which options are fastest here")
-    recipe, total_steps, speed = decide_by_measuring(recipe, config, world, text)
+    recipe, total_steps, speed = decide_by_measuring(recipe, config, world, text, adaptation)
     return_freed_memory()
     console.clear_status()
     # a dialogue is continued from a question that was held out
@@ -236,14 +243,15 @@ def _make_run(
     recipe = decide(recipe, {"sample.prompt": opening} | decide_seq_len_warmup(recipe, config.block_size))
     configure_torch(recipe.train)
     free = storage.free_bytes(folder)
-    for line in describe(recipe, config, forecast(recipe, config, text, total_steps, free, speed)):
+    found = forecast(recipe, config, text, total_steps, free, speed, adaptation)
+    for line in describe(recipe, config, found):
         console.print(line)
     if world.size > 1:
         console.print(f"ranks  {world.size} processes share each batch")
     console.print(f"all settings are in {folder / 'recipe.toml'}")
     plan = StepSchedule.first(total_steps, lengths_of(recipe))
     recipe = recipe.model_copy(update={"started_in": started_in(folder)})
-    write_records(folder, recipe, plan, prepared.shards.manifest.as_json() | _origin(recipe))
+    write_records(folder, recipe, plan, prepared.shards.manifest.as_json() | origin_of(recipe))
     return recipe, prepared, base, plan, world
 
 
@@ -288,15 +296,20 @@ def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[R
     """The forecast of a run of ``asked``; nothing is written, and nothing begun."""
     world = find_world(asked.train.device, asked.train.batch_size)
     recipe, prepared, config = prepare_run(asked, world, console)
-    text = text_size(recipe, prepared)
+    text, adaptation = text_size(recipe, prepared), adaptation_of(recipe, prepared.tokenizer)
     recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
-    recipe, total_steps, speed = time_steps(recipe, config, world, text, console)
+    recipe, total_steps, speed = time_steps(recipe, config, world, text, console, adaptation)
     recipe = decide(recipe, decide_seq_len_warmup(recipe, config.block_size))
-    return recipe, config, forecast(recipe, config, text, total_steps, free_bytes, speed)
+    return recipe, config, forecast(recipe, config, text, total_steps, free_bytes, speed, adaptation)
 
 
 def time_steps(
-    recipe: Recipe, config: GPTConfig, world: World, text: TextSize, console: Console
+    recipe: Recipe,
+    config: GPTConfig,
+    world: World,
+    text: TextSize,
+    console: Console,
+    adaptation: Adaptation = ALL_TRAINED,
 ) -> tuple[Recipe, int | None, Speed | None]:
     """Steps timed in fewer ways than a run tries: a CPU's float32, not compiled, where that is open.
 
@@ -306,11 +319,12 @@ def time_steps(
     # bfloat16 on a CPU may take 50 times as long, and compiling minutes: too slow for a forecast
     few = decide(recipe, {"train.precision": "float32" if on_cpu else None, "train.compile": False})
     try:
-        if on_cpu and forecast(few, config, text).memory_bytes > (physical_memory() or math.inf):
+        needed = forecast(few, config, text, adaptation=adaptation).memory_bytes
+        if on_cpu and needed > (physical_memory() or math.inf):
             raise no_room(config, "this machine")
         configure_torch(few.train)
         console.status("timing some steps")
-        timed, total_steps, speed = decide_by_measuring(few, config, world, text)
+        timed, total_steps, speed = decide_by_measuring(few, config, world, text, adaptation)
         console.clear_status()
     except DeviceError as error:
         console.warn(f"the time cannot be measured here: {error.what}")
@@ -323,22 +337,22 @@ def time_steps(
 
 
 def decide_by_measuring(
-    recipe: Recipe, config: GPTConfig, world: World, text: TextSize
+    recipe: Recipe, config: GPTConfig, world: World, text: TextSize, adaptation: Adaptation = ALL_TRAINED
 ) -> tuple[Recipe, int, Speed]:
     """The recipe with the fastest arithmetic and the lengths that follow, the number of steps, the speed."""
     config = replace(config, dropout=recipe.model.dropout or 0.0)
-    measured, speed = measure(recipe, config, world)
+    measured, speed = measure(recipe, config, world, adaptation=adaptation)
     chosen = decide(recipe, measured)
     if recipe.finetune.preference is not None:  # a pair is two rows
         speed = Speed(2 * speed.seconds_per_step, speed.tokens_per_second / 2)
-    compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens)
+    compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens, adaptation=adaptation)
     saving_s = seconds_of_saving(recipe, config)
     total_steps, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
     dropout = decide_dropout(chosen, total_steps, text.train_tokens)
     # a circle: dropout depends on the number of steps, these on the speed, and dropout costs speed. Measure
     # again with dropout given; it is not None then, so this happens once
     if recipe.model.dropout is None and dropout.get("model.dropout"):
-        return decide_by_measuring(decide(recipe, dropout), config, world, text)
+        return decide_by_measuring(decide(recipe, dropout), config, world, text, adaptation)
     return decide(chosen, compiled | length | dropout), total_steps, speed
 
 
@@ -350,7 +364,7 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
     """
     recipe = adopt_shape(asked)
     require_compiler(recipe, world.device)
-    recipe = decide(recipe, decide_device(recipe, world) | decide_shape(recipe))
+    recipe = decide(recipe, decide_device(recipe, world) | decide_shape(recipe) | decide_finetune(recipe))
     recipe = decide(recipe, decide_packing(recipe) | decide_optimizer(recipe))
     check_relations(recipe)
     prepared = prepare_texts(recipe, console)
@@ -362,14 +376,6 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
     )
     _check_prompt(recipe, prepared.tokenizer, console)
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
-
-
-def _origin(recipe: Recipe) -> dict[str, Any]:
-    """The sha256 of the weights that a run begins from, if it does."""
-    if recipe.model.init is None:
-        return {}
-    files = weight_files(find_model_folder(Path(recipe.model.init)))
-    return {"init": " ".join(storage.sha256_of(file) for file in files)}
 
 
 def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> None:
@@ -434,38 +440,18 @@ def _require_same_corpus(prepared: Prepared, corpus: CorpusConfig, recorded: Man
             )
 
 
-def base_model(recipe: Recipe) -> GPT:
-    """The model that a run begins from, as it is on the disk."""
-    return load_model(base_folder(recipe))
-
-
 def init_weights(run: Run) -> None:
     """Weights of a run without checkpoints: drawn from the seed, or those of ``model.init``."""
     if run.recipe.model.init is None:
         run.model.initialise(run.recipe.train.seed, run.recipe.model.zero_projections)
         return
-    if _origin(run.recipe)["init"] != read_record(run.folder / "corpus.json", Manifest).init:
+    if origin_of(run.recipe)["init"] != read_record(run.folder / "corpus.json", Manifest).init:
         raise ConfigError(
             "the weights of model.init have changed since the run was made",
             where=f"model.init={run.recipe.model.init}",
             hint="train in another folder with --out",
         )
-    weights = base_model(run.recipe).state_dict()
-    run.model.load_state_dict(with_rows(weights, run.model.config.vocab_size, run.recipe.train.seed))
-
-
-def with_rows(weights: dict[str, Tensor], vocab_size: int, seed: int) -> dict[str, Tensor]:
-    """Weights whose tables of tokens have as many rows: the new ones are about the mean of the others."""
-    generator = torch.Generator().manual_seed(seed)
-    found = dict(weights)
-    for name in ("tokens.weight", "lm_head.weight"):
-        if name in weights and len(weights[name]) < vocab_size:
-            table = weights[name]
-            # not the same row twice: equal tokens would be learned alike for ever
-            noise = torch.randn((vocab_size - len(table), table.size(1)), generator=generator)
-            more = table.mean(0, keepdim=True) + 0.1 * table.std() * noise
-            found[name] = torch.cat([table, more.to(table.dtype)])
-    return found
+    give_base_weights(run.model, run.recipe, run.world.device)
 
 
 def restore(run: Run) -> tuple[Run, Progress]:
@@ -477,16 +463,8 @@ def restore(run: Run) -> tuple[Run, Progress]:
             # a run killed before its first checkpoint begins again, and so do its metrics
             rewind(run.folder, -1)
         return run, Progress(loss_scale=FIRST_LOSS_SCALE if run.recipe.train.precision == "float16" else 1.0)
-    weights = load_model(checkpoint, verify=False).state_dict()  # newest_whole has verified it
-    try:
-        run.model.load_state_dict(weights)
-    except RuntimeError as error:  # only for checkpoints that did not yet record their recipe
-        raise CheckpointError(
-            f"the weights of {checkpoint.name} have another shape than [model] of recipe.toml says",
-            where=str(run.folder / "recipe.toml"),
-            hint="change the shape back to that of the run",
-        ) from error
     progress, tensors, before = load_training(checkpoint)
+    restore_weights(run, checkpoint, tensors)
     run.optimizer.load(run.model, tensors)
     # a kill between a commit and its link leaves `model` one checkpoint behind
     point_to_best(run, progress, checkpoint)
@@ -497,6 +475,23 @@ def restore(run: Run) -> tuple[Run, Progress]:
             run.console.warn(f"{name} was {then}, is now {now}: the last bits of results may differ")
     # train.minutes counts training time, not the pause between kill and resume
     return replace(run, clock_start=run.clock() - progress.elapsed_s), progress
+
+
+def restore_weights(run: Run, checkpoint: Path, tensors: dict[str, Tensor]) -> None:
+    """Weights of a checkpoint; what is frozen is read from the base, which has it exactly."""
+    if is_adapted(run.model):
+        init_weights(run)
+        load_trained(run.model, tensors)
+        return
+    weights = load_model(checkpoint, verify=False).state_dict()  # newest_whole has verified it
+    try:
+        run.model.load_state_dict(weights)
+    except RuntimeError as error:  # only for checkpoints that did not yet record their recipe
+        raise CheckpointError(
+            f"the weights of {checkpoint.name} have another shape than [model] of recipe.toml says",
+            where=str(run.folder / "recipe.toml"),
+            hint="change the shape back to that of the run",
+        ) from error
 
 
 def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) -> tuple[Run, StepSchedule]:

@@ -17,7 +17,7 @@ from yanmo.model.gpt import GPT
 from yanmo.model.moe import reset_expert_load, update_router_bias
 from yanmo.parallel.distributed import World
 from yanmo.parallel.machine import oom_as_error
-from yanmo.train.optim import Optimizer
+from yanmo.train.optim import Optimizer, trained_parameters
 
 GROWTH_STEPS = 2000
 """Steps without an overflow after which the loss scale doubles; torch's GradScaler waits as long."""
@@ -94,7 +94,7 @@ def training_step(
         DeviceError: memory ran out in the update; a step that is half done cannot be taken back.
     """
     loss = accumulate_gradient(loss_of, batches, step, settings, world, scale)
-    parameters = list(loss_of.parameters())
+    parameters = list(trained_parameters(loss_of).values())
     # float16: the loss was scaled so that small gradients do not vanish; here it is undone
     for parameter in parameters if scale != 1 else []:
         assert parameter.grad is not None

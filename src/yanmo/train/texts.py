@@ -7,7 +7,7 @@ measure what is forgotten and to repeat some of it; and the batches of both.
 from dataclasses import replace
 from pathlib import Path
 
-from yanmo.checkpoint.folder import find_model_folder, load_shape, read_recipe, run_of
+from yanmo.checkpoint.folder import load_shape, read_recipe, run_of
 from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.core.records import Manifest, read_record
@@ -21,6 +21,7 @@ from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerCon
 from yanmo.text.read.dialogues import recognise
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 from yanmo.tokenizer.chat_template import ChatTemplate, read_chat_template, with_chat
+from yanmo.train.base import base_folder
 
 
 def prepare_texts(recipe: Recipe, console: Console) -> Prepared:
@@ -68,12 +69,6 @@ def _prepare_text(recipe: Recipe, console: Console) -> Prepared:
     require_same_vocabulary(found.tokenizer, base)
     template = read_chat_template(base)
     return replace(found, chat=ChatTemplate(template, found.tokenizer)) if template else found
-
-
-def base_folder(recipe: Recipe) -> Path:
-    """The folder of the weights that a run begins from."""
-    assert recipe.model.init is not None
-    return find_model_folder(Path(recipe.model.init))
 
 
 def base_text(recipe: Recipe, console: Console) -> ShardSet | None:

@@ -42,6 +42,7 @@ from yanmo.parallel.distributed import Rendezvous
 from yanmo.parallel.environment import environment
 from yanmo.parallel.machine import return_freed_memory
 from yanmo.settings.schema import Recipe
+from yanmo.train.base import base_model
 from yanmo.train.binding import bound
 from yanmo.train.metrics import Metrics, read_metrics
 from yanmo.train.oom import TakeStep, agree_on_micro_batch, train_step_with_oom_retry
@@ -49,7 +50,6 @@ from yanmo.train.preference import PreferenceEvaluation, PreferenceLoss, evaluat
 from yanmo.train.run import (
     OWN_FILES,
     Run,
-    base_model,
     check_folder,
     extend_run,
     open_run,
@@ -512,6 +512,7 @@ def save_now(
         run.folder, progress, run.model, run.prepared.tokenizer,
         run.optimizer.tensors(run.model), environment(), bound(run.recipe, plan),
         run.prepared.chat.text if run.prepared.chat else None,
+        run.base,
     )  # fmt: skip
     # commit, then link, then delete: at every moment `model` leads to a whole checkpoint
     point_to_best(run, progress, checkpoint)
