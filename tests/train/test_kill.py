@@ -1,6 +1,7 @@
 """SIGKILL at random moments, half of them inside a save: each resumed run is bit-identical."""
 
 import io
+import json
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ from yanmo.train.trainer import train
 STEPS = 24
 SHORT = 12
 """Steps with the saves that a test of each point dies in, and some after them."""
+TALK = ("corpus.path=['talk.jsonl']", "model.init=theirs")
 KINDS = {
     "float32": (),
     "bfloat16": ("train.precision=bfloat16",),
@@ -46,6 +48,8 @@ KINDS = {
     "lora": ("model.init=theirs", "finetune.method=lora", "finetune.rank=4"),
     "last": ("model.init=theirs", "finetune.method=last", "finetune.layers=1"),
     "shards": ("corpus.path=['shards']",),
+    "dialogues": (*TALK, "finetune.method=lora", "finetune.rank=2", "finetune.replay=0.3", "finetune.keep=novel.txt"),
+    "pairs": ("corpus.path=['pairs.jsonl']", "model.init=theirs", "finetune.method=full"),
 }  # fmt: skip
 """What a run may be made of; each must survive being killed."""
 OVERFLOWS = {3, 11, 12, 20}
@@ -72,6 +76,14 @@ def put_inputs() -> None:
     """What some kinds of run are made of beside the novel."""
     Path("rows.jsonl").write_text('{"text": "江湖。夜雨。"}\n' * 3, encoding="utf-8")
     our_folder(Path("theirs"), lively_model(), TOKENIZER)
+    talk = [
+        {"messages": [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "夜"}]}
+        for n in range(40)
+    ]
+    pairs = [{"prompt": f"{n}", "chosen": "江湖夜", "rejected": "雨", "format": "text"} for n in range(40)]
+    for name, rows in (("talk", talk), ("pairs", pairs)):
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        Path(f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     Path("shards").mkdir()
     for name, data in shard_files().items():
         Path("shards", name).write_bytes(data)
