@@ -68,6 +68,8 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
     assert "; float32 on cpu" in written.stderr
     halved = here("generate", "runs/novel", "-p", "江湖", "--device", "cpu", "--precision", "bfloat16")
     assert halved.stdout.startswith("江湖") and "; bfloat16 on cpu" in halved.stderr
+    eighth = here("generate", "runs/novel", "-p", "江湖", "--device", "cpu", "--precision", "int8")
+    assert eighth.returncode == 2 and "multiples of 32; this model has 16" in eighth.stderr
     elsewhere = here("generate", "runs/novel", "--device", "cuda:9")
     assert elsewhere.returncode == 2 and "where: --device" in elsewhere.stderr
     several = here("generate", "-p", "江湖", "--num-samples", "3", "--json")

@@ -1,5 +1,7 @@
+import copy
 import json
 import math
+import platform
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -10,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tests.makers.console import here
-from tests.makers.models import TOKENIZER, TOKENIZERS, drawn, lively_model, small
+from tests.makers.models import TOKENIZER, TOKENIZERS, char_tokenizer, drawn, lively_model, reader, small
 from yanmo.core.console import visible
-from yanmo.core.errors import ConfigError
+from yanmo.core.errors import ConfigError, DeviceError
 from yanmo.generate.assembly import TextAssembler
 from yanmo.generate.engine import (
     CHUNK_TOKENS,
@@ -26,6 +28,7 @@ from yanmo.generate.engine import (
     rows_together,
 )
 from yanmo.generate.sampling import TokenConstraints, typed
+from yanmo.generate.score import score
 from yanmo.generate.text import (
     Sample,
     TextDelta,
@@ -42,7 +45,7 @@ from yanmo.hub.imports.proof import SENTENCES
 from yanmo.model.cache import CacheRows, KVCache
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.packed import PackedWeight, can_pack
+from yanmo.model.packed import Int8Weight, LaidOutWeight, can_lay_out
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer
 
@@ -227,7 +230,7 @@ def in_a_crowd(model: GPT, sequences: list[RunningSequence], rows: int, rng: ran
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", CROWDED)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_a_seed_gives_the_same_alone_and_in_a_crowd_to_the_bit(
     family: str, precision: str, drawn_seed: int
 ) -> None:
@@ -454,8 +457,54 @@ def test_a_model_whose_matrices_are_laid_out_for_writing_says_the_same(family: s
     with torch.no_grad():
         exact = model(ids)
         found = make_writer(model, torch.device("cpu"), "float32", None)(ids)
-    assert isinstance(model.head_weight, PackedWeight) == can_pack(torch.device("cpu"))
+    assert isinstance(model.head_weight, LaidOutWeight) == can_lay_out(torch.device("cpu"))
     torch.testing.assert_close(found, exact, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern", "moe"])
+def test_with_8_bit_weights_a_model_says_nearly_the_same(family: str) -> None:
+    def logits(precision: str) -> Tensor:
+        model = make_writer(
+            drawn(small(family, TOKENIZER, tied_head=family != "modern")),
+            torch.device("cpu"),
+            precision,
+            None,
+        )
+        assert isinstance(model.head_weight, Int8Weight) == (precision == "int8")
+        with torch.no_grad():
+            return model(torch.arange(40)[None]).float()
+
+    exact, found = logits("float32"), logits("int8")
+    off = (found - exact).norm(dim=-1) / exact.norm(dim=-1)  # (1, T)
+    assert float(off.median()) < 0.03  # where two experts are all but equal, a token goes to the other
+
+
+@pytest.mark.slow
+def test_with_8_bit_weights_a_trained_model_foretells_a_text_as_well() -> None:
+    def nats(precision: str) -> float:
+        model = make_writer(copy.deepcopy(reader()), torch.device("cpu"), precision, None)
+        texts = [char_tokenizer().encode(text) for text in SENTENCES]
+        return -sum(one.logprob for ids in texts for one in score(model, ids, 0))
+
+    assert nats("int8") == pytest.approx(nats("float32"), rel=0.005)
+
+
+def test_8_bit_weights_are_chosen_by_name_and_named() -> None:
+    model = make_writer(drawn(small("gpt2", TOKENIZER)), torch.device("cpu"), "int8", "float32")
+    assert "; int8 on cpu" in describe(SampleConfig(), model)
+
+
+def test_where_there_are_no_8_bit_products_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = drawn(small("gpt2", TOKENIZER))
+    with pytest.raises(DeviceError, match="for CPUs"):
+        make_writer(model, torch.device("meta"), "int8", None)
+    narrow = GPT(GPTConfig(10, n_layer=1, n_head=2, n_embd=20, block_size=8))
+    with pytest.raises(ConfigError, match="multiples of 32; this model has 20"):
+        make_writer(narrow, torch.device("cpu"), "int8", None)
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(DeviceError, match="x86-64 or ARM"):
+        make_writer(model, torch.device("cpu"), "int8", None)
+    assert model.tokens.weight.dtype == torch.float32  # and untouched
 
 
 class Scripted(GPT):

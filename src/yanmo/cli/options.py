@@ -23,8 +23,11 @@ Device = Annotated[
     str | None, typer.Option(help="Device: cpu, cuda, cuda:1, mps. [default: a GPU, else cpu]")
 ]
 Precision = Annotated[
-    Literal["float32", "bfloat16"] | None,
-    typer.Option(help="Precision. [default: bfloat16 on a GPU, and on a CPU where it is faster]"),
+    Literal["float32", "bfloat16", "int8"] | None,
+    typer.Option(
+        help="Precision; int8: 8-bit weights, for CPUs. [default: bfloat16 on a GPU, and on a CPU where it "
+        "is faster]"
+    ),
 ]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Verify the model's checksums before using it.")

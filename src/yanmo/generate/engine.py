@@ -36,7 +36,7 @@ from yanmo.generate.sampling import (
 from yanmo.model.cache import KVCache, cache_dtype
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.moe import routers_of
-from yanmo.model.packed import can_pack, pack
+from yanmo.model.packed import Int8Weight, LaidOutWeight, can_lay_out, pack, refuse_int8
 from yanmo.settings.schema import SampleConfig
 
 MAX_ROWS = 8
@@ -55,19 +55,26 @@ def make_writer(model: GPT, device: torch.device, precision: str | None, trained
     """``model`` ready to write on ``device``, in ``precision`` or by rule: the same seed, the same text.
 
     By rule: bfloat16 on a GPU, and on a CPU for a large model if its run measured it as faster (``trained``).
+
+    Raises:
+        ConfigError: ``int8`` was asked for where there is no such product.
     """
     # decoding a token reads every weight once and does little with it, so its speed is that of memory:
     # half the bytes, twice the speed
     large = count_parameters(model.config) > SMALL_MODEL_PARAMETERS
     fast = device.type == "cuda" or (device.type == "cpu" and large and trained == "bfloat16")
     precision = precision or ("bfloat16" if fast else "float32")
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
     biases = [router.bias for router in routers_of(model)]
-    model.eval().to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    if precision == "int8":
+        refuse_int8(model, device)
+        pack(model, Int8Weight, dtype)
+    elif precision == "float32" and can_lay_out(device):
+        pack(model, LaidOutWeight, dtype)
+    model.eval().to(device, dtype)
     for router, bias in zip(routers_of(model), biases, strict=True):
         # the bias only breaks near ties between experts: rounded to bfloat16 it would choose others
         router.bias = bias.to(device)
-    if precision == "float32" and can_pack(device):
-        pack(model)
     return model
 
 
@@ -85,7 +92,9 @@ def describe(config: SampleConfig, model: GPT) -> str:
 def arithmetic_of(model: GPT) -> dict[str, str]:
     """A model's precision and device, for a record."""
     weight = model.tokens.weight
-    return {"precision": str(weight.dtype).removeprefix("torch."), "device": str(weight.device)}
+    in_8_bits = isinstance(model.head_weight, Int8Weight)
+    precision = "int8" if in_8_bits else str(weight.dtype).removeprefix("torch.")
+    return {"precision": precision, "device": str(weight.device)}
 
 
 # -- tokens -----------------------------------------------------------------------------------

@@ -122,11 +122,11 @@ def load(
     Args:
         folder: a run (its best model), a checkpoint or a model folder; None: the newest run.
         device: where to compute; None: a GPU where there is one.
-        precision: ``float32`` or ``bfloat16``; None: by rule.
+        precision: ``float32``, ``bfloat16`` or ``int8``; None: by rule.
         verify: look at the checksums of the weights first.
 
     Raises:
-        ConfigError: there is no such model, or no such device.
+        ConfigError: there is no such model or device, or the device has no such precision.
         CheckpointError: a file of it is damaged.
     """
     found = find_model_folder(None if folder is None else Path(folder))
