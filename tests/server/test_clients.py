@@ -1,11 +1,14 @@
 """Real clients: the official openai package, lm-eval's local-completions."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.makers.models import TOKENIZER, bpe_tokenizer, lively_model, our_folder
@@ -56,31 +59,85 @@ def test_the_official_client_reads_texts_streams_and_log_probabilities(server: R
         client.completions.create(**ASKED | {"model": "gpt-5"})
 
 
+CHOICE, ROLLING = "choice", "rolling"
+PAIRS = [
+    ("江湖夜雨", ["十年灯", "一杯酒"]),
+    ("桃李", ["春风一杯酒", "夜"]),
+    ("", ["江湖", "灯"]),
+    ("the", [" the", "t"]),
+]
+
+
+def tasks(folder: Path) -> Path:
+    """Two tasks over files of their own, as somebody would write them."""
+    docs = {
+        CHOICE: [{"begins": begins, "ends": ends, "right": 0} for begins, ends in PAIRS],
+        ROLLING: [{"text": PROMPT}, {"text": "桃李春风一杯酒。"}],
+    }
+    how = {
+        CHOICE: "doc_to_text: '{{begins}}'\ndoc_to_choice: ends\ndoc_to_target: right\ntarget_delimiter: ''\n"
+        "output_type: multiple_choice\nmetric_list:\n  - metric: acc\n",
+        ROLLING: "doc_to_text: ''\ndoc_to_target: '{{text}}'\noutput_type: loglikelihood_rolling\nmetric_list:\n"
+        "  - metric: bits_per_byte\n",
+    }
+    folder.mkdir()
+    for name, rows in docs.items():
+        lines = folder / f"{name}.jsonl"
+        lines.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        head = f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {lines}\ntest_split: test\n"
+        (folder / f"{name}.yaml").write_text(head + how[name], encoding="utf-8")
+    return folder
+
+
+def run_lm_eval(url: str, name: str, folder: Path, place: Path) -> dict[str, list[list[float]]]:
+    """The command; of each task the log-likelihoods of each document's requests."""
+    arguments = {
+        "model": name, "base_url": f"{url}/v1/completions", "tokenizer": folder,
+        "tokenizer_backend": "huggingface", "max_length": WINDOW,
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "lm_eval", "run", "--model", "local-completions",
+        "--model_args", ",".join(f"{key}={value}" for key, value in arguments.items()),
+        "--include_path", tasks(place / "tasks"), "--tasks", f"{CHOICE},{ROLLING}",
+        "--log_samples", "--output_path", place / "results",
+    ]  # fmt: skip
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(place / "hf")}
+    done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for task in (CHOICE, ROLLING):
+        (path,) = (place / "results").glob(f"**/samples_{task}_*.jsonl")
+        rows = sorted(
+            map(json.loads, path.read_text(encoding="utf-8").splitlines()), key=lambda row: row["doc_id"]
+        )
+        found[task] = [[said(answer) for answer in row["resps"]] for row in rows]
+    return found
+
+
+def said(answer: Any) -> float:
+    """The log-likelihood in an answer, which lm-eval wraps in lists and writes as text."""
+    while isinstance(answer, list):
+        answer = answer[0]
+    return float(answer)
+
+
 @pytest.mark.parametrize("name", ["char", "bpe"])
-def test_lm_eval_measures_the_models_own_log_probabilities(
+def test_the_command_of_lm_eval_finds_the_models_own_log_probabilities(
     server: RunningServer, name: str, own_folder: Path
 ) -> None:
     pytest.importorskip("lm_eval")
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.openai_completions import LocalCompletionsAPI
-
     writer = server.models[name].writer
     folder = our_folder(own_folder / "model", writer.model, writer.tokenizer)
-    client = LocalCompletionsAPI(
-        model=name, base_url=f"{server.url}/v1/completions", tokenizer=str(folder), tokenizer_backend="huggingface",
-        max_length=WINDOW, batch_size=3, num_concurrent=1,
-    )  # fmt: skip
-    pairs = [("江湖夜雨", "十年灯"), ("桃李", "春风一杯酒"), ("", "江湖"), ("the", " the")]
-    doc: dict[str, Any] = {}
-    requests = [Instance("loglikelihood", doc, pair, number) for number, pair in enumerate(pairs)]
-    found = client.loglikelihood(requests)
-    for (before, after), (value, _) in zip(pairs, found, strict=True):
+    found = run_lm_eval(server.url, name, folder, own_folder)
+
+    def own(before: str, after: str) -> float:
         ids = writer.tokenizer.encode(before + after)
-        own = [one.logprob for one in score(writer.model, ids, writer.tokenizer.end_of_text)]
         counted = len(ids) - len(writer.tokenizer.encode(before))
-        assert value == pytest.approx(sum(own[-counted:]), abs=1e-4), (before, after)
-    (rolled,) = client.loglikelihood_rolling([Instance("loglikelihood_rolling", doc, (PROMPT,), 0)])
-    ids = writer.tokenizer.encode(PROMPT)
-    own = [one.logprob for one in score(writer.model, np.array(ids), writer.tokenizer.end_of_text)]
-    value = rolled[0] if isinstance(rolled, tuple) else rolled
-    assert value == pytest.approx(sum(own), abs=1e-4)
+        scored = list(score(writer.model, ids, writer.tokenizer.end_of_text))
+        return sum(one.logprob for one in scored[-counted:])
+
+    for (begins, ends), values in zip(PAIRS, found[CHOICE], strict=True):
+        assert values == pytest.approx([own(begins, end) for end in ends], abs=1e-4), begins
+    assert [value for (value,) in found[ROLLING]] == pytest.approx(
+        [own("", PROMPT), own("", "桃李春风一杯酒。")], abs=1e-4
+    )
