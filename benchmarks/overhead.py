@@ -129,15 +129,15 @@ def wrap_parts(watch: Stopwatch) -> None:
     from yanmo.train.metrics import Metrics
 
     parts: dict[str, list[tuple[Any, str]]] = {
-        "preparing the text": [(run, "prepare")],
+        "preparing the text": [(run, "prepare_texts")],
         "measuring what is fastest": [(run, "measure"), (run, "decide_compile")],
         "making the process ready": [(run, "configure_torch")],
         "baselines": [(run, "baselines_of")],
         "telling the plan": [(run, "forecast"), (run, "describe")],
-        "making the model": [(run, "GPT"), (run, "build_optimizer"), (trainer, "restore")],
+        "making the model": [(run, "adapted_model"), (run, "build_optimizer"), (trainer, "restore")],
         BATCHES: [(Batches, "at")],
         STEPS: [(trainer, "train_step_with_oom_retry")],
-        "evaluation": [(trainer, "evaluate")],
+        "evaluation": [(trainer, "measure")],
         "samples": [(trainer, "write_sample")],
         "checkpoints": [(trainer, "save_now")],
         "metrics and console": [

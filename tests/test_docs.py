@@ -1,5 +1,6 @@
 """What the pages say is true: their commands run, both languages say the same."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -46,11 +47,16 @@ def test_the_readmes_commands_run(novel: Path) -> None:
     """Every yanmo command, made small, in order, each verb once in a process of its own; then the Python lines."""
     lines = [line for line in commands(README) if line.startswith("yanmo ")]
     assert len(lines) >= 3
+    talk = [{"问": f"{n}", "答": "江湖"} for n in range(20)]
+    rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in talk)
+    Path("talk.jsonl").write_text("".join(rows), encoding="utf-8")
     seen = set()
     for line in lines:
         words = shlex.split(line)[1:]
         if words[0] == "train":
             words += [*TINY, "train.max_steps=4", "train.eval_interval=2"]
+        if words[0] == "finetune":
+            words += ["train.max_steps=2", "train.precision=float32", "sample.max_new_tokens=4"]
         done = (here if words[0] in seen else yanmo)(*words)
         seen.add(words[0])
         assert done.returncode == 0, f"{line}\n{done.stderr}"

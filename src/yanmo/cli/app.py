@@ -361,9 +361,11 @@ def next_commands(result: "TrainResult", prompt: str | None) -> str:
     """Three commands that lead on, with real paths."""
     folder, yanmo = str(result.folder), command_name()
     write = ["generate", folder, "--num-samples", "3"] + (["-p", prompt] if prompt else [])
+    if result.answers:
+        write = ["chat", folder]
     longer = ["train", f"{folder}/recipe.toml", longer_setting(result), "--out", folder]
     commands = [
-        ("write more", [*yanmo, *write]),
+        ("talk with it" if result.answers else "write more", [*yanmo, *write]),
         ("train longer", [*yanmo, *longer]),
         ("see the curves", [*board_command(), "--logdir", folder]),
     ]
