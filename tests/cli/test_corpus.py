@@ -102,6 +102,7 @@ def test_clean_makes_dialogues_of_a_play(
     Path("play.txt").write_text("\n".join(speeches).replace("\n\n", ""), encoding="utf-8")
     call("clean", "play.txt", "--dialogues")
     said = capsys.readouterr().out
+    assert said.endswith("Next:\n  yanmo finetune RUN play.dialogues.jsonl\n")
     assert said.startswith("play.dialogues.jsonl\n") and "\nroles      2: " in said
     assert "\ndialogues  2 with 39 answers, of 40 speeches in 1 scenes\n" in said
     for other in ("--dedup", "--explain", "--weights=1"):

@@ -213,8 +213,8 @@ def clean(
         return
     print("\n".join(lines(result)))
     print(f"manifest   {manifest_path(target)}")
-    if not dialogues:
-        print(f"Next:\n  yanmo inspect {target}\n  yanmo train {target}")
+    following = [f"finetune RUN {target}"] if dialogues else [f"inspect {target}", f"train {target}"]
+    print("Next:", *(f"  yanmo {command}" for command in following), sep="\n")
 
 
 def lines(result: "CleaningResult") -> list[str]:
