@@ -137,7 +137,7 @@ def wrap_parts(watch: Stopwatch) -> None:
         "making the model": [(run, "adapted_model"), (run, "build_optimizer"), (trainer, "restore")],
         BATCHES: [(Batches, "at")],
         STEPS: [(trainer, "train_step_with_oom_retry")],
-        "evaluation": [(trainer, "measure")],
+        "evaluation": [(trainer, "measure_now")],
         "samples": [(trainer, "write_sample")],
         "checkpoints": [(trainer, "save_now")],
         "metrics and console": [

@@ -37,7 +37,7 @@ def tiny_recipe(*paths: Path | str, more: tuple[str, ...] = ()) -> Recipe:
 class Trained:
     """Finished runs of the tiny recipe on ``novel.txt``: each is trained once, and copied from then on."""
 
-    _whole = (trainer.measure,)
+    _whole = (trainer.measure_now,)
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -47,7 +47,7 @@ class Trained:
         """``folder`` becomes such a run, with the settings ``more``; where it stands."""
         kept = self._store / str([*self._results, more].index(more))
         if more not in self._results:
-            assert (trainer.measure,) == self._whole, "nothing may be patched yet"
+            assert (trainer.measure_now,) == self._whole, "nothing may be patched yet"
             found = train(tiny_recipe("novel.txt", more=more), kept, Console(io.StringIO()))
             self._results[more] = found
         shutil.copytree(kept, folder, symlinks=True)

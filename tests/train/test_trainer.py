@@ -268,8 +268,8 @@ def test_old_checkpoints_go_and_the_best_stays(
     novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([5.0, 3.0, 4.0, 4.5, 4.6, 4.7])
-    real = trainer.measure
-    monkeypatch.setattr(trainer, "measure", lambda *a: trainer.replace(real(*a), loss=next(values)))
+    real = trainer.measure_now
+    monkeypatch.setattr(trainer, "measure_now", lambda *a: trainer.replace(real(*a), loss=next(values)))
     more = (
         "train.max_steps=12",
         "train.eval_interval=2",

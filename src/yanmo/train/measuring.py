@@ -10,11 +10,32 @@ from yanmo.eval.loss import Evaluation, evaluate
 from yanmo.generate.answers import write_answers
 from yanmo.generate.text import write_all
 from yanmo.train.base import base_model
+from yanmo.train.metrics import Metrics
 from yanmo.train.preference import PreferenceEvaluation, PreferenceLoss, evaluate_pairs
 from yanmo.train.run import Run
 
 STOP_ANSWERS = 20
 """Answers that are written at the end of a run, to see whether they end."""
+
+
+Measured = Evaluation | PreferenceEvaluation
+
+
+def measure_now(run: Run) -> Measured:
+    """The model's loss on what is held out."""
+    return measure_pairs(run) or measure(run, run.held_out)
+
+
+def log_evaluation(run: Run, step: int, found: Measured, metrics: Metrics) -> None:
+    """Write an ``eval`` row and a line on the console, with what is left of the text of the base."""
+    base = measure_base(run)
+    metrics.write(
+        "eval", step=step, **found.row(), **({"base_bits_per_char": base.bits_per_char} if base else {})
+    )
+    run.console.print(
+        f"step {step:,}  {found.said()} ({run.lines.describe_rank(found.bits_per_char)})"
+        + (f"; the base's text {base.bits_per_char:.3f}" if base else "")
+    )
 
 
 def measure(run: Run, text: HeldOut) -> Evaluation:

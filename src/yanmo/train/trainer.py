@@ -41,9 +41,8 @@ from yanmo.settings.schema import Recipe
 from yanmo.train.binding import bound
 from yanmo.train.measuring import (
     learns_to_answer,
-    measure,
-    measure_base,
-    measure_pairs,
+    log_evaluation,
+    measure_now,
     preference_loss,
     stop_rate,
     write_sample,
@@ -301,6 +300,8 @@ def log_run_start(run: Run, step: int, metrics: Metrics) -> None:
     metrics.write("start", schema=1, **{name: v for name, v in lines.items() if v is not None})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in asdict(run.lines).items() if value)
     run.console.print(f"baselines  bits per character of the held-out text: {shown}")
+    if run.recipe.finetune.method is not None:  # what it knew, and did not know, before
+        log_evaluation(run, step, measure_now(run), metrics)
 
 
 def require_finite(run: Run, step: int, **values: float) -> None:
@@ -362,7 +363,7 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
     """Evaluate on the validation text, and write a sample; True if the loss is the best so far."""
     step = progress.step
     log_experts(step, metrics, result)
-    found = measure_pairs(run) or measure(run, run.held_out)
+    found = measure_now(run)
     # before it is compared: NaN < best is False, and training would go on for nothing
     require_finite(run, step, validation_loss=found.loss)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
@@ -372,12 +373,7 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
             progress, best_step=step, best_val_loss=found.loss,
             best_val_bits_per_char=found.bits_per_char,
         )  # fmt: skip
-    kept = {"base_bits_per_char": base.bits_per_char} if (base := measure_base(run)) else {}
-    metrics.write("eval", step=step, **found.row(), **kept)
-    run.console.print(
-        f"step {step:,}  {found.said()} ({run.lines.describe_rank(found.bits_per_char)})"
-        + (f"; the base's text {base.bits_per_char:.3f}" if base else "")
-    )
+    log_evaluation(run, step, found, metrics)
     write_sample(run, step)
     return progress, improved
 
