@@ -4,20 +4,27 @@ In: a tokenizer. Out: ``江``, `` the``, ``bytes:\\xe6`` for what is no whole ch
 """
 
 from yanmo.tokenizer.base import Tokenizer
+from yanmo.tokenizer.char import BYTES
 
 
 def token_names(tokenizer: Tokenizer) -> list[str]:
-    """The name of each id (V,): the characters that it writes, where no other token has them."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for token in range(tokenizer.vocab_size):
-        for name in (_name(tokenizer, token), tokenizer.spelling(token), f"token:{token}"):
-            if name and name not in taken:
-                taken.add(name)
-                names.append(name)
-                break
-        else:  # somebody's vocabulary spells another token so
-            names.append(f"token:{token}:{token}")
+    """The name of each id (V,): the characters that it writes, where no other token has them.
+
+    A character that is a token is called by itself, and the byte token that could write it by its byte.
+    """
+    plain = [_name(tokenizer, token) for token in range(tokenizer.vocab_size)]
+    spelled = [tokenizer.spelling(token) for token in range(tokenizer.vocab_size)]
+    owners: dict[str, int] = {}
+    for token in sorted(range(tokenizer.vocab_size), key=lambda token: spelled[token] in BYTES):
+        owners.setdefault(plain[token], token)
+    names = [name if name and owners[name] == token else "" for token, name in enumerate(plain)]
+    taken = set(names)
+    for token in (token for token, name in enumerate(names) if not name):
+        raw = (tokenizer.bytes_of(token) or b"") if spelled[token] in BYTES else b""
+        # the last of them where somebody's vocabulary spells another token so
+        ways = (of_bytes(raw) if raw else "", spelled[token], f"token:{token}", f"token:{token}:{token}")
+        names[token] = next(name for name in ways if name not in taken)
+        taken.add(names[token])
     return names
 
 
@@ -29,4 +36,9 @@ def _name(tokenizer: Tokenizer, token: int) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+        return of_bytes(raw)
+
+
+def of_bytes(raw: bytes) -> str:
+    """Bytes that are no characters, or not called by them."""
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
