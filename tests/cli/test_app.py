@@ -11,7 +11,7 @@ from tests.makers.console import here, yanmo
 from tests.makers.processes import python
 from tests.makers.runs import RUN, TINY, Trained
 from yanmo.checkpoint.folder import Progress
-from yanmo.cli.app import INTERRUPTED, as_command, longer_setting, main, short_path
+from yanmo.cli.app import INTERRUPTED, longer_setting, main
 from yanmo.core.console import visible
 from yanmo.eval.baselines import NGramBaselines
 from yanmo.settings.recipe import load_recipe, split_arguments, to_toml
@@ -99,7 +99,9 @@ def test_train_then_write_then_train_again(novel: Path) -> None:
         (["train", "novel.txt", "train.device=cuda:9"], 2, ["cuda:9", "available: cpu"]),
         (["train", "none.toml"], 2, ["the recipe cannot be read", "none.toml"]),
         (["generate"], 2, ["there is no run yet", "yanmo train"]),
-        (["generate", "nowhere"], 2, ["nowhere is not a run or model folder"]),
+        (["generate", "nowhere"], 2, ["there is no such folder: nowhere"]),
+        (["generate", "."], 2, [". is not a run or model folder"]),
+        (["evaluate", ".", "novel.txt", "--memory", "0.3"], 2, ["--corpus novel.txt"]),
     ],
 )
 def test_mistakes_are_answered_without_a_traceback(
@@ -196,7 +198,9 @@ def test_ctrl_c_says_a_line_whatever_was_being_done(
         main()
     assert left.value.code == 130
     out, err = capsys.readouterr()
-    assert out == "" and err.splitlines()[-1] == INTERRUPTED
+    last = err.splitlines()[-1]
+    assert out == "" and last.startswith(INTERRUPTED)
+    assert ("resumes" in last) == (words in ("prepare novel.txt",))
 
 
 @pytest.mark.slow
@@ -279,15 +283,3 @@ def test_a_longer_run_is_longer_in_what_ended_it(
     (tmp_path / "recipe.toml").write_text(to_toml(load_recipe(None, settings)), encoding="utf-8")
     progress = Progress(step=100, elapsed_s=elapsed_s)
     assert longer_setting(TrainResult(tmp_path, progress, 100, NGramBaselines(9, 8, 7), ())) == longer
-
-
-def test_next_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert as_command(["yanmo", "-p", "江 湖"]) == "yanmo -p '江 湖'"
-    monkeypatch.setattr("yanmo.cli.app.os.name", "nt")
-    assert as_command(["yanmo", "runs\\novel", "-p", "江 湖"]) == 'yanmo runs\\novel -p "江 湖"'
-
-    def another_drive(path: str) -> str:
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-
-    monkeypatch.setattr("yanmo.cli.app.os.path.relpath", another_drive)
-    assert short_path("D:\\venv\\yanmo.exe") == "D:\\venv\\yanmo.exe"

@@ -3,6 +3,7 @@ import importlib.util
 import pytest
 
 from yanmo.cli.crawl import check_extra, describe
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError
 
 
@@ -11,7 +12,7 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         check_extra()
-    assert caught.value.hint == 'pip install "yanmo[crawl]"'
+    assert caught.value.hint == install_command("crawl")
 
 
 def test_a_page_is_described_in_lines() -> None:

@@ -366,8 +366,10 @@ def find_model_folder(path: Path | None, runs: Path = Path("runs")) -> Path:
     for folder in (path / "model", path):
         if (folder / "config.json").is_file():
             return folder.resolve()
-    missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is not a run or model folder"
     hint = "give a run or a model folder; for models of other tools use yanmo import"
+    if not storage.is_there(path):
+        raise ConfigError(f"there is no such folder: {path}", where="RUN", hint=hint)
+    missing = "has no checkpoint yet" if (path / "recipe.toml").exists() else "is not a run or model folder"
     raise ConfigError(f"{path} {missing}", where="RUN", hint=hint)
 
 

@@ -7,8 +7,6 @@ for what is not in a recipe. Results go to standard output, everything else to s
 import io
 import json
 import os
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +22,7 @@ from yanmo.cli.serving import serve
 from yanmo.cli.tokenizer import app as tokenizer_app
 from yanmo.cli.words import Verb, unforeseen
 from yanmo.cli.writing import chat, generate, heading, write_to_stdout
+from yanmo.core.commands import as_command, command_name, short_path
 from yanmo.core.console import guarded
 from yanmo.core.errors import YanmoError
 from yanmo.core.storage import free_bytes, is_file
@@ -75,7 +74,9 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the recipe with every setting and its meaning, and stop.")
 ]
 QUICKSTART_TOKENS = 300
-INTERRUPTED = "stopped by Ctrl-C; saved files stay, and the same command resumes or starts again"
+INTERRUPTED = "stopped by Ctrl-C"
+RESUMING = "saved files stay, and the same command resumes or starts again"
+RESUMABLE = ("quickstart", "crawl", "clean", "prepare", "train", "finetune", "scale")
 
 
 def main() -> None:
@@ -99,7 +100,8 @@ def main() -> None:
         leave(unforeseen(error).exit_code)
     except (KeyboardInterrupt, SystemExit) as end:
         if is_interrupt(end):
-            print(INTERRUPTED, file=sys.stderr)
+            resumes = sys.argv[1:] and sys.argv[1] in RESUMABLE
+            print(f"{INTERRUPTED}; {RESUMING}" if resumes else INTERRUPTED, file=sys.stderr)
             leave(130)
         assert isinstance(end, SystemExit)
         leave(end.code if isinstance(end.code, int) else 0)
@@ -386,32 +388,10 @@ def longer_setting(result: "TrainResult") -> str:
     return f"train.minutes={3 * (train.minutes or 10):g}"
 
 
-def command_name() -> list[str]:
-    """How yanmo was called, so that printed commands can be pasted."""
-    called = Path(sys.argv[0])
-    if called.name != "yanmo":
-        return [short_path(sys.executable), "-m", "yanmo"]
-    on_path = any(Path(p) == called.parent for p in os.environ.get("PATH", "").split(os.pathsep))
-    return ["yanmo"] if on_path else [short_path(str(called))]
-
-
 def board_command() -> list[str]:
     """TensorBoard beside yanmo."""
     beside = Path(sys.executable).with_name("tensorboard" + Path(sys.executable).suffix)
     return [short_path(str(beside))] if beside.exists() else ["tensorboard"]
-
-
-def short_path(path: str) -> str:
-    """A path as seen from here, where that is possible and shorter."""
-    try:
-        return min(os.path.relpath(path), path, key=len)
-    except ValueError:  # another drive
-        return path
-
-
-def as_command(words: list[str]) -> str:
-    """Words as they are typed in this system's shell."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 ROAD = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yanmo.cli.options import Json
+from yanmo.core.commands import install_command
 from yanmo.core.console import counted, unguarded, visible
 from yanmo.core.errors import ConfigError
 
@@ -64,7 +65,7 @@ def inspect(
     if html is not None:
         require_file(html, "--html", input_paths(config.corpus.path), is_marked, force)
     if importlib.util.find_spec("rensa") is None:
-        console.print('near-duplicates are not detected: pip install "yanmo[clean]"')
+        console.print(f"near-duplicates are not detected: {install_command('clean')}")
         config = config.model_copy(update={"dedup": config.dedup.model_copy(update={"near": 0.0})})
     report = look(config, nproc, console)
     if report.documents:

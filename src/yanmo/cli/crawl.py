@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError
 
 PREVIEW_CHARACTERS = 600
@@ -60,7 +61,7 @@ def check_extra() -> None:
     missing = [name for name in ("scrapy", "trafilatura") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"{' and '.join(missing)} is not installed", "yanmo crawl", 'pip install "yanmo[crawl]"'
+            f"{' and '.join(missing)} is not installed", "yanmo crawl", install_command("crawl")
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
 
 def _require_datatrove() -> None:
     if find_spec("datatrove") is None:
-        raise ConfigError("a plan needs datatrove", "yanmo scale", 'pip install "yanmo[scale]"')
+        raise ConfigError("a plan needs datatrove", "yanmo scale", install_command("scale"))
 
 
 def plan_settings(arguments: list[str]) -> "tuple[Cleaning, Recipe]":

@@ -10,7 +10,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from yanmo.core.errors import ConfigError, StorageError, YanmoError
-from yanmo.core.storage import is_there
+from yanmo.core.storage import is_file, is_there
 
 
 def unforeseen(error: OSError | ValueError) -> YanmoError:
@@ -31,7 +31,7 @@ class Verb(TyperCommand):
         """Words to parameters.
 
         Raises:
-            ConfigError: a setting spelt as an option, or an option spelt as a setting.
+            ConfigError: a setting spelt as an option or the other way round, or a text without its option.
         """
         words = list(args)
         try:
@@ -39,6 +39,7 @@ class Verb(TyperCommand):
         except Exception as error:  # typer brings its own click, or takes the installed one
             if hasattr(error, "format_message"):
                 self.respell(words, getattr(error, "option_name", None))
+                self.respell_text(words, error.format_message())
             raise
         for parameter in self.params:
             value = ctx.params.get(parameter.name)
@@ -62,6 +63,13 @@ class Verb(TyperCommand):
                 where = f"yanmo {self.name}"
                 kind = "option" if option else "argument"
                 raise ConfigError(f"'{dashed}' is not an {kind} here", where, hint)
+
+    def respell_text(self, words: list[str], said: str) -> None:
+        """Refuse a file as a further argument of a command that has an option for texts."""
+        text = next((word for word in words if f"({word})" in said and is_file(word)), None)
+        if text and any("--corpus" in parameter.opts for parameter in self.params):
+            where, hint = f"yanmo {self.name}", f"a text is named by an option here: --corpus {text}"
+            raise ConfigError(f"'{text}' is one argument too many", where, hint)
 
     def spelling_of(self, name: str, value: str) -> str:
         """How this command wants that setting, or an empty string."""

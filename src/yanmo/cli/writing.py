@@ -208,13 +208,17 @@ def stream_to_stdout(
     total, begun = len(prompts) * config.num_samples, False
     rules = writer.text_rules(config)
     pieces = write_pieces(writer.model, writer.tokenizer, prompts, config, special, note, rules)
-    for piece in in_order(pieces):
-        if not begun:
-            print(heading(len(samples) + 1, total) + prompts[piece.prompt], end="")
-        begun = not piece.sample
-        print(piece.text, end="\n" if piece.sample else "", flush=True)
-        if piece.sample:
-            samples.append(piece.sample)
+    try:
+        for piece in in_order(pieces):
+            if not begun:
+                print(heading(len(samples) + 1, total) + prompts[piece.prompt], end="")
+            begun = not piece.sample
+            print(piece.text, end="\n" if piece.sample else "", flush=True)
+            if piece.sample:
+                samples.append(piece.sample)
+    except KeyboardInterrupt:
+        print(flush=True)  # what is said next begins a line
+        raise
     return samples
 
 

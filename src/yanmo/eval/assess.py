@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, recorded_recipe
+from yanmo.core.commands import short_path
 from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.batches import sliding_starts
@@ -196,7 +197,7 @@ def no_text(folder: Path, recipe: Recipe | None) -> ConfigError:
     """There is nothing to measure a model on."""
     sought = ", ".join(recipe.corpus.path) if recipe else "it has no recipe"
     what = "no text is named, and the run's own text is not available"
-    return ConfigError(what, f"{folder}: {sought}", "--corpus TEXT")
+    return ConfigError(what, f"{short_path(str(folder))}: {sought}", "name one: --corpus TEXT")
 
 
 def stride_within(window: int, stride: int | None) -> int:

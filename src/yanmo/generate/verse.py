@@ -3,10 +3,11 @@
 In: [sample] settings, a tokenizer. Out: a rule of the text for the engine.
 
 A poem is a row of places: those of a line, ``，`` behind odd lines and ``。`` behind even ones and the last,
-and between two pairs of lines a line end, if the vocabulary has one. Each place has characters that may stand
-there. A token may come if all characters that it completes fit their places, and bytes that it leaves open
-begin a character that fits the next one. Every character can be written by itself, as a token or byte by
-byte, so a poem can always go on. Behind the last place only end-of-text may come.
+and, if the vocabulary has one, a line end between two pairs of lines and behind a prompt that ends in the
+middle of a line. Each place has characters that may stand there. A token may come if all characters that it
+completes fit their places, and bytes that it leaves open begin a character that fits the next one. Every
+character can be written by itself, as a token or byte by byte, so a poem can always go on. Behind the last
+place only end-of-text may come.
 
 Characters rhyme if their modern finals are the same but for a medial i, u or ü, each in the commonest reading
 that pypinyin knows, tones aside. No rhyme word comes twice.
@@ -21,6 +22,7 @@ import regex
 import torch
 from torch import Tensor
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.generate.sampling import TokenConstraints
 from yanmo.settings.schema import SampleConfig
@@ -65,8 +67,9 @@ class Verse:
         self.bytes = frozenset(one[0] for one in raw if len(one) == 1)
         pieces = _between_others(tokenizer).next_pieces()
         self._whole = frozenset(pieces[token][0] for token in self.usable if not pieces[token][1])
-        self.form = form_of(config, LINE_END if self.writes(LINE_END) else "")
-        self.places = {kind: self.place([kind]) for kind in {*self.form} - {FREE, RHYME}}
+        self.line_end = LINE_END if self.writes(LINE_END) else ""
+        self.form = form_of(config, self.line_end)
+        self.places = {kind: self.place([kind]) for kind in {*self.line_end, *self.form} - {FREE, RHYME}}
         self.places[FREE] = self.place(HAN)
         self.rhymes = self._rhymes(self.form.count(RHYME)) if RHYME in self.form else {}
         """The characters of each rhyme that has enough of them."""
@@ -121,7 +124,7 @@ class Verse:
                 "sample.banned",
                 "take it out of one of them",
             )
-        longest = sum(self.places[kind].most_tokens for kind in self.form)
+        longest = sum(self.places[kind].most_tokens for kind in [*self.line_end, *self.form])
         if config.max_new_tokens < longest:
             raise ConfigError(
                 f"a poem of {config.verse_lines} lines may need {longest:,} tokens,"
@@ -151,8 +154,9 @@ class VerseState:
 
     def __init__(self, rule: Verse, prompt: Sequence[int]) -> None:
         self._rule, self._stream = rule, rule.tokenizer.stream()
-        for token in prompt:
-            self._stream.push(token)
+        before = "".join(self._stream.push(token) for token in prompt)
+        is_in_line = before and prompt[-1] != rule.tokenizer.end_of_text and not before.endswith(LINE_END)
+        self._form = [*(rule.line_end if is_in_line else ""), *rule.form]
         self._at = 0  # the next place
         self._rhyming: list[str] = []
 
@@ -171,8 +175,8 @@ class VerseState:
 
     def _kind(self, ahead: int) -> str | None:
         """What the place so far ahead is; None: it lies behind the poem."""
-        form, at = self._rule.form, self._at + ahead
-        return form[at] if at < len(form) else None
+        at = self._at + ahead
+        return self._form[at] if at < len(self._form) else None
 
     def _place(self, ahead: int) -> Place:
         rule, kind = self._rule, self._kind(ahead)
@@ -238,7 +242,7 @@ def rhyme_of(character: str) -> str:
     try:
         from pypinyin import Style, lazy_pinyin
     except ImportError as error:
-        hint = 'pip install "yanmo[verse]", or leave it out'
+        hint = f"{install_command('verse')}, or leave it out"
         raise ConfigError("rhymes need pypinyin", "sample.rhyme", hint) from error
     syllable = "".join(lazy_pinyin(character, errors="ignore"))
     final = "".join(lazy_pinyin(character, style=Style.FINALS, errors="ignore"))

@@ -379,7 +379,7 @@ class SampleConfig(Section):
     verse_lines: Annotated[int, Field(ge=1, le=100)] = 4
     """Lines of a poem: `，` ends odd ones, `。` even ones, and each pair stands on a line of its own."""
     acrostic: str = ""
-    """The first characters of a poem's lines (藏头), one for each."""
+    """The first characters of a poem's lines (藏头); lines that get none begin freely."""
     rhyme: bool = False
     """The even lines of a poem rhyme: their last characters have the same modern final, a medial i, u or ü
     aside, by pypinyin (extra `verse`). None of them comes twice."""

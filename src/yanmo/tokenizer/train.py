@@ -25,6 +25,7 @@ import regex
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import DataError, TokenizerError
 from yanmo.settings.schema import TokenizerConfig
 from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT, Tokenizer
@@ -270,7 +271,7 @@ def _learn_pieces(words: Iterable[str], vocab_size: int) -> list[tuple[str, floa
         raise TokenizerError(
             "unigram vocabularies are learned by SentencePiece, which is not installed",
             where="tokenizer.kind=unigram",
-            hint='pip install "yanmo[unigram]"',
+            hint=install_command("unigram"),
         ) from error
     model = BytesIO()
     try:

@@ -62,6 +62,11 @@ from yanmo.train.run import (
 from yanmo.train.schedule import learning_rate_at
 from yanmo.train.step import Loss, LossScale, StepResult, training_step
 
+SILENT_SECONDS = 30.0
+"""The live line comes after so long at the latest, however few steps are done."""
+MUCH_SHORTER = 0.7
+"""Of its steps: a plan that keeps fewer is said to be shorter."""
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -194,6 +199,7 @@ def run_loop(
     run = agree_on_micro_batch(run, progress.step, loss_of, batches, metrics)
     log_run_start(run, progress.step, metrics)
     logged = Logged(progress.step, run.clock())
+    shown = logged.at
     while progress.step < plan.total_steps:
         # set anew before every step, from the step's number alone: a resume needs no scheduler state
         rate = learning_rate_at(progress.step, plan, run.recipe.optim)
@@ -205,6 +211,10 @@ def run_loop(
         stopping = run.world.all_reduce_max(stop.number or 0)
         if is_due(plan, progress.step, train.log_interval):
             logged = log_step(run, plan, progress, metrics, result, rate, logged)
+            shown = logged.at
+        elif (now := run.clock()) - shown > SILENT_SECONDS:
+            show_step(run, plan, progress, result, logged, now)
+            shown = now
         improved = False
         if evaluating := is_due(plan, progress.step, train.eval_interval):
             progress, improved = evaluate_now(run, progress, metrics, result)
@@ -324,8 +334,7 @@ def log_step(
 ) -> Logged:  # fmt: skip
     """Write a ``train`` row and update the live line; returns the point to count speed from next."""
     step, now = progress.step, run.clock()
-    tokens = (step - logged.step) * run.recipe.train.batch_size * run.model.config.block_size
-    speed, experts = tokens / max(now - logged.at, 1e-9), busiest_expert(result)
+    speed, experts = show_step(run, plan, progress, result, logged, now), busiest_expert(result)
     metrics.write(
         # loss_hex has all bits of the loss: two runs can be compared exactly
         "train", step=step, loss=result.loss, loss_hex=result.loss.hex(), lr=rate,
@@ -333,16 +342,26 @@ def log_step(
         tokens_per_s=round(speed, 1), elapsed_s=round(progress.elapsed_s, 3),
         **experts,
     )  # fmt: skip
+    return Logged(step, now)
+
+
+def show_step(
+    run: Run, plan: StepSchedule, progress: Progress, result: StepResult, logged: Logged, now: float
+) -> float:
+    """Update the live line; returns the tokens per second since what was logged last."""
+    step = progress.step
+    tokens = (step - logged.step) * run.recipe.train.batch_size * run.model.config.block_size
+    speed = tokens / max(now - logged.at, 1e-9)
     # nats per token → bits per character: divide by ln 2 and by characters per token
     bits = result.loss / math.log(2) / run.characters_per_token
-    busiest = f"  busiest expert {experts['busiest_expert']:.2f}x" if experts else ""
+    experts = "".join(f"  busiest expert {load:.2f}x" for load in busiest_expert(result).values())
     # mean time of all steps, pauses included, times the steps left
     left = progress.elapsed_s / step * (plan.total_steps - step)
     run.console.status(
         f"step {step:,}/{plan.total_steps:,}  loss {result.loss:.3f}  {bits:.2f} bits/char"
-        f"  {speed:,.0f} tokens/s  {span(left)} left{busiest}"
+        f"  {speed:,.0f} tokens/s  {span(left)} left{experts}"
     )
-    return Logged(step, now)
+    return speed
 
 
 def busiest_expert(result: StepResult) -> dict[str, float]:
@@ -390,6 +409,11 @@ def replan_total_steps(run: Run, plan: StepSchedule, step: int, metrics: Metrics
         fitting = max(int((train.minutes * 60 - elapsed) / (elapsed / step)), 0)
         # clocks of ranks differ, their plans must not
         total_steps = run.world.all_reduce_max(min(step + fitting, run.step_limit or step + fitting))
+        if len(plan.segments) == 1 and total_steps < MUCH_SHORTER * plan.total_steps:
+            run.console.warn(
+                f"the machine is slower than measured: {total_steps:,} steps in place of {plan.total_steps:,}"
+                f" fit into {train.minutes:g} minutes"
+            )
         plan = plan.replanned(step, total_steps)
         if run.world.is_main:
             storage.write_json(run.folder / "plan.json", plan.as_json())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.documents import read
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.text.read import containers
 from yanmo.text.read.documents import CorpusCounts, corpus_size
@@ -250,6 +251,6 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "a.txt.zst").write_bytes(zst(STORY.encode()))
     with pytest.raises(ConfigError, match="reading .zst takes backports.zstd") as caught:
         read(tmp_path / "a.txt.zst")
-    assert caught.value.hint == 'pip install "yanmo[files]"'
+    assert caught.value.hint == install_command("files")
     counts = dropped(tmp_path)[1]
     assert counts.documents_dropped == {"needs yanmo[files]": 1}

@@ -16,6 +16,7 @@ from yanmo.checkpoint.folder import (
     write_model,
 )
 from yanmo.core import storage
+from yanmo.core.commands import install_command
 from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, YanmoError
 from yanmo.core.outputs import require_file, require_folder
@@ -291,5 +292,5 @@ def write_onnx_configs(folder: Path, source: ExportSource) -> None:
 def _require(target: str, package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"{package} is not installed", where=f"--to {target}", hint='pip install "yanmo[export]"'
+            f"{package} is not installed", where=f"--to {target}", hint=install_command("export")
         )

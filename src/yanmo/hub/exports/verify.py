@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import CheckpointError, ConfigError
 from yanmo.generate.engine import generate
 from yanmo.hub.imports.proof import CLOSE, quiet_transformers
@@ -60,7 +61,7 @@ def require_library(target: str) -> None:
         raise ConfigError(
             f"{name} is not installed, but it is needed to open the result",
             where=f"--to {target}",
-            hint=f'pip install "yanmo[{extra}]", or export without verification: --no-verify',
+            hint=f"{install_command(extra)}, or export without verification: --no-verify",
         )
 
 

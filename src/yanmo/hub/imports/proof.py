@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import CheckpointError
 from yanmo.model.config import GPTConfig
 from yanmo.model.families import FAMILIES, GPT2, Family
@@ -224,7 +225,7 @@ def reference_logits(
         CheckpointError: transformers lacks a tensor, or has one left over.
     """
     if importlib.util.find_spec("transformers") is None:
-        return 'it is not installed (pip install "yanmo[hf]")', None
+        return f"it is not installed ({install_command('hf')})", None
     with quiet_transformers() as transformers:
         try:
             # only keys that say what is computed: others could make transformers fetch code

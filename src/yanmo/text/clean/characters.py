@@ -11,6 +11,7 @@ from functools import cache, partial
 from html.entities import html5
 from typing import Literal
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError
 from yanmo.text.clean.misread import as_chinese, escapes, hz
 from yanmo.text.read.encodings import READ_AS_LATIN
@@ -76,7 +77,6 @@ TAIWANS_ZHE = re.compile(
 """A verb and the 著 of Taiwan; 著書 and 名著 are everybody's."""
 A_WORK = re.compile("(?<=[原土专论译遗拙])着")
 """What opencc takes for a 着: 原著, 土著…"""
-MEND = 'pip install "yanmo[clean]"'
 
 
 def mojibake(text: str) -> str:
@@ -129,7 +129,7 @@ def _ftfy() -> Callable[[str], str]:
         raise ConfigError(
             "clean.mojibake needs ftfy",
             "the text has UTF-8 read as Latin-1",
-            f"{MEND}, or clean.mojibake=false",
+            f"{install_command('clean')}, or clean.mojibake=false",
         ) from error
     only_encodings = ftfy.TextFixerConfig(
         unescape_html=False,
@@ -286,5 +286,5 @@ def _opencc(which: str):  # type: ignore[no-untyped-def]  # a class of the libra
     try:
         import opencc
     except ImportError as error:
-        raise ConfigError("clean.script needs opencc", "clean.script", MEND) from error
+        raise ConfigError("clean.script needs opencc", "clean.script", install_command("clean")) from error
     return opencc.OpenCC(which)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError
 from yanmo.settings.schema import DedupConfig
 
@@ -210,7 +211,7 @@ def _rensa() -> Any:
         import rensa
     except ImportError as error:
         raise ConfigError(
-            "near duplicates need rensa", "dedup.near", 'pip install "yanmo[clean]", or dedup.near=0'
+            "near duplicates need rensa", "dedup.near", f"{install_command('clean')}, or dedup.near=0"
         ) from error
     return rensa
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
+from yanmo.core.commands import install_command
 from yanmo.text.read.encodings import read_lines
 from yanmo.text.read.fields import ABSENT, is_turns, small_fields, suggest, text_at, wrapped_records
 from yanmo.text.read.json_values import Broken, Window, only_value
@@ -73,7 +74,7 @@ class NeedsExtra(Unusable):
 
     def __init__(self, library: str, kind: str) -> None:
         super().__init__(
-            "needs yanmo[files]", f"reading {kind} takes {library}", hint='pip install "yanmo[files]"'
+            "needs yanmo[files]", f"reading {kind} takes {library}", hint=install_command("files")
         )
 
 
