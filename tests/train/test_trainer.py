@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import re
 import signal
 import time
 from itertools import count
@@ -300,6 +301,15 @@ def test_the_time_of_a_resumed_run_goes_on_where_it_stopped(novel: Path, console
     assert elapsed[-1] < 1000
 
 
+def test_the_live_line_comes_by_time_where_steps_are_slow(novel: Path) -> None:
+    said, ticks = io.StringIO(), count(0, 20).__next__
+    console = Console(said, clock=ticks)
+    train(tiny_recipe(novel, more=("train.log_interval=12",)), RUN, console, clock=ticks)
+    assert [row["step"] for row in read_metrics(RUN) if row["event"] == "train"] == [12]
+    shown = re.findall(r"^step (\d+)/12 .* tokens/s", said.getvalue(), re.MULTILINE)
+    assert len(shown) > 3 and shown[-1] == "12"
+
+
 def test_a_run_of_minutes_follows_its_recorded_plan(novel: Path, console: Console) -> None:
     """After a restart the aims recorded before it are kept, so the same steps have the same rates."""
     more = (
@@ -317,11 +327,14 @@ def test_a_run_of_minutes_follows_its_recorded_plan(novel: Path, console: Consol
         return training_step(*arguments)
 
     def clock() -> float:
-        return time.monotonic() + 2 * (done // 5)  # five steps seem to take two seconds longer
+        return time.monotonic() + 3 * (done // 5)  # five steps seem to take three seconds longer
 
-    train(tiny_recipe(novel, more=more), RUN, console, take_step=take_step, clock=clock)
+    said = io.StringIO()
+    train(tiny_recipe(novel, more=more), RUN, Console(said), take_step=take_step, clock=clock)
     plan = read_plan(RUN)
     assert len(plan.segments) > 1
+    assert (first := plan.segments[1]).total_steps < plan.segments[0].total_steps
+    assert f"slower than measured: {first.total_steps} steps in place of 40" in said.getvalue()
     before = losses(RUN), weights(RUN)
     rows = without_times(RUN)
     for folder in list(newest_first(RUN)):  # as if killed before the first checkpoint
@@ -455,7 +468,7 @@ def test_run_names_lead_to_a_model_folder(trained: Trained) -> None:
     assert find_model_folder(None) == find_model_folder(RUN) == find_model_folder(RUN / "model") == best
     checkpoint = next(newest_first(RUN))
     assert find_model_folder(checkpoint) == checkpoint.resolve()
-    with pytest.raises(ConfigError, match="is not a run or model folder"):
+    with pytest.raises(ConfigError, match="there is no such folder: nowhere"):
         find_model_folder(Path("nowhere"))
 
 
