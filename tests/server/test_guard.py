@@ -8,8 +8,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -25,6 +27,7 @@ from yanmo.generate.sampling import TokenConstraints
 from yanmo.generate.writer import Writer
 from yanmo.server import guard
 from yanmo.server.engine_thread import ROWS, Done, Event, Job
+from yanmo.server.process import address_of
 from yanmo.server.served import ServedModel
 from yanmo.settings.schema import CorpusConfig, SampleConfig
 from yanmo.text.read.dialogues import read_dialogues
@@ -33,6 +36,7 @@ from yanmo.text.read.turns import Pair
 ORIGIN, TOKEN = "https://write.example.org", "长而难猜 0123456789"
 PATHS = ("/", "/page/main.js", "/health", "/metrics", "/v1/models", COMPLETIONS, "/nowhere")
 JSON = {"Content-Type": "application/json"}
+FINISHING = "finishing 1 text, for up to 30 seconds; once more ends at once"
 ENDLESS: dict[str, Any] = {
     "prompt": "江湖",
     "max_tokens": 8000,
@@ -225,8 +229,51 @@ def test_requests_that_would_fill_the_memory_or_take_too_long_are_refused(server
 def test_a_model_and_a_path_that_are_not_there_are_named(server: RunningServer) -> None:
     answer = server.post(model="gpt-5", prompt="江")
     assert answer.status_code == 404 and "gpt-5" in answer.json()["error"]["message"]
-    for answer in (server.client.get("/nowhere"), server.client.delete(COMPLETIONS)):
-        assert answer.status_code in (404, 405) and answer.json()["error"]["message"]
+    client = server.client
+    assert client.get("/v1/models/gpt-5").json()["error"]["message"] == answer.json()["error"]["message"]
+    assert client.get("/v1/models/char").json() == client.get("/v1/models").json()["data"][0]
+    for path in ("/nowhere", "/page/nowhere.js", "/v1/", "/yanmo/nowhere"):
+        answer = client.get(path)
+        assert answer.status_code == 404 and path in answer.json()["error"]["message"]
+    for answer in (client.delete(COMPLETIONS), client.post("/v1/models"), client.post("/page/main.js")):
+        assert answer.status_code == 405 and answer.json()["error"]["message"]
+
+
+def test_a_body_that_cannot_be_read_is_answered_in_a_sentence(server: RunningServer) -> None:
+    body, text = b'{"prompt": "a"}', {"Content-Type": "text/plain"}
+    for content, headers, said in (
+        (body, text, "Content-Type: application/json"),
+        (body, {}, "Content-Type: application/json"),
+        (b'{"prompt": ', JSON, "the body is not JSON: "),
+        (b"[1]", JSON, "the body is not a JSON object"),
+    ):
+        answer = server.client.post(COMPLETIONS, content=content, headers=headers)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, None) and said in error["message"]
+    mixed = server.post(prompt=["江湖", 5])
+    assert mixed.status_code == 400 and mixed.json()["error"]["param"] == "prompt"
+    assert mixed.json()["error"]["message"].startswith("prompt: a text is wanted, a list of texts, ids, or")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"prompt": "江"}),
+        ("/detokenize", {"tokens": [300]}),
+        ("/yanmo/outline", {"text": "江"}),
+        ("/yanmo/copied", {"text": "江"}),
+    ],
+)
+def test_the_smaller_requests_refuse_unknown_fields_too(
+    server: RunningServer, path: str, body: dict[str, Any]
+) -> None:
+    refused = server.post(path, **body, chars="湖")
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "chars")
+    assert all(field in error["message"] for field in ("chars", *body))
+    # without effect
+    usual, inert = server.post(path, **body), server.post(path, **body, add_special_tokens=False)
+    assert (inert.status_code, inert.text) == (usual.status_code, usual.text)
 
 
 # -- those who leave --------------------------------------------------------------------------
@@ -362,15 +409,44 @@ def test_a_server_that_is_told_to_end_finishes_what_streams(own_folder: Path) ->
     ) as answer:
         lines = answer.iter_lines()
         next(lines)
+        assert "loading model\n" in child.err()
         child.send_signal(signal.SIGTERM)
         rest = [line for line in lines if line]
     assert rest[-1] == "data: [DONE]"
     assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
     assert len(rest) > 500
-    child.wait(60)
+    assert child.wait(60) == 128 + signal.SIGTERM
     assert "Traceback" not in child.err() and "江湖" not in child.err()
+    assert child.err().splitlines()[-2:] == [FINISHING, "the server has ended"]
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, trust_env=False)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_told_twice_ends_at_once(own_folder: Path) -> None:
+    our_folder(own_folder / "model", lively_model(64), TOKENIZER)
+    child = Child(as_yanmo, ["serve", "model", "--port", "0"])
+    until(lambda: child.out().endswith("\n") or child.poll() is not None)
+    url = child.out().strip()
+    with httpx.stream("POST", url + COMPLETIONS, json=ENDLESS | {"stream": True}, trust_env=False) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        child.send_signal(signal.SIGINT)
+        until(lambda: FINISHING in child.err())
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == 128 + signal.SIGINT
+        with pytest.raises(httpx.HTTPError):
+            list(lines)
+    assert child.err().splitlines()[-2:] == [FINISHING, "ended at once"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_the_address_that_is_said_can_be_opened(host: str) -> None:
+    with socket.create_server((host, 0)) as listening:
+        address = urlsplit(address_of(listening))
+        assert address.hostname and address.port
+        assert not ip_address(address.hostname).is_unspecified
+        socket.create_connection((address.hostname, address.port), timeout=5).close()
 
 
 def test_writers_defaults_are_those_of_requests() -> None:
@@ -395,4 +471,4 @@ def test_an_address_that_is_taken_is_said_before_a_model_is_loaded() -> None:
         pytest.raises(ConfigError, match="cannot be listened on") as refused,
     ):
         listen("127.0.0.1", taken.getsockname()[1])
-    assert refused.value.where == "--port"
+    assert refused.value.where == "--port" and refused.value.what.count("127.0.0.1") == 1

@@ -11,6 +11,7 @@ import typer
 
 from yanmo.cli.options import Device, Precision, Verify, with_sampler
 from yanmo.cli.writing import as_settings, note
+from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError
 from yanmo.core.storage import disk_errors
 
@@ -70,16 +71,21 @@ def serve(
         from yanmo.server.app import create_app
         from yanmo.server.process import answer
     except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed", "serve", 'pip install "yanmo[serve]"') from error
+        raise ConfigError(f"{error.name} is not installed", "serve", install_command("serve")) from error
     listening = listen(host, port)
     models = load_models(runs or [None], as_settings(sampler), device, precision, verify)
     app = create_app(models, token, allow_origin or (), keep_choices)
 
-    def say(address: str) -> None:
+    def ready(address: str) -> None:
         print(address, flush=True)
-        note(f"serving {', '.join(model.name for model in models)}; Ctrl-C ends it")
+        where = "" if host in address else f" at {host}, port {listening.getsockname()[1]},"
+        note(f"serving {', '.join(model.name for model in models)}{where}; Ctrl-C ends it")
 
-    answer(app, listening, say)
+    def busy() -> int:
+        return sum(model.thread.running + model.thread.waiting for model in models)
+
+    if number := answer(app, listening, ready, note, busy):
+        raise typer.Exit(128 + number)
 
 
 def listen(host: str, port: int) -> socket:
@@ -93,7 +99,8 @@ def listen(host: str, port: int) -> socket:
         return create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
-            f"{host}, port {port} cannot be listened on: {error.strerror or error}",
+            # Python puts the address behind the reason
+            f"{host}, port {port} cannot be listened on: {str(error.strerror or error).partition(' (')[0]}",
             where="--port",
             hint="where another program has it, give another port; 0 is any that is free",
         ) from error
@@ -124,21 +131,23 @@ def load_models(
     Raises:
         ConfigError: two have the same name, or a setting cannot be meant so.
     """
-    from yanmo.checkpoint.folder import run_of
+    from yanmo.checkpoint.folder import find_model_folder, run_of
     from yanmo.generate.writer import load
     from yanmo.server.served import ServedModel
 
     models: dict[str, ServedModel] = {}
     for path in runs:
-        writer = load(path, device, precision, verify)
-        writer = replace(writer, sample=writer.config(**settings))
-        run = run_of(writer.folder)
-        name = writer.folder.name if run is None else run.name
+        folder = find_model_folder(path)
+        run = run_of(folder)
+        name = folder.name if run is None else run.name
         if run and path and path.resolve() != run:  # a checkpoint of a run
-            name = f"{name}-{writer.folder.name}"
+            name = f"{name}-{folder.name}"
         if name in models:
             hint = "give one of the folders another name"
             raise ConfigError(f"two models are named {name}", str(path), hint)
+        note(f"loading {name}")
+        writer = load(folder, device, precision, verify)
+        writer = replace(writer, sample=writer.config(**settings))
         models[name] = ServedModel(name, writer, created=int(writer.folder.stat().st_mtime))
     return list(models.values())
 

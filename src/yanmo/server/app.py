@@ -58,6 +58,8 @@ from yanmo.server.served import Asked, ServedModel, ranked
 from yanmo.text.read.chapters import MAX_HEADING_CHARACTERS, chapter_starts
 
 PAGE = Path(__file__).parent / "page"
+NO_SENTENCE = "Not Found", "Method Not Allowed"
+"""What the framework says to an address that it does not know."""
 RETRY_SECONDS = 5
 """After so long whoever was refused, because too many wait, may come again."""
 AsChoice = Callable[[Part, bool], dict[str, Any]]
@@ -105,6 +107,12 @@ class Server:
         if found := self.models.get(name or next(iter(self.models))):
             return found
         raise HTTPException(404, f"there is no model {name[:100]}; there are: {', '.join(self.models)}")
+
+    def about(self, model: ServedModel) -> dict[str, Any]:
+        """A model's entry in /v1/models."""
+        found = model.about()
+        found["yanmo"]["keep_choices"] = self.keep_choices is not None
+        return found
 
     def keep(self, choice: Choice) -> None:
         """Append a choice to the file.
@@ -256,12 +264,8 @@ def add_errors(app: FastAPI) -> None:
     """What goes wrong, in the shape that OpenAI's clients read."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        # where JSON breaks off is no field
-        place = [str(part) for part in first["loc"] if part != "body" and first["type"] != "json_invalid"]
-        param = place[0] if place else None
-        message = f"{'.'.join(place[:3])}: {first['msg']}" if place else str(first["msg"])
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        message, param = mistake(error, request.headers.get("content-type", ""))
         return JSONResponse(error_body(message[:500], "invalid_request_error", param), 400)
 
     @app.exception_handler(YanmoError)
@@ -273,8 +277,12 @@ def add_errors(app: FastAPI) -> None:
         return JSONResponse(error_body(said(error), kind, param), 400 if is_theirs else 500)
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(error_body(str(error.detail), "invalid_request_error"), error.status_code)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        message, path = str(error.detail), request.url.path[:100]
+        if message in NO_SENTENCE:
+            message = f"{request.method} {path}: {message.lower()}; what there is stands in docs/serving.md"
+        body = error_body(message, "invalid_request_error")
+        return JSONResponse(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
@@ -285,6 +293,19 @@ def add_errors(app: FastAPI) -> None:
     async def busy(_: Request, __: Busy) -> JSONResponse:
         body = error_body("too many requests wait already; come again in a moment", "rate_limit_error")
         return JSONResponse(body, 429, {"Retry-After": str(RETRY_SECONDS)})
+
+
+def mistake(error: RequestValidationError, content_type: str) -> tuple[str, str | None]:
+    """What is wrong with a body, in a sentence, and the field that it is about."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part != "body"]
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error']} at character {place[0]}", None
+    if place:
+        return f"{'.'.join(place[:3])}: {first['msg']}", place[0]
+    if "json" not in content_type.lower():
+        return "the body is not read as JSON: send the header Content-Type: application/json", None
+    return "the body is not a JSON object", None
 
 
 def add_writing(app: FastAPI, server: Server) -> None:
@@ -333,9 +354,11 @@ def add_knowledge(app: FastAPI, server: Server) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        keeps = {"keep_choices": server.keep_choices is not None}
-        data = [model.about() for model in server.models.values()]
-        return {"object": "list", "data": [one | {"yanmo": one["yanmo"] | keeps} for one in data]}
+        return {"object": "list", "data": [*map(server.about, server.models.values())]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return server.about(server.model(name))
 
     @app.get("/health")
     async def health() -> JSONResponse:

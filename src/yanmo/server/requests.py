@@ -10,7 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from yanmo.core.errors import ConfigError
 from yanmo.settings.schema import SampleConfig
@@ -163,6 +172,16 @@ class CompletionRequest(WritingRequest):
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def _in_one_sentence(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        """What a prompt may be, in place of why it is none of the four."""
+        try:
+            return read(value)
+        except ValidationError as error:
+            said = "a text is wanted, a list of texts, ids, or a list of lists of ids; {most} at most"
+            raise PydanticCustomError("prompt", said, {"most": MAX_PROMPTS}) from error
+
     @model_validator(mode="before")
     @classmethod
     def _other_names(cls, values: Any) -> Any:
@@ -240,7 +259,21 @@ class ChatRequest(WritingRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
 
 
-class TokenizeRequest(BaseModel):
+class ToolRequest(BaseModel):
+    """What the smaller requests share: an unknown field that would act is refused by name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, values: Any) -> Any:
+        given = values if isinstance(values, dict) else {}
+        unknown = (name for name in given if name not in cls.model_fields)
+        if name := next((name for name in unknown if not is_inert(name, given[name], given)), None):
+            known = ", ".join(cls.model_fields)
+            raise ConfigError(f"there is no field {name[:100]} here", name[:100], f"the fields are: {known}")
+        return values
+
+
+class TokenizeRequest(ToolRequest):
     """POST /tokenize."""
 
     model: str = ""
@@ -249,20 +282,20 @@ class TokenizeRequest(BaseModel):
     """The name of the same in llama.cpp's server."""
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(ToolRequest):
     """POST /detokenize."""
 
     model: str = ""
     tokens: Annotated[list[int], Field(fail_fast=True)]
 
 
-class OutlineRequest(BaseModel):
+class OutlineRequest(ToolRequest):
     """POST /yanmo/outline."""
 
     text: str
 
 
-class CopiedRequest(BaseModel):
+class CopiedRequest(ToolRequest):
     """POST /yanmo/copied."""
 
     model: str = ""
