@@ -1,13 +1,18 @@
 """The verbs that write, by their options."""
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.makers.console import here
-from tests.makers.models import CHATML, chat_tokenizer, our_folder, talking_model
+from tests.makers.models import CHATML, TOKENIZER, chat_tokenizer, lively_model, our_folder, talking_model
 from tests.makers.runs import Trained
 from yanmo.cli.options import SAMPLER
-from yanmo.cli.writing import chat, generate
+from yanmo.cli.writing import chat, generate, stream_to_stdout
+from yanmo.generate.text import TextDelta
+from yanmo.generate.writer import Writer
 from yanmo.settings.schema import SampleConfig
 
 
@@ -16,6 +21,22 @@ def test_every_setting_of_the_sampler_is_an_option_of_each_verb_that_writes() ->
     assert set(SAMPLER) == set(SampleConfig.model_fields) - own
     for verb in (generate, chat):
         assert set(SAMPLER) <= set(inspect.signature(verb).parameters)
+    told = here("generate", "--help").stdout.split()
+    assert {f"--{name.replace('_', '-')}" for name in SAMPLER} <= {word.partition("/")[0] for word in told}
+
+
+def test_ctrl_c_ends_the_line_that_is_being_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> Iterator[TextDelta]:
+        yield TextDelta(0, 0, "春", None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yanmo.generate.text.write_pieces", interrupted)
+    writer = Writer(Path("nowhere"), lively_model(), TOKENIZER, SampleConfig())
+    with pytest.raises(KeyboardInterrupt):
+        stream_to_stdout(writer, ["江"], SampleConfig(num_samples=1))
+    assert capsys.readouterr().out == "江春\n"
 
 
 def test_an_option_acts(trained: Trained) -> None:

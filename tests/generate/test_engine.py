@@ -838,7 +838,7 @@ def test_generate_streams_texts_and_says_how_they_were_chosen(folder: Path) -> N
     found = json.loads(out)
     assert [sample["number"] for sample in found["samples"]] == [0, 1, 2]
     assert found["sampler"]["min_p"] == 0.01 and "tokens" not in found["samples"][0]
-    code, out, _ = answer(*words, "--logprobs", "--stop", "夜", "--stop", "雨", "--ban", "江")
+    code, out, _ = answer(*words, "--logprobs", "--stop", "夜", "--stop", "雨", "--banned", "江")
     (sample,) = json.loads(out)["samples"]
     assert len(sample["tokens"]) == len(sample["logprobs"]) <= 6 and max(sample["logprobs"]) < 0
     assert TOKENIZER.encode("江").tolist()[0] not in sample["tokens"]
@@ -960,7 +960,7 @@ def test_what_a_terminal_would_obey_is_shown_there_and_kept_in_a_pipe(folder: Pa
         (["--prompts", "latin.txt"], "the prompts cannot be read"),
         (["--prompts", "."], "the prompts cannot be read"),
         (["-p", "\udc80"], "half a character"),
-        (["--ban", "\udc80"], "half a character"),
+        (["--banned", "\udc80"], "half a character"),
         (["--temperature", "nan"], "sample.temperature=nan"),
         (["--temperature", "-1"], "sample.temperature=-1"),
         (["--temperature", "1e999"], "sample.temperature=inf"),
@@ -991,6 +991,8 @@ def test_mistakes_in_writing_are_answered_with_exit_2(folder: Path, arguments: l
 def test_extreme_but_lawful_settings_write(folder: Path) -> None:
     words = ["generate", str(folder), "-p", "江", "--max-new-tokens", "20", "--num-samples", "40", "--json"]
     words += ["--temperature", "1e6", "--top-k", "999999999", "--repetition-penalty", "1000"]
-    code, out, err = answer(*words, "--no-repeat-ngram", "1", "--min-p", "1", "--ban", "夜雨", "--stop", "灯")
+    code, out, err = answer(
+        *words, "--no-repeat-ngram", "1", "--min-p", "1", "--banned", "夜雨", "--stop", "灯"
+    )
     assert code == 0, err
     assert len(json.loads(out)["samples"]) == 40

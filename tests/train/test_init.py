@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_are_refused(novel: Path, trained: Trained, cons
     alike.write_text(novel.read_text(encoding="utf-8").translate(other_words), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"id \d+ is '.' in the tokenizer, and the weights know it as '.'"):
         train(tiny_recipe(alike, more=("model.init=first", "tokenizer.kind=char")), RUN, console)
-    with pytest.raises(ConfigError, match="is not a run or model folder"):
+    with pytest.raises(ConfigError, match="there is no such folder: nowhere"):
         train(tiny_recipe(novel, more=("model.init=nowhere",)), RUN, console)
 
 

@@ -80,13 +80,13 @@ SAMPLER: dict[str, Any] = {
     ],
     "verse_lines": Annotated[int | None, typer.Option(help="Lines of a poem.")],
     "acrostic": Annotated[
-        str | None, typer.Option(help="The first characters of a poem's lines, one for each.")
+        str | None, typer.Option(help="The first characters of a poem's lines, from the first one on.")
     ],
     "rhyme": Annotated[
         bool | None, typer.Option("--rhyme/--no-rhyme", help="The even lines of a poem rhyme.")
     ],
     "banned": Annotated[
-        list[str] | None, typer.Option("--ban", help="A text that is never written (repeat for more).")
+        list[str] | None, typer.Option(help="A text that is never written (repeat for more).")
     ],
     "stop": Annotated[
         list[str] | None,

@@ -190,7 +190,9 @@ def encode_prompt(
     found = prompt_of(tokenizer, encode(tokenizer, prompt, "the prompt", special), config, block_size)
     if found.dropped:
         read = len(found.ids) - found.pinned
-        say(f"the prompt has {read + found.dropped:,} tokens; the model only reads the last {read:,} of them")
+        rest = ", and its memory has the rest" if config.memory else ""
+        tokens = f"the prompt has {read + found.dropped:,} tokens"
+        say(f"{tokens}; the model only reads the last {read:,} of them{rest}")
     return found
 
 
