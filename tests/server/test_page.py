@@ -139,6 +139,24 @@ def test_candidates_stand_side_by_side_with_their_mean_probability(desk: Desk) -
     desk.reads(OPENING + OTHER + "完")
 
 
+def test_a_card_begins_with_what_can_be_read_and_fades_where_it_is_cut(
+    desk: Desk, server: PageServer
+) -> None:
+    long = "\n \n　　雪还在下。" + "夜很深。" * 200
+    server.play.texts = [long, OTHER]
+    desk.write(OPENING)
+    desk.at("#ways").select_option("2")
+    desk.go_on()
+    texts = desk.at(".card .text")
+    expect(texts.first).to_have_class("text cut")
+    expect(texts.last).to_have_class("text")
+    assert (texts.first.text_content() or "").startswith("　　雪还在下。")
+    texts.first.evaluate("(text) => text.scrollTo(0, text.scrollHeight)")
+    expect(texts.first).to_have_class("text")
+    texts.first.click()
+    desk.reads(OPENING + long)
+
+
 def test_what_was_taken_is_kept_beside_what_was_not(desk: Desk, server: PageServer) -> None:
     desk.write(OPENING)
     desk.go_on()
@@ -209,6 +227,28 @@ def test_a_click_shows_alternatives_and_choosing_one_goes_on_from_there(
     desk.click("undo")
     desk.reads("她推开门，外面下着雨。")
     assert [body["prompt"] for body in server.play.bodies("/v1/completions")][-1] == "她推开门，外面下着雪"
+
+
+def test_alternatives_are_what_the_model_thought_of_and_beside_the_line(
+    desk: Desk, server: PageServer
+) -> None:
+    server.play.alternatives = {f"{n}": -1.5 - n / 2 for n in range(40)}
+    desk.write("她推开门，外面下着雨。\n" * 30)
+    desk.click("colours")
+    expect(desk.at("#layer > div > span").first).to_be_attached()
+    for line in (0, 8, 15, 22, 29):
+        desk.click_character(line * 12 + 9)
+        expect(desk.at("#alternatives button")).to_have_count(12)  # the character, and those above 0.1 %
+        assert desk.page.evaluate(APART, line), line
+        desk.press("Escape")
+
+
+APART = """(line) => {
+  const list = document.getElementById("alternatives").getBoundingClientRect();
+  const row = document.getElementById("layer").children[line].getBoundingClientRect();
+  const middle = (row.top + row.bottom) / 2;
+  return list.height > 0 && (list.top > middle || list.bottom < middle);
+}"""
 
 
 def test_alternatives_open_by_keyboard_and_bytes_and_the_end_cannot_be_chosen(
@@ -427,10 +467,10 @@ def test_pinned_notes_stand_in_front_of_the_window_and_a_bar_shows_how_full_it_i
     desk: Desk, server: PageServer
 ) -> None:
     desk.write("一二三四五六七八九十")
-    expect(desk.at("#window-words")).to_have_text("窗口 10／64")
+    expect(desk.at("#window-words")).to_have_text("窗口 10／64（到光标）")
     desk.click("show-notes")
     desk.at("#pinned").fill("沈砚清：画师")
-    expect(desk.at("#window-words")).to_have_text("窗口 16／64")
+    expect(desk.at("#window-words")).to_have_text("窗口 16／64（到光标）")
     desk.at("#pinned").fill("沈砚清：画师。" * 10)
     expect(desk.at("#window-words")).to_have_text("窗口已满 64")
     desk.at("#text").focus()
@@ -486,6 +526,10 @@ def test_a_second_tab_shows_the_run(desk: Desk, server: PageServer) -> None:
     expect(desk.at("#run pre")).to_contain_text("n_layer = 2")
     desk.click("tab-write")
     expect(desk.at("#text")).to_be_visible()
+    server.play.run = RUN | {"metrics": [], "recipe": "prompt = " + "江" * 500}
+    desk.open().click("tab-run")
+    expect(desk.at("#run")).to_contain_text("还没有评估过")
+    assert desk.at("#run pre").evaluate("(pre) => pre.scrollWidth <= pre.clientWidth")
 
 
 def test_settings_are_sent_where_they_act(desk: Desk, server: PageServer) -> None:
@@ -649,8 +693,8 @@ def guarded(desk: Desk) -> Iterator[Desk]:
     yield desk
     assert desk.page.evaluate(NOTHING_HAPPENED)
     assert set(desk.page.evaluate(ALL_KINDS)) <= {
-        "A", "ARTICLE", "ASIDE", "B", "BODY", "BUTTON", "CIRCLE", "DETAILS", "DIALOG", "DIV", "FIELDSET", "FOOTER", "G",
-        "H1", "H2", "H3", "HEAD", "HEADER", "HTML", "I", "INPUT", "KBD", "LABEL", "LEGEND", "LI", "LINK", "MAIN",
+        "A", "ARTICLE", "ASIDE", "B", "BODY", "BUTTON", "CIRCLE", "DETAILS", "DIALOG", "DIV", "FIELDSET", "FOOTER",
+        "FORM", "G", "H1", "H2", "H3", "HEAD", "HEADER", "HTML", "I", "INPUT", "KBD", "LABEL", "LEGEND", "LI", "LINK", "MAIN",
         "MARK", "META", "NAV", "OL", "OPTION", "P", "PATH", "PRE", "SCRIPT", "SELECT", "SMALL", "SPAN", "SUMMARY",
         "SVG", "TEXT", "TEXTAREA", "TITLE", "UL", "circle", "g", "path", "svg", "text",
     }  # fmt: skip
@@ -670,9 +714,10 @@ def test_200_hostile_strings_of_a_model_are_only_text(guarded: Desk, server: Pag
         shown = guarded.at(".card .text").evaluate_all(
             "(all) => all.map((e) => e.textContent.replaceAll('\\n', '¶'))"
         )
-        assert shown == [
-            re.sub(HALVES, "\ufffd", re.sub("[\n\r]", "¶", text)) for text in texts[number : number + 4]
-        ]
+        for seen, text in zip(shown, texts[number : number + 4], strict=True):
+            whole = re.sub(HALVES, "\ufffd", re.sub("[\n\r]", "¶", text))
+            assert whole.endswith(seen) and not whole.removesuffix(seen).strip("¶ \t\u3000")
+            assert seen or not whole
         guarded.press("Tab", "ArrowRight", "ArrowLeft")
         guarded.at(".card").nth(number // 4 % 4).click()
         expect(guarded.at(".card")).to_have_count(0)
@@ -781,6 +826,14 @@ def everything(desk: Desk) -> Iterator[str]:
     desk.click("tab-run")
     expect(desk.at(".chart")).to_be_visible()
     yield "run"
+
+
+def test_a_phone_shows_that_the_text_is_saved(browser: Browser, server: PageServer) -> None:
+    with Desk(browser, server.url, viewport=PHONE) as desk:
+        desk.open()
+        desk.write("雨")
+        expect(desk.at("#saved")).to_be_visible()
+        expect(desk.at("#saved")).to_have_attribute("title", "已存")
 
 
 @pytest.mark.parametrize("language", ["zh-CN", "en-GB"])

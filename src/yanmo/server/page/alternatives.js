@@ -5,6 +5,7 @@ import { say } from "./strings.js";
 import { bitsOf, isWritable } from "./surprise.js";
 
 const GAP_PX = 6; // to the character
+const LEAST_SHARE = 0.001; // what is less likely is no thought of the model's
 
 export class Alternatives {
   /** @param {HTMLElement} place @param {import("./writing.js").Writing} writing */
@@ -24,7 +25,8 @@ export class Alternatives {
     const { text, mirror } = this.writing.editor;
     this.text = text;
     const head = make("p", { class: "head" }, make("b", {}, spoken(text.slice(cell.start, cell.end))), surpriseOf(cell));
-    this.place.replaceChildren(head, ...cell.top.map((alternative) => this.#row(cell, alternative)));
+    const likely = cell.top.filter(({ logprob }) => Math.exp(logprob) >= LEAST_SHARE);
+    this.place.replaceChildren(head, ...likely.map((alternative) => this.#row(cell, alternative)));
     this.place.hidden = false;
     this.#moveBeside(mirror.rectangle(cell.start, cell.end));
     this.#rows()[0]?.focus({ preventScroll: true });
@@ -86,7 +88,7 @@ function surpriseOf(cell) {
 
 function percent({ logprob }) {
   const share = 100 * Math.exp(logprob);
-  return share >= 0.1 ? `${share.toFixed(1)}%` : "<0.1%";
+  return share >= 100 * LEAST_SHARE ? `${share.toFixed(1)}%` : "<0.1%";
 }
 
 /** A token as it can be read: what would be invisible has a name. */

@@ -48,7 +48,7 @@ export class Candidates {
   #card(candidate, i) {
     const preview = () => this.writing.offer && this.writing.preview(candidate);
     const choose = () => this.writing.choose(candidate);
-    const parts = [make("span", { class: "text" }), make("span", { class: "measure" })];
+    const parts = [make("span", { class: "text", onscroll: ({ target }) => fade(target) }), make("span", { class: "measure" })];
     const attributes = { type: "button", class: "card", "data-number": String(i + 1) };
     return make("button", { ...attributes, onfocus: preview, onmouseenter: preview, onclick: choose }, ...parts);
   }
@@ -62,10 +62,16 @@ export class Candidates {
   }
 }
 
+/** Mark a text that goes on below. */
+function fade(written) {
+  written.classList.toggle("cut", written.scrollTop + written.clientHeight < written.scrollHeight - 1);
+}
+
 function fill(card, candidate, running, likeliest) {
   const { text, meanLogprob } = candidate;
   const [written, measure] = card.children;
-  written.textContent = text;
+  written.textContent = text.replace(/^([ \t\u3000]*\n)+(?=.*\S)/s, ""); // begins with what can be read
+  fade(written);
   card.classList.toggle("likeliest", candidate === likeliest);
   const percent = `${(100 * Math.exp(meanLogprob)).toFixed(1)}%`;
   if (meanLogprob === null) measure.textContent = say(running ? "thinking" : "stopped");

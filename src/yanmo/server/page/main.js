@@ -53,7 +53,8 @@ const books = new Books(byId("panel-books"), store, {
 // -- manuscripts --------------------------------------------------------------------------------
 
 function told(error) {
-  byId("saved").dataset.say = error ? "saving" : "saved";
+  const { dataset } = byId("saved");
+  dataset.say = dataset.sayTitle = error ? "saving" : "saved"; // a phone shows a dot with a title
   sayAll(byId("tools"));
   if (error) notices.show("unsaved", () => say("unsaved", error.message));
   else notices.hide("unsaved");

@@ -36,7 +36,7 @@ export class Run {
   #curve() {
     const rows = this.run.metrics;
     const evals = rows.filter((row) => row.event === "eval" && row.val_bits_per_char !== null);
-    if (!evals.length) return [];
+    if (!evals.length) return [make("h2", {}, say("lossCurve")), make("p", { class: "help" }, say("noEvaluation"))];
     const { val_loss, val_bits_per_char } = evals.at(-1);
     const bits = val_bits_per_char / val_loss; // per nat of a token
     const train = rows.filter((row) => row.event === "train").map((row) => [row.step, row.loss * bits]);

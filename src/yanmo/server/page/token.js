@@ -10,13 +10,12 @@ export function askToken(wrong) {
   dialog.returnValue = "";
   input.value = "";
   byId("token-wrong").textContent = wrong ? say("tokenWrong") : "";
-  const enter = () => dialog.close(input.value.trim());
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
-    byId("token-enter").onclick = enter;
-    input.onkeydown = (event) => {
-      if (event.key === "Enter" && !event.isComposing) enter();
+    input.form.onsubmit = (event) => {
+      event.preventDefault(); // its own way would give the button's value
+      dialog.close(input.value.trim());
     };
   });
 }
