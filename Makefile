@@ -16,7 +16,7 @@ LONG := $(PYTEST) --dist worksteal
 
 .PHONY: quickstart test test-slow test-browser test-long test-nightly test-compile test-interop bench-gpu check docs clean
 
-quickstart: $(VENV)/installed-track
+quickstart: $(VENV)/installed-track,serve
 	$(BIN)/yanmo quickstart $(if $(CORPUS),"$(CORPUS)")
 
 test: $(VENV)/installed-dev
