@@ -123,7 +123,10 @@ def test_a_prompt_longer_than_the_window_is_answered_clearly(trained: Trained) -
     trained(RUN)
     done = here("generate", "runs/novel", "-p", "江湖" * 20)
     assert done.returncode == 0 and done.stdout.startswith("江湖" * 20)
-    assert "the prompt has 40 tokens; the model only reads the last 16 of them" in done.stderr
+    said = "the prompt has 40 tokens; the model only reads the last 16 of them"
+    assert f"{said}\n" in done.stderr
+    remembered = here("generate", "runs/novel", "-p", "江湖" * 20, "--memory", "0.3")
+    assert f"{said}, and its memory has the rest\n" in remembered.stderr
     assert here("generate", "runs/novel", "--top-p", "3").returncode == 2
     broken = here("generate", "runs/novel", "-p", "龘\udc80")
     assert broken.returncode == 2
