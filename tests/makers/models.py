@@ -20,7 +20,9 @@ from yanmo.hub.imports.proof import SENTENCES
 from yanmo.model.config import GPTConfig
 from yanmo.model.families import GPT2
 from yanmo.model.gpt import GPT
+from yanmo.model.lora import Adaptation, adapted_model, load_base, trained_tensors
 from yanmo.model.moe import routers_of
+from yanmo.settings.schema import FinetuneConfig
 from yanmo.tokenizer import CharTokenizer, LibraryTokenizer, Tokenizer, WordPieceTokenizer
 from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT
 from yanmo.tokenizer.char import count_characters
@@ -98,6 +100,29 @@ def drawn(config: GPTConfig, seed: int = 0) -> GPT:
     for router in routers_of(model):
         router.bias.copy_(torch.randn(router.bias.shape, generator=generator) * 0.1)
     return model.eval()
+
+
+def adapted(
+    base: GPT,
+    finetune: FinetuneConfig,
+    tokens: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    seed: int = 5,
+) -> GPT:
+    """On ``base``, as it is before the first step."""
+    here = torch.device("cpu")
+    model = adapted_model(base.config, Adaptation(finetune, tokens, dtype), here)
+    load_base(model, dict(base.state_dict()), here, seed)
+    return model.train()
+
+
+@torch.no_grad()
+def disturbed(model: GPT) -> GPT:
+    """As after some steps: everything trained has moved."""
+    generator = torch.Generator().manual_seed(2)
+    for tensor in trained_tensors(model).values():
+        tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    return model
 
 
 @cache

@@ -6,17 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.makers.models import drawn
+from tests.makers.models import adapted, disturbed, drawn
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.lora import (
-    Adaptation,
     LoRALinear,
-    adapted_model,
     load_base,
     lora_layers,
     merged,
-    trained_tensors,
 )
 from yanmo.settings.schema import FinetuneConfig
 
@@ -43,22 +40,6 @@ def windows() -> tuple[Tensor, Tensor]:
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
-def adapted(base: GPT, finetune: FinetuneConfig, dtype: torch.dtype = torch.float32) -> GPT:
-    """On ``base``, as it is before the first step."""
-    model = adapted_model(base.config, Adaptation(finetune, TOKENS, dtype), CPU)
-    load_base(model, dict(base.state_dict()), CPU, seed=5)
-    return model.train()
-
-
-@torch.no_grad()
-def disturbed(model: GPT) -> GPT:
-    """As after some steps: everything trained has moved."""
-    generator = torch.Generator().manual_seed(2)
-    for tensor in trained_tensors(model).values():
-        tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    return model
-
-
 def plain(model: GPT) -> GPT:
     """The merged model."""
     found = GPT(model.config)
@@ -70,7 +51,7 @@ def plain(model: GPT) -> GPT:
 @pytest.mark.parametrize("finetune", [LORA, LAST], ids=["lora", "last"])
 def test_an_adapted_model_begins_where_its_base_is(shape: dict[str, Any], finetune: FinetuneConfig) -> None:
     base, (ids, _) = drawn(shape_of(shape)), windows()
-    model = adapted(base, finetune)
+    model = adapted(base, finetune, TOKENS)
     assert all(torch.equal(tensor, base.state_dict()[name]) for name, tensor in merged(model).items())
     torch.testing.assert_close(model.eval()(ids), base(ids), atol=1e-6, rtol=0)
 
@@ -81,7 +62,7 @@ def test_a_merged_model_computes_what_the_adapted_one_does(
     shape: dict[str, Any], finetune: FinetuneConfig
 ) -> None:
     base, (ids, targets) = drawn(shape_of(shape)), windows()
-    model = disturbed(adapted(base, finetune))
+    model = disturbed(adapted(base, finetune, TOKENS))
     whole = plain(model)
     assert not torch.allclose(model.eval()(ids), base(ids), atol=1e-2)
     torch.testing.assert_close(model(ids), whole.eval()(ids), atol=1e-4, rtol=0)
@@ -92,7 +73,7 @@ def test_a_merged_model_computes_what_the_adapted_one_does(
 
 @every_family
 def test_gradients_are_those_of_the_whole_weights_seen_through_the_corrections(shape: dict[str, Any]) -> None:
-    model, (ids, targets) = disturbed(adapted(drawn(shape_of(shape)), LORA)), windows()
+    model, (ids, targets) = disturbed(adapted(drawn(shape_of(shape)), LORA, TOKENS)), windows()
     whole = plain(model)
     for either in (model, whole):
         either.loss(ids, targets).backward()
@@ -117,7 +98,7 @@ def test_gradients_are_those_of_the_whole_weights_seen_through_the_corrections(s
 
 
 def test_gradients_of_several_micro_batches_add_up() -> None:
-    model, (ids, targets) = disturbed(adapted(drawn(shape_of(FAMILIES["modern"])), LORA)), windows()
+    model, (ids, targets) = disturbed(adapted(drawn(shape_of(FAMILIES["modern"])), LORA, TOKENS)), windows()
     model.loss(ids, targets).backward()
     at_once = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     model.zero_grad()
@@ -130,10 +111,10 @@ def test_gradients_of_several_micro_batches_add_up() -> None:
 
 def test_only_what_is_asked_for_is_trained() -> None:
     base = drawn(shape_of(FAMILIES["moe"]))
-    names = {name for name, p in adapted(base, LORA).named_parameters() if p.requires_grad}
+    names = {name for name, p in adapted(base, LORA, TOKENS).named_parameters() if p.requires_grad}
     assert all(name.endswith(("lora_a", "lora_b")) or name == "token_rows.weight" for name in names)
     assert "blocks.1.mlp.shared.down.lora_a" in names and not any("experts" in name for name in names)
-    names = {name for name, p in adapted(base, LAST).named_parameters() if p.requires_grad}
+    names = {name for name, p in adapted(base, LAST, TOKENS).named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in names} == {"blocks", "norm", "token_rows"}
     assert {name.split(".")[1] for name in names if name.startswith("blocks")} == {"1"}
 
@@ -141,9 +122,9 @@ def test_only_what_is_asked_for_is_trained() -> None:
 def test_first_corrections_are_drawn_from_the_seed_alone() -> None:
     base = drawn(shape_of(FAMILIES["modern"]))
     torch.manual_seed(1)
-    one = adapted(base, LORA)
+    one = adapted(base, LORA, TOKENS)
     torch.manual_seed(2)
-    other = adapted(base, LORA)
+    other = adapted(base, LORA, TOKENS)
     before = torch.get_rng_state()
     load_base(one, dict(base.state_dict()), CPU, seed=5)
     assert torch.equal(before, torch.get_rng_state())
@@ -161,7 +142,9 @@ def test_a_base_in_bfloat16_stays_so_and_is_computed_with_in_the_precision_of_th
     base, (ids, targets) = drawn(shape_of(shape)), windows()
     for parameter in base.parameters():
         parameter.data = parameter.data.bfloat16().float()
-    half, single = (disturbed(adapted(base, LORA, dtype)) for dtype in (torch.bfloat16, torch.float32))
+    half, single = (
+        disturbed(adapted(base, LORA, TOKENS, dtype)) for dtype in (torch.bfloat16, torch.float32)
+    )
     for name, parameter in half.named_parameters():
         frozen_matrix = parameter.dim() >= 2 and not parameter.requires_grad
         assert parameter.dtype == (torch.bfloat16 if frozen_matrix else torch.float32), name
@@ -179,7 +162,9 @@ def test_a_base_in_bfloat16_stays_so_and_is_computed_with_in_the_precision_of_th
 @pytest.mark.parametrize("autocast", [False, True])
 def test_no_copy_of_a_frozen_matrix_is_kept_for_the_backward_pass(autocast: bool) -> None:
     """Cast copies would be the whole model once more."""
-    model = adapted(drawn(shape_of(FAMILIES["gpt2"])), LORA, torch.float32 if autocast else torch.bfloat16)
+    model = adapted(
+        drawn(shape_of(FAMILIES["gpt2"])), LORA, TOKENS, torch.float32 if autocast else torch.bfloat16
+    )
     inside = {tuple(layer.weight.shape) for layer in lora_layers(model).values()}
     inside |= {tuple(reversed(shape)) for shape in inside} | {tuple(model.tokens.weight.shape)}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -199,7 +184,7 @@ def test_no_copy_of_a_frozen_matrix_is_kept_for_the_backward_pass(autocast: bool
 
 
 def test_a_layer_with_a_correction_is_the_formula() -> None:
-    model = disturbed(adapted(drawn(shape_of(FAMILIES["gpt2"])), LORA))
+    model = disturbed(adapted(drawn(shape_of(FAMILIES["gpt2"])), LORA, TOKENS))
     layer = model.get_submodule("blocks.0.attention.qkv")
     assert isinstance(layer, LoRALinear) and layer.lora_a.shape == (3, 16)
     x = torch.randn(5, 16)

@@ -47,6 +47,8 @@ def adapter_config(model: GPT, base: str | None) -> dict[str, Any]:
     rank = len(layer.lora_a)
     # two parts of a name tell the layers apart from routers and routed experts
     modules = {".".join(module_name(kind, name).split(".")[-2:]) for name in layers}
+    # in a model with experts PEFT takes any module of an MLP's name for the experts; a parameter's name it leaves
+    apart = {name for name in modules if model.config.has("n_expert") and "attn" not in name}
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -56,7 +58,8 @@ def adapter_config(model: GPT, base: str | None) -> dict[str, Any]:
         "lora_alpha": layer.scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": sorted(modules),
+        "target_modules": sorted(modules - apart),
+        "target_parameters": sorted(f"{name}.weight" for name in apart) or None,
         "fan_in_fan_out": hugging_face_name(kind, f"{next(iter(layers))}.weight")[1] == "transposed",
         # a head that shares the embedding's weights follows it by itself
         "trainable_token_indices": {name.rpartition(".")[2]: numbers for name in rows} or None,

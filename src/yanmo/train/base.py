@@ -72,8 +72,13 @@ def give_base_weights(model: GPT, recipe: Recipe, device: torch.device) -> None:
         model.load_state_dict(with_rows(base_model(recipe).state_dict(), size, seed))
         return
     base = base_folder(recipe)
-    weights = our_weights(load_shape(base), load_weights(base), str(base))
-    load_base(model, with_rows(weights, size, seed), device, seed)
+    # nobody else holds the weights: they are let go one by one, as the model takes them
+    load_base(
+        model,
+        with_rows(our_weights(load_shape(base), load_weights(base), str(base)), size, seed),
+        device,
+        seed,
+    )
 
 
 def with_rows(weights: dict[str, Tensor], vocab_size: int, seed: int) -> dict[str, Tensor]:
