@@ -47,7 +47,7 @@ def adapter_config(model: GPT, base: str | None) -> dict[str, Any]:
     rank = len(layer.lora_a)
     # two parts of a name tell the layers apart from routers and routed experts
     modules = {".".join(module_name(kind, name).split(".")[-2:]) for name in layers}
-    # in a model with experts PEFT takes any module of an MLP's name for the experts; a parameter's name it leaves
+    # PEFT takes every module with a name of the experts for theirs; names of parameters it takes as they are
     apart = {name for name in modules if model.config.has("n_expert") and "attn" not in name}
     return {
         "peft_type": "LORA",
