@@ -1,11 +1,13 @@
 """Runs that train a part of the weights of model.init."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.makers.processes import python
 from tests.makers.ranks import loss_values, run
 from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights
 from yanmo.checkpoint.folder import checkpoint_folder, find_model_folder, load_model
@@ -141,3 +143,63 @@ def test_two_ranks_give_the_losses_of_one(method: tuple[str, ...], novel: Path, 
     assert loss_values("ranks-2") == pytest.approx(loss_values("ranks-1"), abs=1e-5)
     adapter = "model/adapter/adapter_model.safetensors"
     assert Path("ranks-2", adapter).exists() == Path("ranks-1", adapter).exists() == (method is LORA)
+
+
+BASE = """
+from pathlib import Path
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from yanmo.tokenizer import CharTokenizer
+torch.manual_seed(0)
+config = Qwen3Config(
+    vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
+    num_key_value_heads=8, head_dim=128, tie_word_embeddings=True, max_position_embeddings=40_960,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6}, bos_token_id=0, eos_token_id=0,
+)
+torch.set_default_dtype(torch.bfloat16)
+Qwen3ForCausalLM(config).save_pretrained("base")
+places = (chr(number) for number in range(0x3400, 0x110000) if not 0xD800 <= number < 0xE000)
+CharTokenizer([next(places) for _ in range(151_936 - 257)]).save(Path("base"), 40_960)
+"""
+PEAK = """
+import sys
+from pathlib import Path
+from yanmo.core.console import Console
+from yanmo.settings.recipe import load_recipe
+from yanmo.train.base import adaptation_of
+from yanmo.train.forecast import forecast
+from yanmo.train.run import text_size
+from yanmo.train.texts import prepare_texts
+from yanmo.model.config import GPTConfig
+from yanmo.train.trainer import train
+def peak():
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+before = peak()
+train(load_recipe(None, sys.argv[1:]), Path("run"), Console())
+after = peak()
+recipe = load_recipe(Path("run/recipe.toml"))
+prepared = prepare_texts(recipe, Console())
+config = GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
+adaptation = adaptation_of(recipe, prepared.tokenizer)
+print(after - before, forecast(recipe, config, text_size(recipe, prepared), adaptation=adaptation).memory_bytes)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")
+def test_a_base_of_600_million_parameters_trains_in_the_memory_that_plan_says(own_folder: Path) -> None:
+    """Qwen3-0.6B's shape in bfloat16, random weights, LoRA, windows of 512: some steps and a checkpoint."""
+    made = python("-c", BASE, seconds=600)
+    assert made.returncode == 0, made.stderr
+    Path("text.txt").write_text("".join(map(chr, range(0x4E00, 0x4E00 + 3000))), encoding="utf-8")
+    asked = (
+        "corpus.path=['text.txt']", "model.init=base", "finetune.method=lora", "model.block_size=512",
+        "train.batch_size=1", "train.max_steps=2", "train.precision=float32", "train.attention=matmul",
+        "train.matmul=torch", "train.compile=false", "train.keep_last=1", "sample.max_new_tokens=1",
+        "train.device=cpu",
+    )  # fmt: skip
+    done = python("-c", PEAK, *asked, seconds=1800)
+    assert done.returncode == 0, done.stderr
+    measured, said = map(int, done.stdout.split()[-2:])
+    assert 0.5 * said < measured < said, f"{measured:,} of {said:,} bytes"

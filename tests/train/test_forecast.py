@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.makers.console import here
 from tests.makers.processes import python
 from yanmo.core.errors import ConfigError
 from yanmo.model.config import GPTConfig
+from yanmo.model.lora import Adaptation
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.train.decide import seconds_of_saving
@@ -74,6 +76,7 @@ import torch
 from yanmo.settings.schema import OptimConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.config import GPTConfig
+from yanmo.model.lora import Adaptation
 from yanmo.train.optim import build_optimizer
 def peak():  # getrusage would begin with that of the process which began this one
     with open("/proc/self/status", encoding="ascii") as status:
@@ -251,3 +254,24 @@ def test_experts_and_shared_keys_are_said() -> None:
 def test_what_cannot_be_is_refused(setting: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_recipe(None, setting.split())
+
+
+def test_of_a_frozen_base_memory_and_disk_are_its_own_and_those_of_what_is_trained() -> None:
+    asked = recipe("model.init=base", "finetune.method=lora", "finetune.rank=16", "finetune.alpha=32")
+    in_half = Adaptation(asked.finetune, (1, 2), torch.bfloat16)
+    whole, part = forecast(asked, DOUPO, TEXT), forecast(asked, DOUPO, TEXT, adaptation=in_half)
+    per_layer = 16 * (4 * 768 + 2 * 768 + 5 * 768 + 5 * 768)  # qkv, out, up, down
+    assert part.trained_parameters == 10 * per_layer + 2 * 768
+    assert whole.trained_parameters == whole.parameters == part.parameters
+    # weights, gradients and two moments in float32; and the base in two bytes, with its copy while it is read
+    assert whole.memory_bytes - part.memory_bytes > 9 * part.parameters
+    assert part.disk_bytes == pytest.approx(
+        whole.disk_bytes * (2 * part.parameters + 16 * part.trained_parameters) / (12 * part.parameters),
+        rel=0.01,
+    )
+    said = "\n".join(describe(asked, DOUPO, part))
+    assert (
+        f"trains {part.trained_parameters:,} parameters: LoRA of rank 16, alpha 32; the others are frozen"
+        in said
+    )
+    assert "trains" not in "\n".join(describe(recipe(), DOUPO, forecast(recipe(), DOUPO, TEXT)))

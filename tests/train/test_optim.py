@@ -3,9 +3,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.makers.models import adapted
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.settings.schema import OptimConfig
+from yanmo.settings.schema import FinetuneConfig, OptimConfig
 from yanmo.train.optim import build_optimizer, hidden_matrices
 
 OPTIM = OptimConfig(name="adamw", learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95)
@@ -107,3 +108,22 @@ def test_muon_owns_the_matrices_of_the_blocks_and_nothing_else(family: Any) -> N
     others = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
     assert owned | others == set(names.values())
     assert not owned & others
+
+
+@pytest.mark.parametrize("method", ["lora", "last"])
+def test_only_what_is_trained_is_updated_and_muon_takes_whole_matrices_alone(method: Any) -> None:
+    asked = {"lora": {"rank": 2, "alpha": 4.0}, "last": {"layers": 1}}[method]
+    base = model_with_gradients(family="modern")
+    model = adapted(base, FinetuneConfig(method=method, **asked), tokens=(3,))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = build_optimizer(model, OptimConfig(name="muon", learning_rate=0.01))
+    model.loss(torch.arange(8)[None], torch.arange(1, 9)[None]).backward()
+    optimizer.set_learning_rate(0.01)
+    optimizer.step()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    changed = {name for name, now in model.state_dict().items() if not torch.equal(now, before[name])}
+    assert changed == trained  # A, too, whose gradient is zero while B is: it decays
+    of_muon = {
+        name.partition("/")[0] for name in optimizer.tensors(model) if name.endswith("/momentum_buffer")
+    }
+    assert of_muon == {n for n in trained if method == "last" and n.startswith("blocks") and "norm" not in n}
