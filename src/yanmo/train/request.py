@@ -78,7 +78,7 @@ def asked_finetuning(
     words, settings = split_arguments(list(arguments))
     recipe = words[:1] if words and recipe_path(words[0]) and names_a_recipe(words[0]) else []
     base, data = words[len(recipe) : len(recipe) + 1], words[len(recipe) + 1 :]
-    if not recipe and base and not data and is_run(Path(base[0])):
+    if not recipe and base and not data and is_finetuning(Path(base[0])):
         return asked_recipe(arguments, out)
     if not base or not data:
         raise ConfigError(
@@ -91,6 +91,11 @@ def asked_finetuning(
     if not is_file(folder / "recipe.toml") and not any(s.startswith("finetune.method=") for s in settings):
         given.append("finetune.method=full")
     return asked_recipe([*recipe, *data, *given, *settings], folder)
+
+
+def is_finetuning(folder: Path) -> bool:
+    """Whether a folder is a run that began from a base."""
+    return is_run(folder) and load_recipe(folder / "recipe.toml").finetune.method is not None
 
 
 def base_name(base: str) -> str:

@@ -181,6 +181,12 @@ def _kinds(paths: Sequence[str], encoding: str) -> Iterator[tuple[str, Kind]]:
             yield where, "text"
             return
         for record in islice(records_in(entry, None, encoding), LOOKED_AT):
+            if isinstance(record.value, list) and record.value and shape_of(record.value[0]):
+                raise DataError(
+                    "one line holds a whole list of records",
+                    where=f"{where}{record.place}",
+                    hint="name the file .json, or write one record to a line",
+                )
             if kind := _kind_of(record):
                 yield where, kind
                 return
