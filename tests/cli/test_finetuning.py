@@ -99,6 +99,10 @@ def test_a_plain_text_goes_on_training_and_a_template_stays(novel: Path, trained
         (("runs/first", "list.jsonl"), "one line holds a whole list of records"),
         (("runs/first", "talk.jsonl", "finetune.replay=2"), "finetune.replay"),
         (("runs/first", "talk.jsonl", "finetune.preference=dpo"), "learns from pairs"),
+        (
+            ("runs/first", "talk.jsonl", "data.stride=8"),
+            "data.stride=8 is for texts, and the data is dialogues",
+        ),
     ],
 )
 def test_mistakes_are_sentences_and_leave_nothing(

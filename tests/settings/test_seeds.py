@@ -41,6 +41,10 @@ def make_files() -> None:
     articles = [text[start : start + 500] for start in range(0, 3000, 500)]
     articles[1] = articles[1][:50] + "\x07\x1b" + articles[1][50:]  # as before clr_ctrl.py
     raw = json.dumps(articles, ensure_ascii=False).replace("\\u0007", "\x07").replace("\\u001b", "\x1b")
+    talks = [
+        [{"role": "user", "content": article[:9]}, {"role": "assistant", "content": article[9:18]}]
+        for article in articles
+    ]
     characters = sorted(set(text + "萧炎大喝一声怀揣着梦想起风了中国") - {"\n"})
     vocabulary = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters])
     files = {
@@ -54,6 +58,10 @@ def make_files() -> None:
         "dataset/corpus/prose2.json": "\n".join(json.dumps({"text": a[::-1]}) for a in articles),
         "input.txt": "ROMEO:\n" + text,
         "datasets/wikipedia/sentences.txt": text,
+        "smoltalk.jsonl": "\n".join(json.dumps({"messages": turns, "source": "x"}) for turns in talks),
+        "instruction-data.json": json.dumps(
+            [{"instruction": a, "input": "", "output": a[:9]} for a in articles]
+        ),
         "mnbvc/part1.jsonl": "\n".join(json.dumps({"text": article}) for article in articles),
     }
     for name, content in files.items():
@@ -71,6 +79,8 @@ def test_each_seeds_commands_run_from_corpus_to_saved_samples(seed: str) -> None
         words = shlex.split(line)[1:]
         if words[0] == "train":
             words += SMALL
+        if words[0] == "finetune":
+            words += [setting for setting in SMALL if not setting.startswith(("data.", "optim."))]
         if words[0] == "generate":
             words += ["--max-new-tokens", "12"]
         done = here(*words, typed="/len 5\n春风\n/more\n/bye\n")

@@ -94,7 +94,7 @@ class DialogueEncoder:
         if len(whole.ids) <= self.longest:
             return [whole]
         parts = [part for messages in self._parts(dialogue.messages) if (part := self._fitting(messages))]
-        self.counts.parts += len(parts)
+        self.counts.parts += len(parts) if len(parts) > 1 else 0
         return parts
 
     def _parts(self, messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:

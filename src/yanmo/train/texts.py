@@ -38,14 +38,9 @@ def prepare_texts(recipe: Recipe, console: Console) -> Prepared:
             where=", ".join(recipe.corpus.path),
             hint="give records with chosen and rejected, or leave preference out",
         )
-    if kind == "pairs" and recipe.finetune.replay:
-        raise ConfigError(
-            f"finetune.replay={recipe.finetune.replay} mixes texts into texts, and the data is pairs",
-            where="[finetune]",
-            hint="leave replay out; finetune.beta keeps the model at its base",
-        )
     if kind == "text":
         return _prepare_text(recipe, console)
+    refuse_settings_of_texts(recipe, kind)
     base = base_folder(recipe)
     tokenizer, template = load_tokenizer(base), read_chat_template(base)
     require_same_vocabulary(tokenizer, base)
@@ -58,6 +53,24 @@ def prepare_texts(recipe: Recipe, console: Console) -> Prepared:
     fraction = recipe.data.val_fraction
     block_size, are_pairs = recipe.model.block_size, kind == "pairs"
     return prepare_dialogues(recipe.corpus, tokenizer, chat, fraction, block_size, console, are_pairs)
+
+
+def refuse_settings_of_texts(recipe: Recipe, kind: str) -> None:
+    """Refuse settings that mean something for a plain text only.
+
+    Raises:
+        ConfigError: one of them is given, and the data is dialogues or pairs.
+    """
+    given: dict[str, object] = {
+        "data.stride": recipe.data.stride,
+        "data.document_mask": recipe.data.document_mask,
+        "train.seq_len_warmup": recipe.train.seq_len_warmup,
+    }
+    if kind == "pairs":
+        given["finetune.replay"] = recipe.finetune.replay
+    for name, value in given.items():
+        if value:
+            raise ConfigError(f"{name}={value} is for texts, and the data is {kind}", name, "leave it out")
 
 
 def _prepare_text(recipe: Recipe, console: Console) -> Prepared:
