@@ -93,11 +93,11 @@ class DialogueEncoder:
         whole = self._encoded(dialogue.messages)
         if len(whole.ids) <= self.longest:
             return [whole]
-        parts = [part for messages in self._parts(dialogue.messages) if (part := self._fitting(messages))]
+        parts = [part for messages in self.parts(dialogue.messages) if (part := self._fitting(messages))]
         self.counts.parts += len(parts) if len(parts) > 1 else 0
         return parts
 
-    def _parts(self, messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
+    def parts(self, messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
         """Runs of rounds that fit the window, each behind the system prompt."""
         system = tuple(messages[:1]) if messages[0].role == "system" else ()
         asked = rounds(messages[len(system) :])

@@ -98,9 +98,9 @@ def agree_on_micro_batch(
 def try_micro_batch(run: Run, step: int, loss_of: nn.Module, batches: BatchSource) -> None:
     """A forward and backward pass that is no part of the run."""
     batch = batches.at(step, range(run.micro_batch_size))
-    inputs = torch.from_numpy(batch.inputs).to(run.world.device)  # (B, T)
+    tensors = [torch.from_numpy(array).to(run.world.device) for array in batch.arrays()]
     with run.autocast():
-        loss = loss_of(inputs, inputs)
+        loss = loss_of(*tensors)
     torch.autograd.backward(loss)
 
 
