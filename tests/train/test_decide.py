@@ -1,6 +1,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -420,3 +421,12 @@ def test_ranks_share_a_batch_without_gaps() -> None:
     for size in (1, 2, 3, 4):
         rows = [row for rank in range(size) for row in World(torch.device("cpu"), rank, size).rows(10)]
         assert rows == list(range(10))
+
+
+def test_the_rate_of_lora_is_above_that_of_all_weights_and_falls_with_the_width() -> None:
+    def rate(*settings: str) -> Any:
+        return decide_optimizer(load_recipe(None, ["model.init=base", *settings]))["optim.learning_rate"]
+
+    assert rate("finetune.method=lora") == 5 * rate() == 5e-3
+    assert rate("finetune.method=lora", "model.n_embd=512") == 2.5e-3 > rate("model.n_embd=512") == 7.1e-4
+    assert rate("finetune.method=lora", "optim.name=muon") == 5e-3  # AdamW trains it all the same

@@ -228,7 +228,7 @@ class OptimConfig(Section):
     Decided: `muon`; `adamw` when model.init is given."""
     learning_rate: Rate | None = None
     """The peak, reached after the warm-up. Decided: 0.006 for `muon`, 0.001 for `adamw`, times the root
-    of 256 / model.n_embd."""
+    of 256 / model.n_embd; with `finetune.method=lora` 0.005 times 256 / model.n_embd."""
     min_lr: Rate | None = None
     """The rate at the end of the schedule. Decided: a tenth of learning_rate."""
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"

@@ -37,6 +37,9 @@ MAX_WARMUP = 200
 LEARNING_RATES = {"muon": 6e-3, "adamw": 1e-3}
 """At ``RATES_WIDTH``; what reached low losses in docs/experiments.md."""
 RATES_WIDTH = 256
+LORA_RATE = 5e-3
+"""At ``RATES_WIDTH``, from a trial there (docs/finetuning.md); wider models take less, nearly by their width
+(Schulman et al. 2025: 5e-4 at about 2,000)."""
 LORA: dict[str, float] = {"finetune.rank": 16, "finetune.alpha": 32.0}
 LAST_LAYERS = 2
 SEQ_LEN_WARMUP, SHORTEST_TO_HALVE = 0.4, 64
@@ -153,8 +156,10 @@ def decide_finetune(recipe: Recipe) -> dict[str, Any]:
 
 def decide_optimizer(recipe: Recipe) -> dict[str, Any]:
     """The optimizer and its rate: by rule."""
-    name = recipe.optim.name or ("adamw" if recipe.model.init else "muon")
-    return {"optim.name": name, "optim.learning_rate": usual_rate(name, recipe.model.n_embd)}
+    name, width = recipe.optim.name or ("adamw" if recipe.model.init else "muon"), recipe.model.n_embd
+    is_lora = recipe.finetune.method == "lora"
+    rate = float(f"{LORA_RATE * RATES_WIDTH / width:.2g}") if is_lora else usual_rate(name, width)
+    return {"optim.name": name, "optim.learning_rate": rate}
 
 
 def usual_rate(name: str, width: int) -> float:

@@ -175,7 +175,11 @@ def memory_bytes(recipe: Recipe, config: GPTConfig, sizes: Sizes) -> int:
     tokens, C = rows * config.block_size, config.n_embd
     # autocast casts each weight once per forward pass and keeps the copy until the backward pass is done
     copies = 0 if size == 4 else size * sizes.trained
-    layers = sizes.layers * tokens * values_of_layer(config) * size
+    of_layer = values_of_layer(config)
+    if recipe.finetune.method == "lora":
+        # base and correction make an output each, besides their sum; the heap keeps the room of both
+        of_layer += 2 * outputs_of_layer(config)
+    layers = sizes.layers * tokens * of_layer * size
     matrices = 0
     if recipe.train.attention == "matmul":
         # (B, H, T, T) in every layer; attention is computed in blocks of rows, which leaves out what the
@@ -197,14 +201,21 @@ def values_of_layer(config: GPTConfig) -> int:
     """How many values a layer keeps of each token for the backward pass, and those in flight; measured.
 
     Korthikanti et al. 2022 count 17 C for what is kept alone. A gated MLP keeps twice as much of its inner
-    width, and a token that is routed to K experts is kept K times.
+    width, and a token that is routed to K experts is kept K times. Heads may be wider than the stream.
     """
+    heads = config.n_head * config.head_dim
     if config.kind.mlp == "plain":
         return 20 * config.n_embd + 2 * config.n_inner
     if not config.has("n_expert"):
-        return 24 * config.n_embd + 4 * config.n_inner
+        return 8 * config.n_embd + 16 * heads + 4 * config.n_inner
     inner = (config.n_expert_active + config.n_expert_shared) * config.expert_inner
-    return (24 + 4 * config.n_expert_active) * config.n_embd + 4 * inner
+    return (8 + 4 * config.n_expert_active) * config.n_embd + 16 * heads + 4 * inner
+
+
+def outputs_of_layer(config: GPTConfig) -> int:
+    """How many values the linear layers of a block give for a token."""
+    attention = (config.n_head + 2 * config.n_kv_head) * config.head_dim + config.n_embd
+    return attention + (1 if config.kind.mlp == "plain" else 2) * config.n_inner + config.n_embd
 
 
 def disk_bytes(recipe: Recipe, parameters: int, sizes: Sizes, epochs: float) -> int:
