@@ -42,6 +42,8 @@ LORA_RATE = 5e-3
 (Schulman et al. 2025: 5e-4 at about 2,000)."""
 LORA: dict[str, float] = {"finetune.rank": 16, "finetune.alpha": 32.0}
 LAST_LAYERS = 2
+DPO_SHARE = 1 / 20
+"""Of the rate of other fine-tuning."""
 SEQ_LEN_WARMUP, SHORTEST_TO_HALVE = 0.4, 64
 """Share of a run that reads half windows, and the tokens of the shortest window worth halving."""
 MANY_PASSES = 6
@@ -158,8 +160,10 @@ def decide_optimizer(recipe: Recipe) -> dict[str, Any]:
     """The optimizer and its rate: by rule."""
     name, width = recipe.optim.name or ("adamw" if recipe.model.init else "muon"), recipe.model.n_embd
     is_lora = recipe.finetune.method == "lora"
-    rate = float(f"{LORA_RATE * RATES_WIDTH / width:.2g}") if is_lora else usual_rate(name, width)
-    return {"optim.name": name, "optim.learning_rate": rate}
+    rate = LORA_RATE * RATES_WIDTH / width if is_lora else usual_rate(name, width)
+    # pairs say only which of two is better: large steps lose the language before they learn that
+    rate *= DPO_SHARE if recipe.finetune.preference else 1
+    return {"optim.name": name, "optim.learning_rate": float(f"{rate:.2g}")}
 
 
 def usual_rate(name: str, width: int) -> float:

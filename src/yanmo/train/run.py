@@ -85,7 +85,7 @@ from yanmo.train.preference import reference_of
 from yanmo.train.probe import ALL_TRAINED, Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import window_parts
 from yanmo.train.step import StepSettings
-from yanmo.train.texts import base_text, batches_of, epoch_tokens, prepare_texts
+from yanmo.train.texts import base_text, batches_of, epoch_tokens, kind_of_data, prepare_texts
 
 FIRST_LOSS_SCALE = 65536.0
 """The loss scale of float16 at first, 2^16 as in torch: too large, and halved within a few steps."""
@@ -365,14 +365,12 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
     recipe = adopt_shape(asked)
     require_compiler(recipe, world.device)
     recipe = decide(recipe, decide_device(recipe, world) | decide_shape(recipe) | decide_finetune(recipe))
+    recipe = decide(recipe, {"finetune.preference": "dpo"} if kind_of_data(recipe) == "pairs" else {})
     recipe = decide(recipe, decide_packing(recipe) | decide_optimizer(recipe))
     check_relations(recipe)
     prepared = prepare_texts(recipe, console)
-    preference = {"finetune.preference": "dpo"} if prepared.pairs else {}
     recipe = decide(
-        recipe,
-        preference
-        | {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction},
+        recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
     )
     _check_prompt(recipe, prepared.tokenizer, console)
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)

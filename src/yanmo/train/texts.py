@@ -18,10 +18,15 @@ from yanmo.data.pairs import PairBatches
 from yanmo.data.prepare import Prepared, Sides, prepare, recorded_shards
 from yanmo.data.shards import ShardSet
 from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerConfig
-from yanmo.text.read.dialogues import recognise
+from yanmo.text.read.dialogues import Kind, recognise
 from yanmo.tokenizer import Tokenizer, load_tokenizer
 from yanmo.tokenizer.chat_template import ChatTemplate, read_chat_template, with_chat
 from yanmo.train.base import base_folder
+
+
+def kind_of_data(recipe: Recipe) -> Kind:
+    """Whether a run learns a plain text, dialogues or pairs; what begins from nothing learns a text."""
+    return "text" if recipe.finetune.method is None else recognise(recipe.corpus.path, recipe.corpus.encoding)
 
 
 def prepare_texts(recipe: Recipe, console: Console) -> Prepared:
@@ -31,7 +36,7 @@ def prepare_texts(recipe: Recipe, console: Console) -> Prepared:
         ConfigError: the vocabulary is not that of the weights to begin from.
         DataError: nothing can be used.
     """
-    kind = "text" if recipe.finetune.method is None else recognise(recipe.corpus.path)
+    kind = kind_of_data(recipe)
     if recipe.finetune.preference is not None and kind != "pairs":
         raise ConfigError(
             f"finetune.preference={recipe.finetune.preference} learns from pairs, and the data is {kind}",
