@@ -88,7 +88,8 @@ def asked_finetuning(
         )
     folder = out or Path("runs") / f"{base_name(base[0])}-{run_name(data[0])}"
     given = [f"model.init={json.dumps(str(find_base(base[0])), ensure_ascii=False)}"]
-    if not is_file(folder / "recipe.toml") and not any(s.startswith("finetune.method=") for s in settings):
+    source = recipe_path(recipe[0]) if recipe else None
+    if not is_file(folder / "recipe.toml") and not load_recipe(source, settings, False).finetune.method:
         given.append("finetune.method=full")
     return asked_recipe([*recipe, *data, *given, *settings], folder)
 
