@@ -119,16 +119,42 @@ def test_replay_without_a_text_of_the_base_is_refused(
     train(tuning("model.init=alone", "finetune.replay=0.1", f"finetune.keep={novel}"), TUNED, console)
 
 
-def test_pairs_make_what_was_chosen_likelier_and_a_stop_changes_nothing(
-    novel: Path, trained: Trained, console: Console
-) -> None:
-    trained("first", "model.block_size=64")
+def preferences(path: Path) -> Path:
     rows = [
         {"prompt": f"春{n}", "chosen": "风夜雨。", "rejected": "江湖剑客。", "format": "text"}
         for n in range(30)
     ]
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    Path("pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["dialogues", "pairs"])
+def test_two_ranks_learn_as_one(kind: str, novel: Path, trained: Trained) -> None:
+    trained("first", "model.block_size=64")
+    data = questions(Path("talk.jsonl")) if kind == "dialogues" else preferences(Path("pairs.jsonl"))
+    more = (*QUICK, f"corpus.path=['{data}']", "model.init=first", "finetune.method=full")
+    replay = ("finetune.replay=0.25",) if kind == "dialogues" else ()
+    for ranks in (1, 2):
+        done = run(ranks, f"ranks-{ranks}", *more, *replay)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+    assert loss_values("ranks-2") == pytest.approx(loss_values("ranks-1"), abs=1e-5)
+    one, two = (
+        [row for row in read_metrics(Path(f"ranks-{ranks}")) if row["event"] in ("eval", "end")]
+        for ranks in (1, 2)
+    )
+    for here, there in zip(one, two, strict=True):
+        assert here.keys() == there.keys()
+        numbers = [name for name, value in here.items() if isinstance(value, float) and "elapsed" not in name]
+        assert [there[name] for name in numbers] == pytest.approx([here[name] for name in numbers], abs=1e-4)
+
+
+def test_pairs_make_what_was_chosen_likelier_and_a_stop_changes_nothing(
+    novel: Path, trained: Trained, console: Console
+) -> None:
+    trained("first", "model.block_size=64")
+    preferences(Path("pairs.jsonl"))
     for kind in ("dpo", "dpo_norm"):
         asked = tuning(
             "corpus.path=['pairs.jsonl']", f"finetune.preference={kind}", "optim.learning_rate=0.001"
