@@ -29,7 +29,7 @@ from yanmo.text.read.turns import Dialogue, Message, Pair
 from yanmo.tokenizer import Tokenizer
 from yanmo.tokenizer.chat_template import ChatTemplate
 
-DIALOGUES_VERSION = 1
+DIALOGUES_VERSION = 2
 """Part of every cache key: raise it when the same dialogues would give other shards."""
 TOO_LONG, REFUSED = "longer than the window", "refused by the template"
 
@@ -58,6 +58,8 @@ class EncodingCounts:
     parts: int = 0
     """Of dialogues that are longer than a window."""
     dropped: Counter[str] = field(default_factory=Counter)
+    rounds_dropped: int = 0
+    """Of those: rounds whose answer alone is longer than a window."""
     cut: int = 0
     """Single rounds that lost the beginning of their question."""
     first_dropped: str = ""
@@ -93,8 +95,11 @@ class DialogueEncoder:
         whole = self._encoded(dialogue.messages)
         if len(whole.ids) <= self.longest:
             return [whole]
-        parts = [part for messages in self.parts(dialogue.messages) if (part := self._fitting(messages))]
+        found = [self._fitting(messages) for messages in self.parts(dialogue.messages)]
+        parts = [part for part in found if part is not None]
         self.counts.parts += len(parts) if len(parts) > 1 else 0
+        # without any part the dialogue itself is counted
+        self.counts.rounds_dropped += len(found) - len(parts) if parts else 0
         return parts
 
     def parts(self, messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
@@ -116,9 +121,11 @@ class DialogueEncoder:
     def _fitting(self, messages: tuple[Message, ...]) -> EncodedDialogue | None:
         """A part, of a single long round its end; None if no whole answer would be left."""
         encoded = self._encoded(messages)
-        if len(encoded.ids) <= self.longest:
+        too_many = len(encoded.ids) - self.longest
+        if too_many <= 0:
             return encoded
-        if sum(encoded.learned) >= self.longest:
+        # what stands first is no target
+        if any(encoded.learned[: too_many + 1]):
             return None
         self.counts.cut += 1
         return encoded.end(self.longest)
@@ -159,8 +166,9 @@ class DialogueEncoder:
     def _answered(self, prompt: Sequence[Message], answer: str) -> EncodedDialogue:
         """A prompt and its answer, of which the answer alone is to be written."""
         whole = self._encoded((*prompt, Message("assistant", answer)))
-        begin = len(self._template.encode([asdict(message) for message in prompt]))
-        learned = [is_learned and place >= begin for place, is_learned in enumerate(whole.learned)]
+        # the last run of ones
+        begin = bytes(whole.learned).rstrip(b"\0").rfind(b"\0") + 1
+        learned = [False] * begin + whole.learned[begin:]
         return EncodedDialogue(whole.ids, learned, len(answer))
 
     def _encoded(self, messages: Sequence[Message]) -> EncodedDialogue:
@@ -324,6 +332,7 @@ def counts_of(counts: EncodingCounts) -> dict[str, Any]:
         "documents_read": counts.encoded + sum(counts.dropped.values()),
         "documents_dropped": dict(counts.dropped),
         "parts_of_long_dialogues": counts.parts,
+        "rounds_dropped": counts.rounds_dropped,
         "questions_cut_to_fit": counts.cut,
         "first_dropped": counts.first_dropped,
         "records": read,
@@ -341,6 +350,8 @@ def said_of(counts: dict[str, Any]) -> list[str]:
             lines.append(f"  {number:,} {word}: {reason} ({'; '.join(records['places'][reason])})")
     if counts["parts_of_long_dialogues"]:
         lines.append(f"  long ones became {counts['parts_of_long_dialogues']:,} parts between rounds")
+    if counts["rounds_dropped"]:
+        lines.append(f"  {counts['rounds_dropped']:,} rounds of theirs dropped: {TOO_LONG}")
     if counts["questions_cut_to_fit"]:
         lines.append(f"  {counts['questions_cut_to_fit']:,} lost the beginning of a long question")
     lines += [f"  {number:,} dropped: {reason}" for reason, number in dropped.items()]

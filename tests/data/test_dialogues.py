@@ -1,0 +1,59 @@
+"""Dialogues as documents of a window: what is learned of them, and what becomes of long ones."""
+
+import pytest
+
+from tests.makers.models import TOKENIZERS
+from yanmo.data.dialogues import DialogueEncoder, EncodedDialogue, EncodingCounts, counts_of, said_of
+from yanmo.text.read.turns import Dialogue, Message, Pair
+from yanmo.tokenizer.chat_template import ChatTemplate, with_chat
+
+WINDOW = 64
+
+
+def encoder(kind: str = "char", window: int = WINDOW) -> DialogueEncoder:
+    tokenizer, template = with_chat(TOKENIZERS[kind](), None)
+    return DialogueEncoder(tokenizer, ChatTemplate(template, tokenizer), window, EncodingCounts())
+
+
+def dialogue(*lengths: int) -> Dialogue:
+    """Questions and answers in turns, of so many characters."""
+    roles = ("user", "assistant")
+    messages = (Message(roles[number % 2], "我们"[number % 2] * n) for number, n in enumerate(lengths))
+    return Dialogue(tuple(messages), "talk.jsonl:1")
+
+
+def targets(found: EncodedDialogue) -> list[int]:
+    """What a window has to learn: its first token is none."""
+    return [token for token, learned in list(zip(found.ids, found.learned, strict=True))[1:] if learned]
+
+
+@pytest.mark.parametrize("answer", range(50, 70))
+def test_of_a_long_round_the_whole_answer_is_learned_or_nothing(answer: int) -> None:
+    by = encoder()
+    found = by.encode(dialogue(100, answer))
+    whole = [*by.tokenizer.encode("们" * answer).tolist(), by.chat.end_of_turn if by.chat else None]
+    assert len(found) == (answer < WINDOW - 1)  # before it one token at least, behind its end a line end
+    for one in found:
+        assert targets(one) == whole and not one.learned[0] and len(one.ids) == WINDOW + 1
+
+
+def test_rounds_that_no_window_holds_are_counted() -> None:
+    by = encoder()
+    found = by.encode(dialogue(3, 5, 3, 80, 3, 5))
+    assert [one.characters for one in found] == [5, 5]
+    counts = by.counts
+    assert (counts.encoded, counts.parts, counts.rounds_dropped, counts.dropped.total()) == (1, 2, 1, 0)
+    assert any("1 rounds of theirs dropped" in line for line in said_of(counts_of(counts)))
+    assert not by.encode(dialogue(3, 80)) and counts.dropped.total() == 1
+    assert counts.rounds_dropped == 1
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENIZERS))
+def test_of_a_pair_after_several_rounds_the_last_answer_alone_is_learned(kind: str) -> None:
+    by = encoder(kind, 256)
+    prompt = dialogue(3, 4, 5).messages
+    for one, answer in zip(
+        by.encode(Pair(prompt, "山中", "们", "pairs.jsonl:1")), ("山中", "们"), strict=True
+    ):
+        ids = by.tokenizer.encode(answer).tolist()
+        assert targets(one)[:-1] == ids and sum(one.learned) == len(ids) + 1
