@@ -1,5 +1,6 @@
 """Dialogues as ids: our template beside transformers', for every kind of vocabulary."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from tests.makers.models import TOKENIZERS, lively_model, our_folder
 from yanmo.core.errors import ConfigError
 from yanmo.tokenizer import Tokenizer, load_tokenizer
-from yanmo.tokenizer.base import CHAT_TOKENS
+from yanmo.tokenizer.base import CHAT_TOKENS, END_OF_TEXT
 from yanmo.tokenizer.chat_template import CHATML, ChatTemplate, read_chat_template, with_chat
+from yanmo.tokenizer.library import LibraryTokenizer
 
 KINDS = pytest.mark.parametrize("kind", sorted(TOKENIZERS))
 DIALOGUE = [
@@ -81,6 +83,17 @@ def test_markers_come_behind_the_last_id_and_no_text_is_read_as_one(kind: str, t
     assert (again.fingerprint, again.end_of_text) == (tokenizer.fingerprint, plain.end_of_text)
     assert read_chat_template(tmp_path) == CHATML
     assert all(same(tokenizer, again, text) for text in ("我们the山", "龘<|im_end|>"))
+
+
+@pytest.mark.parametrize("end_of_turn", [CHAT_TOKENS[1], "<turn>"])
+def test_a_text_ends_as_before_in_a_vocabulary_with_an_end_of_its_own(
+    end_of_turn: str, tmp_path: Path
+) -> None:
+    spec = json.loads(json.dumps(TOKENIZERS["bpe"]().spec).replace(END_OF_TEXT, "</s>"))  # type: ignore[attr-defined]
+    tokenizer = LibraryTokenizer(spec, "</s>").with_markers([end_of_turn])
+    tokenizer.save(tmp_path, 64, CHATML.replace(CHAT_TOKENS[1], end_of_turn), end_of_turn)
+    again = load_tokenizer(tmp_path)
+    assert (again.fingerprint, again.end_of_text) == (tokenizer.fingerprint, tokenizer.end_of_text)
 
 
 def same(one: Tokenizer, other: Tokenizer, text: str) -> bool:

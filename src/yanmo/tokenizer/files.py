@@ -177,9 +177,12 @@ def _read_tokenizer_json(file: Path, config: TokenizerConfig) -> Tokenizer:
             return CharTokenizer.from_json(spec, file)
     if model.get("type") == "WordPiece":
         spec["decoder"] = without_spaces("A-Za-z")
-    said = _content(about.get("eos_token"))
-    # where dialogues were learned the end of a turn stands there, and no text ends with one
-    if said == CHAT_TOKENS[1] and END_OF_TEXT in _contents(spec):
+    said, begin = (_content(about.get(name)) for name in ("eos_token", "bos_token"))
+    # where dialogues were learned the end of a turn stands there, and no text ends with one; what ends a
+    # text also begins one, if we wrote the file
+    if begin in ENDS:
+        said = begin
+    elif said == CHAT_TOKENS[1] and END_OF_TEXT in _contents(spec):
         said = END_OF_TEXT
     return LibraryTokenizer(spec, config.end_token or said or _usual_end(spec), str(file))
 
