@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,19 @@ def test_two_ranks_learn_what_one_learns(data: str, novel: Path, trained: Traine
     for a, b in zip(one, two, strict=True):
         assert b["val_loss"] == pytest.approx(a["val_loss"], rel=1e-4)
         assert b["base_bits_per_char"] == pytest.approx(a["base_bits_per_char"], rel=1e-4)
+
+
+def test_pairs_go_on_beside_the_base_they_began_from_alone(
+    novel: Path, trained: Trained, console: Console
+) -> None:
+    trained("first", "model.block_size=64")
+    asked = tuning(f"corpus.path=['{preferences(Path('pairs.jsonl'))}']")
+    with pytest.raises(Stopped):
+        train(asked, TUNED, console, take_step=StopAt(7))
+    shutil.rmtree("first")
+    trained("first", "model.block_size=64", "train.seed=7")
+    with pytest.raises(ConfigError, match="the weights of model.init have changed"):
+        train(asked, TUNED, console)
 
 
 def test_the_markers_are_tokens_of_the_checkpoint(novel: Path, trained: Trained, console: Console) -> None:

@@ -152,8 +152,8 @@ def reference_of(
         for side, pairs in sides.items():
             np.save(folder / f"{side}.npy", log_likelihoods(model, pairs, autocast), allow_pickle=False)
 
-    shards = prepared.shards.manifest
-    key = storage.fingerprint([shards.corpus, shards.tokenizer, shards.splits.model_dump(), named])
+    # the name of the folder of dialogues stands for all that its pairs depend on, the template too
+    key = storage.fingerprint([prepared.shards.folder.name, named])
     folder = storage.cached("references", key, fill)
     return Sides(*(np.load(folder / f"{side}.npy", allow_pickle=False) for side in sides))
 

@@ -209,8 +209,8 @@ def open_run(
     reference = None
     if prepared.pairs is not None:
         console.status("asking the base about every pair")
-        named, autocast = origin_of(recipe), autocast_for(world.device, recipe.train.precision)
-        named["precision"] = recipe.train.precision or ""
+        autocast = autocast_for(world.device, recipe.train.precision)
+        named = require_same_base(recipe, folder) | {"precision": recipe.train.precision or ""}
         reference = reference_of(prepared, lambda: base_model(recipe).to(world.device), named, autocast)
         console.clear_status()
     run = Run(
@@ -443,13 +443,24 @@ def init_weights(run: Run) -> None:
     if run.recipe.model.init is None:
         run.model.initialise(run.recipe.train.seed, run.recipe.model.zero_projections)
         return
-    if origin_of(run.recipe)["init"] != read_record(run.folder / "corpus.json", Manifest).init:
+    require_same_base(run.recipe, run.folder)
+    give_base_weights(run.model, run.recipe, run.world.device)
+
+
+def require_same_base(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """The sha256 of the weights that a run began from, which must be those of today.
+
+    Raises:
+        ConfigError: they have changed.
+    """
+    now = origin_of(recipe)
+    if now["init"] != read_record(folder / "corpus.json", Manifest).init:
         raise ConfigError(
             "the weights of model.init have changed since the run was made",
-            where=f"model.init={run.recipe.model.init}",
+            where=f"model.init={recipe.model.init}",
             hint="train in another folder with --out",
         )
-    give_base_weights(run.model, run.recipe, run.world.device)
+    return now
 
 
 def restore(run: Run) -> tuple[Run, Progress]:
