@@ -1,9 +1,21 @@
 """Dialogues as documents of a window: what is learned of them, and what becomes of long ones."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.makers.models import TOKENIZERS
-from yanmo.data.dialogues import DialogueEncoder, EncodedDialogue, EncodingCounts, counts_of, said_of
+from yanmo.core.console import Console
+from yanmo.data.dialogues import (
+    DialogueEncoder,
+    EncodedDialogue,
+    EncodingCounts,
+    counts_of,
+    prepare_dialogues,
+    said_of,
+)
+from yanmo.settings.schema import CorpusConfig
 from yanmo.text.read.turns import Dialogue, Message, Pair
 from yanmo.tokenizer.chat_template import ChatTemplate, with_chat
 
@@ -46,6 +58,16 @@ def test_rounds_that_no_window_holds_are_counted() -> None:
     assert any("1 rounds of theirs dropped" in line for line in said_of(counts_of(counts)))
     assert not by.encode(dialogue(3, 80)) and counts.dropped.total() == 1
     assert counts.rounds_dropped == 1
+
+
+def test_a_pair_asks_one_question(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}？", "chosen": "山中", "rejected": "们"} for n in range(20)]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    by, corpus, quiet = encoder(), CorpusConfig(path=(str(data),)), Console(is_main=False)
+    found = prepare_dialogues(corpus, by.tokenizer, by.chat, 0.5, WINDOW, quiet, are_pairs=True)
+    asked = found.questions(100, WINDOW)
+    assert len(asked) == len({tuple(ids) for ids in asked}) == len(found.shards.val.starts) // 2
 
 
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))

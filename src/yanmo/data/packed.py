@@ -8,9 +8,10 @@ Rows are filled by best fit, the longest dialogues first (Johnson et al. 1974), 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from yanmo.data.batches import Batch, BatchSource, shuffled
-from yanmo.data.shards import Ids, Tokens
+from yanmo.data.shards import LEARNED, Ids, Tokens
 from yanmo.model.config import IGNORED
 
 
@@ -41,16 +42,13 @@ class PackedRows:
     """The dialogues of one split as rows of ``block_size`` tokens."""
 
     def __init__(self, tokens: Tokens, block_size: int) -> None:
-        learned = tokens.learned
-        assert learned is not None
-        self._tokens, self._learned, self._block_size = tokens, learned, block_size
+        self._tokens, self._block_size = tokens, block_size
         self._starts = tokens.starts
         self._ends = np.append(tokens.starts[1:], len(tokens))
         # the last token of a dialogue is a target only, so a row holds all tokens but that
         self._rows = pack((self._ends - self._starts - 1).tolist(), block_size)
-        before = np.concatenate([[0], np.cumsum(learned, dtype=np.int64)])
-        # the first token of a dialogue is no target: nothing stands before it
-        of_document = before[self._ends] - before[np.minimum(self._starts + 1, self._ends)]
+        # one by one: a sum over all tokens at once would need 8 bytes for each
+        of_document = np.array([np.count_nonzero(self._is_target(n)) for n in range(len(self._starts))])
         self._targets = np.array([of_document[row].sum() for row in self._rows], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -82,10 +80,16 @@ class PackedRows:
                 first, end = int(self._starts[document]), int(self._ends[document])
                 ids, here = self._tokens.slice(first, end), slice(place, place + end - first - 1)
                 inputs[at, here] = ids[:-1]
-                targets[at, here] = np.where(self._learned[first + 1 : end], ids[1:], IGNORED)
+                targets[at, here] = np.where(self._is_target(document), ids[1:], IGNORED)
                 positions[at, here] = np.arange(end - first - 1)
                 place = here.stop
         return Batch(inputs, targets, positions)
+
+    def _is_target(self, document: int) -> npt.NDArray[np.bool_]:
+        """Which tokens of a dialogue are learned, without the first: nothing stands before it."""
+        assert self._tokens.marks is not None
+        marks = self._tokens.marks[self._starts[document] + 1 : self._ends[document]]
+        return np.equal(marks, LEARNED)
 
 
 class PackedBatches(BatchSource):
@@ -133,7 +137,7 @@ class MixedBatches(BatchSource):
         mine, others, _ = self._dealt(numbers)
         return self._main.targets_of(mine) + self._other.targets_of(others)
 
-    def _dealt(self, numbers: Ids) -> tuple[Ids, Ids, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    def _dealt(self, numbers: Ids) -> tuple[Ids, Ids, npt.NDArray[np.bool_]]:
         """Which rows of either source these are, and which of them are the other's."""
         # of the first n rows floor(n · share) are the other's
         before = np.floor(numbers * self._share).astype(np.int64)

@@ -110,8 +110,9 @@ class Prepared:
 
     def questions(self, count: int, longest: int) -> list[list[int]]:
         """Held-out documents up to where the model is to write; those that are longer are passed over."""
-        tokens = self.shards.val
-        begins = ((n, int(np.argmax(tokens.document_marks(n) > 0))) for n in range(len(tokens.starts)))
+        tokens, step = self.shards.val, 2 if self.pairs else 1  # a pair is one question
+        numbers = range(0, len(tokens.starts), step)
+        begins = ((n, int(np.argmax(tokens.document_marks(n) > 0))) for n in numbers)
         return list(islice((tokens.document(n)[:end].tolist() for n, end in begins if end <= longest), count))
 
     def shown(self, number: int) -> list[tuple[str, bool]]:
