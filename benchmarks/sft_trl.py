@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from yanmo.checkpoint.folder import find_model_folder, load_model_and_tokenizer, write_model
-from yanmo.data.dialogues import DialogueEncoder, EncodingCounts
+from yanmo.data.dialogues import DialogueEncoder, EncodingCounts, rounds
 from yanmo.model.config import IGNORED
 from yanmo.model.gpt import GPT
 from yanmo.settings.schema import CorpusConfig
@@ -83,13 +83,11 @@ def make_inputs(folder: Path, base: Path, talk: Path) -> None:
     config = model.config.__class__(**{**vars(model.config), "vocab_size": tokenizer.vocab_size})
     (folder / "base").mkdir(exist_ok=True)
     write_model(folder / "base", config, weights, tokenizer, template)
-    chat = ChatTemplate(template, tokenizer)
-    encoder = DialogueEncoder(tokenizer, chat, config.block_size, EncodingCounts())
     lines: dict[str, list[str]] = {"learned": [], "held_out": []}
     for number, record in enumerate(read_dialogues(CorpusConfig(path=(str(talk),)))):
         assert isinstance(record, Dialogue)
-        # TRL cuts what is too long, so both are given parts that fit
-        for messages in encoder.parts(record.messages):
+        # TRL cuts what is too long, so both are given single rounds
+        for messages in rounds(record.messages):
             rows = [{"role": one.role, "content": one.content} for one in messages]
             side = "held_out" if number % 10 == 0 else "learned"
             lines[side].append(json.dumps({"messages": rows}, ensure_ascii=False))

@@ -8,7 +8,8 @@ was chosen, then what was rejected.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,28 +96,28 @@ class DialogueEncoder:
         whole = self._encoded(dialogue.messages)
         if len(whole.ids) <= self.longest:
             return [whole]
-        found = [self._fitting(messages) for messages in self.parts(dialogue.messages)]
+        found = [self._fitting(messages) for messages in self._parts(dialogue.messages, whole)]
         parts = [part for part in found if part is not None]
         self.counts.parts += len(parts) if len(parts) > 1 else 0
         # without any part the dialogue itself is counted
         self.counts.rounds_dropped += len(found) - len(parts) if parts else 0
         return parts
 
-    def parts(self, messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
+    def _parts(self, messages: Sequence[Message], whole: EncodedDialogue) -> Iterator[tuple[Message, ...]]:
         """Runs of rounds that fit the window, each behind the system prompt."""
         system = tuple(messages[:1]) if messages[0].role == "system" else ()
-        asked = rounds(messages[len(system) :])
-        lengths = [len(self._encoded((*system, *one)).ids) for one in asked]
-        # what stands before every round, so that each is encoded once and not with all before it
-        shared = 2 * lengths[0] - len(self._encoded((*system, *asked[0], *asked[0])).ids)
-        taken, length = list[Message](), shared
-        for one, alone in zip(asked, lengths, strict=True):
-            if taken and length + alone - shared > self.longest:
-                yield (*system, *taken)
-                taken, length = [], shared
-            taken += one
-            length += alone - shared
-        yield (*system, *taken)
+        asked, ends = rounds(messages[len(system) :]), ends_of_answers(whole.learned)
+        # two rounds alone say what stands before and behind every run; the rest is seen in the whole, so
+        # that each message is encoded once for it
+        first, second = (len(self._encoded((*system, *one)).ids) for one in (asked[0], asked[:2][-1]))
+        behind = first - ends[0]
+        around = second - (ends[:2][-1] - ends[0]) if len(asked) > 1 else first
+        begun, before = 0, 0  # round and token
+        for number, end in enumerate(ends):
+            if number > begun and end - before + (around if begun else behind) > self.longest:
+                yield (*system, *chain.from_iterable(asked[begun:number]))
+                begun, before = number, ends[number - 1]
+        yield (*system, *chain.from_iterable(asked[begun:]))
 
     def _fitting(self, messages: tuple[Message, ...]) -> EncodedDialogue | None:
         """A part, of a single long round its end; None if no whole answer would be left."""
@@ -176,7 +177,7 @@ class DialogueEncoder:
         Raises:
             ConfigError: the template refuses these messages, or there is none.
         """
-        ids, learned = self._template.encode_learned([asdict(message) for message in messages])
+        ids, learned = self._template.encode_learned([vars(message) for message in messages])
         return EncodedDialogue(ids, learned, characters_of(messages))
 
     @property
@@ -193,6 +194,11 @@ class DialogueEncoder:
 def characters_of(messages: Sequence[Message]) -> int:
     """Of all answers."""
     return sum(len(message.content) for message in messages if message.role == "assistant")
+
+
+def ends_of_answers(learned: Sequence[bool]) -> list[int]:
+    """Where each run of learned tokens ends."""
+    return [n + 1 for n, (now, then) in enumerate(pairwise((*learned, False))) if now and not then]
 
 
 def rounds(messages: Sequence[Message]) -> list[tuple[Message, ...]]:

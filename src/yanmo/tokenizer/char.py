@@ -51,6 +51,9 @@ class CharTokenizer:
         self._bytes += [b""] * len(markers)
         self.vocab_size = len(self._bytes)
         self._specials = {text: entries.index(text) for text in (END_OF_TEXT, *markers)}
+        self._special = re.compile(
+            "|".join(map(re.escape, sorted(self._specials, key=len, reverse=True))).join("()")
+        )
         # a table by code point (9 MB): a whole text is looked up at once, without a search for each character
         self._ids = np.full(CODE_POINTS, -1, dtype=np.int64)
         self._ids[[ord(character) for character in own]] = np.arange(first, first + len(own))
@@ -114,9 +117,8 @@ class CharTokenizer:
 
     def encode(self, text: str, special: bool = False) -> Ids:
         """Ids of a text, shape (number of tokens,); with ``special``, ``<|endoftext|>`` is its token."""
-        if special and any(marker in text for marker in self._specials):
-            pattern = "|".join(map(re.escape, sorted(self._specials, key=len, reverse=True)))
-            parts = re.split(f"({pattern})", text)  # text, marker, text, …
+        if special:
+            parts = self._special.split(text)  # text, marker, text, …
             return np.concatenate([
                 np.array([self._specials[part]]) if number % 2 else self.encode(part)
                 for number, part in enumerate(parts)

@@ -140,7 +140,7 @@ class ChatTemplate:
     def _ids(self, rendered: str, guard: str) -> list[int]:
         # a marker that a message spells is cut in two here, and its parts are text
         parts = rendered.split(guard)
-        return [int(token) for part in parts for token in self.tokenizer.encode(part, special=True)]
+        return [token for part in parts for token in self.tokenizer.encode(part, special=True).tolist()]
 
     def _broken(self, text: str, guard: str) -> str:
         """A message with the guard inside whatever looks like a marker."""
