@@ -216,6 +216,23 @@ def test_pairs_go_on_beside_the_base_they_began_from_alone(
         train(asked, TUNED, console)
 
 
+@pytest.mark.parametrize("kind", ["dialogues", "pairs"])
+def test_a_prompt_of_any_length_is_answered_or_refused_before_the_run(
+    kind: str, novel: Path, trained: Trained, console: Console
+) -> None:
+    trained("first", "model.block_size=64")
+    data = preferences(Path("pairs.jsonl")) if kind == "pairs" else questions(Path("talk.jsonl"))
+    asked = (f"corpus.path=['{data}']", "train.max_steps=1")
+    train(tuning(*asked, "sample.prompt=''"), TUNED, console)
+    long = tuning(*asked, f"sample.prompt={'春' * 100}")
+    if kind == "pairs":  # a text, of which the end is read
+        train(long, Path("long"), console)
+        return
+    with pytest.raises(ConfigError, match="the last turn with the system prompt has"):
+        train(long, Path("long"), console)
+    assert not Path("long").exists()
+
+
 def test_the_markers_are_tokens_of_the_checkpoint(novel: Path, trained: Trained, console: Console) -> None:
     trained("first", "model.block_size=64")
     train(tuning("train.max_steps=1"), TUNED, console)

@@ -12,7 +12,7 @@ from yanmo.generate.text import write_all
 from yanmo.train.base import base_model
 from yanmo.train.metrics import Metrics
 from yanmo.train.preference import PreferenceEvaluation, PreferenceLoss, evaluate_pairs
-from yanmo.train.run import Run
+from yanmo.train.run import Run, prompt_ids
 
 STOP_ANSWERS = 20
 """Answers that are written at the end of a run, to see whether they end."""
@@ -88,13 +88,12 @@ def sample_text(run: Run) -> str:
 
 def sample_answer(run: Run) -> str:
     """A held-out question, or the one that was asked for, with the answer to it."""
-    prepared, config, prompt = run.prepared, run.recipe.sample, run.recipe.sample.prompt
-    if prompt is None:
+    prepared, config = run.prepared, run.recipe.sample
+    if config.prompt is None:
         asked = prepared.questions(1, run.model.config.block_size // 2)
-    elif prepared.chat is not None:
-        asked = [prepared.chat.encode([{"role": "user", "content": prompt}])]
     else:
-        asked = [prepared.tokenizer.encode(prompt).tolist()]
+        # remarks about it were shown when the run was opened
+        asked = [prompt_ids(run.recipe, prepared, str)]
     if not asked:
         return ""
     (answer,) = write_answers(run.model, prepared.tokenizer, end_of_turn(run), asked, config)

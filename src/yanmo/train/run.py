@@ -36,9 +36,10 @@ from yanmo.data.prepare import HeldOut, Prepared, Sides
 from yanmo.data.shards import ShardSet
 from yanmo.data.text_index import open_index
 from yanmo.eval.baselines import NGramBaselines, baselines_of
+from yanmo.generate.dialogue import answer_prompt
 from yanmo.generate.engine import TextRule
 from yanmo.generate.rules import text_rules
-from yanmo.generate.text import encode_prompt
+from yanmo.generate.text import Say, encode_prompt
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.lora import Adaptation, adapted_model, is_adapted
@@ -59,7 +60,7 @@ from yanmo.settings.recipe import (
 )
 from yanmo.settings.schema import LENGTHS, MICRO_BATCH, CorpusConfig, Recipe
 from yanmo.text.read.documents import earlier_fingerprint
-from yanmo.tokenizer import Tokenizer, kind_of
+from yanmo.tokenizer import kind_of
 from yanmo.train.base import adaptation_of, base_folder, base_model, give_base_weights, origin_of
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_total_steps
 from yanmo.train.decide import (
@@ -190,7 +191,7 @@ def open_run(
         prepared, base = prepare_texts(recipe, console), base_text(recipe, console)
         _require_same_corpus(prepared, recipe.corpus, read_record(folder / "corpus.json", Manifest), folder)
         require_total_steps(folder, recipe, plan, step_limit(recipe, epoch_tokens(recipe, prepared)))
-        _check_prompt(recipe, prepared.tokenizer, console)
+        _check_prompt(recipe, prepared, console)
         # intervals, keep_last and [sample] may be changed on resume; other processes must not write
         if console.is_main and recipe != read_recipe(folder):
             storage.write_atomic(recorded, to_toml(recipe))
@@ -372,14 +373,27 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
     )
-    _check_prompt(recipe, prepared.tokenizer, console)
+    _check_prompt(recipe, prepared, console)
     return recipe, prepared, GPTConfig.of(recipe.model, prepared.tokenizer.vocab_size)
 
 
-def _check_prompt(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> None:
+def _check_prompt(recipe: Recipe, prepared: Prepared, console: Console) -> None:
     """Refuse a prompt that cannot be encoded before anything is written: the recipe would stay behind."""
-    prompt, window = recipe.sample.prompt or "", recipe.model.block_size
-    encode_prompt(tokenizer, prompt, recipe.sample, window, say=console.warn)
+    # where none is given, dialogues are continued from a question that was held out
+    if prepared.is_text or recipe.sample.prompt is not None:
+        prompt_ids(recipe, prepared, console.warn)
+
+
+def prompt_ids(recipe: Recipe, prepared: Prepared, say: Say) -> list[int]:
+    """The ids of ``sample.prompt``: the beginning of a text, or a question where answers are learned.
+
+    Raises:
+        ConfigError: it cannot be encoded, or the window cannot hold it.
+    """
+    prompt, sample, window = recipe.sample.prompt or "", recipe.sample, recipe.model.block_size
+    if prepared.is_text or prepared.chat is None:
+        return encode_prompt(prepared.tokenizer, prompt, sample, window, say=say).ids
+    return answer_prompt(prepared.chat, [{"role": "user", "content": prompt}], sample, window).ids
 
 
 def _text_rules(recipe: Recipe, prepared: Prepared, console: Console) -> tuple[TextRule, ...]:
