@@ -95,6 +95,19 @@ def test_a_fine_tuning_that_was_stopped_goes_on_bit_for_bit(
     assert losses(other) == losses(TUNED) and weights(other) == weights(TUNED)
 
 
+def test_of_a_base_that_learned_dialogues_the_text_is_that_of_its_own_base(
+    novel: Path, trained: Trained, console: Console
+) -> None:
+    trained("first", "model.block_size=64")
+    train(tuning(), TUNED, console)
+    (*_, before) = [row for row in read_metrics(TUNED) if row["event"] == "eval"]
+    again = tuning(f"corpus.path=['{preferences(Path('pairs.jsonl'))}']", f"model.init={TUNED}")
+    train(again, Path("again"), console)
+    (first, *_) = [row for row in read_metrics(Path("again")) if row["event"] == "eval"]
+    assert first["base_bits_per_char"] == pytest.approx(before["base_bits_per_char"], abs=1e-6)
+    train(tuning(f"model.init={TUNED}", "finetune.replay=0.25"), Path("repeated"), console)
+
+
 def test_what_is_repeated_of_the_base_is_forgotten_less(
     novel: Path, trained: Trained, console: Console
 ) -> None:

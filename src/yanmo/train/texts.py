@@ -90,7 +90,7 @@ def _prepare_text(recipe: Recipe, console: Console) -> Prepared:
 
 
 def base_text(recipe: Recipe, console: Console) -> ShardSet | None:
-    """The text that the base knows: ``finetune.keep``, or what its own run was trained on; None: not known.
+    """The text that the base knows: ``finetune.keep``, or what it was trained on; None: not known.
 
     Raises:
         ConfigError: there is none, and ``finetune.replay`` needs it.
@@ -99,19 +99,39 @@ def base_text(recipe: Recipe, console: Console) -> ShardSet | None:
         return None
     base = base_folder(recipe)
     if recipe.finetune.keep is not None:
-        corpus, vocabulary = CorpusConfig(path=(recipe.finetune.keep,)), TokenizerConfig(path=str(base))
-        return prepare(corpus, vocabulary, DataConfig(), recipe.model.block_size, console).shards
-    run, why = run_of(base), "the base is no run of yanmo's"
+        return _kept_text(recipe.finetune.keep, base, recipe, console)
     try:
-        if run is not None:
-            return recorded_shards(read_recipe(run), read_record(run / "corpus.json", Manifest), console)
+        return _text_of(base, console)
     except YanmoError as error:
-        why = error.what
-    hint = "name a text that it shall not forget: finetune.keep=TEXT"
+        why, hint = error.what, "name a text that it shall not forget: finetune.keep=TEXT"
     if recipe.finetune.replay:
         raise ConfigError(f"there is no text of the base to repeat: {why}", "finetune.replay", hint)
     console.warn(f"what the base forgets is not measured: {why}; {hint}")
     return None
+
+
+def _text_of(base: Path, console: Console) -> ShardSet:
+    """The text that a base was trained on; of one that learned dialogues, the text of its own base.
+
+    Raises:
+        YanmoError: it is not known, or not at hand.
+    """
+    run = run_of(base)
+    if run is None:
+        raise ConfigError("the base is no run of yanmo's", where=str(base))
+    recipe, recorded = read_recipe(run), read_record(run / "corpus.json", Manifest)
+    if recorded.splits.train.targets is None:
+        return recorded_shards(recipe, recorded, console)
+    its_base = base_folder(recipe)
+    if recipe.finetune.keep is not None:
+        return _kept_text(recipe.finetune.keep, its_base, recipe, console)
+    return _text_of(its_base, console)
+
+
+def _kept_text(path: str, base: Path, recipe: Recipe, console: Console) -> ShardSet:
+    """A text by the vocabulary of a base: tokens that are added to it later come behind its ids."""
+    corpus, vocabulary = CorpusConfig(path=(path,)), TokenizerConfig(path=str(base))
+    return prepare(corpus, vocabulary, DataConfig(), recipe.model.block_size, console).shards
 
 
 def batches_of(
