@@ -55,7 +55,7 @@ def main() -> None:
     for precision in asked.precision:
         found: dict[str, list[dict[str, Any]]] = {"yanmo": [], "trl": []}
         for _ in range(asked.rounds):
-            for side_name, rounds in found.items():
+            for side_name, rows in found.items():
                 words = [sys.executable, __file__, str(asked.base), str(asked.talk), "--side", side_name]
                 words += [
                     "--minutes",
@@ -68,9 +68,9 @@ def main() -> None:
                 done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
                 row = json.loads(done.stdout.splitlines()[-1])
                 row["bits"] = held_out_bits(Path(row["model"]), asked.folder / "held_out.jsonl")
-                rounds.append(row)
-        for side_name, rounds in found.items():
-            speed, steps, bits = (statistics.median(r[k] for r in rounds) for k in ("speed", "steps", "bits"))
+                rows.append(row)
+        for side_name, rows in found.items():
+            speed, steps, bits = (statistics.median(r[k] for r in rows) for k in ("speed", "steps", "bits"))
             print(f"| {precision} | {side_name} | {speed:,.0f} | {steps:.0f} | {bits:.3f} |")
 
 

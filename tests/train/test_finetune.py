@@ -193,29 +193,6 @@ def test_pairs_make_what_was_chosen_likelier_and_a_stop_changes_nothing(
         train(tuning("finetune.preference=dpo"), Path("wrong"), console)
 
 
-@pytest.mark.parametrize("data", ["talk.jsonl", "pairs.jsonl"])
-def test_two_ranks_learn_what_one_learns(data: str, novel: Path, trained: Trained) -> None:
-    trained("first", "model.block_size=64")
-    questions(Path("talk.jsonl"))
-    rows = [
-        {"prompt": f"春{n}", "chosen": "风夜雨。", "rejected": "江湖。", "format": "text"} for n in range(30)
-    ]
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    Path("pairs.jsonl").write_text("".join(lines), encoding="utf-8")
-    more = (f"corpus.path=['{data}']", "model.init=first", "finetune.method=full", "model.block_size=64")
-    for ranks in (1, 2):
-        done = run(ranks, f"of{ranks}", *more, "train.micro_batch_size=2", "train.batch_size=4")
-        assert done.returncode == 0, done.stderr
-    assert loss_values("of2") == pytest.approx(loss_values("of1"), rel=1e-4)
-    one, two = (
-        [row for row in read_metrics(Path(folder)) if row["event"] == "eval"] for folder in ("of1", "of2")
-    )
-    assert len(one) == len(two)
-    for a, b in zip(one, two, strict=True):
-        assert b["val_loss"] == pytest.approx(a["val_loss"], rel=1e-4)
-        assert b["base_bits_per_char"] == pytest.approx(a["base_bits_per_char"], rel=1e-4)
-
-
 def test_pairs_go_on_beside_the_base_they_began_from_alone(
     novel: Path, trained: Trained, console: Console
 ) -> None:
