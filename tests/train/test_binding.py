@@ -16,6 +16,7 @@ from yanmo.core.errors import CheckpointError, ConfigError, Stopped
 from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.train import metrics as metrics_module
+from yanmo.train import resume
 from yanmo.train import run as run_module
 from yanmo.train.binding import bound_keys
 from yanmo.train.metrics import METRICS, SUPERSEDED, read_metrics
@@ -155,7 +156,7 @@ def test_a_run_that_was_cut_off_while_it_was_made_longer_is_as_long_as_its_plan(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run_module, "to_toml", killed)
+        patch.setattr(resume, "to_toml", killed)
         train(tiny_recipe("novel.txt", more=("train.max_steps=16",)), RUN, console)
     assert again() == before
     assert train(before, RUN, console).progress.step == 16
@@ -197,7 +198,7 @@ def test_a_kill_behind_the_last_save_leaves_no_checkpoint_too_many(
     def killed(run: run_module.Run, progress: Progress, checkpoint: Path) -> None:
         if progress.step == 12:
             raise KeyboardInterrupt
-        run_module.point_to_best(run, progress, checkpoint)
+        resume.point_to_best(run, progress, checkpoint)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("yanmo.train.trainer.point_to_best", killed)

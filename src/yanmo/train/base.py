@@ -13,6 +13,7 @@ from yanmo.checkpoint.folder import find_model_folder, load_model, load_shape, o
 from yanmo.checkpoint.tensors import load_weights, stored_dtype, weight_files
 from yanmo.core import storage
 from yanmo.core.errors import ConfigError
+from yanmo.core.records import Manifest, read_record
 from yanmo.model.gpt import GPT
 from yanmo.model.lora import Adaptation, is_adapted, load_base
 from yanmo.settings.schema import Recipe
@@ -52,6 +53,22 @@ def origin_of(recipe: Recipe) -> dict[str, str]:
         return {}
     files = weight_files(find_model_folder(Path(recipe.model.init)))
     return {"init": " ".join(storage.sha256_of(file) for file in files)}
+
+
+def require_same_base(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """The sha256 of the weights that a run began from, which must be those of today.
+
+    Raises:
+        ConfigError: they have changed.
+    """
+    now = origin_of(recipe)
+    if now["init"] != read_record(folder / "corpus.json", Manifest).init:
+        raise ConfigError(
+            "the weights of model.init have changed since the run was made",
+            where=f"model.init={recipe.model.init}",
+            hint="train in another folder with --out",
+        )
+    return now
 
 
 def adaptation_of(recipe: Recipe, tokenizer: Tokenizer) -> Adaptation:

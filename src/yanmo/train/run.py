@@ -1,11 +1,7 @@
 """Opening a run: a new folder with every decision taken and recorded, or one that is there already.
 
-    open_run     a new folder: prepare the text, decide, write the recipe; or read the recorded one
-    restore      weights, optimizer and counters of the newest whole checkpoint, if there is one
-    extend_run   a later end, if one is asked for
-
-In: a recipe and a folder whose lock is held. Out: a :class:`Run`, which is fixed, and its state: a
-:class:`StepSchedule` and a :class:`Progress`, which only the loop of ``trainer.py`` advances.
+In: a recipe and a folder whose lock is held. Out: a :class:`Run`, which is fixed, and how far it is planned.
+``resume.py`` then gives it weights, and ``trainer.py`` trains.
 """
 
 import math
@@ -16,14 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from yanmo.checkpoint.folder import (
-    Progress,
-    load_model,
-    load_trained,
-    load_training,
-    newest_first,
     read_recipe,
 )
 from yanmo.checkpoint.step_schedule import StepSchedule
@@ -42,9 +31,8 @@ from yanmo.generate.rules import text_rules
 from yanmo.generate.text import Say, encode_prompt
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
-from yanmo.model.lora import Adaptation, adapted_model, is_adapted
+from yanmo.model.lora import Adaptation, adapted_model
 from yanmo.parallel.distributed import World, autocast_for, find_world
-from yanmo.parallel.environment import environment
 from yanmo.parallel.machine import configure_torch, oom_as_error, physical_memory, return_freed_memory
 from yanmo.settings.constraints import check_relations
 from yanmo.settings.places import started_in
@@ -52,7 +40,6 @@ from yanmo.settings.recipe import (
     decide,
     differences,
     get,
-    lengthened,
     load_recipe,
     resumed,
     to_toml,
@@ -61,7 +48,7 @@ from yanmo.settings.recipe import (
 from yanmo.settings.schema import LENGTHS, MICRO_BATCH, CorpusConfig, Recipe
 from yanmo.text.read.documents import earlier_fingerprint
 from yanmo.tokenizer import kind_of
-from yanmo.train.base import adaptation_of, base_folder, base_model, give_base_weights, origin_of
+from yanmo.train.base import adaptation_of, base_folder, base_model, origin_of, require_same_base
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_total_steps
 from yanmo.train.decide import (
     DEFAULT_MINUTES,
@@ -80,16 +67,12 @@ from yanmo.train.decide import (
     step_limit,
 )
 from yanmo.train.forecast import Forecast, TextSize, describe, forecast
-from yanmo.train.metrics import rewind, set_damaged_aside
 from yanmo.train.optim import Optimizer, build_optimizer
 from yanmo.train.preference import reference_of
 from yanmo.train.probe import ALL_TRAINED, Speed, measure, micro_batches, no_room
 from yanmo.train.schedule import window_parts
 from yanmo.train.step import StepSettings
 from yanmo.train.texts import base_text, batches_of, epoch_tokens, kind_of_data, prepare_texts
-
-FIRST_LOSS_SCALE = 65536.0
-"""The loss scale of float16 at first, 2^16 as in torch: too large, and halved within a few steps."""
 
 EXAMPLES = 3
 """Dialogues that are shown before a run."""
@@ -450,142 +433,3 @@ def _require_same_corpus(prepared: Prepared, corpus: CorpusConfig, recorded: Man
                 where=f"{folder}: corpus.json, or recipe.toml",
                 hint="restore the old text, or train in another folder with --out",
             )
-
-
-def init_weights(run: Run) -> None:
-    """Weights of a run without checkpoints: drawn from the seed, or those of ``model.init``."""
-    if run.recipe.model.init is None:
-        run.model.initialise(run.recipe.train.seed, run.recipe.model.zero_projections)
-        return
-    require_same_base(run.recipe, run.folder)
-    give_base_weights(run.model, run.recipe, run.world.device)
-
-
-def require_same_base(recipe: Recipe, folder: Path) -> dict[str, str]:
-    """The sha256 of the weights that a run began from, which must be those of today.
-
-    Raises:
-        ConfigError: they have changed.
-    """
-    now = origin_of(recipe)
-    if now["init"] != read_record(folder / "corpus.json", Manifest).init:
-        raise ConfigError(
-            "the weights of model.init have changed since the run was made",
-            where=f"model.init={recipe.model.init}",
-            hint="train in another folder with --out",
-        )
-    return now
-
-
-def restore(run: Run) -> tuple[Run, Progress]:
-    """Put back the newest whole checkpoint; say loudly what had to be passed over."""
-    checkpoint = newest_whole(run.folder, run.console)
-    if checkpoint is None:
-        init_weights(run)
-        if run.world.is_main:
-            # a run killed before its first checkpoint begins again, and so do its metrics
-            rewind(run.folder, -1)
-        return run, Progress(loss_scale=FIRST_LOSS_SCALE if run.recipe.train.precision == "float16" else 1.0)
-    progress, tensors, before = load_training(checkpoint)
-    restore_weights(run, checkpoint, tensors)
-    run.optimizer.load(run.model, tensors)
-    # a kill between a commit and its link leaves `model` one checkpoint behind
-    point_to_best(run, progress, checkpoint)
-    here = environment()
-    for name, then in before.items():
-        now = here.get(name, "not there")
-        if now != then:
-            run.console.warn(f"{name} was {then}, is now {now}: the last bits of results may differ")
-    # train.minutes counts training time, not the pause between kill and resume
-    return replace(run, clock_start=run.clock() - progress.elapsed_s), progress
-
-
-def restore_weights(run: Run, checkpoint: Path, tensors: dict[str, Tensor]) -> None:
-    """Weights of a checkpoint; what is frozen is read from the base, which has it exactly."""
-    if is_adapted(run.model):
-        init_weights(run)
-        load_trained(run.model, tensors)
-        return
-    weights = load_model(checkpoint, verify=False).state_dict()  # newest_whole has verified it
-    try:
-        run.model.load_state_dict(weights)
-    except RuntimeError as error:  # only for checkpoints that did not yet record their recipe
-        raise CheckpointError(
-            f"the weights of {checkpoint.name} have another shape than [model] of recipe.toml says",
-            where=str(run.folder / "recipe.toml"),
-            hint="change the shape back to that of the run",
-        ) from error
-
-
-def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) -> tuple[Run, StepSchedule]:
-    """Plan a later end if more steps, epochs or minutes are asked for than the run was made with.
-
-    From here on the learning rate is that of a run planned for this length from the beginning.
-    """
-    greater = lengthened(asked, run.recipe)
-    if not greater:
-        return run, plan
-    longer = replace(run, recipe=with_values(run.recipe, greater, "a longer run"))
-    planned_s = (run.recipe.train.minutes or 1) * 60 / plan.total_steps
-    total_steps = extended_total_steps(longer, progress, planned_s)
-    extended = StepSchedule.first(total_steps, lengths_of(longer.recipe))
-    if run.world.is_main:
-        # the plan first, with its lengths: after a kill between the two, as_long_as lengthens the recipe too
-        storage.write_json(run.folder / "plan.json", extended.as_json())
-        storage.write_atomic(run.folder / "recipe.toml", to_toml(longer.recipe))
-    run.console.print(f"the run of {plan.total_steps:,} steps goes on to step {total_steps:,}")
-    return longer, extended
-
-
-def extended_total_steps(longer: Run, progress: Progress, planned_s: float) -> int:
-    """The step at which a longer run ends; ``planned_s`` is the time of a step if none has been done."""
-    step, elapsed, train = progress.step, progress.elapsed_s, longer.recipe.train
-    limits = [] if longer.step_limit is None else [longer.step_limit]
-    if train.minutes is not None:
-        # a plain mean over the run: evaluations and saving are in it, as they will be in the rest
-        seconds_per_step = elapsed / step if step else planned_s
-        fitting = (train.minutes * 60 - elapsed) / seconds_per_step
-        limits.append(step + max(int(fitting), 1))
-    return min(limits)
-
-
-def resume_metrics(run: Run, step: int, total_steps: int) -> None:
-    """Move the metrics of steps that will be done again out of the way."""
-    if step >= total_steps and run.world.is_main:
-        set_damaged_aside(run.folder)
-    if not 0 < step < total_steps:
-        return
-    if run.world.is_main:
-        rewind(run.folder, step)
-    run.console.print(f"resuming {run.folder} at step {step:,} of {total_steps:,}")
-
-
-def newest_whole(folder: Path, console: Console) -> Path | None:
-    """The newest checkpoint whose files are what its manifest says.
-
-    Raises:
-        CheckpointError: there are checkpoints and none is whole.
-    """
-    damaged = None
-    for checkpoint in newest_first(folder):
-        try:
-            storage.verify_folder(checkpoint)
-            return checkpoint
-        except CheckpointError as error:
-            damaged = error
-            console.warn(f"{checkpoint.name} is skipped: {error.what}")
-    if damaged is not None:
-        raise CheckpointError(
-            f"no checkpoint is intact; the last: {damaged.what}",
-            where=str(folder / "checkpoints"),
-            hint="restore the files, or delete the run folder to start again",
-        )
-    return None
-
-
-def point_to_best(run: Run, progress: Progress, checkpoint: Path) -> None:
-    """Let the link ``model`` lead to the best checkpoint, or to ``checkpoint`` where there is no best yet."""
-    if not run.world.is_main:
-        return
-    best = checkpoint.with_name(f"step-{progress.best_step or 0:08d}")
-    storage.point(run.folder / "model", best if best.exists() else checkpoint)

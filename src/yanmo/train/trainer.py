@@ -1,7 +1,8 @@
 """Training: from an open run to a model that writes.
 
     train(recipe, folder)
-      open_run, restore, extend_run    in ``run.py``
+      open_run                         in ``run.py``
+      restore, extend_run              in ``resume.py``
       run_loop                         step, log, evaluate, replan, save
       TrainResult                      the state of the run
 
@@ -49,15 +50,12 @@ from yanmo.train.measuring import (
 )
 from yanmo.train.metrics import Metrics, read_metrics
 from yanmo.train.oom import TakeStep, agree_on_micro_batch, train_step_with_oom_retry
+from yanmo.train.resume import extend_run, point_to_best, restore, resume_metrics
 from yanmo.train.run import (
     OWN_FILES,
     Run,
     check_folder,
-    extend_run,
     open_run,
-    point_to_best,
-    restore,
-    resume_metrics,
 )
 from yanmo.train.schedule import learning_rate_at
 from yanmo.train.step import Loss, LossScale, StepResult, training_step
