@@ -232,7 +232,7 @@ def test_a_setting_spelt_as_another_command_spells_it_is_answered(novel: Path, w
 def test_what_is_no_setting_is_answered_by_usage_as_ever(novel: Path) -> None:
     done = here("train", "novel.txt", "--dryrun")
     assert done.returncode == 2 and "--dry-run" in done.stderr and "Usage" in done.stderr
-    assert "not a run or model folder" in here("generate", "a=b").stderr
+    assert "there is no such folder" in here("generate", "a=b").stderr
 
 
 @pytest.mark.parametrize(
