@@ -102,6 +102,22 @@ def test_weights_in_several_files_are_one_model(tmp_path: Path, console: Console
     assert torch.equal(load_model(Path("taken")).eval()(ids), model(ids))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_weights_are_kept_as_they_were_stored(dtype: torch.dtype, tmp_path: Path, console: Console) -> None:
+    tokenizer = char_tokenizer()
+    source = our_folder(tmp_path / "theirs", drawn(small("modern", tokenizer)), tokenizer)
+    file = source / "model.safetensors"
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    save_file(tensors, file)
+    taken(source, console)
+    found = load_file(Path("taken/model.safetensors"))
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == dtype and torch.equal(found[name], tensor)
+    said = json.loads(Path("taken/config.json").read_text(encoding="utf-8"))["dtype"]
+    assert f"torch.{said}" == str(dtype)
+
+
 def test_gpt2_chinese_needs_its_vocabulary_and_counts_its_lines(tmp_path: Path, console: Console) -> None:
     model = drawn(small("gpt2", wordpiece_tokenizer()))
     source = gpt2_chinese_folder(tmp_path / "final_model", model)

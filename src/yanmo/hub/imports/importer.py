@@ -5,7 +5,7 @@
 Nothing is written that was not proven first; every change is reported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -136,10 +136,20 @@ def write_imported(out: Path, model: GPT, foreign: Foreign) -> None:
     """Write the folder, whole or not at all."""
     storage.remove_path(out)
 
+    dtype = dtype_of(foreign.tensors)
+
     def fill(folder: Path) -> None:
-        write_model(folder, model.config, model.state_dict(), foreign.tokenizer, foreign.chat_template)
+        weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+        write_model(folder, model.config, weights, foreign.tokenizer, foreign.chat_template)
 
     storage.commit_folder(out, fill)
+
+
+def dtype_of(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """What weights are kept in without loss: float32, or the 16 bits that all of them have."""
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    (kind, *others) = kinds or {torch.float32}
+    return kind if not others and kind in (torch.bfloat16, torch.float16) else torch.float32
 
 
 # -- tokens and settings ----------------------------------------------------------------------
