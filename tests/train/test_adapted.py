@@ -117,6 +117,11 @@ def test_a_base_in_bfloat16_gives_checkpoints_in_bfloat16(
     ("more", "said"),
     [
         (("finetune.method=lora",), "finetune.method=lora needs weights to begin from"),
+        (("finetune.method=full",), "finetune.method=full needs weights to begin from"),
+        (
+            ("model.init=first", "finetune.replay=0.1"),
+            "finetune.replay=0.1 has no effect without finetune.method",
+        ),
         (("model.init=first", "finetune.rank=4"), "finetune.rank=4 has no effect with finetune.method=full"),
         ((*LORA, "finetune.layers=1"), "finetune.layers=1 has no effect with finetune.method=lora"),
         ((*LAST[:2], "finetune.layers=3"), "finetune.layers=3, but the model has 2"),

@@ -104,7 +104,15 @@ def _check_finetune(finetune: FinetuneConfig, model: ModelConfig) -> None:
                 where="[finetune]",
                 hint=f"leave {key} out, or choose finetune.method={own}",
             )
-    if method != "full" and model.init is None:
+    for key in ("replay", "keep", "preference"):
+        value = getattr(finetune, key)
+        if value and finetune.method is None:
+            raise ConfigError(
+                f"finetune.{key}={value} has no effect without finetune.method",
+                where="[finetune]",
+                hint="yanmo finetune BASE DATA; or finetune.method=full with model.init=BASE",
+            )
+    if finetune.method is not None and model.init is None:
         raise ConfigError(
             f"finetune.method={method} needs weights to begin from",
             where="[finetune]",
