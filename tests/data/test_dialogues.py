@@ -60,6 +60,32 @@ def test_rounds_that_no_window_holds_are_counted() -> None:
     assert counts.rounds_dropped == 1
 
 
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}想：\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}想：\n\n{% endif %}{% endif %}"
+)
+"""As in Qwen3: thoughts stand before the last answer only, and before the one that is asked for."""
+
+
+def test_of_a_template_that_changes_earlier_answers_each_is_learned_as_the_last() -> None:
+    tokenizer, _ = with_chat(TOKENIZERS["char"](), None)
+    chat = ChatTemplate(THINKING, tokenizer)
+    by = DialogueEncoder(tokenizer, chat, 1000, EncodingCounts())
+    talk = dialogue(3, 5, 4, 6)
+    found = by.encode(talk)
+    assert [one.characters for one in found] == [5, 6]
+    for one, count in zip(found, (2, 4), strict=True):
+        asked = [vars(message) for message in talk.messages[: count - 1]]
+        # what is learned follows the very ids that the model is asked with
+        assert one.ids[: one.learned.index(True)] == chat.encode(asked)
+        assert targets(one) == [
+            *tokenizer.encode(talk.messages[count - 1].content).tolist(),
+            chat.end_of_turn,
+        ]
+
+
 def test_a_pair_asks_one_question(tmp_path: Path) -> None:
     rows = [{"prompt": f"{n}？", "chosen": "山中", "rejected": "们"} for n in range(20)]
     data = tmp_path / "pairs.jsonl"

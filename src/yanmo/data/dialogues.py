@@ -28,7 +28,7 @@ from yanmo.text.read.dialogues import DialogueCounts, read_dialogues
 from yanmo.text.read.documents import corpus_fingerprint
 from yanmo.text.read.turns import Dialogue, Message, Pair
 from yanmo.tokenizer import Tokenizer
-from yanmo.tokenizer.chat_template import ChatTemplate
+from yanmo.tokenizer.chat_template import ChatTemplate, OtherRenderingError
 
 DIALOGUES_VERSION = 2
 """Part of every cache key: raise it when the same dialogues would give other shards."""
@@ -93,10 +93,17 @@ class DialogueEncoder:
         return []
 
     def _dialogue(self, dialogue: Dialogue) -> list[EncodedDialogue]:
-        whole = self._encoded(dialogue.messages)
-        if len(whole.ids) <= self.longest:
-            return [whole]
-        found = [self._fitting(messages) for messages in self._parts(dialogue.messages, whole)]
+        messages = dialogue.messages
+        try:
+            whole = self._encoded(messages)
+        except OtherRenderingError:
+            # a template that writes earlier answers otherwise than the last one: each is learned as the last
+            answers = [n for n, message in enumerate(messages) if message.role == "assistant"]
+            found = [self._fitting(self._answered(messages[:n], messages[n].content)) for n in answers]
+        else:
+            if len(whole.ids) <= self.longest:
+                return [whole]
+            found = [self._fitting(self._encoded(part)) for part in self._parts(messages, whole)]
         parts = [part for part in found if part is not None]
         self.counts.parts += len(parts) if len(parts) > 1 else 0
         # without any part the dialogue itself is counted
@@ -119,9 +126,8 @@ class DialogueEncoder:
                 begun, before = number, ends[number - 1]
         yield (*system, *chain.from_iterable(asked[begun:]))
 
-    def _fitting(self, messages: tuple[Message, ...]) -> EncodedDialogue | None:
+    def _fitting(self, encoded: EncodedDialogue) -> EncodedDialogue | None:
         """A part, of a single long round its end; None if no whole answer would be left."""
-        encoded = self._encoded(messages)
         too_many = len(encoded.ids) - self.longest
         if too_many <= 0:
             return encoded
@@ -166,11 +172,9 @@ class DialogueEncoder:
 
     def _answered(self, prompt: Sequence[Message], answer: str) -> EncodedDialogue:
         """A prompt and its answer, of which the answer alone is to be written."""
-        whole = self._encoded((*prompt, Message("assistant", answer)))
-        # the last run of ones
-        begin = bytes(whole.learned).rstrip(b"\0").rfind(b"\0") + 1
-        learned = [False] * begin + whole.learned[begin:]
-        return EncodedDialogue(whole.ids, learned, len(answer))
+        messages = [vars(message) for message in (*prompt, Message("assistant", answer))]
+        ids, learned = self._template.encode_learned(messages, only_last=True)
+        return EncodedDialogue(ids, learned, len(answer))
 
     def _encoded(self, messages: Sequence[Message]) -> EncodedDialogue:
         """
@@ -355,7 +359,7 @@ def said_of(counts: dict[str, Any]) -> list[str]:
         for reason, number in counted.items():
             lines.append(f"  {number:,} {word}: {reason} ({'; '.join(records['places'][reason])})")
     if counts["parts_of_long_dialogues"]:
-        lines.append(f"  long ones became {counts['parts_of_long_dialogues']:,} parts between rounds")
+        lines.append(f"  some became several, {counts['parts_of_long_dialogues']:,} parts between rounds")
     if counts["rounds_dropped"]:
         lines.append(f"  {counts['rounds_dropped']:,} rounds of theirs dropped: {TOO_LONG}")
     if counts["questions_cut_to_fit"]:

@@ -23,6 +23,7 @@ from yanmo.tokenizer.base import CHAT, CHAT_TOKENS, Tokenizer
 MAX_TEMPLATE_BYTES = 1 << 20
 FIRST_GUARD = 0xE000
 """Code points of private use begin here: one that no message has breaks what looks like a marker."""
+WITHOUT_TEMPLATE = "delete the template from a copy of the model: it then learns yanmo's own (ChatML)"
 Message = Mapping[str, Any]
 CHATML = (Path(__file__).parent / "chatml.jinja").read_text(encoding="utf-8")
 """The template of what learns dialogues here and has none."""
@@ -50,6 +51,10 @@ def with_chat(tokenizer: Tokenizer, template: str | None) -> tuple[Tokenizer, st
         return tokenizer, template
     missing = [marker for marker in CHAT_TOKENS if len(tokenizer.encode(marker, special=True)) != 1]
     return tokenizer.with_markers(missing) if missing else tokenizer, CHATML
+
+
+class OtherRenderingError(ConfigError):
+    """A template that renders an answer another way than it asks for it, such as one with thoughts."""
 
 
 class GenerationMarks(Extension):
@@ -92,29 +97,37 @@ class ChatTemplate:
         guard = _guard_for(messages)
         return self._ids(self._render(self._safe(messages, guard), add_generation_prompt=True), guard)
 
-    def encode_learned(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    def encode_learned(
+        self, messages: Sequence[Message], only_last: bool = False
+    ) -> tuple[list[int], list[bool]]:
         """The ids of a whole dialogue, and which of them the model is to write.
 
-        That is every answer with the end of its turn. Each is encoded by itself, as it will be written.
+        That is every answer with the end of its turn, or the last one. Each is encoded by itself, as it will
+        be written.
 
         Raises:
+            OtherRenderingError: an answer is not written where the template asks for it.
             ConfigError: the template refuses these messages, or an answer has no end in it.
         """
         guard = _guard_for(messages)
         safe = self._safe(messages, guard)
         whole, ids, learned, place = self._render(safe, add_generation_prompt=False), list[int](), [], 0
-        for number, one in enumerate(messages):
-            if one["role"] != "assistant":
-                continue
+        answers = [number for number, one in enumerate(messages) if one["role"] == "assistant"]
+        for number in answers[-1:] if only_last else answers:
             before = self._render(safe[:number], add_generation_prompt=True)
+            if not whole.startswith(before):
+                raise OtherRenderingError(
+                    "the model's chat template does not write an answer where it asks for one",
+                    where="chat_template.jinja",
+                    hint=WITHOUT_TEMPLATE,
+                )
             # no message can spell the marker, so the first one from here on ends this answer
             end = whole.find(self.end_marker, len(before)) + len(self.end_marker)
-            if not whole.startswith(before) or end < len(before):
+            if end < len(before):
                 raise ConfigError(
-                    "the model's chat template does not write an answer where it asks for one, or does not"
-                    " end it",
-                    where="chat_template.jinja",
-                    hint="delete the template from a copy of the model: it then learns yanmo's own (ChatML)",
+                    "the model's chat template does not end an answer",
+                    "chat_template.jinja",
+                    WITHOUT_TEMPLATE,
                 )
             for text, is_learned in ((whole[place : len(before)], False), (whole[len(before) : end], True)):
                 found = self._ids(text, guard)
@@ -156,6 +169,7 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 bos_token=end,
                 eos_token=end,
+                enable_thinking=False,  # of templates that know it: an answer, and no thoughts before it
                 tools=None,
                 documents=None,
             )
