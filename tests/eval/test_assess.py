@@ -154,5 +154,5 @@ def test_mistakes_are_said(run: Path, console: Console) -> None:
         assess(run, (), 17, console)
     with pytest.raises(DataError, match="no such file"):
         assess(run, ("nowhere.txt",), None, console)
-    with pytest.raises(ConfigError, match="not a run or model folder"):
+    with pytest.raises(ConfigError, match="there is no such folder: nowhere"):
         assess(Path("nowhere"), (), None, console)
