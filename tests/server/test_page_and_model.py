@@ -85,7 +85,8 @@ def test_a_poem_has_the_form_that_the_settings_ask_for(desk: Desk) -> None:
     desk.write(OPENING)
     desk.go_on()
     han = "[\u4e00-\u9fff]"
-    lines = f"雨{han}{{4}}，门{han}{{4}}。\\s*{han}{{5}}，{han}{{5}}。"
+    # behind what was written before, a poem begins a line of its own
+    lines = f"\\s*雨{han}{{4}}，门{han}{{4}}。\\s*{han}{{5}}，{han}{{5}}。"
     expect(desk.at(".ghost")).to_have_text(re.compile(f"^{lines}$"))
 
 

@@ -191,7 +191,7 @@ print(after - before, forecast(recipe, config, text_size(recipe, prepared), adap
 """
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")
 def test_a_base_of_600_million_parameters_trains_in_the_memory_that_plan_says(own_folder: Path) -> None:
     """Qwen3-0.6B's shape in bfloat16, random weights, LoRA, windows of 512: some steps and a checkpoint."""
