@@ -100,7 +100,7 @@ def forecast(
         adaptation: which weights are trained.
     """
     steps = steps or step_limit(recipe, text.train_tokens)
-    parameters, sizes = count_parameters(config), Sizes.of(recipe, config, adaptation)
+    parameters, sizes = count_parameters(config), ModelSizes.of(recipe, config, adaptation)
     windows = windows_in(text.train_tokens, config.block_size, recipe.data.stride)
     samples = steps * recipe.train.batch_size if steps else None
     found = Forecast(
@@ -133,7 +133,7 @@ def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ModelSizes:
     """What a model and its optimizer consist of."""
 
     trained: int
@@ -147,7 +147,7 @@ class Sizes:
     """Those whose activations the backward pass needs."""
 
     @classmethod
-    def of(cls, recipe: Recipe, config: GPTConfig, adaptation: Adaptation) -> "Sizes":
+    def of(cls, recipe: Recipe, config: GPTConfig, adaptation: Adaptation) -> "ModelSizes":
         """By counting, without memory."""
         # meta tensors have a shape and no memory: a model of any size is built at once
         with torch.device("meta") as meta:
@@ -161,7 +161,7 @@ class Sizes:
         return cls(trained, frozen, moments, adaptation.dtype, layers)
 
 
-def memory_bytes(recipe: Recipe, config: GPTConfig, sizes: Sizes) -> int:
+def memory_bytes(recipe: Recipe, config: GPTConfig, sizes: ModelSizes) -> int:
     """Roughly what training needs at its peak: weights, gradients, optimizer, one micro-batch's activations.
 
     Activations are those of the layers (:func:`values_of_layer`), and half of the attention matrices where
@@ -218,7 +218,7 @@ def outputs_of_layer(config: GPTConfig) -> int:
     return attention + (1 if config.kind.mlp == "plain" else 2) * config.n_inner + config.n_embd
 
 
-def disk_bytes(recipe: Recipe, parameters: int, sizes: Sizes, epochs: float) -> int:
+def disk_bytes(recipe: Recipe, parameters: int, sizes: ModelSizes, epochs: float) -> int:
     """What a run folder grows to: checkpoints kept, the best, one being written, each epoch's if asked."""
     # the best may be older than the last k, and a new one is whole before an old one is deleted
     checkpoints = recipe.train.keep_last + 2 + (int(epochs) if recipe.train.save_every_epoch else 0)
