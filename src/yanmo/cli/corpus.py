@@ -192,10 +192,7 @@ def clean(
         _refuse_with_explain({**others, "--out": out, "--json": as_json})
         show_changes(config)
         return
-    if not dedup and (named := [word for word in arguments if word.startswith("dedup.")]):
-        raise ConfigError(f"{named[0]} does nothing without --dedup", "yanmo clean", "add --dedup")
-    if dialogues and (given := "--dedup" if dedup else "--weights" if weights else ""):
-        raise ConfigError(f"{given} is for texts, --dialogues for plays", "yanmo clean", "use one of the two")
+    _refuse_together(arguments, dedup, weights, dialogues)
     kind = "dialogues" if dialogues else "clean"
     target = out or Path(f"{_name_of(config.corpus.path[0])}.{kind}.jsonl")
     _check_out(target)
@@ -216,6 +213,14 @@ def clean(
     print(f"manifest   {manifest_path(target)}")
     following = [f"finetune RUN {target}"] if dialogues else [f"inspect {target}", f"train {target}"]
     print("Next:", *(f"  yanmo {command}" for command in following), sep="\n")
+
+
+def _refuse_together(arguments: list[str], dedup: bool, weights: str | None, dialogues: bool) -> None:
+    """Options that do nothing beside, or without, each other."""
+    if not dedup and (named := [word for word in arguments if word.startswith("dedup.")]):
+        raise ConfigError(f"{named[0]} does nothing without --dedup", "yanmo clean", "add --dedup")
+    if dialogues and (given := "--dedup" if dedup else "--weights" if weights else ""):
+        raise ConfigError(f"{given} is for texts, --dialogues for plays", "yanmo clean", "use one of the two")
 
 
 def lines(result: "CleaningResult") -> list[str]:

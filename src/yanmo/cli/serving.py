@@ -64,9 +64,7 @@ def serve(
     for origin in allow_origin or ():
         check_origin(origin)
     if keep_choices is not None:
-        # where it cannot be written to, that is said at once, and not when somebody accepts a text
-        with disk_errors("opening the file for choices", keep_choices.parent), open(keep_choices, "ab"):
-            pass
+        try_to_write(keep_choices)
     try:
         from yanmo.server.app import create_app
         from yanmo.server.process import answer
@@ -86,6 +84,12 @@ def serve(
 
     if number := answer(app, listening, ready, note, busy):
         raise typer.Exit(128 + number)
+
+
+def try_to_write(path: Path) -> None:
+    """Say at once where choices cannot be kept, and not when somebody accepts a text."""
+    with disk_errors("opening the file for choices", path.parent), open(path, "ab"):
+        pass
 
 
 def listen(host: str, port: int) -> socket:

@@ -23,9 +23,9 @@ from yanmo.core import storage
 from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError, YanmoError
 from yanmo.core.records import Manifest, TypedRecord, parse_record, read_record, sealed
-from yanmo.data.batches import Batch, Batches, BatchSource, validation_batches
+from yanmo.data.batches import Batch, validation_batches
 from yanmo.data.encode import encode_all, processes_for
-from yanmo.data.packed import PackedBatches, PackedRows
+from yanmo.data.packed import PackedRows
 from yanmo.data.pairs import PairRows
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
@@ -96,12 +96,6 @@ class Prepared:
     """Where the text is dialogues."""
     pairs: Sides[PairRows] | None = None
     """Where it is pairs of what was chosen and what was rejected."""
-
-    def batches(self, block_size: int, batch_size: int, seed: int, stride: int | None = None) -> BatchSource:
-        """The training batches."""
-        if self.dialogues is not None:
-            return PackedBatches(self.dialogues.train, batch_size, seed)
-        return Batches(self.shards.train, block_size, batch_size, seed, stride)
 
     @property
     def is_text(self) -> bool:

@@ -1,6 +1,6 @@
-"""From the arguments of `yanmo train` (texts or a recipe, settings, a folder) to a run.
+"""From the arguments of `yanmo train` (texts or a recipe, settings, a folder) and `yanmo finetune` to a run.
 
-In: the words of `yanmo train`. Out: the recipe and the run folder they mean; from a program, the run.
+In: the words of these commands. Out: the recipe and the run folder they mean; from a program, the run.
 """
 
 import json

@@ -13,7 +13,7 @@ from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.batches import Batches, BatchSource, Floats
 from yanmo.data.dialogues import prepare_dialogues
-from yanmo.data.packed import MixedBatches
+from yanmo.data.packed import MixedBatches, PackedBatches
 from yanmo.data.pairs import PairBatches
 from yanmo.data.prepare import Prepared, Sides, prepare, recorded_shards
 from yanmo.data.shards import ShardSet
@@ -142,14 +142,18 @@ def batches_of(
     ``reference`` is what the base says of pairs.
     """
     train, data, block_size = recipe.train, recipe.data, recipe.model.block_size
+    rows, seed = train.batch_size, train.seed
     if prepared.pairs is not None and reference is not None:
-        return PairBatches(prepared.pairs.train, reference.train, train.batch_size, train.seed)
+        return PairBatches(prepared.pairs.train, reference.train, rows, seed)
     stride = data.stride if data.packing == "stride" else None
-    own = prepared.batches(block_size, train.batch_size, train.seed, stride)
+    own: BatchSource = (
+        Batches(prepared.shards.train, block_size, rows, seed, stride)
+        if prepared.dialogues is None
+        else PackedBatches(prepared.dialogues.train, rows, seed)
+    )
     if not recipe.finetune.replay or base is None:
         return own
-    repeated = Batches(base.train, block_size, train.batch_size, train.seed)
-    return MixedBatches(own, repeated, recipe.finetune.replay)
+    return MixedBatches(own, Batches(base.train, block_size, rows, seed), recipe.finetune.replay)
 
 
 def epoch_tokens(recipe: Recipe, prepared: Prepared) -> int:
