@@ -31,7 +31,7 @@ import httpx
 import startup
 import turns
 
-from yanmo.generate.engine import RunningSequence, rows_together
+from yanmo.generate.engine import RunningSequence, rows_together, set_threads
 from yanmo.generate.sampling import TokenConstraints, encode
 from yanmo.generate.text import prompt_of
 from yanmo.generate.text_engine import TextEngine
@@ -119,6 +119,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = startup.model_folder(Path(place) / "model", *(() if asked.large else SMALL))
         writer = load(folder)
+        set_threads([writer.model])
         with server(folder) as (process, url):
             rows, faults = asyncio.run(measure(process, url, writer, asked.requests, asked.seeded))
     print("| what | found | target |\n|---|---|---|")
@@ -183,12 +184,12 @@ async def measure(
     process: int, url: str, writer: Writer, requests: int, seeded: int
 ) -> tuple[list[Row], int]:
     """The rows of the table, and how much is wrong."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=CLIENTS)
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits, trust_env=False) as client:
-        # the short ones first: they warm both sides
-        short = await in_turns(client, process, writer, list(wishes(seeded, SHORT_TOKENS)))
-        long = await in_turns(client, process, writer, list(wishes(requests, LONG_TOKENS, mixed=True)))
-        firsts = [await first_character(client, seed) for seed in range(FIRSTS + 1)][1:]
+    # the short ones first: they warm both sides
+    short = await in_turns(url, process, writer, list(wishes(seeded, SHORT_TOKENS)))
+    long = await in_turns(url, process, writer, list(wishes(requests, LONG_TOKENS, mixed=True)))
+    async with connected(url) as client:
+        told_first = [await first_character(client, seed) for seed in range(FIRSTS + 1)][1:]
+    firsts = [seconds for seconds in told_first if seconds is not None]
     median, low, high = (number * 1e3 for number in (statistics.median(firsts), min(firsts), max(firsts)))
     rows = [
         *told(long),
@@ -199,15 +200,20 @@ async def measure(
     return rows, long.wrong + long.taken + short.wrong + short.taken
 
 
-async def in_turns(
-    client: httpx.AsyncClient, process: int, writer: Writer, asked: Sequence[Wish]
-) -> Measured:
+def connected(url: str) -> httpx.AsyncClient:
+    """A client of many connections; one for each turn, as the server closes those that rest for long."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=CLIENTS)
+    return httpx.AsyncClient(base_url=url, timeout=600, limits=limits, trust_env=False)
+
+
+async def in_turns(url: str, process: int, writer: Writer, asked: Sequence[Wish]) -> Measured:
     """Some texts by the engine alone, then the same by the server for many, and so on."""
     found = Measured()
     for first in range(0, len(asked), TURN_TEXTS):
         part, rate = offline(writer, asked[first : first + TURN_TEXTS])
         found.offline_rates.append(rate)
-        await turn_of_server(client, process, part, found)
+        async with connected(url) as client:
+            await turn_of_server(client, process, part, found)
     return found
 
 
@@ -302,12 +308,12 @@ def agrees(wish: Wish, found: Written, right: Written) -> bool:
     return right.text.startswith(found.text) if wish.goes else found == right
 
 
-async def first_character(client: httpx.AsyncClient, seed: int) -> float:
-    """Seconds until one client has the first character of a stream."""
+async def first_character(client: httpx.AsyncClient, seed: int) -> float | None:
+    """Seconds until one client has the first character of a stream; None where it has none."""
     start = time.perf_counter()
     wish = Wish("江湖" * 20, seed, 8, streams=True)
     took = [time.perf_counter() - start async for choice in streamed(client, wish) if choice["text"]]
-    return took[0]
+    return took[0] if took else None
 
 
 async def probe(url: httpx.URL, took: list[float]) -> None:

@@ -26,6 +26,7 @@ from yanmo.generate.engine import (
     generate_batch,
     make_writer,
     rows_together,
+    set_threads,
 )
 from yanmo.generate.sampling import TokenConstraints, typed
 from yanmo.generate.score import score
@@ -46,6 +47,7 @@ from yanmo.model.cache import CacheRows, KVCache
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT
 from yanmo.model.packed import Int8Weight, LaidOutWeight, can_lay_out
+from yanmo.parallel import machine
 from yanmo.settings.schema import SampleConfig
 from yanmo.tokenizer import CharTokenizer
 
@@ -439,6 +441,28 @@ def test_large_models_write_in_bfloat16_where_their_run_found_it_faster() -> Non
     assert precision(large, "float32", "bfloat16") == torch.float32
     assert precision(small, "bfloat16", None) == torch.bfloat16
     assert "; bfloat16 on cpu" in describe(SampleConfig(), small)
+
+
+@pytest.mark.parametrize(
+    ("asked", "larger", "left"), [(None, False, 2), (None, True, 3), ("3", False, 3)], ids=str
+)
+def test_small_models_leave_a_core_to_those_they_answer(
+    asked: str | None, larger: bool, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(machine, "_THREADS", 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    with torch.device("meta"):
+        models = [GPT(GPTConfig(20_000, 2, 4, 1024 if larger else 64, 64)), lively_model()]
+    try:
+        torch.set_num_threads(3)
+        for _ in range(2):  # once more changes nothing
+            set_threads(models)
+        assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_is_written_in_bfloat16_is_nearly_as_likely() -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -438,6 +439,24 @@ def test_a_server_that_is_told_twice_ends_at_once(own_folder: Path) -> None:
         with pytest.raises(httpx.HTTPError):
             list(lines)
     assert child.err().splitlines()[-2:] == [FINISHING, "ended at once"]
+
+
+@pytest.mark.slow
+def test_a_connection_may_rest_for_longer_than_a_few_seconds(own_folder: Path) -> None:
+    # a proxy keeps one for longer than uvicorn's own five seconds, and would meet a closed door
+    our_folder(own_folder / "model", lively_model(64), TOKENIZER)
+    child = Child(as_yanmo, ["serve", "model", "--port", "0"])
+    until(lambda: child.out().endswith("\n") or child.poll() is not None)
+    connection = HTTPConnection(urlsplit(child.out().strip()).netloc, timeout=20)
+    try:
+        for rest in (6.5, 0.0):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read().startswith(b'{"status":"ok"')
+            connection.auto_open = 0  # the one that is there, or none
+            time.sleep(rest)
+    finally:
+        connection.close()
+        child.kill()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])

@@ -136,6 +136,7 @@ def load_models(
         ConfigError: two have the same name, or a setting cannot be meant so.
     """
     from yanmo.checkpoint.folder import find_model_folder, run_of
+    from yanmo.generate.engine import set_threads
     from yanmo.generate.writer import load
     from yanmo.server.served import ServedModel
 
@@ -153,6 +154,7 @@ def load_models(
         writer = load(folder, device, precision, verify)
         writer = replace(writer, sample=writer.config(**settings))
         models[name] = ServedModel(name, writer, created=int(writer.folder.stat().st_mtime))
+    set_threads(model.writer.model for model in models.values())
     return list(models.values())
 
 

@@ -101,9 +101,11 @@ def chat(
 
 def write_to_stdout(run: Path, given: dict[str, Any]) -> None:
     """Load RUN and write one prompt."""
+    from yanmo.generate.engine import set_threads
     from yanmo.generate.writer import load
 
     writer = load(run)
+    set_threads([writer.model])
     config = writer.config(**given)
     stream_to_stdout(writer, [config.prompt or ""], config)
 
@@ -117,11 +119,12 @@ def open_writer(
     verify: bool,
 ) -> "tuple[Writer, SampleConfig]":
     """What writing needs; how it will be done is said, with a seed that can be named to have it again."""
-    from yanmo.generate.engine import describe, drawn_seed
+    from yanmo.generate.engine import describe, drawn_seed, set_threads
     from yanmo.generate.writer import load
 
     given = given | {"seed": drawn_seed() if seed is None else seed}
     writer = load(run, device, precision, verify)
+    set_threads([writer.model])
     config = writer.config(**given)
     note(describe(config, writer.model))
     if seed is None and config.temperature > 0:

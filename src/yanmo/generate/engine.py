@@ -15,7 +15,7 @@ and experts work token by token (``moe.py``). Random numbers follow from (seed, 
 import math
 import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
@@ -34,9 +34,11 @@ from yanmo.generate.sampling import (
     uniform,
 )
 from yanmo.model.cache import KVCache, cache_dtype
+from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import GPT, count_parameters
 from yanmo.model.moe import routers_of
 from yanmo.model.packed import Int8Weight, LaidOutWeight, can_lay_out, pack, refuse_int8
+from yanmo.parallel.machine import leave_a_core
 from yanmo.settings.schema import SampleConfig
 
 MAX_ROWS = 8
@@ -48,7 +50,23 @@ CACHE_BYTES = 2 << 30
 SEEDS = 1_000_000
 """The number of seeds to draw from where none is named: short enough to be typed again."""
 SMALL_MODEL_PARAMETERS = 1 << 24
-"""A CPU's caches hold much of a model with fewer parameters: half the bytes hardly make it faster."""
+"""A CPU's caches hold much of a model with no more parameters: half the bytes hardly make it faster."""
+
+
+def is_small(config: GPTConfig) -> bool:
+    """Whether a CPU's caches hold much of such a model."""
+    return count_parameters(config) <= SMALL_MODEL_PARAMETERS
+
+
+def set_threads(models: Iterable[GPT]) -> None:
+    """Small models write with a thread fewer, if all are small.
+
+    Their steps are so short that threads wait longer for each other, and for the cores that the clients of a
+    server need, than they compute (docs/performance.md). The last bits depend on the number of threads: so
+    writing in a terminal has as many as a server.
+    """
+    if all(is_small(model.config) for model in models):
+        leave_a_core()
 
 
 def make_writer(model: GPT, device: torch.device, precision: str | None, trained: str | None) -> GPT:
@@ -61,7 +79,7 @@ def make_writer(model: GPT, device: torch.device, precision: str | None, trained
     """
     # decoding a token reads every weight once and does little with it, so its speed is that of memory:
     # half the bytes, twice the speed
-    large = count_parameters(model.config) > SMALL_MODEL_PARAMETERS
+    large = not is_small(model.config)
     fast = device.type == "cuda" or (device.type == "cpu" and large and trained == "bfloat16")
     precision = precision or ("bfloat16" if fast else "float32")
     dtype = torch.float32 if precision == "float32" else torch.bfloat16

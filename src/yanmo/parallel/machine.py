@@ -15,6 +15,7 @@ from yanmo.settings.schema import TrainConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _NEVER = -1
+_THREADS = torch.get_num_threads()  # of this process before anything sets another number
 
 
 def configure_torch(train: TrainConfig) -> None:
@@ -26,6 +27,12 @@ def configure_torch(train: TrainConfig) -> None:
     if train.device in (None, "cpu"):
         use_matmul(train.matmul or "torch")
     keep_freed_memory()
+
+
+def leave_a_core() -> None:
+    """Let torch use a thread fewer, unless the environment says how many, so that others need not wait."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(_THREADS - 1, 1))
 
 
 def use_deterministic(on: bool) -> None:

@@ -15,6 +15,9 @@ from yanmo.core.console import counted
 
 GRACE_SECONDS = 30
 """Texts that are being written when the server is told to end have so long to be whole."""
+IDLE_SECONDS = 75
+"""A connection may rest so long between two requests: longer than a proxy keeps it (nginx 60 s), which would
+else send a request into one that is just being closed."""
 EVERYWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 """Hosts that mean all addresses of this machine, and for each one elsewhere (reserved for documents)."""
 
@@ -32,8 +35,9 @@ def answer(app: ASGIApp, listening: socket.socket, ready: Say, say: Say, busy: C
         busy: how many texts are being written or wait.
     """
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-    )
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
+    )  # fmt: skip
     server = Announcing(config, ready, say, busy)
     server.run([listening])
     say("the server has ended")
