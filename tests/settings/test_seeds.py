@@ -62,6 +62,7 @@ def make_files() -> None:
         "instruction-data.json": json.dumps(
             [{"instruction": a, "input": "", "output": a[:9]} for a in articles]
         ),
+        "plays/play.txt": "".join(f"罗密欧：{n}。\n朱丽叶：是{n}。\n" for n in range(60)),
         "mnbvc/part1.jsonl": "\n".join(json.dumps({"text": article}) for article in articles),
     }
     for name, content in files.items():
