@@ -44,6 +44,7 @@ BY_MEASURING: dict[str, Any] = {
     "train.micro_batch_size": 8,
     "train.compile": False,
     "model.dropout": 0.0,
+    "optim.average": 0.0,
     "train.eval_interval": 200,
     "optim.warmup_steps": 100,
 }

@@ -15,8 +15,8 @@ from yanmo.settings.recipe import load_recipe
 from yanmo.settings.schema import Recipe
 from yanmo.train import decide, probe, run
 from yanmo.train.decide import (
+    decide_against_overfitting,
     decide_compile,
-    decide_dropout,
     decide_length,
     decide_optimizer,
     decide_packing,
@@ -24,6 +24,7 @@ from yanmo.train.decide import (
     require_compiler,
     seconds_of_saving,
     step_limit,
+    usual_decay,
 )
 from yanmo.train.forecast import TextSize
 from yanmo.train.probe import Speed, Way, measure, micro_batches, ways
@@ -193,11 +194,46 @@ def test_the_optimizer_and_its_rate_go_together() -> None:
     assert given["optim.learning_rate"] == 1e-3
 
 
-def test_dropout_is_for_runs_of_many_passes() -> None:
+def test_averages_are_for_runs_of_many_passes() -> None:
     recipe = load_recipe(None, ["train.batch_size=10", "model.block_size=10"])
-    assert decide_dropout(recipe, steps=59, train_tokens=1000) == {"model.dropout": 0.0}
-    assert decide_dropout(recipe, steps=60, train_tokens=1000) == {"model.dropout": 0.1}
-    assert decide_dropout(recipe, steps=None, train_tokens=1000) == {}
+    decided = {
+        steps: {
+            name: value
+            for name, value in decide_against_overfitting(recipe, steps, 1000).items()
+            if name != "optim.weight_decay"
+        }
+        for steps in (59, 60, None)
+    }
+    assert decided[59] == {"model.dropout": 0.0, "optim.average": 0.0}
+    assert decided[60] == {"model.dropout": 0.0, "optim.average": 0.1}
+    assert decided[None] == {}
+
+
+@pytest.mark.parametrize(
+    ("many", "steps", "rate", "decay"),
+    [
+        (0.9, 2450, 6e-3, 0.1),  # less than a pass: as usual
+        (1.0, 2450, 6e-3, 0.1),
+        (6.0, 2700, 6e-3, 0.62),  # an update lives a tenth of the run
+        (20.0, 2700, 6e-3, 0.62),
+        (6.0, 5400, 6e-3, 0.31),  # a longer run, and a higher rate, need less for it
+        (6.0, 2700, 12e-3, 0.31),
+        (6**0.5, 2700, 6e-3, 0.25),  # half of the way from 0.6 to 0.1, in logarithms
+        (1.01, 100_000, 6e-3, 0.1),  # never less than usual
+        (50.0, 30, 6e-3, 8.3),  # 20 steps at least, or the weights would swing
+        (6.0, 2700, None, 0.1),
+    ],
+)
+def test_weight_decay_goes_by_how_much_of_the_run_an_update_lives(
+    many: float, steps: int, rate: float | None, decay: float
+) -> None:
+    assert usual_decay(many, steps, rate) == decay
+
+
+def test_what_begins_from_weights_keeps_the_usual_decay_and_no_average() -> None:
+    recipe = load_recipe(None, ["model.init=runs/x", "optim.learning_rate=0.001"])
+    decided = decide_against_overfitting(recipe, 10_000, 1000)
+    assert decided == {"model.dropout": 0.1, "optim.weight_decay": 0.1, "optim.average": 0.0}
 
 
 def test_a_run_of_minutes_aims_by_its_speed() -> None:
@@ -288,8 +324,9 @@ def test_what_is_asked_of_the_compiler_is_not_decided(asked: str) -> None:
 
 
 @pytest.mark.parametrize(("settings", "measured_with"), [
-    ("train.minutes=10", [0.0, 0.1]),  # 600 steps of a second, ten passes
-    ("train.minutes=1", [0.0]),
+    ("train.minutes=10", [0.0]),
+    ("train.minutes=10 model.init=runs/x", [0.0, 0.1]),  # 600 steps of a second, ten passes
+    ("train.minutes=1 model.init=runs/x", [0.0]),
     ("train.minutes=10 model.dropout=0.2", [0.2]),
     ("train.minutes=10 model.dropout=0", [0.0]),
 ])  # fmt: skip

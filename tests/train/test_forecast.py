@@ -115,7 +115,7 @@ def test_the_memory_forecast_is_about_what_is_measured(family: Any) -> None:
         (("optim.learning_rate=2e-5",), GPTConfig(300, 2, 2, 64, 64), "learning_rate=2e-05 is a rate for fine-tuning"),
         (("optim.warmup_steps=2000", "train.epochs=1", "train.batch_size=8"), GPTConfig(300, 2, 2, 64, 128), "longer than the run of 977 steps"),
         ((), GPTConfig(50257, 12, 12, 768, 1024), "few for 124,439,808 parameters (0.008 each)"),
-        (("train.epochs=60", "model.dropout=0"), GPTConfig(300, 2, 2, 64, 128), "60 passes over the text without dropout"),
+        (("train.epochs=60", "optim.weight_decay=0.1"), GPTConfig(300, 2, 2, 64, 128), "60 passes over the text with optim.weight_decay=0.1"),
     ],
 )  # fmt: skip
 def test_it_warns(settings: tuple[str, ...], config: GPTConfig, said: str) -> None:

@@ -50,6 +50,7 @@ KINDS = {
     "shards": ("corpus.path=['shards']",),
     "dialogues": (*TALK, "finetune.method=lora", "finetune.rank=2", "finetune.replay=0.3", "finetune.keep=novel.txt"),
     "pairs": ("corpus.path=['pairs.jsonl']", "model.init=theirs", "finetune.method=full"),
+    "averages": ("optim.average=0.3", "optim.weight_decay=0.5", "model.family=moe"),
 }  # fmt: skip
 """What a run may be made of; each must survive being killed."""
 OVERFLOWS = {3, 11, 12, 20}

@@ -66,13 +66,15 @@ def save_checkpoint(
     progress: Progress,
     model: GPT,
     tokenizer: Tokenizer,
-    optimizer_tensors: dict[str, Tensor],
+    state: dict[str, Tensor],
     environment: dict[str, str],
     made_by: dict[str, Any],
     chat_template: str | None = None,
     base: str | None = None,
 ) -> Path:
     """Write ``checkpoints/step-XXXXXXXX``; ``made_by`` are recipe and plan (``train/binding.py``).
+
+    ``state`` are the optimizer's tensors, and the trained weights where those of ``model`` are averages.
 
     ``base`` is the folder of the weights that an adapted model begins from.
 
@@ -81,7 +83,7 @@ def save_checkpoint(
         StorageError: the disk is full or refuses; earlier checkpoints are whole.
     """
     # no random state and no position in the data: both are functions of (seed, step)
-    weights, tensors = merged(model), dict(optimizer_tensors)
+    weights, tensors = merged(model), dict(state)
     if is_adapted(model):
         tensors |= {f"{name}/{LIVE}": tensor for name, tensor in trained_tensors(model).items()}
     # a NaN in the moments shows in the weights only a step later: then every checkpoint kept would have it
@@ -203,7 +205,7 @@ def load_training(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, 
 
 @torch.no_grad()
 def load_trained(model: GPT, tensors: dict[str, Tensor]) -> None:
-    """Put back what is trained of an adapted model, of the tensors of a checkpoint.
+    """Put back what is trained where the weights of a checkpoint are others: adapted, or averaged.
 
     Raises:
         CheckpointError: one is missing or of another shape.
@@ -214,7 +216,7 @@ def load_trained(model: GPT, tensors: dict[str, Tensor]) -> None:
             raise CheckpointError(
                 f"the trained weights {name} are missing or misshapen",
                 where="training/state.safetensors",
-                hint="the checkpoint is of another [finetune]; train into another folder",
+                hint="the checkpoint is of another [finetune] or [optim]; train into another folder",
             )
         ours.copy_(tensor)
 

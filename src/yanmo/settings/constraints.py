@@ -41,6 +41,12 @@ def check_relations(recipe: Recipe) -> None:
             where=f"model.init={model.init}",
             hint="leave one of them out",
         )
+    if optim.average and recipe.finetune.method in ("lora", "last"):
+        raise ConfigError(
+            f"optim.average={optim.average:g} is for runs that train all weights",
+            where=f"finetune.method={recipe.finetune.method}",
+            hint="leave average out",
+        )
     _check_step(train, model)
     _check_finetune(recipe.finetune, model)
     if optim.warmup_steps and train.max_steps and optim.warmup_steps >= train.max_steps:
@@ -158,7 +164,7 @@ def _check_family(model: ModelConfig) -> None:
 
 _MACHINE = ("train.device", "train.threads", "train.precision", "train.attention", "train.matmul",
             MICRO_BATCH, "train.compile")  # fmt: skip
-MEASURED = (*_MACHINE, "model.dropout", "train.eval_interval", "optim.warmup_steps")
+MEASURED = (*_MACHINE, "model.dropout", "optim.average", "train.eval_interval", "optim.warmup_steps")
 """Decisions that rest on how fast a step is here, or on how many steps there is time for. All others follow
 from the settings by rule."""
 GROUNDS = ("corpus.", "tokenizer.", "model.", "data.", "optim.name", "finetune.",

@@ -24,6 +24,7 @@ from yanmo.parallel.distributed import World
 from yanmo.settings.constraints import check_relations
 from yanmo.settings.recipe import get, given_keys, with_values
 from yanmo.settings.schema import Recipe
+from yanmo.train.optim import WEIGHT_DECAY
 from yanmo.train.probe import ALL_TRAINED, Speed, gain_of_compiling
 
 DEFAULT_MINUTES = 10.0
@@ -42,12 +43,19 @@ LORA_RATE = 5e-3
 (Schulman et al. 2025: 5e-4 at about 2,000)."""
 LORA: dict[str, float] = {"finetune.rank": 16, "finetune.alpha": 32.0}
 LAST_LAYERS = 2
-DPO_SHARE = 1 / 20
-"""Of the rate of other fine-tuning."""
+DPO_SHARE = 1 / 100
+"""Of the rate of other fine-tuning; a twentieth costs much of the language (docs/finetuning.md)."""
 SEQ_LEN_WARMUP, SHORTEST_TO_HALVE = 0.4, 64
 """Share of a run that reads half windows, and the tokens of the shortest window worth halving."""
 MANY_PASSES = 6
-"""From this many passes on dropout helps; in three it costs more than it gives (docs/experiments.md)."""
+"""From this many passes on a text is learned by heart, unless something keeps the weights small."""
+LIVES = (0.6, 0.1)
+"""The share of a run that an update lives, by weight decay: in one pass over the text, and in ``MANY_PASSES``
+(docs/experiments.md). The decay for it depends on rate and steps, this share does not."""
+FEWEST_STEPS = 20
+"""An update lives for so many steps at least."""
+AVERAGE = 0.1
+"""Of a run, over which its weights are averaged in many passes (docs/experiments.md)."""
 LONG_RUN = {"cpu": 1800.0}
 """A run of at least so many seconds tries torch.compile; on other devices ``SHORT_RUN``."""
 SHORT_RUN = 120.0
@@ -176,11 +184,31 @@ def usual_rate(name: str, width: int) -> float:
     return float(f"{LEARNING_RATES[name] * math.sqrt(RATES_WIDTH / width):.2g}")
 
 
-def decide_dropout(recipe: Recipe, steps: int | None, train_tokens: int) -> dict[str, Any]:
-    """Dropout by the number of passes, where the number of steps is known: by rule."""
+def decide_against_overfitting(recipe: Recipe, steps: int | None, train_tokens: int) -> dict[str, Any]:
+    """Dropout, weight decay and averaging by the number of passes, where that of steps is known: by rule."""
     if not steps:
         return {}
-    return {"model.dropout": 0.1 if passes(recipe, steps, train_tokens) >= MANY_PASSES else 0.0}
+    many, from_scratch = passes(recipe, steps, train_tokens), recipe.model.init is None
+    is_long, rate = many >= MANY_PASSES, recipe.optim.learning_rate
+    return {
+        "model.dropout": 0.1 if is_long and not from_scratch else 0.0,
+        "optim.weight_decay": usual_decay(many, steps, rate) if from_scratch else WEIGHT_DECAY,
+        "optim.average": AVERAGE if is_long and from_scratch else 0.0,
+    }
+
+
+def usual_decay(many: float, steps: int, rate: float | None) -> float:
+    """The weight decay for so many passes at this peak of the rate, in two digits.
+
+    With a decay of λ at the rate η, what a step changes has shrunk to 1/e after 1/(ηλ) steps (Wang and
+    Aitchison 2024, "How to set AdamW's weight decay as you scale model and dataset size").
+    """
+    if many <= 1 or not rate:
+        return WEIGHT_DECAY
+    # between the two on a line in the logarithms of both
+    place = min(math.log(many) / math.log(MANY_PASSES), 1.0)
+    lives = steps * LIVES[0] ** (1 - place) * LIVES[1] ** place
+    return float(f"{max(1 / (rate * max(lives, FEWEST_STEPS)), WEIGHT_DECAY):.2g}")
 
 
 def decide_seq_len_warmup(recipe: Recipe, block_size: int) -> dict[str, Any]:
@@ -289,7 +317,9 @@ def decide_length(
     if limit is None and minutes is None:
         minutes = decisions["train.minutes"] = DEFAULT_MINUTES
     limits = [] if limit is None else [limit]
-    pause_s = seconds_of_evaluation(speed, val_tokens) + saving_s
+    # where weights are averaged, both are measured
+    measured = 2 if recipe.optim.average else 1
+    pause_s = measured * seconds_of_evaluation(speed, val_tokens) + saving_s
     evaluations = evaluations_in(expected_seconds(recipe, speed, train_tokens), pause_s)
     if minutes is not None:
         # minutes include evaluations; but where those are slow, at least half of the time is training

@@ -27,7 +27,7 @@ from yanmo.train.decide import (
     step_limit,
     usual_rate,
 )
-from yanmo.train.optim import hidden_matrices, trained_parameters
+from yanmo.train.optim import WEIGHT_DECAY, hidden_matrices, trained_parameters
 from yanmo.train.probe import ALL_TRAINED, Speed
 
 FINE_TUNING_RATE = 5e-5
@@ -127,7 +127,8 @@ def forecast(
 def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: TextSize) -> float:
     """Seconds of ``steps`` steps with their evaluations, at most ``train.minutes``."""
     evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
-    pause_s = seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)
+    measured = 2 if recipe.optim.average else 1
+    pause_s = measured * seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)
     seconds = steps * speed.seconds_per_step + evaluations * pause_s
     return min(seconds, 60 * (recipe.train.minutes or math.inf))
 
@@ -194,6 +195,8 @@ def memory_bytes(recipe: Recipe, config: GPTConfig, sizes: ModelSizes) -> int:
         head += config.vocab_size * C * size  # cast while it is used
     # 8 bytes: weight and gradient in float32
     kept = sizes.frozen_bytes + 8 * sizes.trained + sizes.moment_bytes
+    if recipe.optim.average:
+        kept += 4 * sizes.trained
     return kept + max(copies + layers + matrices + head, 2 * sizes.frozen_bytes)
 
 
@@ -224,6 +227,8 @@ def disk_bytes(recipe: Recipe, parameters: int, sizes: ModelSizes, epochs: float
     checkpoints = recipe.train.keep_last + 2 + (int(epochs) if recipe.train.save_every_epoch else 0)
     # merged weights are in the base's dtype; what is trained is kept in float32 besides, LoRA's also for PEFT
     apart = 0 if not sizes.frozen_bytes else 8 if recipe.finetune.method == "lora" else 4
+    if recipe.optim.average:
+        apart = 4  # the weights that are trained, besides their average
     weights = parameters * sizes.dtype.itemsize + apart * sizes.trained
     return checkpoints * (weights + sizes.moment_bytes)
 
@@ -248,10 +253,11 @@ def warnings_of(recipe: Recipe, found: Forecast, free_bytes: int | None) -> Iter
             f" ({found.tokens_per_parameter:.3f} each): it will overfit and memorise them; give more text,"
             " a smaller model, or start from weights with model.init"
         )
-    if found.passes and found.passes > MANY_PASSES and recipe.model.dropout == 0:
+    many, decay = (found.passes or 0) > MANY_PASSES, optim.weight_decay
+    if many and decay is not None and decay <= WEIGHT_DECAY and not recipe.model.dropout:
         yield (
-            f"{found.passes:.0f} passes over the text without dropout: watch the validation loss, or set"
-            " model.dropout=0.1"
+            f"{found.passes:.0f} passes over the text with optim.weight_decay={decay:g} and no dropout:"
+            " it will be learned by heart; leave weight_decay out, and it is decided for so many passes"
         )
     if free_bytes is not None and found.disk_bytes > free_bytes:
         yield (
@@ -344,6 +350,7 @@ def choices(recipe: Recipe) -> str:
         f"{counted(train.micro_batch_size, 'window')} at a time" if train.micro_batch_size else None,
         {True: "compiled", False: "not compiled", None: None}[train.compile],
         f"{optim.name} at {optim.learning_rate:g}" if optim.name and optim.learning_rate else None,
+        f"weights averaged over {optim.average:.0%} of the run" if optim.average else None,
         f"sequence-length warm-up for the first {train.seq_len_warmup:.0%}" if train.seq_len_warmup else None,
     ]
     return ", ".join(word for word in said if word)

@@ -26,12 +26,17 @@ def measure_now(run: Run) -> Measured:
     return measure_pairs(run) or measure(run, run.held_out)
 
 
-def log_evaluation(run: Run, step: int, found: Measured, metrics: Metrics) -> None:
-    """Write an ``eval`` row and a line on the console, with what is left of the text of the base."""
+def log_evaluation(
+    run: Run, step: int, found: Measured, metrics: Metrics, live: Measured | None = None
+) -> None:
+    """Write an ``eval`` row and a line on the console, with what is left of the text of the base.
+
+    ``live`` is of the weights that are trained, where those measured and saved are their average.
+    """
     base = measure_base(run)
-    metrics.write(
-        "eval", step=step, **found.row(), **({"base_bits_per_char": base.bits_per_char} if base else {})
-    )
+    besides = {"base_bits_per_char": base.bits_per_char} if base else {}
+    besides |= {"live_val_bits_per_char": live.bits_per_char} if live else {}
+    metrics.write("eval", step=step, **found.row(), **besides)
     run.console.print(
         f"step {step:,}  {found.said()} ({run.lines.describe_rank(found.bits_per_char)})"
         + (f"; the base's text {base.bits_per_char:.3f}" if base else "")

@@ -15,6 +15,8 @@ from yanmo.model.gpt import GPT
 from yanmo.settings.schema import OptimConfig
 from yanmo.train.muon import Muon, neurons
 
+WEIGHT_DECAY = 0.1
+"""The usual one, which suits texts that are read about once."""
 _STATE = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer", "squares")}
 
 
@@ -93,13 +95,14 @@ def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = Non
     ``precision`` is the run's: Muon computes in bfloat16 where the run does, and else in float32.
     """
     rate = config.learning_rate or 0.0  # set anew before every step
+    decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
     hidden = hidden_matrices(model) if config.name == "muon" else {}
     rest = [
         p for p in trained_parameters(model).values() if not any(p is matrix for matrix in hidden.values())
     ]
     # weight decay pulls towards 0, which suits matrices; norms rest at 1, and biases do not overfit
     groups = [
-        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
     # fused: one kernel over all parameters instead of a dozen small ones for each
@@ -113,7 +116,7 @@ def build_optimizer(model: GPT, config: OptimConfig, precision: str | None = Non
     matrices = [{"params": three_in_one, "parts": 3}, {"params": single, "parts": 1}]
     # the iteration only needs directions, so bfloat16 suffices; but a CPU without it emulates it slowly
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return Optimizer(Muon(matrices, rate, config.weight_decay, config.momentum, dtype), adamw)
+    return Optimizer(Muon(matrices, rate, decay, config.momentum, dtype), adamw)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -35,12 +35,17 @@ def restore(run: Run) -> tuple[Run, Progress]:
     checkpoint = newest_whole(run.folder, run.console)
     if checkpoint is None:
         init_weights(run)
+        if run.average is not None:
+            run.average.take()
         if run.world.is_main:
             # a run killed before its first checkpoint begins again, and so do its metrics
             rewind(run.folder, -1)
         return run, Progress(loss_scale=FIRST_LOSS_SCALE if run.recipe.train.precision == "float16" else 1.0)
     progress, tensors, before = load_training(checkpoint)
     restore_weights(run, checkpoint, tensors)
+    if run.average is not None:
+        run.average.take()  # what is saved
+        load_trained(run.model, tensors)
     run.optimizer.load(run.model, tensors)
     # a kill between a commit and its link leaves `model` one checkpoint behind
     point_to_best(run, progress, checkpoint)

@@ -7,14 +7,14 @@ In: a recipe and a folder whose lock is held. Out: a :class:`Run`, which is fixe
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yanmo.checkpoint.folder import (
-    read_recipe,
-)
+from torch import Tensor
+
+from yanmo.checkpoint.folder import read_recipe
 from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.core import storage
 from yanmo.core.console import Console
@@ -48,14 +48,15 @@ from yanmo.settings.recipe import (
 from yanmo.settings.schema import LENGTHS, MICRO_BATCH, CorpusConfig, Recipe
 from yanmo.text.read.documents import earlier_fingerprint
 from yanmo.tokenizer import kind_of
+from yanmo.train.average import WeightAverage
 from yanmo.train.base import adaptation_of, base_folder, base_model, origin_of, require_same_base
 from yanmo.train.binding import lengths_of, read_plan, require_bound, require_total_steps
 from yanmo.train.decide import (
     DEFAULT_MINUTES,
     adopt_shape,
+    decide_against_overfitting,
     decide_compile,
     decide_device,
-    decide_dropout,
     decide_finetune,
     decide_length,
     decide_optimizer,
@@ -107,6 +108,11 @@ class Run:
     """The clock's value when training began, minus the seconds of training before a restart."""
     base: str | None = None
     """The folder of the weights that stay as they are, if some do."""
+    average: WeightAverage | None = None
+
+    def saved_weights(self) -> AbstractContextManager[dict[str, Tensor]]:
+        """The model as it is evaluated, saved and written with; gives what it is trained with, if another."""
+        return nullcontext({}) if self.average is None else self.average.in_place()
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[None]]:
@@ -203,6 +209,7 @@ def open_run(
         HeldOut.of(base, block_size, end_of_text) if base is not None else None,
         lines, world, console, model, optimizer, rules, clock, clock(),
         base_folder(recipe).as_posix() if adaptation.freezes else None,
+        WeightAverage(model, recipe.optim.average) if recipe.optim.average else None,
     )  # fmt: skip
     return run, plan
 
@@ -314,7 +321,11 @@ def time_steps(
         console.warn(f"the time cannot be measured here: {error.what}")
         steps = step_limit(recipe, text.train_tokens)
         length = {} if steps else {"train.minutes": DEFAULT_MINUTES}
-        return decide(recipe, decide_dropout(recipe, steps, text.train_tokens) | length), None, None
+        return (
+            decide(recipe, decide_against_overfitting(recipe, steps, text.train_tokens) | length),
+            None,
+            None,
+        )
     # what was fixed for the timing alone is open again: the run itself will measure it
     still_open = {"precision": asked.precision, "compile": asked.compile}
     return timed.model_copy(update={"train": timed.train.model_copy(update=still_open)}), total_steps, speed
@@ -330,14 +341,17 @@ def decide_by_measuring(
     if recipe.finetune.preference is not None:  # a pair is two rows
         speed = Speed(2 * speed.seconds_per_step, speed.tokens_per_second / 2)
     compiled, speed = decide_compile(chosen, config, world, speed, text.train_tokens, adaptation=adaptation)
-    saving_s = seconds_of_saving(recipe, config)
-    total_steps, length = decide_length(chosen, speed, text.train_tokens, text.val_tokens, saving_s)
-    dropout = decide_dropout(chosen, total_steps, text.train_tokens)
+    saving_s, sizes = seconds_of_saving(recipe, config), (text.train_tokens, text.val_tokens)
+    total_steps, _ = decide_length(chosen, speed, *sizes, saving_s)
+    against = decide_against_overfitting(chosen, total_steps, text.train_tokens)
+    # an average is measured besides the weights, which takes time from training
+    chosen = decide(chosen, {"optim.average": against.get("optim.average")})
+    total_steps, length = decide_length(chosen, speed, *sizes, saving_s)
     # a circle: dropout depends on the number of steps, these on the speed, and dropout costs speed. Measure
     # again with dropout given; it is not None then, so this happens once
-    if recipe.model.dropout is None and dropout.get("model.dropout"):
-        return decide_by_measuring(decide(recipe, dropout), config, world, text, adaptation)
-    return decide(chosen, compiled | length | dropout), total_steps, speed
+    if recipe.model.dropout is None and against.get("model.dropout"):
+        return decide_by_measuring(decide(recipe, against), config, world, text, adaptation)
+    return decide(chosen, compiled | length | against), total_steps, speed
 
 
 def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, Prepared, GPTConfig]:

@@ -205,6 +205,8 @@ def run_loop(
         run, result = train_step_with_oom_retry(run, plan, progress, loss_of, batches, metrics, take_step)
         progress = check_finite_and_update_loss_scale(run, progress, result, metrics)
         progress = count_step(run, progress, batches)
+        if run.average is not None:
+            run.average.update(progress.step, plan)
         # the signal may reach one rank only, or two ranks in different steps: all must stop in the same one
         stopping = run.world.all_reduce_max(stop.number or 0)
         if is_due(plan, progress.step, train.log_interval):
@@ -292,7 +294,8 @@ def finish(run: Run, progress: Progress) -> None:
         storage.point(run.folder / "final", checkpoint_folder(run.folder, progress.step))
     rows = read_metrics(run.folder)
     if not (rows and rows[-1]["event"] == "end"):
-        stops = {"stop_rate": share} if (share := stop_rate(run)) is not None else {}
+        with run.saved_weights():
+            stops = {"stop_rate": share} if (share := stop_rate(run)) is not None else {}
         with Metrics(run.folder, step=progress.step) as metrics:
             metrics.write("end", step=progress.step, elapsed_s=round(progress.elapsed_s, 3), **stops)
 
@@ -380,9 +383,13 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
     """Evaluate on the validation text, and write a sample; True if the loss is the best so far."""
     step = progress.step
     log_experts(step, metrics, result)
-    found = measure_now(run)
-    # before it is compared: NaN < best is False, and training would go on for nothing
-    require_finite(run, step, validation_loss=found.loss)
+    live = measure_now(run) if run.average is not None else None
+    with run.saved_weights():
+        found = measure_now(run)
+        # before it is compared: NaN < best is False, and training would go on for nothing
+        require_finite(run, step, validation_loss=found.loss)
+        log_evaluation(run, step, found, metrics, live)
+        write_sample(run, step)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
     progress = replace(progress, val_loss=found.loss, val_bits_per_char=found.bits_per_char)
     if improved:
@@ -390,8 +397,6 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
             progress, best_step=step, best_val_loss=found.loss,
             best_val_bits_per_char=found.bits_per_char,
         )  # fmt: skip
-    log_evaluation(run, step, found, metrics)
-    write_sample(run, step)
     return progress, improved
 
 
@@ -444,12 +449,13 @@ def save_now(
     metrics.flush()
     # the allocator keeps the blocks of a step's activations, which saving, with other sizes, cannot reuse
     return_freed_memory()
-    checkpoint = save_checkpoint(
-        run.folder, progress, run.model, run.prepared.tokenizer,
-        run.optimizer.tensors(run.model), environment(), bound(run.recipe, plan),
-        run.prepared.chat.text if run.prepared.chat else None,
-        run.base,
-    )  # fmt: skip
+    with run.saved_weights() as live:
+        checkpoint = save_checkpoint(
+            run.folder, progress, run.model, run.prepared.tokenizer,
+            run.optimizer.tensors(run.model) | live, environment(), bound(run.recipe, plan),
+            run.prepared.chat.text if run.prepared.chat else None,
+            run.base,
+        )  # fmt: skip
     # commit, then link, then delete: at every moment `model` leads to a whole checkpoint
     point_to_best(run, progress, checkpoint)
     tidy(run, progress, batches)
