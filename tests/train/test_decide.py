@@ -195,7 +195,7 @@ def test_the_optimizer_and_its_rate_go_together() -> None:
 
 
 def test_averages_are_for_runs_of_many_passes() -> None:
-    recipe = load_recipe(None, ["train.batch_size=10", "model.block_size=10"])
+    recipe = load_recipe(None, ["train.batch_size=10", "model.block_size=10", "optim.name=muon"])
     decided = {
         steps: {
             name: value
@@ -230,8 +230,11 @@ def test_weight_decay_goes_by_how_much_of_the_run_an_update_lives(
     assert usual_decay(many, steps, rate) == decay
 
 
-def test_what_begins_from_weights_keeps_the_usual_decay_and_no_average() -> None:
-    recipe = load_recipe(None, ["model.init=runs/x", "optim.learning_rate=0.001"])
+@pytest.mark.parametrize("given", [("model.init=runs/x", "optim.name=muon"), ("optim.name=adamw",)], ids=str)
+def test_what_begins_from_weights_and_the_baseline_keep_decay_dropout_and_no_average(
+    given: tuple[str, ...],
+) -> None:
+    recipe = load_recipe(None, [*given, "optim.learning_rate=0.001"])
     decided = decide_against_overfitting(recipe, 10_000, 1000)
     assert decided == {"model.dropout": 0.1, "optim.weight_decay": 0.1, "optim.average": 0.0}
 
@@ -324,7 +327,7 @@ def test_what_is_asked_of_the_compiler_is_not_decided(asked: str) -> None:
 
 
 @pytest.mark.parametrize(("settings", "measured_with"), [
-    ("train.minutes=10", [0.0]),
+    ("train.minutes=10 optim.name=muon", [0.0]),
     ("train.minutes=10 model.init=runs/x", [0.0, 0.1]),  # 600 steps of a second, ten passes
     ("train.minutes=1 model.init=runs/x", [0.0]),
     ("train.minutes=10 model.dropout=0.2", [0.2]),

@@ -213,7 +213,7 @@ class ModelConfig(Section):
     """Initialise the output projections of attention and MLP with zeros instead of small random numbers."""
     dropout: Share | None = None
     """Share of activations dropped in training, against overfitting. Decided: 0.1 for a run of six passes
-    over the text or more that begins from weights, else 0; from scratch weight decay does more."""
+    over the text or more that begins from weights, or learns by `adamw`, else 0."""
     init: str | None = None
     """Start from the weights in a folder: a run, a checkpoint, or any Hugging Face folder of yanmo's families
     whose tokenizer has as many ids as the model. The shape comes from that folder; only block_size and
@@ -239,12 +239,12 @@ class OptimConfig(Section):
     momentum: Share = 0.95
     """Muon's momentum."""
     weight_decay: Rate | None = None
-    """Weight decay of matrices and embeddings; norms and biases have none. Decided: 0.1; from scratch in more
-    than one pass over the text, so that what a step changes lives for a smaller part of the run the more
-    passes it has, from 0.6 of it at one pass to 0.1 at six."""
+    """Weight decay of matrices and embeddings; norms and biases have none. Decided: 0.1; for `muon` from
+    scratch in more than one pass over the text, so that what a step changes lives for a smaller part of the
+    run the more passes it has, from 0.6 of it at one pass to 0.1 at six."""
     average: Share | None = None
     """The share of the run over which weights are averaged; the average is evaluated and saved. 0: none.
-    Decided: 0.1 for a run from scratch of six passes over the text or more, else 0."""
+    Decided: 0.1 for `muon` from scratch in six passes over the text or more, else 0."""
     beta1: Share = 0.9
     """AdamW's decay rate of the first moment."""
     beta2: Share = 0.99

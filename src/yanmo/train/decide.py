@@ -188,13 +188,18 @@ def decide_against_overfitting(recipe: Recipe, steps: int | None, train_tokens: 
     """Dropout, weight decay and averaging by the number of passes, where that of steps is known: by rule."""
     if not steps:
         return {}
-    many, from_scratch = passes(recipe, steps, train_tokens), recipe.model.init is None
+    many, ours = passes(recipe, steps, train_tokens), is_ours(recipe)
     is_long, rate = many >= MANY_PASSES, recipe.optim.learning_rate
     return {
-        "model.dropout": 0.1 if is_long and not from_scratch else 0.0,
-        "optim.weight_decay": usual_decay(many, steps, rate) if from_scratch else WEIGHT_DECAY,
-        "optim.average": AVERAGE if is_long and from_scratch else 0.0,
+        "model.dropout": 0.1 if is_long and not ours else 0.0,
+        "optim.weight_decay": usual_decay(many, steps, rate) if ours else WEIGHT_DECAY,
+        "optim.average": AVERAGE if is_long and ours else 0.0,
     }
+
+
+def is_ours(recipe: Recipe) -> bool:
+    """Whether it learns from scratch, and not by AdamW, which is the baseline."""
+    return recipe.optim.name == "muon" and recipe.model.init is None
 
 
 def usual_decay(many: float, steps: int, rate: float | None) -> float:
@@ -213,9 +218,8 @@ def usual_decay(many: float, steps: int, rate: float | None) -> float:
 
 def decide_seq_len_warmup(recipe: Recipe, block_size: int) -> dict[str, Any]:
     """Half windows at first for what learns from scratch on our own road (docs/experiments.md): by rule."""
-    # measured only there: fine-tuning begins beyond the short-range dependencies, and AdamW is the baseline
-    is_ours = recipe.optim.name == "muon" and recipe.model.init is None
-    pays = is_ours and block_size >= SHORTEST_TO_HALVE and block_size % 2 == 0
+    # measured only there: fine-tuning begins beyond the short-range dependencies
+    pays = is_ours(recipe) and block_size >= SHORTEST_TO_HALVE and block_size % 2 == 0
     return {"train.seq_len_warmup": SEQ_LEN_WARMUP if pays else 0.0}
 
 
