@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import demo_floor
+from ablate import read
 
 TABLE = Path(__file__).parent / "results" / "league.jsonl"
 STEPS = 2700
@@ -101,19 +102,14 @@ def main() -> None:
             for seed in range(1, asked.seeds + 1)
             for settings in asked.variants
         ]
-        missing = [key for key in wanted if not any(key.items() <= row.items() for row in read())]
+        done = read(TABLE)
+        missing = [key for key in wanted if not any(key.items() <= row.items() for row in done)]
         threads = max((os.cpu_count() or 1) // asked.at_once, 1)
         with ThreadPoolExecutor(asked.at_once) as pool:
             for finished in as_completed([pool.submit(run, track, text, key, threads) for key in missing]):
                 with TABLE.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(finished.result(), ensure_ascii=False) + "\n")
     print_table(asked.track)
-
-
-def read() -> list[dict[str, Any]]:
-    """The rows that are there."""
-    lines = TABLE.read_text("utf-8").splitlines() if TABLE.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 def prepared(track: Track, text: Path | None, folder: Path) -> str:
@@ -168,8 +164,8 @@ def run(track: Track, text: str, key: Key, threads: int) -> Key:
 
 
 def commit() -> str:
-    """That of this working copy."""
-    command = ["git", "rev-parse", "--short=12", "HEAD"]
+    """That of this working copy; ``-dirty`` where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(
         command, cwd=TABLE.parent, capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -178,7 +174,7 @@ def commit() -> str:
 def print_table(name: str) -> None:
     """Mean and range over seeds, best first."""
     rows: dict[tuple[str, int], list[Key]] = {}
-    for row in read():
+    for row in read(TABLE):
         if row["track"] == name:
             rows.setdefault((row["settings"], row["steps"]), []).append(row)
     print(f"{TRACKS[name].what}; {TRACKS[name].unit}")

@@ -4,12 +4,12 @@
     python benchmarks/small_text.py TABLE TEXT --steps 540 --seeds 3 --at-once 2 -- "decay=0.5 cautious=true"
 
 A run learns the first ``--characters`` of TEXT by yanmo's own model, batches and optimizers, with what its
-settings say (:class:`Idea`; ``""`` are yanmo's defaults of 2026-11-29, but for the width, so that a text of
-160,000 characters has as few of them for each parameter as the whole plays have at twice the width). Two
-texts are held out: ``near``, what follows what is learned, and ``far``, the end of TEXT, whose names nobody
-has seen. Both are measured in windows that do not overlap, with the last weights and with averages of
-weights: exponential ones over shares of the run, and the mean of the last quarter's evaluations. Each run is
-a line of TABLE (.jsonl); those that are there are not done again. With ``--at-once 2`` each has one thread.
+settings say (:class:`Idea`; ``""`` are yanmo's defaults until 2026-11-29, but for the width: 160,000
+characters are about as few for each parameter as the whole plays are at twice the width). Two texts are held
+out: ``near``, what follows what is learned, and ``far``, the end of TEXT, whose names nobody has seen. Both
+are measured in windows that do not overlap, with the last weights and with averages of weights: exponential
+ones over shares of the run, and the mean of the last quarter's evaluations. Each run is a line of TABLE
+(.jsonl); those that are there are not done again. With ``--at-once 2`` each has one thread.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from ablate import read
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -183,11 +184,6 @@ def main() -> None:
         (r for r in read(asked.table) if of_text.items() <= r.items()), key=lambda r: best(r, "near")
     ):
         print(said(row))
-
-
-def read(table: Path) -> list[dict[str, Any]]:
-    """The rows that are there."""
-    return [json.loads(line) for line in table.read_text("utf-8").splitlines()] if table.exists() else []
 
 
 def best(row: dict[str, Any], name: str) -> float:

@@ -89,25 +89,24 @@ def test_each_idea_trains_and_only_what_is_missing_is_done(
         "".join(f"第{n}回，江湖夜雨{n * 7919 % 1000}灯。\n" for n in range(2000)), encoding="utf-8"
     )
     monkeypatch.setattr(small_text, "HELD_OUT", 600)
+    small = "decay=5 dropout=0 width=16 heads=2 layers=3 window=16"
     ideas = (
-        "", "decay=2 cautious=true dropout=0", "further=0.5,0.25 skip=0.3 loops=2 smoothing=0.1", "knn=0.2",
-        "swap=0.5 rare=3 cycles=2 small_batches=0.5", "chain=1 teachers=2 tied=false", "long_windows=0.3",
+        "last_rate=0.5", "schedule=linear", "cycles=2", "table_rate=0.5", "vector_rate=0.1", "table_decay=0",
+        "flat_decay=true", "cautious=true", "tied=false", "small_batches=0.5", "short_windows=0",
+        "long_windows=0.5", "further=0.5,0.25", "skip=0.9", "loops=2", "rare=400", "swap=0.9", "chain=1",
+        "chain=1 teachers=2", "knn=0.2", "smoothing=0.1",
     )  # fmt: skip
-    small = " width=16 heads=2 layers=3 window=16"
-    for idea in ideas:
-        key = {
-            "text": "text.txt",
-            "characters": 4000,
-            "steps": 12,
-            "settings": (idea + small).strip(),
-            "seed": 1,
-        }
+    wanted, ends = [small, *(f"{idea} {small}" for idea in ideas)], {}
+    for settings in wanted:
+        key = {"text": "text.txt", "characters": 4000, "steps": 12, "settings": settings, "seed": 1}
         row = key | small_text.run(path, key)
-        assert all(0 < bits < 14 for found in row["end"].values() for bits in found.values()), idea
+        assert all(0 < bits < 14 for found in row["end"].values() for bits in found.values()), settings
+        ends[settings] = row["end"]
         with table.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+    # an idea that changes nothing was forgotten
+    assert [settings for settings in wanted[1:] if ends[settings] == ends[small]] == []
     monkeypatch.setattr(small_text, "apart", lambda *_: pytest.fail("it is there already"))
-    wanted = [(idea + small).strip() for idea in ideas]
     ask(
         monkeypatch,
         small_text.main,

@@ -1,10 +1,11 @@
 """Checkpoints: folders that transformers opens and that a run resumes from, bit for bit.
 
 A checkpoint is a Hugging Face folder (fp32 master weights, config, tokenizer) with a ``training/``
-folder beside the weights for the optimizer and the counters. Of an adapted model (``model/lora.py``) the
-weights are the merged ones, in the dtype of the base; ``training/`` then also has what is trained, in
-float32, and LoRA's corrections are in ``adapter/``, too, as PEFT stores them. A folder is committed whole or
-not at all (``storage.commit_folder``); numbers that are not finite are never saved.
+folder beside the weights for the optimizer and the counters. Where a run averages its weights
+(``train/average.py``), the folder has the average, and ``training/`` the masters. Of an adapted model
+(``model/lora.py``) the weights are the merged ones, in the dtype of the base; ``training/`` then also has
+what is trained, in float32, and LoRA's corrections are in ``adapter/``, too, as PEFT stores them. A folder is
+committed whole or not at all (``storage.commit_folder``); numbers that are not finite are never saved.
 """
 
 import json

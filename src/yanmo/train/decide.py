@@ -290,10 +290,12 @@ def seconds_of_saving(recipe: Recipe, config: GPTConfig) -> float:
     return recipe.sample.max_new_tokens * per_token + 12 * count_parameters(config) / SAVING_BYTES_PER_S
 
 
-def seconds_of_evaluation(speed: Speed, val_tokens: int) -> float:
+def seconds_of_evaluation(recipe: Recipe, speed: Speed, val_tokens: int) -> float:
     """How many seconds an evaluation of the held-out text needs."""
+    # where weights are averaged, both are measured
+    tokens = val_tokens * (2 if recipe.optim.average else 1)
     # forward 2 N FLOP for each token, backward 4 N (Kaplan et al. 2020): evaluating is a third of training
-    return val_tokens / (3 * speed.tokens_per_second)
+    return tokens / (3 * speed.tokens_per_second)
 
 
 def evaluations_in(seconds: float, pause_s: float) -> int:
@@ -321,9 +323,7 @@ def decide_length(
     if limit is None and minutes is None:
         minutes = decisions["train.minutes"] = DEFAULT_MINUTES
     limits = [] if limit is None else [limit]
-    # where weights are averaged, both are measured
-    measured = 2 if recipe.optim.average else 1
-    pause_s = measured * seconds_of_evaluation(speed, val_tokens) + saving_s
+    pause_s = seconds_of_evaluation(recipe, speed, val_tokens) + saving_s
     evaluations = evaluations_in(expected_seconds(recipe, speed, train_tokens), pause_s)
     if minutes is not None:
         # minutes include evaluations; but where those are slow, at least half of the time is training

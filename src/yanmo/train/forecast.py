@@ -127,8 +127,7 @@ def forecast(
 def seconds_of(recipe: Recipe, config: GPTConfig, steps: int, speed: Speed, text: TextSize) -> float:
     """Seconds of ``steps`` steps with their evaluations, at most ``train.minutes``."""
     evaluations = math.ceil(steps / (recipe.train.eval_interval or steps))
-    measured = 2 if recipe.optim.average else 1
-    pause_s = measured * seconds_of_evaluation(speed, text.val_tokens) + seconds_of_saving(recipe, config)
+    pause_s = seconds_of_evaluation(recipe, speed, text.val_tokens) + seconds_of_saving(recipe, config)
     seconds = steps * speed.seconds_per_step + evaluations * pause_s
     return min(seconds, 60 * (recipe.train.minutes or math.inf))
 
