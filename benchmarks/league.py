@@ -15,21 +15,18 @@ import hashlib
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import demo_floor
 from ablate import read
+from runs import trained
 
 TABLE = Path(__file__).parent / "results" / "league.jsonl"
 STEPS = 2700
@@ -134,41 +131,22 @@ def prepared(track: Track, text: Path | None, folder: Path) -> str:
 
 
 def run(track: Track, text: str, key: Key, threads: int) -> Key:
-    """Train once, in a folder that is thrown away; ``key`` and what came of it."""
+    """Train once; ``key`` and what came of it."""
     settings = [f"train.max_steps={key['steps']}", f"train.seed={key['seed']}", f"train.threads={threads}"]
     settings += [f"data.val_fraction={track.held_out}"] if track.held_out else []
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "yanmo", "train", text, *settings, *key["settings"].split()]
-        start = time.monotonic()
-        # threads that wait for each other by spinning take the core of the run beside them
-        env = os.environ | {"YANMO_CACHE": f"{tempfile.gettempdir()}/yanmo-league", "GOMP_SPINCOUNT": "0"}
-        done = subprocess.run(
-            [*command, "--out", f"{folder}/run", "--json"],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
-        seconds, result = time.monotonic() - start, json.loads(done.stdout)
-        best, last = result["best_val_bits_per_char"], result["val_bits_per_char"]
-        if track.unit == "nats per character":
-            best, last = best * math.log(2), last * math.log(2)
-        if track.unit == "bits above the entropy":
-            best, last = demo_floor.excess_over_floor(Path(folder) / "run")[1], None
-    said = {"best": round(best, 4), "best_step": result["best_step"], "last": last and round(last, 4)}
-    machine = f"{os.cpu_count()} cores {platform.machine()}"
-    made = {"yanmo": version("yanmo"), "commit": commit(), "machine": machine, "seconds": round(seconds)}
-    return key | said | made | {"date": datetime.now(UTC).date().isoformat()}
-
-
-def commit() -> str:
-    """That of this working copy; ``-dirty`` where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(
-        command, cwd=TABLE.parent, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    in_demo = track.unit == "bits above the entropy"
+    found = trained(
+        text, [*settings, *key["settings"].split()], demo_floor.excess_over_floor if in_demo else None
+    )
+    best, last = found.result["best_val_bits_per_char"], found.result["val_bits_per_char"]
+    if track.unit == "nats per character":
+        best, last = best * math.log(2), last * math.log(2)
+    if in_demo:
+        best, last = found.looked[1], None
+    said = {"best": round(best, 4), "best_step": found.result["best_step"], "last": last and round(last, 4)}
+    recipe = found.recipe
+    chosen = {"decay": recipe["optim"]["weight_decay"], "average": recipe["optim"]["average"]}
+    return key | said | chosen | {"seconds": round(found.seconds)} | found.made
 
 
 def print_table(name: str) -> None:
