@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.makers.texts import invented_text
 from yanmo.core.console import Console
 from yanmo.core.errors import DataError
-from yanmo.data.prepare import Prepared, prepare
+from yanmo.data.prepare import Prepared, decide_vocabulary, prepare
 from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for
 from yanmo.data.split import cut_document, default_val_fraction, plan_split
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
@@ -157,6 +157,24 @@ def test_a_folder_of_nothing_usable_says_why(tmp_path: Path, console: Console) -
     with pytest.raises(DataError, match="none of 1 documents could be used") as caught:
         prepared(folder, console)
     assert "a.txt: not readable text: binary" in caught.value.hint
+
+
+def test_new_runs_leave_rare_characters_to_bytes_and_earlier_ones_keep_theirs(
+    tmp_path: Path, console: Console
+) -> None:
+    path = tmp_path / "novel.txt"
+    path.write_text("山水。\n" * 500 + "龘龘龖\n", encoding="utf-8")
+    corpus = CorpusConfig(path=(str(path),))
+    decided = decide_vocabulary(corpus, TokenizerConfig())
+    assert decided == {"tokenizer.kind": "char", "tokenizer.min_count": 3}
+    assert decide_vocabulary(corpus, TokenizerConfig(kind="bpe"))["tokenizer.min_count"] is None
+    assert decide_vocabulary(corpus, TokenizerConfig(path="folder")) == {}
+    # the recipe of an earlier run says nothing of it
+    known = [
+        prepare(corpus, TokenizerConfig(min_count=count), DataConfig(), 16, console).tokenizer.vocab_size
+        for count in (None, 1, 2, 3)
+    ]
+    assert known == [257 + 6, 257 + 6, 257 + 5, 257 + 4]
 
 
 def test_a_second_time_nothing_is_made_again(

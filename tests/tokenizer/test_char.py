@@ -72,6 +72,18 @@ def test_a_limited_vocabulary_writes_rare_characters_as_bytes() -> None:
         CharTokenizer.train(count_characters("甲"), vocab_size=100)
 
 
+def test_rare_characters_are_bytes_as_long_as_they_are_few() -> None:
+    common, twice, once = "的" * 1000, "甲甲", "乙"
+    counts = count_characters(common + twice + once)
+    assert CharTokenizer.train(counts).vocab_size == 257 + 3
+    assert CharTokenizer.train(counts, min_count=2).entries[257:] == ["的", "甲"]
+    assert CharTokenizer.train(counts, min_count=3).entries[257:] == ["的"]
+    # 2 of 103 are more than a hundredth, 1 is not
+    shorter = count_characters("的" * 100 + twice + once)
+    assert CharTokenizer.train(shorter, min_count=3).entries[257:] == ["的", "甲"]
+    assert CharTokenizer.train(count_characters("甲乙"), min_count=3).vocab_size == 257 + 2
+
+
 def test_text_that_looks_special_stays_text() -> None:
     ids = TOKENIZER.encode("<|endoftext|><0x41>")
     assert TOKENIZER.end_of_text not in ids

@@ -170,11 +170,13 @@ def prepare(
 ) -> None:
     """Turn TEXT into a tokenizer and token shards; `train` does this first. The same command resumes."""
     from yanmo.core.console import Console
+    from yanmo.data.prepare import decide_vocabulary
     from yanmo.data.prepare import prepare as prepare_text
+    from yanmo.settings.recipe import decide
     from yanmo.train.request import asked_recipe
 
     recipe, _ = asked_recipe(arguments or [])
-    console = Console()
+    recipe, console = decide(recipe, decide_vocabulary(recipe.corpus, recipe.tokenizer)), Console()
     found = prepare_text(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))

@@ -62,8 +62,9 @@ def train(
     from yanmo.cli.corpus import input_paths
     from yanmo.core.console import Console
     from yanmo.core.outputs import require_folder
+    from yanmo.data.prepare import decide_vocabulary
     from yanmo.data.survey import learn_tokenizer
-    from yanmo.settings.recipe import load_recipe, split_arguments
+    from yanmo.settings.recipe import decide, load_recipe, split_arguments
 
     texts, settings = split_arguments(arguments)
     if kind not in ("bpe", "unigram", "char"):
@@ -73,6 +74,7 @@ def train(
     asked = [f"corpus.path={json.dumps(texts, ensure_ascii=False)}", f"tokenizer.kind={kind}", *settings]
     asked += [f"tokenizer.vocab_size={vocab_size}"] if vocab_size else []
     recipe = load_recipe(None, asked)
+    recipe = decide(recipe, decide_vocabulary(recipe.corpus, recipe.tokenizer))
     folder = out or Path("tokenizers") / f"{Path(texts[0].rpartition(':')[2]).stem}-{kind}"
     require_folder(folder, "--out", input_paths(texts))
     learned = learn_tokenizer(recipe.corpus, recipe.tokenizer, Console())

@@ -29,7 +29,7 @@ from yanmo.data.packed import PackedRows
 from yanmo.data.pairs import PairRows
 from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
 from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
-from yanmo.data.survey import SURVEY_VERSION, read_sizes, survey
+from yanmo.data.survey import MIN_COUNT, SURVEY_VERSION, kind_by_size, read_sizes, survey
 from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerConfig
 from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
 from yanmo.tokenizer import Tokenizer, find_tokenizer, kind_of, load_tokenizer
@@ -215,6 +215,17 @@ def prepare(
     if shards.manifest.lost and prepared.is_lossy:
         console.warn(f"{describe(shards.manifest.lost)}; bits per character are lossy")
     return prepared
+
+
+def decide_vocabulary(corpus: CorpusConfig, config: TokenizerConfig) -> dict[str, Any]:
+    """The kind of vocabulary that a corpus gets, and how rare a character must be to be written as bytes.
+
+    Settings by ``section.key``; none where a vocabulary is given.
+    """
+    if config.path is not None or not corpus.path or _shards_in(corpus) is not None:
+        return {}
+    kind = config.kind or kind_by_size(corpus_size(corpus.path))
+    return {"tokenizer.kind": kind, "tokenizer.min_count": MIN_COUNT if kind == "char" else None}
 
 
 def _key_of(corpus: str, tokenizer: str, val_fraction: float | None, block_size: int) -> str:

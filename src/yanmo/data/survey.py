@@ -6,6 +6,7 @@ Both lie in ``.yanmo/tokenizers/<hash of all they depend on>/`` and are made onl
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 from yanmo.core import storage
 from yanmo.core.console import Console, ProgressLine, span
@@ -19,6 +20,8 @@ from yanmo.tokenizer.train import TokenizerTrainer, learner_for, peak_memory
 
 SURVEY_VERSION = 3
 """Part of every cache key: raise it when the same text would give another vocabulary or other shards."""
+MIN_COUNT = 3
+"""Characters that occur less often are written as bytes (docs/experiments.md)."""
 BPE_FROM_BYTES = 20_000_000
 """Bytes of text from which on byte BPE is the default: less text shows each merged token too seldom."""
 SHOWN_LOST_CHARACTERS = 5
@@ -34,6 +37,11 @@ def learn_tokenizer(corpus: CorpusConfig, config: TokenizerConfig, console: Cons
     return load_tokenizer(survey(corpus, config, corpus_fingerprint(corpus), console))
 
 
+def kind_by_size(size: int) -> Literal["char", "bpe"]:
+    """The kind of vocabulary for a corpus of so many bytes."""
+    return "char" if size < BPE_FROM_BYTES else "bpe"
+
+
 def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, console: Console) -> Path:
     """A folder with every document's hash and size, and the tokenizer if one is to be learned.
 
@@ -41,7 +49,7 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
     tokenizer is learned.
     """
     size = corpus_size(corpus.path)
-    kind = (config.kind or ("char" if size < BPE_FROM_BYTES else "bpe")) if config is not None else None
+    kind = (config.kind or kind_by_size(size)) if config is not None else None
 
     def fill(folder: Path) -> None:
         # one reading for everything that needs the whole text: it is by far the slowest part
@@ -73,6 +81,8 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
         settings = [kind, config.vocab_size, config.sample_mb, config.chat_tokens, config.reserved_tokens]
         if kind == "char" and (config.chat_tokens or config.reserved_tokens):
             settings.append("markers")  # an earlier yanmo left them out of vocabularies of characters
+        if kind == "char" and (config.min_count or 1) > 1:
+            settings.append({"min_count": config.min_count})
     folder = storage.cached("tokenizers", storage.fingerprint([SURVEY_VERSION, content, settings]), fill)
     for note in Notes(**storage.read_json(folder / "notes.json")).said():
         console.warn(note)

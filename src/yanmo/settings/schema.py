@@ -128,6 +128,10 @@ class TokenizerConfig(Section):
     vocab_size: Vocabulary = 0
     """Largest size of a learned vocabulary. 0: 32,000 for `bpe` and `unigram`, no limit for `char`. If there
     is a limit, the rarest characters are written as bytes."""
+    min_count: Count | None = None
+    """`char`: characters that occur less often in the corpus are written as bytes, unless they make up more
+    than a hundredth of it: so byte tokens are learned, and a name with a character that the corpus lacks
+    costs less. Decided: 3."""
     sample_mb: Rows = 50
     """MB of text from which `bpe` and `unigram` are learned, sampled evenly from the whole corpus; a smaller
     corpus is used whole. It limits the memory: docs/tokenizers.md has figures."""

@@ -25,6 +25,8 @@ CODE_POINTS = 0x110000
 
 CharacterCounts = npt.NDArray[np.int64]
 """How often each code point occurs, shape (CODE_POINTS,)."""
+MOST_RARE = 0.01
+"""The share of a text that rare characters may make up and still be written as bytes, three times as long."""
 
 
 class CharTokenizer:
@@ -62,10 +64,17 @@ class CharTokenizer:
 
     @classmethod
     def train(
-        cls, counts: CharacterCounts, vocab_size: int = 0, markers: Sequence[str] = ()
+        cls, counts: CharacterCounts, vocab_size: int = 0, markers: Sequence[str] = (), min_count: int = 1
     ) -> "CharTokenizer":
-        """The vocabulary of a text from its character counts; ``vocab_size`` > 0 limits it."""
-        found = np.flatnonzero(counts)
+        """The vocabulary of a text from its character counts.
+
+        Args:
+            counts: of each code point.
+            vocab_size: at most so many tokens; 0: no limit.
+            markers: special tokens besides.
+            min_count: characters that occur less often are written as bytes, see :func:`least_count`.
+        """  # fmt: skip
+        found = np.flatnonzero(counts >= least_count(counts, min_count))
         # stable: equally frequent characters stay in the order of their code points
         by_frequency = found[np.argsort(-counts[found], kind="stable")]
         if vocab_size:
@@ -161,6 +170,18 @@ class CharTokenizer:
         """Write tokenizer.json and tokenizer_config.json."""
         chat = chat_template, end_of_turn
         write_tokenizer(folder, self._spec, model_max_length, chat, {}, unused=BYTES[0xFF])
+
+
+def least_count(counts: CharacterCounts, min_count: int) -> int:
+    """How often a character must occur to be a token: ``min_count``, or less in a short text.
+
+    What is left out makes up ``MOST_RARE`` of the text at most.
+    """
+    total = counts.sum()
+    for least in range(min_count, 1, -1):
+        if counts[counts < least].sum() <= MOST_RARE * total:
+            return least
+    return 1
 
 
 def count_characters(text: str, counts: CharacterCounts | None = None) -> CharacterCounts:

@@ -88,6 +88,7 @@ class CharLearner:
 
     def __init__(self, config: TokenizerConfig) -> None:
         self.wanted = config.vocab_size
+        self._min_count = config.min_count or 1  # a run made before there was one has all characters
         self._markers = special_tokens(config.chat_tokens, config.reserved_tokens)[1:]
         self._counts = count_characters("")
 
@@ -96,8 +97,8 @@ class CharLearner:
         count_characters(text, self._counts)
 
     def learn(self) -> CharTokenizer:
-        """A token for each character."""
-        return CharTokenizer.train(self._counts, self.wanted, self._markers)
+        """A token for each character that occurs often enough."""
+        return CharTokenizer.train(self._counts, self.wanted, self._markers, self._min_count)
 
     def said(self) -> str:
         """Nothing: it is done."""

@@ -21,7 +21,7 @@ from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.batches import BatchSource, Floats
-from yanmo.data.prepare import HeldOut, Prepared, Sides
+from yanmo.data.prepare import HeldOut, Prepared, Sides, decide_vocabulary
 from yanmo.data.shards import ShardSet
 from yanmo.data.text_index import open_index
 from yanmo.eval.baselines import NGramBaselines, baselines_of
@@ -366,6 +366,8 @@ def prepare_run(asked: Recipe, world: World, console: Console) -> tuple[Recipe, 
     recipe = decide(recipe, {"finetune.preference": "dpo"} if kind_of_data(recipe) == "pairs" else {})
     recipe = decide(recipe, decide_packing(recipe) | decide_optimizer(recipe))
     check_relations(recipe)
+    if recipe.model.init is None:
+        recipe = decide(recipe, decide_vocabulary(recipe.corpus, recipe.tokenizer))
     prepared = prepare_texts(recipe, console)
     recipe = decide(
         recipe, {"tokenizer.kind": kind_of(prepared.tokenizer), "data.val_fraction": prepared.val_fraction}
