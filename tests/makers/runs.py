@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from yanmo.checkpoint.folder import newest_first
 from yanmo.core.console import Console
 from yanmo.settings.recipe import load_recipe
@@ -81,6 +83,23 @@ class StopAt:
             self.step = -1
             signal.raise_signal(self.number)
         return self.take_step(loss_of, optimizer, batches, step, *rest)
+
+
+class DivergeAt:
+    """The training step, which at one step spoils weights and moments until the plan of the run is slower."""
+
+    def __init__(self, step: int, folder: Path, is_stubborn: bool = False) -> None:
+        self.step, self.plan, self.is_stubborn = step, folder / "plan.json", is_stubborn
+
+    def __call__(self, loss_of: Any, optimizer: Any, batches: Any, step: int, *rest: Any) -> StepResult:
+        result = training_step(loss_of, optimizer, batches, step, *rest)
+        is_slower = "rate_factor" in self.plan.read_text("utf-8")
+        if step != self.step or (is_slower and not self.is_stubborn):
+            return result
+        with torch.no_grad():
+            for parameter in loss_of.parameters():
+                parameter.fill_(float("nan"))
+        return StepResult(float("nan"), 1.0, False)
 
 
 class OverflowAt:

@@ -16,11 +16,12 @@ from tests.makers.models import TOKENIZER, lively_model, our_folder
 from tests.makers.parsers import shard_files
 from tests.makers.processes import Child, as_yanmo, children_of, needs_proc
 from tests.makers.ranks import run, words
-from tests.makers.runs import OverflowAt, losses, tiny_recipe, weights, without_times
+from tests.makers.runs import DivergeAt, OverflowAt, losses, tiny_recipe, weights, without_times
 from yanmo.checkpoint.folder import newest_first
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.train.metrics import METRICS
+from yanmo.train.oom import TakeStep
 from yanmo.train.step import training_step
 from yanmo.train.trainer import train
 
@@ -50,11 +51,14 @@ KINDS = {
     "shards": ("corpus.path=['shards']",),
     "dialogues": (*TALK, "finetune.method=lora", "finetune.rank=2", "finetune.replay=0.3", "finetune.keep=novel.txt"),
     "pairs": ("corpus.path=['pairs.jsonl']", "model.init=theirs", "finetune.method=full"),
+    "taken back": ("optim.average=0.3", "train.checkpoint_interval=4"),
     "averages": ("optim.average=0.3", "optim.weight_decay=0.5", "model.family=moe"),
 }  # fmt: skip
 """What a run may be made of; each must survive being killed."""
 OVERFLOWS = {3, 11, 12, 20}
 """Steps at which a float16 gradient is made to overflow."""
+DIVERGES = 10
+"""The step whose loss is not finite until the run is slower."""
 PRIMITIVES = ("sync_file", "sync_folder", "write_json", "sha256_of", "remove_folder", "remove_path", "point")
 
 pytestmark = [
@@ -69,7 +73,8 @@ def child(folder: str, die_at: int | None, kind: str, steps: int) -> None:
     if die_at is not None:
         _die_at(abs(die_at), in_save=die_at > 0)
     more = (f"train.max_steps={steps}", "train.eval_interval=8", "model.dropout=0.1", *KINDS[kind])
-    take_step = OverflowAt(OVERFLOWS) if kind == "float16" else training_step
+    steps_of = {"float16": OverflowAt(OVERFLOWS), "taken back": DivergeAt(DIVERGES, Path(folder))}
+    take_step: TakeStep = steps_of.get(kind, training_step)
     train(tiny_recipe("novel.txt", more=more), Path(folder), Console(io.StringIO()), take_step)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.makers.runs import RUN, StopAt, Trained, losses, tiny_recipe, weights, without_times
+from tests.makers.runs import RUN, DivergeAt, StopAt, Trained, losses, tiny_recipe, weights, without_times
 from tests.makers.texts import invented_text
 from yanmo.checkpoint.folder import find_model_folder, load_training, newest_first, step_of
 from yanmo.core import storage
@@ -236,9 +236,43 @@ def test_a_diverged_run_stops_and_saves_nothing_of_it(novel: Path, console: Cons
     with pytest.raises(DivergedError) as caught:
         train(tiny_recipe(novel), RUN, console, take_step=diverging)
     assert caught.value.exit_code == 5
+    slow = read_plan(RUN).slowdowns
+    assert [(segment.from_step, segment.rate_factor) for segment in slow] == [(4, 0.5)]
     assert caught.value.what == f"loss {value}, gradient norm 1.0 after step 6"
     assert "step-00000004" in caught.value.where
     assert [step_of(folder) for folder in newest_first(RUN)] == [4]
+
+
+@pytest.mark.parametrize(("step", "back_to"), [(6, 4), (2, 0)])
+def test_a_loss_that_is_not_finite_takes_the_run_back_once(
+    novel: Path, console: Console, step: int, back_to: int
+) -> None:
+    recipe = tiny_recipe(novel)
+    result = train(recipe, RUN, console, take_step=DivergeAt(step, RUN))
+    assert result.progress.step == result.total_steps
+    plan = read_plan(RUN)
+    assert [(s.from_step, s.rate_factor) for s in plan.slowdowns] == [(back_to, 0.5)]
+    assert plan.slowdowns[0].reason == f"loss nan, gradient norm 1.0 after step {step}"
+    # each step has one row, and from there on half the rate
+    full = train(recipe, Path("whole"), console)
+    assert full.total_steps == result.total_steps
+    rates, usual = (
+        {row["step"]: row["lr"] for row in read_metrics(run) if row["event"] == "train"}
+        for run in (RUN, Path("whole"))
+    )
+    assert list(rates) == list(usual)
+    expected = {step: rate * (0.5 if step > back_to else 1) for step, rate in usual.items()}
+    assert rates == pytest.approx(expected)
+    said = [row for row in read_metrics(RUN) if "rate_factor" in row]
+    assert [(row["step"], row["rate_factor"]) for row in said] == [(back_to, 0.5)]
+    assert losses(RUN) != losses(Path("whole"))
+
+
+def test_a_longer_run_stays_as_slow_as_it_was_made(novel: Path, console: Console) -> None:
+    train(tiny_recipe(novel), RUN, console, take_step=DivergeAt(6, RUN))
+    longer = tiny_recipe(novel, more=("train.max_steps=16",))
+    assert train(longer, RUN, console, take_step=DivergeAt(6, RUN)).total_steps == 16
+    assert "rate_factor" in (RUN / "plan.json").read_text("utf-8")
 
 
 def test_a_weight_that_is_not_finite_is_never_saved(novel: Path, console: Console) -> None:

@@ -2,9 +2,11 @@
 
 A run of ``max_steps`` has one segment. A run of ``minutes`` estimates its total steps from measured speed;
 the loop may replan at an evaluation, and the new segment continues from the progress already made, so the
-learning rate never jumps. On disk a segment's total steps are called ``horizon``, and the segments ``aims``.
+learning rate never jumps; but where a loss was not finite, a segment slows the run down from the checkpoint
+on. On disk a segment's total steps are called ``horizon``, and the segments ``aims``.
 """
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any, Self
@@ -21,6 +23,16 @@ class ScheduleSegment:
     from_step: int
     progress: float
     total_steps: int
+    rate_factor: float = 1.0
+    """The learning rate is multiplied by this from here on."""
+    reason: str | None = None
+    """Why it is."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For plan.json."""
+        row = {"from_step": self.from_step, "progress": self.progress, "horizon": self.total_steps}
+        slow = {"rate_factor": self.rate_factor, "reason": self.reason}
+        return row | (slow if self.rate_factor != 1 else {})
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class StepSchedule:
 
     def progress_at(self, step: int) -> float:
         """How much of the run is done before ``step``, 0 to 1."""
-        segment = next(segment for segment in reversed(self.segments) if segment.from_step <= step)
+        segment = self.segment_at(step)
         # progress is continuous: p = p₀ + (1 - p₀) (step - s₀) / (total - s₀), with p₀ the progress at s₀,
         # where the segment begins; another total changes the slope from there on, not the value
         steps = segment.total_steps - segment.from_step
@@ -64,24 +76,45 @@ class StepSchedule:
         segment = ScheduleSegment(step, self.progress_at(step), max(total_steps, step))
         return replace(self, segments=(*self.segments, segment))
 
-    def segments_until(self, step: int) -> tuple[ScheduleSegment, ...]:
-        """The segments begun up to ``step``."""
-        return tuple(segment for segment in self.segments if segment.from_step <= step)
+    def slowed(self, step: int, rate_factor: float, reason: str) -> "StepSchedule":
+        """The schedule whose learning rate is smaller from ``step`` on; what was replanned later stays."""
+        segment = self.segment_at(step)
+        slow = ScheduleSegment(step, self.progress_at(step), segment.total_steps, rate_factor, reason)
+        others = [other for other in self.segments if other.from_step != step]
+        return replace(self, segments=tuple(sorted([*others, slow], key=lambda s: s.from_step)))
+
+    def segment_at(self, step: int) -> ScheduleSegment:
+        """The segment that the update after ``step`` steps belongs to."""
+        return next(segment for segment in reversed(self.segments) if segment.from_step <= step)
+
+    def rate_factor_at(self, step: int) -> float:
+        """What the learning rate is multiplied by."""
+        return math.prod(segment.rate_factor for segment in self.segments if segment.from_step <= step)
+
+    @property
+    def slowdowns(self) -> tuple[ScheduleSegment, ...]:
+        """The segments that made the run slower."""
+        return tuple(segment for segment in self.segments if segment.rate_factor != 1)
+
+    def agrees_until(self, other: "StepSchedule", step: int) -> bool:
+        """Whether both are the same up to ``step``; from there on one may be slower."""
+        before = [tuple(s for s in plan.segments if s.from_step < step) for plan in (self, other)]
+        here = [(plan.segment_at(step).total_steps, plan.progress_at(step)) for plan in (self, other)]
+        return before[0] == before[1] and here[0] == here[1]
 
     def as_json(self) -> dict[str, Any]:
         """For plan.json."""
         lengths = {} if self.lengths is None else {"lengths": list(self.lengths)}
-        rows = [
-            {"from_step": s.from_step, "progress": s.progress, "horizon": s.total_steps}
-            for s in self.segments
-        ]
-        return sealed({"aims": rows, **lengths})
+        return sealed({"aims": [segment.as_json() for segment in self.segments], **lengths})
 
     @classmethod
     def of(cls, record: "ScheduleRecord") -> "StepSchedule":
         """From plan.json."""
         lengths = None if record.lengths is None else tuple(record.lengths)
-        return cls(tuple(ScheduleSegment(s.from_step, s.progress, s.horizon) for s in record.aims), lengths)
+        segments = (
+            ScheduleSegment(s.from_step, s.progress, s.horizon, s.rate_factor, s.reason) for s in record.aims
+        )
+        return cls(tuple(segments), lengths)
 
 
 class SegmentRecord(TypedRecord):
@@ -90,6 +123,8 @@ class SegmentRecord(TypedRecord):
     from_step: NonNegativeInt
     progress: Annotated[float, Field(ge=0, le=1)]
     horizon: PositiveInt
+    rate_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+    reason: str | None = None
 
 
 class ScheduleRecord(TypedRecord):

@@ -189,6 +189,10 @@ def train(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/NAME]")] = None,
     nproc: Processes = None,
+    find_lr: Annotated[
+        bool,
+        typer.Option("--find-lr", help="Try rates for a minute, draw the loss, say which to take; no run."),
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -197,7 +201,22 @@ def train(
     from yanmo.train.request import asked_recipe
 
     recipe, folder = asked_recipe(arguments or [], out, needs_text=not dry_run)
+    if find_lr:
+        sweep_rates(recipe, as_json)
+        return
     train_or_resume(recipe, folder, nproc, dry_run, as_json)
+
+
+def sweep_rates(recipe: "Recipe", as_json: bool) -> None:
+    """Say which learning rate to take."""
+    from yanmo.core.console import Console
+    from yanmo.train.find_rate import curve_lines, find_rate
+
+    found = find_rate(recipe, Console())
+    if as_json:
+        print(json.dumps(found.as_json()))
+    else:
+        print("\n".join([*curve_lines(found), f"take optim.learning_rate={found.suggested:g}"]))
 
 
 @app.command()

@@ -111,7 +111,7 @@ def _require_plan(path: Path, plan: StepSchedule, state: State, checkpoint: Path
     then, step = StepSchedule.of(state.plan), state.progress.step
     # a longer run begins a new plan (extend_run), so only plans for the same lengths must agree, and only
     # up to the step of the checkpoint: a replan after it may have been lost or be done again
-    if then.lengths == plan.lengths and then.segments_until(step) != plan.segments_until(step):
+    if then.lengths == plan.lengths and not plan.agrees_until(then, step):
         raise CheckpointError(
             f"plan.json has other aims up to step {step:,} than {checkpoint.name} was made with",
             where=str(path),

@@ -2,6 +2,7 @@
 
     restore      weights, optimizer and counters of the newest whole checkpoint, if there is one
     extend_run   a later end, if one is asked for
+    take_back    the checkpoint before a loss that is not finite
 
 In: a :class:`Run`. Out: its state, a :class:`StepSchedule` and a :class:`Progress`, which only the loop of
 ``trainer.py`` advances.
@@ -16,7 +17,7 @@ from yanmo.checkpoint.folder import Progress, load_model, load_trained, load_tra
 from yanmo.checkpoint.step_schedule import StepSchedule
 from yanmo.core import storage
 from yanmo.core.console import Console
-from yanmo.core.errors import CheckpointError
+from yanmo.core.errors import CheckpointError, DivergedError
 from yanmo.model.lora import is_adapted
 from yanmo.parallel.environment import environment
 from yanmo.settings.recipe import lengthened, to_toml, with_values
@@ -24,8 +25,11 @@ from yanmo.settings.schema import Recipe
 from yanmo.train.base import give_base_weights, require_same_base
 from yanmo.train.binding import lengths_of
 from yanmo.train.metrics import rewind, set_damaged_aside
+from yanmo.train.optim import build_optimizer
 from yanmo.train.run import Run
 
+RATE_FACTOR = 0.5
+"""What the learning rate is multiplied by after a loss that is not finite."""
 FIRST_LOSS_SCALE = 65536.0
 """The loss scale of float16 at first, 2^16 as in torch: too large, and halved within a few steps."""
 
@@ -56,6 +60,25 @@ def restore(run: Run) -> tuple[Run, Progress]:
             run.console.warn(f"{name} was {then}, is now {now}: the last bits of results may differ")
     # train.minutes counts training time, not the pause between kill and resume
     return replace(run, clock_start=run.clock() - progress.elapsed_s), progress
+
+
+def take_back(run: Run, plan: StepSchedule, error: DivergedError) -> tuple[Run, StepSchedule, Progress]:
+    """The run at its newest whole checkpoint, or its beginning, with half the learning rate from there on.
+
+    Numbers that are not finite are in its weights and moments: nothing of them stays.
+    """
+    optimizer = build_optimizer(run.model, run.recipe.optim, run.recipe.train.precision)
+    run, progress = restore(replace(run, optimizer=optimizer))
+    plan = plan.slowed(progress.step, RATE_FACTOR, error.what)
+    if run.world.is_main:
+        # before a step is done again: a resume finds the same rate
+        storage.write_json(run.folder / "plan.json", plan.as_json())
+        rewind(run.folder, progress.step if progress.step else -1)
+    run.console.warn(
+        f"{error.what}: back to step {progress.step:,}, and from there on with half the learning rate;"
+        " the next time the run ends"
+    )
+    return run, plan, progress
 
 
 def init_weights(run: Run) -> None:
@@ -96,6 +119,8 @@ def extend_run(run: Run, plan: StepSchedule, progress: Progress, asked: Recipe) 
     planned_s = (run.recipe.train.minutes or 1) * 60 / plan.total_steps
     total_steps = extended_total_steps(longer, progress, planned_s)
     extended = StepSchedule.first(total_steps, lengths_of(longer.recipe))
+    for slow in plan.slowdowns:
+        extended = extended.slowed(slow.from_step, slow.rate_factor, slow.reason or "")
     if run.world.is_main:
         # the plan first, with its lengths: after a kill between the two, as_long_as lengthens the recipe too
         storage.write_json(run.folder / "plan.json", extended.as_json())

@@ -20,6 +20,7 @@ def learning_rate_at(step: int, plan: StepSchedule, optim: OptimConfig) -> float
     """
     peak = optim.learning_rate or 0.0
     lowest = peak / 10 if optim.min_lr is None else optim.min_lr
+    peak, lowest = peak * plan.rate_factor_at(step), lowest * plan.rate_factor_at(step)
     warmup = optim.warmup_steps or 0
     # linear warm-up, η = peak (step + 1) / (warmup + 1): Adam's running averages start at zero and are noisy
     # at first, so full steps would go astray. Never 0, or the first batch would teach nothing

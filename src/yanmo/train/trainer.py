@@ -50,7 +50,7 @@ from yanmo.train.measuring import (
 )
 from yanmo.train.metrics import Metrics, read_metrics
 from yanmo.train.oom import TakeStep, agree_on_micro_batch, train_step_with_oom_retry
-from yanmo.train.resume import extend_run, point_to_best, restore, resume_metrics
+from yanmo.train.resume import extend_run, point_to_best, restore, resume_metrics, take_back
 from yanmo.train.run import (
     OWN_FILES,
     Run,
@@ -127,15 +127,34 @@ def train(
         # only now: a collective connection would time out while rank 0 tokenises for hours
         ranks.connect(run.world.device)
         if progress.step < plan.total_steps:
-            metrics = Metrics(folder, run.world.is_main, progress.step, run.console.warn)
-            with metrics, StopSignal() as stop:
-                plan, progress = run_loop(run, plan, progress, metrics, stop, take_step)
+            with StopSignal() as stop:
+                run, plan, progress = train_to_end(run, plan, progress, stop, take_step)
         else:
             console.print(f"{folder} is finished ({progress.step:,} steps)")
         finish(run, progress)
         text, answers = run.prepared, learns_to_answer(run)
         openings = tuple(text.openings(3, run.model.config.block_size)) if text.is_text else ()
         return TrainResult(folder, progress, plan.total_steps, run.lines, openings, answers)
+
+
+def train_to_end(
+    run: Run, plan: StepSchedule, progress: Progress, stop: StopSignal, take_step: TakeStep
+) -> tuple[Run, StepSchedule, Progress]:
+    """Run the loop; a number that is not finite takes the run back to its newest checkpoint, once.
+
+    Raises:
+        Stopped: a signal came.
+        DivergedError: it is the second time.
+    """
+    while True:
+        metrics = Metrics(run.folder, run.world.is_main, progress.step, run.console.warn)
+        try:
+            with metrics:
+                return run, *run_loop(run, plan, progress, metrics, stop, take_step)
+        except DivergedError as error:
+            if plan.slowdowns:
+                raise
+            run, plan, progress = take_back(run, plan, error)
 
 
 @contextmanager
@@ -195,7 +214,7 @@ def run_loop(
     train, batches = run.recipe.train, run.batches
     loss_of = loss_module(run)
     run = agree_on_micro_batch(run, progress.step, loss_of, batches, metrics)
-    log_run_start(run, progress.step, metrics)
+    log_run_start(run, progress.step, plan, metrics)
     logged = Logged(progress.step, run.clock())
     shown = logged.at
     while progress.step < plan.total_steps:
@@ -300,11 +319,22 @@ def finish(run: Run, progress: Progress) -> None:
             metrics.write("end", step=progress.step, elapsed_s=round(progress.elapsed_s, 3), **stops)
 
 
-def log_run_start(run: Run, step: int, metrics: Metrics) -> None:
-    """The first row of the metrics, or a note that the run goes on."""
+def log_run_start(run: Run, step: int, plan: StepSchedule, metrics: Metrics) -> None:
+    """The first row of the metrics, or a note that the run goes on; and one where it becomes slower."""
     if step:
         metrics.write("resume", step=step)
-        return
+    else:
+        log_first_row(run, metrics)
+    known = [row for row in read_metrics(run.folder) if row["event"] == "plan" and row["step"] == step]
+    for slow in () if any("rate_factor" in row for row in known) else plan.slowdowns:
+        if slow.from_step == step:
+            metrics.write(
+                "plan", step=step, horizon=slow.total_steps, rate_factor=slow.rate_factor, reason=slow.reason
+            )
+
+
+def log_first_row(run: Run, metrics: Metrics) -> None:
+    """The baselines; and what is known before learning, where that is something."""
     lines = {f"{name}_bits_per_char": value for name, value in asdict(run.lines).items()}
     if run.prepared.is_lossy:
         lines["lossy"] = True
@@ -312,7 +342,7 @@ def log_run_start(run: Run, step: int, metrics: Metrics) -> None:
     shown = ", ".join(f"{name} {value:.2f}" for name, value in asdict(run.lines).items() if value)
     run.console.print(f"baselines  bits per character of the held-out text: {shown}")
     if run.recipe.finetune.method is not None:  # what it knew, and did not know, before
-        log_evaluation(run, step, measure_now(run), metrics)
+        log_evaluation(run, 0, measure_now(run), metrics)
 
 
 def require_finite(run: Run, step: int, **values: float) -> None:
