@@ -177,6 +177,38 @@ def test_new_runs_leave_rare_characters_to_bytes_and_earlier_ones_keep_theirs(
     assert known == [257 + 6, 257 + 6, 257 + 5, 257 + 4]
 
 
+def test_texts_that_are_held_out_are_never_trained_on(tmp_path: Path, console: Console) -> None:
+    folder = tmp_path / "plays"
+    folder.mkdir()
+    texts = {
+        name: f"{name}登场。\n" + invented_text(3000, seed=number) for number, name in enumerate("甲乙丙")
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    elsewhere = tmp_path / "other.txt"
+    elsewhere.write_text("丁从未来过。", encoding="utf-8")
+    corpus = CorpusConfig(path=(str(folder),))
+    data = DataConfig(held_out=(str(folder / "丙.txt"), str(elsewhere)))
+    done = prepare(corpus, TokenizerConfig(), data, 16, console)
+    sides = done.shards.train, done.shards.val
+    read = "".join(text_of(side, done.tokenizer) for side in sides)
+    assert "甲登场" in read and "乙登场" in read and "丙" not in read
+    # nothing of it is learned, its characters neither: they are bytes
+    assert len(done.tokenizer.encode("丙")) == 3
+    assert done.unseen is not None
+    assert done.unseen.characters == len(texts["丙"]) + 6
+    assert done.tokenizer.decode(done.unseen.ids) == texts["丙"] + "丁从未来过。"
+    assert done.shards.manifest.as_json()["split"]["documents_never_read"] == 1
+    counted = done.unseen.held_out(16, done.tokenizer.end_of_text)
+    targets = sum(int((batch.targets >= 0).sum()) for batch in counted.batches(4))
+    assert targets == counted.targets == len(done.unseen.ids)
+    # without it the whole is read, from shards of its own
+    whole = prepare(corpus, TokenizerConfig(), DataConfig(), 16, console)
+    assert "丙" in "".join(text_of(side, whole.tokenizer) for side in (whole.shards.train, whole.shards.val))
+    with pytest.raises(DataError, match="nothing is left of 3 documents"):
+        prepare(corpus, TokenizerConfig(), DataConfig(held_out=(str(folder),)), 16, console)
+
+
 def test_a_second_time_nothing_is_made_again(
     novel: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

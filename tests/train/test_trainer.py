@@ -14,12 +14,19 @@ import torch
 
 from tests.makers.runs import RUN, DivergeAt, StopAt, Trained, losses, tiny_recipe, weights, without_times
 from tests.makers.texts import invented_text
-from yanmo.checkpoint.folder import find_model_folder, load_training, newest_first, step_of
+from yanmo.checkpoint.folder import (
+    find_model_folder,
+    load_shape,
+    load_training,
+    newest_first,
+    step_of,
+)
 from yanmo.core import storage
 from yanmo.core.console import Console
 from yanmo.core.errors import BusyError, CheckpointError, ConfigError, DivergedError, Stopped, StorageError
 from yanmo.data.batches import Batches
 from yanmo.data.prepare import prepare
+from yanmo.eval.assess import evaluate
 from yanmo.train import trainer
 from yanmo.train.binding import read_plan
 from yanmo.train.metrics import read_metrics
@@ -266,6 +273,20 @@ def test_a_loss_that_is_not_finite_takes_the_run_back_once(
     said = [row for row in read_metrics(RUN) if "rate_factor" in row]
     assert [(row["step"], row["rate_factor"]) for row in said] == [(back_to, 0.5)]
     assert losses(RUN) != losses(Path("whole"))
+
+
+def test_a_text_that_is_held_out_is_measured_at_each_evaluation(novel: Path, console: Console) -> None:
+    Path("unseen.txt").write_text(invented_text(600, seed=9), encoding="utf-8")
+    train(tiny_recipe(novel, more=("data.held_out=['unseen.txt']",)), RUN, console)
+    rows = [row for row in read_metrics(RUN) if row["event"] == "eval"]
+    assert all(row["held_out_bits_per_char"] > 0 for row in rows)
+    window = load_shape(find_model_folder(RUN)).block_size
+    found = evaluate(str(RUN), "unseen.txt", stride=window).evaluation.bits_per_char
+    best = min(rows, key=lambda row: row["val_loss"])
+    assert best["held_out_bits_per_char"] == pytest.approx(found, rel=1e-4)
+    Path("unseen.txt").write_text("别的。", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not the one that this run was made with"):
+        train(tiny_recipe(novel), RUN, console)
 
 
 def test_a_longer_run_stays_as_slow_as_it_was_made(novel: Path, console: Console) -> None:

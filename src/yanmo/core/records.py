@@ -77,6 +77,9 @@ class Manifest(TypedRecord):
     """What the vocabulary could not say; None where nothing can be lost."""
     val_floor_bits: float | None = None
     init: str | None = None
+    """Of a run: the sha256 of the weights it began from."""
+    unseen: str | None = None
+    """Of a run: the fingerprint of the texts it measures and never trains on."""
 
     def as_json(self) -> dict[str, Any]:
         """What stands in the file."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from yanmo.data.shards import Ids, Tokens
+from yanmo.data.shards import Ids, TokenRow, Tokens
 from yanmo.model.config import IGNORED
 
 # multipliers of splitmix64's finaliser; the step is 2^64 / golden ratio, which spreads consecutive numbers
@@ -134,7 +134,9 @@ def windows_in(tokens: int, block_size: int, stride: int | None) -> int:
     return max(-(-(tokens - block_size - 1) // stride), 0) + 1
 
 
-def validation_batches(tokens: Tokens, block_size: int, batch_size: int, end_of_text: int) -> Iterator[Batch]:
+def validation_batches(
+    tokens: TokenRow, block_size: int, batch_size: int, end_of_text: int
+) -> Iterator[Batch]:
     """All validation tokens as targets once, in non-overlapping windows and a short last one.
 
     The first token is predicted from end-of-text, which precedes every text.

@@ -11,7 +11,7 @@ Each step's result lies in ``.yanmo/<station>/<hash of all it depends on>/`` and
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,8 +27,8 @@ from yanmo.data.batches import Batch, validation_batches
 from yanmo.data.encode import encode_all, processes_for
 from yanmo.data.packed import PackedRows
 from yanmo.data.pairs import PairRows
-from yanmo.data.shards import ShardSet, ShardWriter, WriterMark, write_manifest
-from yanmo.data.split import Split, SplitTally, assigned, default_val_fraction, plan_split
+from yanmo.data.shards import RowInMemory, ShardSet, ShardWriter, WriterMark, write_manifest
+from yanmo.data.split import Split, SplitTally, assigned, content_hash, default_val_fraction, plan_split
 from yanmo.data.survey import MIN_COUNT, SURVEY_VERSION, kind_by_size, read_sizes, survey
 from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerConfig
 from yanmo.text.read.documents import CorpusCounts, Document, corpus_fingerprint, corpus_size, read_documents
@@ -67,6 +67,31 @@ class HeldOut:
         )
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """Texts that are never trained on, as tokens, each ended."""
+
+    ids: Ids
+    characters: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Tokenizer) -> "Unseen | None":
+        """None where there are no texts."""
+        if not texts:
+            return None
+        start, end = np.array(tokenizer.document_start, np.int64), np.array([tokenizer.end_of_text])
+        parts = [part for text in texts for part in (start, tokenizer.encode(text), end)]
+        return cls(np.concatenate(parts), sum(map(len, texts)), storage.fingerprint(list(texts)))
+
+    def held_out(self, block_size: int, end_of_text: int) -> HeldOut:
+        """In windows."""
+        row = RowInMemory(self.ids)
+        return HeldOut(
+            lambda rows: validation_batches(row, block_size, rows, end_of_text), len(row), self.characters
+        )
+
+
 R = TypeVar("R")
 
 
@@ -96,6 +121,8 @@ class Prepared:
     """Where the text is dialogues."""
     pairs: Sides[PairRows] | None = None
     """Where it is pairs of what was chosen and what was rejected."""
+    unseen: Unseen | None = None
+    """The texts of ``data.held_out``."""
 
     @property
     def is_text(self) -> bool:
@@ -196,22 +223,30 @@ def prepare(
         return _open_shards(shards_folder, tokenizer, data, block_size)
     content = corpus_fingerprint(corpus)
     found = find_tokenizer(tokenizer)
-    surveyed = survey(corpus, tokenizer if found is None else None, content, console)
+    never_read = texts_held_out(corpus, data)
+    never = hashes_of(never_read)
+    surveyed = survey(corpus, tokenizer if found is None else None, content, console, never)
     trained = found or load_tokenizer(surveyed)
-    sizes = read_sizes(surveyed)
+    names = [name for name, _ in read_sizes(surveyed)]
+    sizes = [(name, size) for name, size in read_sizes(surveyed) if name not in never]
+    if not sizes:
+        raise DataError(
+            f"the texts of data.held_out are the whole corpus: nothing is left of {len(names)} documents",
+            where=", ".join(data.held_out),
+            hint="hold out fewer texts",
+        )
     val_fraction = data.val_fraction or default_val_fraction(sum(n for _, n in sizes))
-    key = _key_of(content, trained.fingerprint, val_fraction, block_size)
+    key = _key_of(content, trained.fingerprint, val_fraction, block_size, never)
 
     def fill(folder: Path) -> None:
-        split = plan_split(sizes, val_fraction)
-        names = [name for name, _ in sizes]
+        split = replace(plan_split(sizes, val_fraction), never=never)
         manifest = _write_shards(folder, corpus, trained, names, split, block_size, data.workers, console)
         write_manifest(folder, content, trained.fingerprint, trained.vocab_size, **manifest)
 
     folder = storage.cached("shards", key, fill, goes_on=True)
     shards = ShardSet(folder, content, trained.fingerprint)
     _check_long_enough(shards, block_size)
-    prepared = Prepared(trained, shards, val_fraction)
+    prepared = Prepared(trained, shards, val_fraction, unseen=Unseen.of(never_read, trained))
     if shards.manifest.lost and prepared.is_lossy:
         console.warn(f"{describe(shards.manifest.lost)}; bits per character are lossy")
     return prepared
@@ -228,10 +263,30 @@ def decide_vocabulary(corpus: CorpusConfig, config: TokenizerConfig) -> dict[str
     return {"tokenizer.kind": kind, "tokenizer.min_count": MIN_COUNT if kind == "char" else None}
 
 
-def _key_of(corpus: str, tokenizer: str, val_fraction: float | None, block_size: int) -> str:
+def _key_of(
+    corpus: str, tokenizer: str, val_fraction: float | None, block_size: int, never: frozenset[str]
+) -> str:
     """What shards are called in the cache, by the fingerprints of corpus and tokenizer."""
     # block_size is in it, as it is the gap between the parts of a document that is cut
-    return storage.fingerprint([SURVEY_VERSION, corpus, tokenizer, val_fraction, block_size])
+    besides = [sorted(never)] if never else []
+    return storage.fingerprint([SURVEY_VERSION, corpus, tokenizer, val_fraction, block_size, *besides])
+
+
+def texts_held_out(corpus: CorpusConfig, data: DataConfig) -> list[str]:
+    """The texts of ``data.held_out``, read as the corpus is.
+
+    Raises:
+        DataError: one is missing or unreadable.
+    """
+    if not data.held_out:
+        return []
+    config = corpus.model_copy(update={"path": data.held_out})
+    return [document.text for document in read_documents(config, CorpusCounts())]
+
+
+def hashes_of(texts: Iterable[str]) -> frozenset[str]:
+    """By which documents of the corpus are known."""
+    return frozenset(map(content_hash, texts))
 
 
 def recorded_shards(recipe: Recipe, recorded: Manifest, console: Console) -> ShardSet:
@@ -241,12 +296,15 @@ def recorded_shards(recipe: Recipe, recorded: Manifest, console: Console) -> Sha
         ConfigError: they are missing, and its corpus is gone or has changed.
     """
     asked = recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size
-    key = _key_of(recorded.corpus, recorded.tokenizer, recipe.data.val_fraction, recipe.model.block_size)
-    folder = storage.cache_root() / "shards" / key
-    if folder.is_dir():  # then the corpus itself is not needed
-        return ShardSet(folder, recorded.corpus, recorded.tokenizer)
-    hint = "put the text back where recipe.toml names it (corpus.path)"
+    hint = "put the text back where recipe.toml names it (corpus.path, data.held_out)"
     try:
+        never = hashes_of(texts_held_out(recipe.corpus, recipe.data))
+        key = _key_of(
+            recorded.corpus, recorded.tokenizer, recipe.data.val_fraction, recipe.model.block_size, never
+        )
+        folder = storage.cache_root() / "shards" / key
+        if folder.is_dir():  # then the corpus itself is not needed
+            return ShardSet(folder, recorded.corpus, recorded.tokenizer)
         shards = prepare(*asked, console).shards
     except YanmoError as error:
         what = f"the text that this run was trained on is not at hand: {error.what}"
@@ -370,6 +428,8 @@ def _write_shards(
     (folder / MARK_FILE).unlink(missing_ok=True)
     if tally.left_out:
         console.print(f"{tally.left_out:,} characters between training and held-out text are not used")
+    if tally.never_read:
+        console.print(f"{tally.never_read:,} documents of the corpus are those of data.held_out: left out")
     if tally.read_again:
         console.print(
             f"{tally.read_again:,} documents are repeated in the training part, as the mix requires"
@@ -389,6 +449,7 @@ def more_of(
             "cut_documents": len(split.cuts),
             "characters_left_out_between": tally.left_out,
             "documents_read_again": tally.read_again,
+            **({"documents_never_read": tally.never_read} if tally.never_read else {}),
         },
     }
     if math.isfinite(tally.floor_bits):

@@ -10,8 +10,9 @@ maps the files of ids and never loads them whole.
 import os
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -189,6 +190,30 @@ def _open_at(path: Path, size: int) -> BinaryIO:
     file.truncate(size)
     file.seek(size)
     return file
+
+
+class TokenRow(Protocol):
+    """Tokens as one long row."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, positions: Ids) -> Ids:
+        """The tokens at positions of any shape; same shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowInMemory:
+    """A short row."""
+
+    ids: Ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def at(self, positions: Ids) -> Ids:
+        """The tokens at positions of any shape; same shape."""
+        return self.ids[positions]
 
 
 class Tokens:

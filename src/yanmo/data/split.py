@@ -30,6 +30,8 @@ class Split:
     held_out: frozenset[str]
     cuts: dict[str, int]
     """Content hash -> how many of the last characters are validation."""
+    never: frozenset[str] = frozenset()
+    """Which belong to neither side."""
 
 
 def plan_split(sizes: Sequence[tuple[str, int]], val_fraction: float, characters: int | None = None) -> Split:
@@ -148,6 +150,8 @@ class SplitTally:
     """Characters between training and held-out text."""
     read_again: int = 0
     """Documents that a mix repeats in the training part."""
+    never_read: int = 0
+    """Documents of ``data.held_out``."""
     floor_bits: float = 0.0
     """The code length of the held-out documents in bits; NaN unless each of them states its own."""
 
@@ -157,6 +161,9 @@ def assigned(
 ) -> Iterator[tuple[str, Document]]:
     """The parts of each document (given with its content hash) with their sides."""
     for document, name in documents:
+        if name in split.never:
+            tally.never_read += 1
+            continue
         parts = assign(document, name, split, gap)
         tally.left_out += len(document.text) - sum(len(part.text) for _, part in parts)
         if any(side == "val" for side, _ in parts):

@@ -42,11 +42,17 @@ def kind_by_size(size: int) -> Literal["char", "bpe"]:
     return "char" if size < BPE_FROM_BYTES else "bpe"
 
 
-def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, console: Console) -> Path:
+def survey(
+    corpus: CorpusConfig,
+    config: TokenizerConfig | None,
+    content: str,
+    console: Console,
+    never: frozenset[str] = frozenset(),
+) -> Path:
     """A folder with every document's hash and size, and the tokenizer if one is to be learned.
 
     Notes about the text go to the console. ``content`` is the corpus's fingerprint; without ``config`` no
-    tokenizer is learned.
+    tokenizer is learned. From documents whose hash is in ``never`` nothing is learned.
     """
     size = corpus_size(corpus.path)
     kind = (config.kind or kind_by_size(size)) if config is not None else None
@@ -58,10 +64,11 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
         with ProgressLine(console, "reading", size) as progress:
             for document in read_documents(corpus, counts):
                 progress.advance(document.meta.get("size", 0))
-                if learner is not None:
+                name = content_hash(document.text)
+                if learner is not None and name not in never:
                     learner.add(document.text)
                 notes.add(document.text)
-                sizes.append([content_hash(document.text), len(document.text)])
+                sizes.append([name, len(document.text)])
         _say_counts(counts, console)
         if not sizes:
             raise DataError(
@@ -83,6 +90,8 @@ def survey(corpus: CorpusConfig, config: TokenizerConfig | None, content: str, c
             settings.append("markers")  # an earlier yanmo left them out of vocabularies of characters
         if kind == "char" and (config.min_count or 1) > 1:
             settings.append({"min_count": config.min_count})
+        if never:
+            settings.append({"never": sorted(never)})
     folder = storage.cached("tokenizers", storage.fingerprint([SURVEY_VERSION, content, settings]), fill)
     for note in Notes(**storage.read_json(folder / "notes.json")).said():
         console.warn(note)

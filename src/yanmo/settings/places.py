@@ -13,7 +13,7 @@ from typing import Any
 
 from yanmo.core.storage import is_folder, is_there
 
-PATHS = ("corpus.path", "tokenizer.path", "model.init")
+PATHS = ("corpus.path", "tokenizer.path", "data.held_out", "model.init")
 """Settings that name files."""
 REFUSED = re.compile(r'[<>:"/\\|?*\[\]\x00-\x1f\x7f\ud800-\udfff]')
 """What a name has not on Windows, and what a shell takes for a pattern."""

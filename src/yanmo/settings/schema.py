@@ -155,6 +155,10 @@ class DataConfig(Section):
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """Share of the characters held out for validation. Decided: 100,000 characters, but at least
     0.5% and at most 5% of the text."""
+    held_out: tuple[str, ...] = ()
+    """Texts that are never trained on: what of the corpus equals one of them is left out, and at each
+    evaluation all of them are measured beside the held-out part (`held_out_bits_per_char`). The end of a text
+    whose beginning was read flatters a model; a play or a chapter that it never saw does not."""
     packing: Literal["offset", "stride"] | None = None
     """`offset`: an epoch reads every token once, in windows with a new offset in each epoch. `stride`:
     windows begin every `stride` tokens and overlap. Decided: `stride` if that is given, else `offset`."""

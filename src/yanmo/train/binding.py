@@ -2,7 +2,7 @@
 
 In: the recipe and plan in a run folder, and what a checkpoint recorded of those it was made with. Out:
 nothing, or a :class:`CheckpointError` that names the key. Intervals, keep_last and [sample] may change;
-lengths may grow; running out of memory halves the micro-batch; corpus.json binds the text, the vocabulary
+lengths may grow; running out of memory halves the micro-batch; corpus.json binds the texts, the vocabulary
 and the initial weights.
 """
 
@@ -17,7 +17,7 @@ from yanmo.core.storage import verify_folder
 from yanmo.settings.recipe import get, settings
 from yanmo.settings.schema import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, Recipe
 
-BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "model.init")
+BOUND_ELSEWHERE = ("corpus.", "tokenizer.", "data.held_out", "model.init")
 STATE = "training/state.json"
 
 

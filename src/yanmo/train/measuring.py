@@ -33,13 +33,15 @@ def log_evaluation(
 
     ``live`` is of the weights that are trained, where those measured and saved are their average.
     """
-    base = measure_base(run)
+    base, unseen = measure_besides(run, run.base_held_out), measure_besides(run, run.unseen)
     besides = {"base_bits_per_char": base.bits_per_char} if base else {}
+    besides |= {"held_out_bits_per_char": unseen.bits_per_char} if unseen else {}
     besides |= {"live_val_bits_per_char": live.bits_per_char} if live else {}
     metrics.write("eval", step=step, **found.row(), **besides)
     run.console.print(
         f"step {step:,}  {found.said()} ({run.lines.describe_rank(found.bits_per_char)})"
         + (f"; the base's text {base.bits_per_char:.3f}" if base else "")
+        + (f"; data.held_out {unseen.bits_per_char:.3f}" if unseen else "")
     )
 
 
@@ -49,9 +51,9 @@ def measure(run: Run, text: HeldOut) -> Evaluation:
     return evaluate(run.model, batches, text.targets, text.characters, run.autocast, run.world)
 
 
-def measure_base(run: Run) -> Evaluation | None:
-    """The model's loss on the text that its base knew, where that is known."""
-    return measure(run, run.base_held_out) if run.base_held_out is not None else None
+def measure_besides(run: Run, text: HeldOut | None) -> Evaluation | None:
+    """The model's loss on another text, where there is one."""
+    return measure(run, text) if text is not None else None
 
 
 def preference_loss(run: Run) -> PreferenceLoss | None:

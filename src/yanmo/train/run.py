@@ -96,6 +96,8 @@ class Run:
     """What the base says of pairs."""
     base_held_out: HeldOut | None
     """The base's own text, to measure what it forgets."""
+    unseen: HeldOut | None
+    """The texts of ``data.held_out``."""
     lines: NGramBaselines
     world: World
     console: Console
@@ -207,6 +209,7 @@ def open_run(
         folder, recipe, prepared, batches_of(recipe, prepared, base, reference),
         prepared.held_out(block_size), reference,
         HeldOut.of(base, block_size, end_of_text) if base is not None else None,
+        prepared.unseen.held_out(block_size, end_of_text) if prepared.unseen is not None else None,
         lines, world, console, model, optimizer, rules, clock, clock(),
         base_folder(recipe).as_posix() if adaptation.freezes else None,
         WeightAverage(model, recipe.optim.average) if recipe.optim.average else None,
@@ -242,7 +245,8 @@ def _make_run(
     console.print(f"all settings are in {folder / 'recipe.toml'}")
     plan = StepSchedule.first(total_steps, lengths_of(recipe))
     recipe = recipe.model_copy(update={"started_in": started_in(folder)})
-    write_records(folder, recipe, plan, prepared.shards.manifest.as_json() | origin_of(recipe))
+    unseen = {"unseen": prepared.unseen.fingerprint} if prepared.unseen is not None else {}
+    write_records(folder, recipe, plan, prepared.shards.manifest.as_json() | origin_of(recipe) | unseen)
     return recipe, prepared, base, plan, world
 
 
@@ -442,7 +446,9 @@ def as_long_as(plan: StepSchedule, recipe: Recipe, folder: Path) -> Recipe:
 
 def _require_same_corpus(prepared: Prepared, corpus: CorpusConfig, recorded: Manifest, folder: Path) -> None:
     then, now = recorded.as_json(), prepared.shards.manifest.as_json()
-    for name in ("corpus", "tokenizer", "splits"):
+    now["unseen"] = prepared.unseen.fingerprint if prepared.unseen is not None else None
+    then["unseen"] = recorded.unseen
+    for name in ("corpus", "tokenizer", "splits", "unseen"):
         if then[name] != now[name] and (name != "corpus" or then[name] != earlier_fingerprint(corpus)):
             raise ConfigError(
                 f"the {name} is not the one that this run was made with ({then[name]}, now {now[name]})",

@@ -68,6 +68,7 @@ def refuse_settings_of_texts(recipe: Recipe, kind: str) -> None:
     """
     given: dict[str, object] = {
         "data.stride": recipe.data.stride,
+        "data.held_out": recipe.data.held_out,
         "data.document_mask": recipe.data.document_mask,
         "train.seq_len_warmup": recipe.train.seq_len_warmup,
     }
