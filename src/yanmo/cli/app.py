@@ -321,6 +321,9 @@ def evaluate(
             min=0, max=0.99, help="Measure also with a memory of the text so far, of this share; 0.3 is good."
         ),
     ] = None,
+    detail: Annotated[
+        bool, typer.Option("--detail", help="Also by document, and by place in the window.")
+    ] = False,
     device: Device = None,
     verify: Verify = True,
     as_json: Json = False,
@@ -329,7 +332,7 @@ def evaluate(
     from yanmo.core.console import Console
     from yanmo.eval.assess import assess
 
-    found = assess(run, tuple(corpus or ()), stride, Console(), device, verify, memory)
+    found = assess(run, tuple(corpus or ()), stride, Console(), device, verify, memory, detail)
     print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 

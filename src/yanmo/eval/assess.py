@@ -8,6 +8,7 @@ has no context.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.batches import sliding_starts
 from yanmo.data.prepare import Prepared, prepare
 from yanmo.data.shards import Ids
-from yanmo.eval.baselines import NGramBaselines, fit_baselines
+from yanmo.eval.baselines import COUNTED_TOKENS, NGramBaselines, fit_baselines
+from yanmo.eval.detail import Detail, TextTokens, detail_of
 from yanmo.eval.loss import Evaluation, evaluate_sliding
+from yanmo.eval.ngrams import ngram_bits
 from yanmo.generate.memory import MemoryReader
 from yanmo.generate.score import score
 from yanmo.model.gpt import GPT
@@ -31,6 +34,9 @@ from yanmo.settings.schema import CorpusConfig, Recipe
 from yanmo.text.read.documents import corpus_fingerprint, read_documents
 from yanmo.tokenizer import Tokenizer
 from yanmo.tokenizer.roundtrip import RoundTripLoss
+
+OPENING = 24
+"""Characters of a document's first line that name it."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +60,24 @@ class Assessment:
     lossy: bool
     """The vocabulary loses characters: bits per character cannot be compared with others."""
     trained_on_it: bool
+    ngrams: dict[int, float]
+    """Bits per character of interpolated n-grams by their order, beside ``reference``."""
+    detail: Detail | None
+    """By document and by place in the window, where that was asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
-        apart = ("evaluation", "with_memory", "reference")
+        apart = ("evaluation", "with_memory", "reference", "ngrams", "detail")
         values = {key: value for key, value in vars(self).items() if key not in apart}
+        by_name = {f"{order}-gram": bits for order, bits in self.ngrams.items()}
         return {
             **values,
             "loss": self.evaluation.loss,
             "perplexity": self.evaluation.perplexity,
             "bits_per_char": self.evaluation.bits_per_char,
             "bits_per_char_with_memory": self.with_memory.bits_per_char if self.with_memory else None,
-            "reference_bits_per_char": asdict(self.reference) if self.reference else None,
+            "reference_bits_per_char": asdict(self.reference) | by_name if self.reference else None,
+            **(asdict(self.detail) if self.detail else {}),
         }
 
     def lines(self) -> list[str]:
@@ -84,11 +96,13 @@ class Assessment:
             said.append(f"memory {bits:.4f} bits per character with a memory of share {self.memory:g}{lossy}")
         if self.reference:
             shown = ", ".join(f"{name} {v:.2f}" for name, v in asdict(self.reference).items() if v)
+            shown += "".join(f", {order}-gram {bits:.2f}" for order, bits in self.ngrams.items())
             said.append(f"baselines  {shown}: {self.reference.describe_rank(found.bits_per_char)}")
             if expected := self.reference.expectation(found.bits_per_char):
                 said.append(f"expect {expected}")
         else:
             said.append("baselines  none: the training text of this model is not available")
+        said += self.detail.lines() if self.detail else ()
         if self.trained_on_it:
             said.append("warning: the model was trained on this text; the result says nothing about new text")
         return said
@@ -119,6 +133,7 @@ def assess(
     device: str | None = None,
     verify: bool = True,
     memory: float | None = None,
+    detail: bool = False,
 ) -> Assessment:
     """Measure the model of ``run`` on ``corpus``, or on the run's held-out text.
 
@@ -130,6 +145,7 @@ def assess(
         device: where to compute; None: a GPU where there is one.
         verify: verify the checksums of the model first.
         memory: measure also with a memory of the text so far, of this share.
+        detail: also by document and by place in the window.
 
     Raises:
         ConfigError: there is no such model, the stride is larger than its window, or no text.
@@ -149,7 +165,8 @@ def assess(
     config = (recipe.corpus if recipe else CorpusConfig()).model_copy(update={"path": corpus})
     if not corpus and own is None:
         raise no_text(folder, recipe)
-    ids, characters, lossy = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
+    tokens = held_out(own) if own and not corpus else read_tokens(config, tokenizer)
+    ids, characters = tokens.ids, tokens.total_characters
     evaluation = measured(model, ids, characters, stride, end, console)
     remembered = with_memory(model, ids, characters, stride, end, memory, console) if memory else None
     return Assessment(
@@ -166,7 +183,9 @@ def assess(
         else None,
         memory=memory or None,
         with_memory=remembered,
-        lossy=lossy,
+        lossy=tokens.lossy,
+        ngrams=ngrams_of(own, ids, characters, tokenizer.vocab_size, end) if own else {},
+        detail=parts_of(model, tokens, stride, end, console) if detail else None,
         trained_on_it=bool(corpus and own and own.shards.manifest.corpus == corpus_fingerprint(config)),
     )
 
@@ -215,10 +234,34 @@ def stride_within(window: int, stride: int | None) -> int:
     return stride or max(window // 2, 1)
 
 
-def held_out(own: Prepared) -> tuple[Ids, int, bool]:
-    """The held-out text of a run: its tokens, its characters, and whether some were lost."""
+def ngrams_of(own: Prepared, ids: Ids, characters: int, vocab_size: int, end: int) -> dict[int, float]:
+    """What interpolated n-grams reach, fitted on the run's training text."""
+    train = own.shards.train.slice(0, COUNTED_TOKENS)
+    found = ngram_bits(train, ids, vocab_size, end)
+    return {order: float(bits.sum()) / max(characters, 1) for order, bits in found if order > 2}
+
+
+def parts_of(model: GPT, tokens: TextTokens, stride: int, end: int, console: Console) -> Detail:
+    """By document and by place, with a bar."""
+    windows = sum(
+        len(sliding_starts(len(tokens.ids), model.config.block_size, step))
+        for step in (stride, model.config.block_size)
+    )
+    with ProgressLine(console, "measuring parts", windows) as progress:
+        return detail_of(model, tokens, stride, end, progress.advance)
+
+
+def held_out(own: Prepared) -> TextTokens:
+    """The held-out text of a run."""
     val = own.shards.val
-    return val.slice(0, len(val)), own.shards.manifest.splits.val.characters, own.is_lossy
+    ids, ends = val.slice(0, len(val)), [*val.starts[1:].tolist(), len(val)]
+    parts = [own.tokenizer.decode(ids[a:b].tolist()) for a, b in pairwise([0, *ends])]
+    # the characters of the text itself, also where the vocabulary lost some: shared out by length
+    total = own.shards.manifest.splits.val.characters
+    whole = sum(map(len, parts)) or 1
+    characters = [round(len(part) * total / whole) for part in parts]
+    names = [part.strip().split("\n", 1)[0][:OPENING] for part in parts]
+    return TextTokens(ids, names, ends, characters, total, own.is_lossy)
 
 
 def training_text(recipe: Recipe | None, tokenizer: Tokenizer, console: Console) -> Prepared | None:
@@ -233,15 +276,19 @@ def training_text(recipe: Recipe | None, tokenizer: Tokenizer, console: Console)
     return found if found.tokenizer.fingerprint == tokenizer.fingerprint else None
 
 
-def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> tuple[Ids, int, bool]:
-    """A corpus as one row of tokens, each document ended; its characters, and whether some were lost."""
-    parts, lost = [], RoundTripLoss()
+def read_tokens(corpus: CorpusConfig, tokenizer: Tokenizer) -> TextTokens:
+    """A corpus as one row of tokens, each document ended."""
+    parts, names, characters, lost = list[Ids](), list[str](), list[int](), RoundTripLoss()
     for document in read_documents(corpus):
         ids = tokenizer.encode(document.text)
         lost.count(document.text, tokenizer.decode(ids))
         # the same tokens around a document as in training shards, or the model would be surprised by each
-        start, end = tokenizer.document_start, [tokenizer.end_of_text]
-        parts += [np.array(start, dtype=np.int64), ids, np.array(end, dtype=np.int64)]
+        parts.append(
+            np.concatenate([tokenizer.document_start, ids, [tokenizer.end_of_text]]).astype(np.int64)
+        )
+        names.append(Path(document.id).name)
+        characters.append(len(document.text))
     if not parts:
         raise DataError("the corpus has no text", where=", ".join(corpus.path), hint="name another")
-    return np.concatenate(parts), lost.characters, bool(lost.total)
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    return TextTokens(np.concatenate(parts), names, ends, characters, lost.characters, bool(lost.total))

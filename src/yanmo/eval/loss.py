@@ -10,11 +10,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from yanmo.core.errors import CheckpointError
 from yanmo.data.batches import Batch, sliding_batches
 from yanmo.data.shards import Ids
+from yanmo.model.config import IGNORED
 from yanmo.model.gpt import GPT
 from yanmo.parallel.distributed import World
 
@@ -81,6 +84,32 @@ def evaluate(
     # bits = nats / ln 2. Divided by characters, not tokens: a vocabulary of longer tokens has fewer of them,
     # each with a higher loss, and the two cancel
     return Evaluation(nats / targets, nats / math.log(2) / max(characters, 1))
+
+
+@torch.no_grad()
+def token_nats(
+    model: GPT,
+    tokens: Ids,
+    stride: int,
+    end_of_text: int,
+    advance: Callable[[int], object] = lambda _: None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Nats of each of ``tokens`` (N,), and how many tokens its window had before it, (N,) each.
+
+    The same windows as those of :func:`evaluate_sliding`; all scores of a window are in memory at once.
+    """
+    device, block_size = model.tokens.weight.device, model.config.block_size
+    nats, places = list[npt.NDArray[np.float64]](), list[npt.NDArray[np.int64]]()
+    model.eval()
+    for batch in sliding_batches(tokens, block_size, stride, 1, end_of_text):
+        scores = model(torch.from_numpy(batch.inputs).to(device))[0].float().log_softmax(-1)  # (T, V)
+        (counted,) = np.nonzero(batch.targets[0] != IGNORED)
+        wanted = torch.from_numpy(batch.targets[0][counted]).to(device)
+        chosen = scores[torch.from_numpy(counted).to(device)].gather(1, wanted[:, None])[:, 0]
+        nats.append(-chosen.double().cpu().numpy())
+        places.append(counted)
+        advance(1)
+    return np.concatenate(nats), np.concatenate(places)
 
 
 @torch.no_grad()
