@@ -19,7 +19,7 @@ START: Row = {
     "bigram_bits_per_char": 5.8, "learns": "text", "from_weights": False, "optimizer": "muon",
     "learning_rate": 6e-3, "usual_rate": 6e-3, "warmup_steps": 50, "planned_steps": STEPS, "precision": "float32",
     "dropout": 0.0, "width": 256, "parameters": 3_600_000, "vocab_size": 4000, "characters": 800_000,
-    "characters_per_token": 1.0, "batch_size": 16, "own_vocabulary": True, "windows": 6250, "piece_share": 0.0, "odd_share": 0.0,
+    "characters_per_token": 1.0, "batch_size": 16, "own_vocabulary": True, "windows": 6250, "lacking_share": 0.0, "odd_share": 0.0,
     "held_out_found": 0.0,
 }  # fmt: skip
 KINDS: dict[str, Row] = {
@@ -156,7 +156,7 @@ SPOILED: dict[str, Callable[[], list[Row]]] = {
     "repeated_batches": lambda: changed("train", 0, batch=7),
     "unshuffled": lambda: changed("train", 0, spread=0.001),
     "shifted_targets": lambda: changed("train", 0, aligned=0.03),
-    "wrong_vocabulary": lambda: sound_log(piece_share=0.05, own_vocabulary=False),
+    "wrong_vocabulary": lambda: sound_log(lacking_share=0.01, own_vocabulary=False),
     "damaged_text": lambda: sound_log(odd_share=0.5),
     "frozen_layer": lambda: changed("train", 0, frozen=["blocks.0.mlp.up.weight"]),
     "dead_experts": lambda: changed("experts", 0, load=[1.5, 1.5, 0.0]),

@@ -1,10 +1,11 @@
 """What the rules of health must know of a text before it is trained on.
 
-In: a text made ready. Out: shares of tokens that are no characters, of garbled passages, and of the held-out
-text that stands in the training text too. Large texts are sampled, so this takes a second at most.
+In: a text made ready. Out: shares of characters that the vocabulary lacks, of garbled passages, and of the
+held-out text that stands in the training text too. Large texts are sampled, so this takes a second at most.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,23 +17,27 @@ from yanmo.text.clean.filters import measure
 from yanmo.tokenizer import Tokenizer
 
 COMPARED_TOKENS = 1 << 22
-"""Tokens that are compared with the held-out ones, and counted."""
+"""Tokens that are compared with the held-out ones."""
 READ_TOKENS = 1 << 18
 """Tokens whose text is looked at."""
 SLICES = 64
 """Parts of a larger text that are read, evenly spaced."""
 PASSAGE = 400
 """Characters that are judged together."""
-PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>|\[UNK\]|<unk>")
-"""Spellings of bytes and of what is unknown."""
+OFTEN = 3
+"""Times that a character occurs in what is read, from which on a vocabulary should have it."""
+BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 def facts_of_text(prepared: Prepared) -> dict[str, float]:
     """For the first row of the metrics."""
-    tokenizer, shards = prepared.tokenizer, prepared.shards
+    tokenizer, shards, lost = prepared.tokenizer, prepared.shards, prepared.shards.manifest.lost
+    texts = [tokenizer.decode(ids) for ids in slices(shards.train, READ_TOKENS)]
     found = {
-        "piece_share": piece_share(tokenizer, shards.train),
-        "odd_share": odd_share(tokenizer, shards.train),
+        "lacking_share": lost["unknown"] / max(lost["characters"], 1)
+        if lost
+        else lacking_share(tokenizer, texts),
+        "odd_share": odd_share(texts),
     }
     if prepared.is_text:  # dialogues share their system prompts
         found["held_out_found"] = held_out_found(shards.train, shards.val)
@@ -49,18 +54,21 @@ def slices(tokens: Tokens, most: int) -> Iterator[Ids]:
         yield tokens.slice(start, start + most // SLICES)
 
 
-def piece_share(tokenizer: Tokenizer, tokens: Tokens) -> float:
-    """Share of tokens that are bytes and no characters, or unknown ones."""
-    counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    for ids in slices(tokens, COMPARED_TOKENS):
-        counts += np.bincount(ids, minlength=tokenizer.vocab_size)
-    pieces = [token for token in np.flatnonzero(counts).tolist() if is_piece(tokenizer, token)]
-    return float(counts[pieces].sum() / max(counts.sum(), 1))
+def lacking_share(tokenizer: Tokenizer, texts: list[str]) -> float:
+    """Share of characters that are no rare ones and that the vocabulary has no token for."""
+    counts = Counter("".join(texts))
+    lacking = (
+        times
+        for character, times in counts.items()
+        if times >= OFTEN
+        and any(is_piece(tokenizer, token) for token in tokenizer.encode(character).tolist())
+    )
+    return sum(lacking) / max(counts.total(), 1)
 
 
 def is_piece(tokenizer: Tokenizer, token: int) -> bool:
-    """Whether a token stands for no whole character: a byte, a part of one, or an unknown."""
-    if PIECE.fullmatch(tokenizer.spelling(token)):
+    """Whether a token is a byte, or a part of a character."""
+    if BYTE.fullmatch(tokenizer.spelling(token)):
         return True
     try:
         (tokenizer.bytes_of(token) or b"").decode()
@@ -69,9 +77,8 @@ def is_piece(tokenizer: Tokenizer, token: int) -> bool:
     return False
 
 
-def odd_share(tokenizer: Tokenizer, tokens: Tokens) -> float:
+def odd_share(texts: list[str]) -> float:
     """Share of passages that `yanmo clean` would call garbled."""
-    texts = [tokenizer.decode(ids) for ids in slices(tokens, READ_TOKENS)]
     passages = [text[start : start + PASSAGE] for text in texts for start in range(0, len(text), PASSAGE)]
     return sum(measure(passage).is_garbled for passage in passages) / max(len(passages), 1)
 

@@ -10,11 +10,11 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
-from statistics import fmean, median, pstdev
+from statistics import fmean, median
 from typing import Any
 
 from yanmo.core.console import counted
-from yanmo.eval.history import OVERFLOWS, SPEED_ROWS, History, Row, number, step_of
+from yanmo.eval.history import OVERFLOWS, RECENT, SPEED_ROWS, History, Row, number, step_of
 
 Said = tuple[str, str] | None
 """A sentence with the values, and what to do; or nothing."""
@@ -52,7 +52,8 @@ SPIKE_NATS = 0.3
 stretches six deviations are next to nothing."""
 SPIKE_TIMES = 4.0
 DIVERGED_NATS = 1.0
-"""Rise of the mean training loss above its least one; no healthy run lost a tenth of it."""
+"""Rise of the mean training loss above its least one, and half of it for each of ten losses; no sound run
+lost so much as a tenth of it."""
 OVERFITTED = 0.03
 """Rise of the held-out loss above its least one, as a share: chance and schedule move it by 1%."""
 HELD_TIMES = 20.0
@@ -69,12 +70,11 @@ MIN_SPREAD = 0.12
 SPREAD_ROWS = 8
 MIN_ALIGNED = 0.5
 """Share of targets that are the next input; all but the ends of texts in a sound batch, 0.03 by chance."""
-MAX_PIECES = 0.03
-"""Share of tokens that are bytes and no characters, by a vocabulary of another text: one in the same script
-has 0.01 to 0.03, in the other script 0.4 and more."""
-MAX_OWN_PIECES = 0.15
-"""The same by a vocabulary that was learned from this text, and writes rare characters as bytes, or came with
-weights."""
+MAX_LACKING = 0.003
+"""Share of characters without a token, rare ones left out: by a vocabulary of the same text none, by that of
+another text in the same script 0.005 to 0.02, in the other script 0.2 and more."""
+MAX_GIVEN_LACKING = 0.25
+"""The same where nothing can be chosen: the vocabulary was learned from this text, or came with weights."""
 MAX_ODD = 0.05
 """Share of garbled passages; novels, plays, poems and essays have none."""
 OVERFLOW_STEPS = 100
@@ -167,12 +167,14 @@ def leaked_validation(log: History) -> Said:
 
 def wrong_vocabulary(log: History) -> Said:
     """The vocabulary lacks characters of the text."""
-    share, is_own = log.fact("piece_share"), log.start.get("own_vocabulary")
-    if share is None or share < (MAX_OWN_PIECES if is_own else MAX_PIECES):
+    share, is_own = log.fact("lacking_share"), log.start.get("own_vocabulary")
+    if share is None or share < (MAX_GIVEN_LACKING if is_own else MAX_LACKING):
         return None
     return (
-        f"{share:.0%} of the tokens are single bytes or unknown: the vocabulary lacks characters of it",
-        "leave tokenizer.path out, so that one is learned from this text, or raise tokenizer.vocab_size",
+        f"the vocabulary has no token for {share:.1%} of the characters, though they are no rare ones",
+        "begin from weights whose vocabulary has them"
+        if log.start.get("from_weights")
+        else "leave tokenizer.path out, so that one is learned from this text, or raise tokenizer.vocab_size",
     )
 
 
@@ -242,7 +244,8 @@ def spike(log: History) -> Said:
         now = number(log.row, key)
         if now is None or len(values) <= SPIKE_ROWS:
             continue
-        mean, deviation = fmean(values[:-1]), pstdev(values[:-1])
+        mean = fmean(values[:-1])
+        deviation = math.sqrt(fmean((value - mean) * (value - mean) for value in values[:-1]))
         least = mean + SPIKE_NATS if key == "loss" else SPIKE_TIMES * mean
         if now > max(mean + SPIKE_SIGMA * deviation, least):
             return (
@@ -259,8 +262,10 @@ def diverged(log: History) -> Said:
         value = log.row.get(key)
         if isinstance(value, float) and not math.isfinite(value):
             return f"the {key} at step {log.step:,} is {value}", hint
-    mean = log.train_loss
+    last, mean = [*log.losses][-RECENT:], log.train_loss
     if not log.is_text or mean is None or mean < log.least_loss + DIVERGED_NATS:
+        return None
+    if min(last) < log.least_loss + DIVERGED_NATS / 2:  # small batches have losses far from each other
         return None
     return f"the training loss rose from {log.least_loss:.2f} to {mean:.2f} and stays there", hint
 
@@ -387,15 +392,12 @@ def _stuck_bits(log: History) -> float | None:
     now = log.evaluated[-1] if log.evaluated else None
     if now is None or now.bits is None or now.step < STUCK_STEPS or log.done(now.step) < STUCK_SHARE:
         return None
+    # what begins from weights may come to rest anywhere: it has learned elsewhere
+    if not log.is_text or log.start.get("from_weights"):
+        return None
     half = bisect_right(log.evaluated, now.step / 2, key=lambda one: one.step)
     earlier = log.evaluated[max(half - 1, 0)]
-    # what begins from weights may come to rest anywhere: it has learned elsewhere
-    if (
-        not log.is_text
-        or log.start.get("from_weights")
-        or earlier.bits is None
-        or not 0 < earlier.step <= now.step / 2
-    ):
+    if earlier.bits is None or not 0 < earlier.step <= now.step / 2:
         return None
     train = log.bits(now.train_loss)
     is_learned = train is not None and train < 0.9 * now.bits  # overfitting, then, and not stuck
