@@ -91,6 +91,19 @@ def test_a_loss_that_is_lost_is_said() -> None:
     assert [(one.name, one.step) for one in found] == [("diverged", 3)]
 
 
+def test_a_run_that_went_back_is_said_to_have_diverged() -> None:
+    row = {
+        "event": "plan",
+        "step": 40,
+        "horizon": 900,
+        "rate_factor": 0.5,
+        "reason": "loss nan after step 57",
+    }
+    (found,) = findings([*sound_log()[:1], row])
+    assert (found.name, found.step) == ("diverged", 40)
+    assert found.sentence.startswith("loss nan after step 57: the run went back to step 40")
+
+
 def test_overfitting_says_which_pass_was_the_last_that_helped() -> None:
     (found,) = findings(SPOILED["overfitting"]())
     assert "at step 500, in pass 2, " in found.sentence  # 500 steps of 16 windows, 6,250 a pass

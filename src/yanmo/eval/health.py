@@ -256,12 +256,15 @@ def spike(log: History) -> Said:
 
 
 def diverged(log: History) -> Said:
-    """A number is lost, or the training loss went up to stay."""
+    """A number was not finite, or the training loss went up to stay."""
     hint = "lower optim.learning_rate, or lengthen optim.warmup_steps, in a new folder (--out)"
     for key in ("loss", "val_loss", "grad_norm"):
         value = log.row.get(key)
         if isinstance(value, float) and not math.isfinite(value):
             return f"the {key} at step {log.step:,} is {value}", hint
+    if factor := number(log.row, "rate_factor"):  # rows with such a number are not kept
+        reason = str(log.row.get("reason") or "a number was not finite")
+        return f"{reason}: the run went back to step {log.step:,}, with {factor:g} times the rate", hint
     last, mean = [*log.losses][-RECENT:], log.train_loss
     if not log.is_text or mean is None or mean < log.least_loss + DIVERGED_NATS:
         return None
@@ -480,7 +483,7 @@ _OF_THE_TEXT = (
 )  # fmt: skip
 RULES: dict[str, tuple[Rule, ...]] = {
     "start": _OF_THE_TEXT,
-    "plan": (warmup_too_long,),
+    "plan": (warmup_too_long, diverged),
     "train": (
         first_loss, shifted_targets, unshuffled, repeated_batches, frozen_layer, rate_too_low, rate_too_high,
         diverged, spike, data_wait, slow_machine,
