@@ -77,6 +77,7 @@ def test_quickstart_runs_with_a_text_of_ones_own(novel: Path) -> None:
     "page",
     [
         *sorted(p.name for p in ROOT.glob("*.md")),
+        "docs/health.md",
         "docs/page.md",
         "docs/results.md",
         "docs/settings.md",

@@ -53,6 +53,7 @@ from yanmo.core.console import Console
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.prepare import prepare
 from yanmo.eval.baselines import baselines_of
+from yanmo.eval.log import check_log
 from yanmo.generate.chat import TextChat
 from yanmo.generate.engine import generate
 from yanmo.generate.terminal import converse
@@ -602,6 +603,7 @@ RECORDS = {
     ),
     "recipe of a run": Parser(lambda: {"recipe.toml": to_toml(Recipe()).encode()}, read_recipe),
     "metrics.jsonl": Parser(one("metrics.jsonl", METRICS), read_metrics),
+    "log": Parser(one("log.jsonl", METRICS), lambda folder: check_log(folder / "log.jsonl")),
     "plan.json": Parser(
         one("plan.json", json.dumps(StepSchedule.first(12).as_json())),
         lambda folder: StepSchedule.of(read_record(folder / "plan.json", ScheduleRecord)),

@@ -69,7 +69,8 @@ def weights(folder: Path) -> bytes:
 def without_times(folder: Path) -> list[dict[str, object]]:
     """The metrics, but for times and for notes that a run was resumed."""
     rows = [row for row in read_metrics(folder) if row["event"] != "resume"]
-    return [{k: v for k, v in row.items() if k not in ("elapsed_s", "tokens_per_s")} for row in rows]
+    times = ("elapsed_s", "tokens_per_s", "data_wait")
+    return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
 class StopAt:

@@ -22,7 +22,7 @@ MORE = ("model.dropout=0.1", "train.eval_interval=4")
 PASSED_OVER = {"samples", "tensorboard", "run.lock"}
 """What nothing is computed from."""
 FREE = re.compile(
-    r"(log_interval|eval_interval|checkpoint_interval|keep_last|save_every_epoch|workers)|\[sample\]"
+    r"(log_interval|eval_interval|checkpoint_interval|keep_last|save_every_epoch|workers)|\[sample\]|\[health\]"
 )
 """Settings that may be others when a run goes on."""
 

@@ -107,8 +107,8 @@ def test_other_errors_are_not_taken_for_memory(novel: Path, console: Console) ->
 def test_a_float16_overflow_skips_the_step_and_is_recorded(novel: Path, console: Console) -> None:
     asked = tiny_recipe(novel, more=("train.precision=float16",))
     result = train(asked, RUN, console, take_step=OverflowAt({2, 3, 9}))
-    health = [(r["step"], r["loss_scale"]) for r in read_metrics(RUN) if r["event"] == "health"]
-    assert health == [(3, 32768.0), (4, 16384.0), (10, 8192.0)]
+    overflows = [(r["step"], r["loss_scale"]) for r in read_metrics(RUN) if r["event"] == "overflow"]
+    assert overflows == [(3, 32768.0), (4, 16384.0), (10, 8192.0)]
     assert result.progress.loss_scale == 8192.0
     assert result.progress.good_steps == 2
     norms = [r["grad_norm"] for r in read_metrics(RUN) if r["event"] == "train"]

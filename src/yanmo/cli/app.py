@@ -24,7 +24,7 @@ from yanmo.cli.words import Verb, unforeseen
 from yanmo.cli.writing import chat, generate, heading, write_to_stdout
 from yanmo.core.commands import as_command, command_name, short_path
 from yanmo.core.console import guarded
-from yanmo.core.errors import YanmoError
+from yanmo.core.errors import ConfigError, YanmoError
 from yanmo.core.storage import free_bytes, is_file
 from yanmo.settings.places import run_name
 
@@ -324,11 +324,28 @@ def evaluate(
     detail: Annotated[
         bool, typer.Option("--detail", help="Also by document, and by place in the window.")
     ] = False,
+    health: Annotated[
+        bool,
+        typer.Option(
+            "--health",
+            help="Instead, say what the log of RUN shows to be wrong; RUN may also be a metrics.jsonl.",
+        ),
+    ] = False,
     device: Device = None,
     verify: Verify = True,
     as_json: Json = False,
 ) -> None:
     """Measure a model: loss, perplexity and bits per character, with the n-gram baselines."""
+    if health:
+        refuse_beside(
+            "--health",
+            {"--corpus": corpus, "--stride": stride, "--memory": memory, "--detail": detail or None},
+        )
+        from yanmo.eval.log import check_log, find_log
+
+        checked = check_log(find_log(run))
+        print(json.dumps(checked.as_json(), ensure_ascii=False) if as_json else "\n".join(checked.lines()))
+        return
     from yanmo.core.console import Console
     from yanmo.eval.assess import assess
 
@@ -349,6 +366,13 @@ def env(as_json: Json = False) -> None:
 
 
 # -- what the verbs share ---------------------------------------------------------------------
+
+
+def refuse_beside(option: str, others: dict[str, object]) -> None:
+    """Refuse options that have no effect beside another one."""
+    for name, value in others.items():
+        if value is not None:
+            raise ConfigError(f"{name} has no effect with {option}", where=name, hint="leave one of them out")
 
 
 def devices_named(recipe: "Recipe", folder: Path) -> int:

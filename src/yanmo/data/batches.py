@@ -34,6 +34,7 @@ class Batch:
     targets: Ids  # (B, T), IGNORED where there is none
     positions: Ids | None = None  # (B, T), 0 where a document begins; None: a window is one document
     reference: Floats | None = None  # (B,), of pairs: what their base says of them, in nats
+    places: Floats | None = None  # (B,), of windows of a text: where in it they begin, as a share
 
     def arrays(self) -> tuple[Ids | Floats, ...]:
         """What a loss is computed from."""
@@ -104,7 +105,8 @@ class Batches(BatchSource):
         ids = self._tokens.at((offset[:, None] + index) % len(self._tokens))  # (B, T + 1)
         # the ring has one target for each token; in the last window what goes beyond is filler, not counted
         targets = np.where(index[:, 1:] <= len(self._tokens), ids[:, 1:], IGNORED)  # (B, T)
-        return Batch(ids[:, :-1], targets)
+        places = (offset + first) % len(self._tokens) / len(self._tokens)
+        return Batch(ids[:, :-1], targets, places=places.astype(np.float32))
 
     def targets_of(self, numbers: Ids) -> int:
         """How many targets these windows have together."""

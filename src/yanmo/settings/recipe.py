@@ -9,9 +9,9 @@ import functools
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -32,6 +32,7 @@ MANY_NAMES = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\
 """Names with dots between them, more than any file of settings has: tomllib takes memory by their square."""
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 """What TOML has no text for: halves of characters, as in a path whose bytes are no UTF-8."""
+QUOTED = re.compile("'([^']*)'")
 MARKED = re.compile("\0([0-9A-F]{4})")
 """What stands for it: a NUL and the number."""
 
@@ -211,7 +212,7 @@ def _as_text(value: Any, written: str, field: FieldInfo | None) -> Any:
     text = value if isinstance(value, str) else written
     if wanted in (str, str | None):
         return text
-    return [text] if wanted == tuple[str, ...] and not isinstance(value, list) else value
+    return [text] if get_origin(wanted) is tuple and not isinstance(value, list) else value
 
 
 def _elsewhere(section: str, kind: type[Section]) -> str:
@@ -240,8 +241,15 @@ def _validate(kind: type[T], values: dict[str, Any], where: str, typed: Collecti
         raise ConfigError(
             f"{shortened(name)}={value}: {why}",
             where=where,
-            hint=_describe(name, kind) or _sections(kind),
+            hint=_meant(problem) or _describe(name, kind) or _sections(kind),
         ) from error
+
+
+def _meant(problem: Mapping[str, Any]) -> str:
+    """The value that a misspelt one means, where a setting has few, or an empty string."""
+    expected = QUOTED.findall(problem.get("ctx", {}).get("expected", ""))
+    meant = nearest(str(problem["input"]), expected) if problem["type"] == "literal_error" else None
+    return f"did you mean '{meant}'?" if meant else ""
 
 
 def _suggest(name: str, kind: type[Section]) -> str:

@@ -409,6 +409,22 @@ class SampleConfig(Section):
     draw a new seed each time and print it, unless `--seed` gives one."""
 
 
+HealthRule = Literal[
+    "first_loss", "stuck_at_unigram", "stuck_at_bigram", "rate_too_low", "rate_too_high", "warmup_too_long",
+    "dropout_too_high", "spike", "diverged", "overfitting", "too_little_text", "leaked_validation",
+    "repeated_batches", "unshuffled", "shifted_targets", "wrong_vocabulary", "damaged_text", "frozen_layer",
+    "dead_experts", "float16_overflow", "data_wait", "slow_machine", "degenerate_samples",
+]  # fmt: skip
+"""What a run may find wrong with itself."""
+
+
+class HealthConfig(Section):
+    """What a run says about its own health (``eval/health.py``)."""
+
+    ignore: tuple[HealthRule, ...] = ()
+    """Findings not to be reported, such as `dropout_too_high`; docs/health.md lists them."""
+
+
 class Recipe(Section):
     """All settings of a run."""
 
@@ -420,6 +436,7 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     sample: SampleConfig = SampleConfig()
+    health: HealthConfig = HealthConfig()
     decided: tuple[str, ...] = ()
     """Keys that were not asked for but decided when the run folder was made."""
     started_in: tuple[str, ...] = ()
@@ -444,8 +461,9 @@ FREE_ON_RESUME = (
     "train.save_every_epoch",
     "data.workers",
     "sample.",
+    "health.",
 )
-"""Keys, and a whole section, that may change when a run goes on."""
+"""Keys, and whole sections, that may change when a run goes on."""
 
 USUAL_EXPERTS = {"n_expert": 16, "n_expert_active": 3, "n_expert_shared": 1, "expert_scaling": 1.0}
 

@@ -6,6 +6,7 @@ base; a sample; the share of answers that come to an end.
 
 from yanmo.core import storage
 from yanmo.data.prepare import HeldOut
+from yanmo.eval.health import facts_of_sample
 from yanmo.eval.loss import Evaluation, evaluate
 from yanmo.generate.answers import write_answers
 from yanmo.generate.text import write_all
@@ -72,29 +73,32 @@ def measure_pairs(run: Run) -> PreferenceEvaluation | None:
     return evaluate_pairs(loss_of, base, pairs.val, reference.val, characters, run.autocast)
 
 
-def write_sample(run: Run, step: int) -> None:
-    """One sample, on the console and in samples/, by the first rank."""
+def write_sample(run: Run, step: int, metrics: Metrics) -> None:
+    """One sample, on the console and in samples/, by the first rank; its facts in the metrics."""
     if not run.world.is_main:
         return
     run.model.eval()
-    text = sample_text(run) if run.prepared.is_text else sample_answer(run)
+    asked, written = sample_text(run) if run.prepared.is_text else sample_answer(run)
+    text = asked + written
     run.model.train()
+    if facts := facts_of_sample(written):
+        metrics.write("sample", step=step, **facts)
     storage.write_atomic(run.folder / "samples" / f"step-{step:08d}.txt", text + "\n")
     run.console.print("  │ " + text.replace("\n", "\n  │ "), style="cyan")
 
 
-def sample_text(run: Run) -> str:
-    """A continuation of the prompt, with it."""
+def sample_text(run: Run) -> tuple[str, str]:
+    """The prompt, and a continuation of it."""
     # the seed of [sample] stays fixed in a run, so that samples differ by what was learned, not by chance
     config = run.recipe.sample.model_copy(update={"num_samples": 1})
     prompt = config.prompt or ""
     # str as the receiver of remarks about the prompt: they were shown when the run was opened
     (text,) = write_all(run.model, run.prepared.tokenizer, prompt, config, str, run.text_rules)
-    return prompt + text
+    return prompt, text
 
 
-def sample_answer(run: Run) -> str:
-    """A held-out question, or the one that was asked for, with the answer to it."""
+def sample_answer(run: Run) -> tuple[str, str]:
+    """A held-out question, or the one that was asked for, and the answer to it."""
     prepared, config = run.prepared, run.recipe.sample
     if config.prompt is None:
         asked = prepared.questions(1, run.model.config.block_size // 2)
@@ -102,9 +106,9 @@ def sample_answer(run: Run) -> str:
         # remarks about it were shown when the run was opened
         asked = [prompt_ids(run.recipe, prepared, str)]
     if not asked:
-        return ""
+        return "", ""
     (answer,) = write_answers(run.model, prepared.tokenizer, end_of_turn(run), asked, config)
-    return prepared.tokenizer.decode(asked[0]) + answer.text
+    return prepared.tokenizer.decode(asked[0]), answer.text
 
 
 def learns_to_answer(run: Run) -> bool:

@@ -1,10 +1,11 @@
 """What a run says about itself: metrics.jsonl always, TensorBoard where it is installed.
 
-One JSON object a line, flat but for the loads of experts (schema 1). Its ``event`` is one of
+One JSON object a line, flat but for lists of numbers or names (schema 1). Its ``event`` is one of
 
     start, resume, end    the baselines; the step from which a run goes on; how long it took
-    train, health         loss, rate and speed of a step; a float16 step that overflowed
+    train, overflow       loss, rate and speed of a step; a float16 step that overflowed
     eval, experts         loss on the held-out text; how evenly experts are used
+    sample, health        facts of a sample; what is wrong with the run (``eval/health.py``)
     plan, memory          a new number of total steps; a smaller micro-batch after memory ran out
     checkpoint            a step that is saved
 
@@ -21,10 +22,12 @@ from typing import Any, Self
 
 from pydantic import NonNegativeInt, model_validator
 
+from yanmo.core.console import Console
 from yanmo.core.records import TypedRecord, parse_record
 from yanmo.core.storage import disk_errors, not_through_a_link, sync_file, write_atomic
+from yanmo.eval.health import Health
+from yanmo.eval.log import METRICS
 
-METRICS = "metrics.jsonl"
 SUPERSEDED = "metrics.superseded.jsonl"
 
 
@@ -87,7 +90,8 @@ class Metrics:
         folder: of the run.
         is_main: any rank but 0 writes nothing.
         step: where the run stands.
-        warn: receives errors of files other than metrics.jsonl.
+        console: is told of errors with files other than metrics.jsonl, and of what the rows show.
+        health: looks at every row; what it finds becomes a row, too.
     """
 
     def __init__(
@@ -95,29 +99,39 @@ class Metrics:
         folder: Path,
         is_main: bool = True,
         step: int = 0,
-        warn: Callable[[str], None] = lambda said: None,
+        console: Console | None = None,
+        health: Health | None = None,
     ) -> None:
         self._path = folder / METRICS
         self._is_main = is_main
+        self._console, self._health = console or Console(is_main=False), health
         self._board: Board | None = None
         if is_main and importlib.util.find_spec("tensorboard"):
-            self._board = Board(folder / "tensorboard", step, warn)
+            self._board = Board(folder / "tensorboard", step, self._console.warn)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append a row; numbers of a step also go to TensorBoard."""
+        """Append a row, and what it shows of the run's health; numbers of a step also go to TensorBoard."""
         if not self._is_main:
             return
-        line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
+        row = {"event": event, **fields}
+        self._append(row)
+        if self._board is not None and "step" in fields:
+            for name, value in fields.items():
+                if isinstance(value, float):
+                    self._board.add(f"{event}/{name}", value, fields["step"])
+        for found in self._health.add(row) if self._health else ():
+            # at the step of the row that shows it, so that a resume takes both back or neither
+            self._append({"event": "health", **found.as_json()})
+            self._console.print(found.said(), style="yellow")
+
+    def _append(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row, ensure_ascii=False) + "\n"
         with (
             disk_errors("writing metrics", self._path.parent),
             # unbuffered: a process that is killed has lost no row, and a live plot sees each at once
             open(self._path, "ab", buffering=0, opener=not_through_a_link) as file,
         ):
             file.write(line.encode("utf-8"))
-        if self._board is not None and "step" in fields:
-            for name, value in fields.items():
-                if isinstance(value, float):
-                    self._board.add(f"{event}/{name}", value, fields["step"])
 
     def flush(self) -> None:
         """Force the rows to the disk, before the checkpoint that is saved after them."""

@@ -6,6 +6,7 @@ al. 2025, "Muon is Scalable for LLM Training"): one learning rate serves both.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Optimizer:
         self.parts = parts
 
     @property
-    def groups(self) -> list[dict[str, object]]:
+    def groups(self) -> list[dict[str, Any]]:
         """The parameter groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
 

@@ -5,14 +5,18 @@ into micro-batches and ranks. Dropout's noise is seeded by (seed, step, micro-ba
 never depends on what was computed before it.
 """
 
+import time
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yanmo.data.batches import BatchSource
+from yanmo.data.batches import Batch, BatchSource, Floats
+from yanmo.model.config import IGNORED
 from yanmo.model.gpt import GPT
 from yanmo.model.moe import reset_expert_load, update_router_bias
 from yanmo.parallel.distributed import World
@@ -21,6 +25,11 @@ from yanmo.train.optim import Optimizer, trained_parameters
 
 GROWTH_STEPS = 2000
 """Steps without an overflow after which the loss scale doubles; torch's GradScaler waits as long."""
+SEEN_EVERY = 8
+SEEN_ROWS = 4
+"""Inputs and rows of a micro-batch that are looked at: enough to tell batches apart, for microseconds."""
+SPREAD_WINDOWS = 4
+"""Fewer windows have no spread worth the name."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,43 @@ class LossScale:
         return replace(self, good_steps=self.good_steps + 1)
 
 
+@dataclass
+class Fed:
+    """What a step was given to learn from, seen on its way into the model, for the rules of health."""
+
+    seconds: float = 0.0
+    """How long it waited for that."""
+    checksum: int = 0
+    """Of every eighth input."""
+    followed: int = 0
+    """Targets that are the next input, among ``followable`` that could be, in the first rows."""
+    followable: int = 0
+    places: list[Floats] = field(default_factory=list)
+
+    def get(self, batches: BatchSource, step: int, rows: range) -> Batch:
+        """Rows of the batch of ``step``."""
+        began = time.perf_counter()
+        batch = batches.at(step, rows)
+        self.seconds += time.perf_counter() - began
+        self.checksum = zlib.crc32(batch.inputs[:, ::SEEN_EVERY].tobytes(), self.checksum)
+        targets, following = batch.targets[:SEEN_ROWS, :-1], batch.inputs[:SEEN_ROWS, 1:]
+        self.followed += int((targets == following).sum())
+        self.followable += int((targets != IGNORED).sum())
+        if batch.places is not None:
+            self.places.append(batch.places)
+        return batch
+
+    def row(self) -> dict[str, float]:
+        """For metrics.jsonl."""
+        found: dict[str, float] = {"batch": self.checksum}
+        if self.followable:
+            found["aligned"] = round(self.followed / self.followable, 4)
+        places = np.concatenate(self.places) if self.places else np.empty(0)
+        if len(places) >= SPREAD_WINDOWS:
+            found["spread"] = round(float(places.std()), 4)
+        return found
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Loss (nats per token over the global batch) and the norm of the whole gradient before clipping."""
@@ -66,6 +112,7 @@ class StepResult:
     updated: bool
     loads: Tensor | None = None
     """Tokens that each expert of each layer was given, (layers, experts), if there are any."""
+    fed: Fed = field(default_factory=Fed)
 
 
 class Loss(nn.Module):
@@ -93,7 +140,8 @@ def training_step(
     Raises:
         DeviceError: memory ran out in the update; a step that is half done cannot be taken back.
     """
-    loss = accumulate_gradient(loss_of, batches, step, settings, world, scale)
+    fed = Fed()
+    loss = accumulate_gradient(loss_of, batches, step, settings, world, scale, fed)
     parameters = list(trained_parameters(loss_of).values())
     # float16: the loss was scaled so that small gradients do not vanish; here it is undone
     for parameter in parameters if scale != 1 else []:
@@ -109,7 +157,7 @@ def training_step(
             optimizer.step()
         loads = update_router_bias(loss_of, world.sum)
     optimizer.zero_grad()
-    return StepResult(float(loss), float(norm), finite, loads)
+    return StepResult(float(loss), float(norm), finite, loads, fed)
 
 
 def accumulate_gradient(
@@ -119,11 +167,14 @@ def accumulate_gradient(
     settings: StepSettings,
     world: World,
     scale: float = 1.0,
+    fed: Fed | None = None,
 ) -> Tensor:
     """Leave ``scale`` times the gradient of the whole global batch in ``.grad``; returns its loss.
 
-    Both are the same on every rank: the last backward pass all-reduces the gradients.
+    Both are the same on every rank: the last backward pass all-reduces the gradients. ``fed`` notes what
+    this rank is given.
     """
+    fed = fed or Fed()
     # the load of the experts is counted over all micro-batches of a step, then it moves the router's bias
     reset_expert_load(loss_of)
     total = torch.zeros((), device=world.device)
@@ -136,7 +187,7 @@ def accumulate_gradient(
         micro_rows = range(first, min(first + settings.micro_batch_size, rows.stop))
         # dropout is a function of (seed, step, micro-batch, rank): a restart draws the same
         torch.manual_seed(noise_seed(settings.seed, step, micro, world.rank))
-        batch = batches.at(step, micro_rows)
+        batch = fed.get(batches, step, micro_rows)
         tensors = [torch.from_numpy(array).to(world.device) for array in batch.arrays()]  # (B, T) each
         if settings.parts > 1:
             tensors = [in_parts(tensor, settings.parts) for tensor in tensors]

@@ -35,6 +35,7 @@ from yanmo.core.errors import DivergedError, Stopped
 from yanmo.core.signals import StopSignal
 from yanmo.data.batches import BatchSource
 from yanmo.eval.baselines import NGramBaselines
+from yanmo.eval.health import Health
 from yanmo.parallel.distributed import Rendezvous
 from yanmo.parallel.environment import environment
 from yanmo.parallel.machine import return_freed_memory
@@ -59,6 +60,7 @@ from yanmo.train.run import (
 )
 from yanmo.train.schedule import learning_rate_at
 from yanmo.train.step import Loss, LossScale, StepResult, training_step
+from yanmo.train.vitals import Vitals, facts_of_run
 
 SILENT_SECONDS = 30.0
 """The live line comes after so long at the latest, however few steps are done."""
@@ -147,14 +149,21 @@ def train_to_end(
         DivergedError: it is the second time.
     """
     while True:
-        metrics = Metrics(run.folder, run.world.is_main, progress.step, run.console.warn)
         try:
-            with metrics:
+            with open_metrics(run, progress.step) as metrics:
                 return run, *run_loop(run, plan, progress, metrics, stop, take_step)
         except DivergedError as error:
             if plan.slowdowns:
                 raise
             run, plan, progress = take_back(run, plan, error)
+
+
+def open_metrics(run: Run, step: int) -> Metrics:
+    """The metrics of a run that stands at ``step``; what they show is said, and what was said is known."""
+    health = Health(run.recipe.health.ignore)
+    for row in read_metrics(run.folder) if run.world.is_main and step else ():
+        health.add(row)
+    return Metrics(run.folder, run.world.is_main, step, run.console, health)
 
 
 @contextmanager
@@ -215,21 +224,25 @@ def run_loop(
     loss_of = loss_module(run)
     run = agree_on_micro_batch(run, progress.step, loss_of, batches, metrics)
     log_run_start(run, progress.step, plan, metrics)
-    logged = Logged(progress.step, run.clock())
+    vitals, logged = Vitals(run), Logged(progress.step, run.clock())
     shown = logged.at
     while progress.step < plan.total_steps:
         # set anew before every step, from the step's number alone: a resume needs no scheduler state
         rate = learning_rate_at(progress.step, plan, run.recipe.optim)
         run.optimizer.set_learning_rate(rate)
+        # the first loss shows whether the weights began well
+        if logging := progress.step == 0 or is_due(plan, progress.step + 1, train.log_interval):
+            vitals.look()
         run, result = train_step_with_oom_retry(run, plan, progress, loss_of, batches, metrics, take_step)
         progress = check_finite_and_update_loss_scale(run, progress, result, metrics)
         progress = count_step(run, progress, batches)
+        vitals.count(result)
         if run.average is not None:
             run.average.update(progress.step, plan)
         # the signal may reach one rank only, or two ranks in different steps: all must stop in the same one
         stopping = run.world.all_reduce_max(stop.number or 0)
-        if is_due(plan, progress.step, train.log_interval):
-            logged = log_step(run, plan, progress, metrics, result, rate, logged)
+        if logging:
+            logged = log_step(run, plan, progress, metrics, result, rate, logged, vitals)
             shown = logged.at
         elif (now := run.clock()) - shown > SILENT_SECONDS:
             show_step(run, plan, progress, result, logged, now)
@@ -285,7 +298,7 @@ def check_finite_and_update_loss_scale(
     require_finite(run, progress.step, loss=result.loss)
     scale = LossScale(progress.loss_scale, progress.good_steps).after(not result.updated)
     if not result.updated:
-        metrics.write("health", step=progress.step + 1, overflow=True, loss_scale=scale.factor)
+        metrics.write("overflow", step=progress.step + 1, loss_scale=scale.factor)
     # below 1 scaling only loses precision: the gradient itself is not finite, not its scaled copy
     if scale.factor < 1:
         require_finite(run, progress.step, gradient_norm=result.grad_norm)
@@ -322,9 +335,9 @@ def finish(run: Run, progress: Progress) -> None:
 def log_run_start(run: Run, step: int, plan: StepSchedule, metrics: Metrics) -> None:
     """The first row of the metrics, or a note that the run goes on; and one where it becomes slower."""
     if step:
-        metrics.write("resume", step=step)
+        metrics.write("resume", step=step, planned_steps=plan.total_steps_before(step + 1))
     else:
-        log_first_row(run, metrics)
+        log_first_row(run, plan, metrics)
     known = [row for row in read_metrics(run.folder) if row["event"] == "plan" and row["step"] == step]
     for slow in () if any("rate_factor" in row for row in known) else plan.slowdowns:
         if slow.from_step == step:
@@ -333,12 +346,13 @@ def log_run_start(run: Run, step: int, plan: StepSchedule, metrics: Metrics) -> 
             )
 
 
-def log_first_row(run: Run, metrics: Metrics) -> None:
+def log_first_row(run: Run, plan: StepSchedule, metrics: Metrics) -> None:
     """The baselines; and what is known before learning, where that is something."""
     lines = {f"{name}_bits_per_char": value for name, value in asdict(run.lines).items()}
     if run.prepared.is_lossy:
         lines["lossy"] = True
-    metrics.write("start", schema=1, **{name: v for name, v in lines.items() if v is not None})
+    facts = lines | (facts_of_run(run, plan) if run.world.is_main else {})
+    metrics.write("start", schema=1, **{name: v for name, v in facts.items() if v is not None})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in asdict(run.lines).items() if value)
     run.console.print(f"baselines  bits per character of the held-out text: {shown}")
     if run.recipe.finetune.method is not None:  # what it knew, and did not know, before
@@ -361,7 +375,7 @@ def require_finite(run: Run, step: int, **values: float) -> None:
 
 def log_step(
     run: Run, plan: StepSchedule, progress: Progress, metrics: Metrics, result: StepResult, rate: float,
-    logged: Logged,
+    logged: Logged, vitals: Vitals,
 ) -> Logged:  # fmt: skip
     """Write a ``train`` row and update the live line; returns the point to count speed from next."""
     step, now = progress.step, run.clock()
@@ -371,7 +385,7 @@ def log_step(
         "train", step=step, loss=result.loss, loss_hex=result.loss.hex(), lr=rate,
         grad_norm=result.grad_norm if result.updated else None, tokens=progress.tokens,
         tokens_per_s=round(speed, 1), elapsed_s=round(progress.elapsed_s, 3),
-        **experts,
+        **experts, **vitals.row(result, now - logged.at),
     )  # fmt: skip
     return Logged(step, now)
 
@@ -419,7 +433,7 @@ def evaluate_now(run: Run, progress: Progress, metrics: Metrics, result: StepRes
         # before it is compared: NaN < best is False, and training would go on for nothing
         require_finite(run, step, validation_loss=found.loss)
         log_evaluation(run, step, found, metrics, live)
-        write_sample(run, step)
+        write_sample(run, step, metrics)
     improved = progress.best_val_loss is None or found.loss < progress.best_val_loss
     progress = replace(progress, val_loss=found.loss, val_bits_per_char=found.bits_per_char)
     if improved:

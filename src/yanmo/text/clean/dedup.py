@@ -222,7 +222,11 @@ def _rensa() -> Any:
 def windows(text: str, step: int) -> npt.NDArray[np.uint64]:
     """A hash of every ``step``-th run of 50 characters; spaces and case make no difference."""
     data = "".join(text.split()).casefold().encode("utf-32-le", "surrogatepass")
-    points = np.frombuffer(data, dtype=np.uint32)
+    return windows_of(np.frombuffer(data, dtype=np.uint32), step)
+
+
+def windows_of(points: npt.NDArray[np.uint32], step: int) -> npt.NDArray[np.uint64]:
+    """A hash of every ``step``-th run of 50 numbers."""
     ends = range(WINDOW_CHARACTERS - 1, len(points), HASHED_WINDOWS)
     found = [_runs(points[end + 1 - WINDOW_CHARACTERS : end + HASHED_WINDOWS]) for end in ends]
     return np.concatenate(found)[::step] if found else np.empty(0, np.uint64)
@@ -251,7 +255,10 @@ class Sought:
 
     def places(self, text: str) -> npt.NDArray[np.intp]:
         """The places in ``hashes`` of those that stand anywhere in a text, in the text's order."""
-        here = windows(text, 1)
+        return self.among(windows(text, 1))
+
+    def among(self, here: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        """The same of hashes."""
         here = here[
             self._may_be[here % FILTER_SLOTS]
         ]  # a binary search for each window would be the whole cost

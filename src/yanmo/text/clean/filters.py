@@ -132,13 +132,7 @@ def quality(text: str) -> str:
     '春眠不觉晓，处处闻啼鸟。'
     """
     found = measure(text)
-    is_strange = found.common < SUSPICIOUS_COMMON_SHARE and found.lost > SUSPICIOUS_LOST_SHARE
-    if (
-        is_strange
-        or found.common < MIN_COMMON_SHARE
-        or found.lost > MAX_LOST_SHARE
-        or found.bytes > MAX_HIGH_BYTE_SHARE
-    ):
+    if found.is_garbled:
         raise Dropped("garbled")
     if found.visible < JUDGED_FROM_CHARACTERS:
         return text  # “……” is a fine line of a story, and 8 of 10 digits a date
@@ -169,6 +163,17 @@ class Measures:
     """Share of U+0080 to U+00FF; 0 where there are few."""
     compressed: float
     """Size when compressed, as a share."""
+
+    @property
+    def is_garbled(self) -> bool:
+        """Whether it looks like bytes read in a wrong encoding."""
+        is_strange = self.common < SUSPICIOUS_COMMON_SHARE and self.lost > SUSPICIOUS_LOST_SHARE
+        return (
+            is_strange
+            or self.common < MIN_COMMON_SHARE
+            or self.lost > MAX_LOST_SHARE
+            or self.bytes > MAX_HIGH_BYTE_SHARE
+        )
 
 
 def measure(text: str) -> Measures:
