@@ -76,6 +76,42 @@ def test_places_and_spans_are_those_of_a_search_through_the_text(tmp_path: Path,
     assert any(end - start >= 15 for start, end in spans)
 
 
+@pytest.mark.parametrize("trial", range(20))
+def test_matches_are_those_of_a_search_through_the_text(trial: int, tmp_path: Path, drawn_seed: int) -> None:
+    rng = random.Random(f"{drawn_seed} {trial}")
+    documents = [some(rng, 60) for _ in range(4)]
+    documents += [*documents, "甲" * 30] if trial % 3 == 0 else []
+    index, text = indexed(tmp_path, documents), joined(documents)
+    texts = [
+        "",
+        some(rng, 30) + documents[0][5:25] + some(rng, 30),
+        "甲甲甲" + documents[1],
+        some(rng, 9),
+        "龘",
+    ]
+    at_most, block = rng.choice((1, 2, 7, 100)), rng.choice((1, 10, 1000))
+    for written, found in zip(texts, index.matches(texts, at_most, block), strict=True):
+        assert len(found.lengths) == len(written)
+        for at, (length, slots) in enumerate(zip(found.lengths.tolist(), found.slots.T, strict=True)):
+            rest = written[at : at + at_most]
+            assert length == max(n for n in range(len(rest) + 1) if rest[:n] in text)
+            if length:
+                places = [place for place in range(len(text)) if text.startswith(rest[:length], place)]
+                assert index.places(slots).tolist() == places
+        for size in (1, 2, 5):
+            copies = [at for at in range(len(written)) if size <= at_most and written[at : at + size] in text]
+            inside = {at + k for at in copies if at + size <= len(written) for k in range(size)}
+            assert np.flatnonzero(found.covered(size)).tolist() == sorted(inside)
+    place = rng.randrange(len(text))
+    assert index.read(place, 7) == text[place : place + 7]
+
+
+def test_a_long_match_costs_the_logarithm_of_its_length(tmp_path: Path) -> None:
+    index = indexed(tmp_path, ["甲乙" * 2000])
+    short, long = (calls(index.matches, ["乙甲" * 1000], at_most) for at_most in (32, 1024))
+    assert long < 4 * short
+
+
 def test_no_match_goes_beyond_a_document(tmp_path: Path) -> None:
     index = indexed(tmp_path, ["江湖夜雨", "十年灯", ""])
     assert index.occurs("夜雨") and index.occurs("十年灯")
@@ -92,7 +128,7 @@ def test_a_text_that_only_repeats_itself_is_sorted_in_a_few_rounds(tmp_path: Pat
 
 def test_the_files_are_all_there_is(tmp_path: Path) -> None:
     indexed(tmp_path, ["江湖", "夜雨"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["suffixes.npy", "text.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ranks.npy", "suffixes.npy", "text.npy"]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

@@ -1,22 +1,25 @@
 """Where a string stands in the training text: a suffix array over its characters, kept on disk.
 
     open_index(recipe, manifest, console)  a run's own, made of its shards where it is missing
-    TextIndex: occurs, longest_end, continuation, copied_spans
+    TextIndex, character by character: occurs, longest_end, continuation
+    TextIndex, whole texts at once: matches, copied_spans, places, read
 
 In: the training part of a run's shards. Out: ``.yanmo/index/<hash>/`` with ``text.npy``, the characters as
 UTF-32 (big-endian, so bytes compare as code points do), each document followed by ``DOCUMENT_END``, which no
-text holds; and ``suffixes.npy``, the places of the text in the order of what begins there. Both are mapped.
+text holds; ``suffixes.npy``, the places of the text in the order of what begins there (a slot each); and
+``ranks.npy``, the slot of each place. All are mapped.
 
 Suffixes are sorted by prefix doubling (Manber and Myers 1993; unsorted groups only, as in Larsson and
 Sadakane 2007), ``BLOCK`` of them at a time. 12 bytes a character lie in mapped files, a byte in memory; the
-rest of the memory is that of a block, or of the largest group of suffixes that begin alike.
+rest of the memory is that of a block, or of the largest group of suffixes that begin alike. Whole texts are
+looked up by doubling, too: what begins with 2n characters begins with n, and goes on with the next n.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +35,18 @@ from yanmo.text.read.documents import corpus_size
 from yanmo.text.read.sources import STDIN
 from yanmo.tokenizer import Tokenizer
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Part of the cache key: raise it when the same text would give other files."""
 DOCUMENT_END = "\udfff"
 """Half a character, so no text has it, and no match goes beyond it."""
+BETWEEN = "\udffe"
+"""The same between texts that are looked up together; the index does not hold it."""
 MAX_CHARACTERS = (1 << 31) - 1
 BLOCK = 1 << 21
 """Suffixes sorted at a time; about 100 bytes each."""
 PIECE_TOKENS = 1 << 18
+LOOKED_UP = 1 << 18
+"""Places of texts that are looked up at a time; some 16 bytes each, for each doubling."""
 GROUP_SLOTS = 1 << 12
 """Slots looked at together for the end of a group."""
 CODE_BITS = 21
@@ -50,15 +57,38 @@ Array = npt.NDArray[Any]
 Places = npt.NDArray[np.int64]
 
 
+class Matches(NamedTuple):
+    """The longest string at each of the N places of a text, beginning there, that occurs."""
+
+    lengths: Places
+    """(N,)"""
+    slots: Places
+    """(2, N) The slots of the index that begin with it: the first one, and the one after the last. Where the
+    length is 0, they say nothing."""
+
+    def covered(self, characters: int) -> npt.NDArray[np.bool_]:
+        """Which characters of the text stand in a match of so many characters or more."""
+        starts = np.flatnonzero(self.lengths >= characters)
+        size = len(self.lengths) + 1
+        ends = np.bincount(starts + self.lengths[starts], minlength=size)
+        return (np.bincount(starts, minlength=size) - ends).cumsum()[:-1] > 0
+
+
 class TextIndex:
-    """Answers, in microseconds, whether and where a string stands in the indexed text."""
+    """Answers whether and where a string stands in the indexed text: a string in microseconds."""
 
     def __init__(self, folder: Path) -> None:
-        text = np.load(folder / "text.npy", mmap_mode="r")
-        self.characters = len(text)
+        characters, slots, ranks = (
+            # views of plain arrays: a mapped one takes longer for each look
+            np.load(folder / name, mmap_mode="r").view(np.ndarray)
+            for name in ("text.npy", "suffixes.npy", "ranks.npy")
+        )
+        self.characters = len(characters)
+        self._points: Array = characters
+        self._slots: Array = slots
+        self._ranks: Array = ranks
         # memory views: numpy would take a microsecond for each single place
-        self._text = memoryview(text.view(np.uint8))
-        self._suffixes = memoryview(np.load(folder / "suffixes.npy", mmap_mode="r"))
+        self._text, self._suffixes = memoryview(characters.view(np.uint8)), memoryview(slots)
 
     def occurs(self, text: str) -> bool:
         """Whether the text holds this string within one document."""
@@ -85,21 +115,98 @@ class TextIndex:
         text = found.decode("utf-32-be", "surrogatepass")
         return text[len(before) :] if text.startswith(before) else None
 
-    def copied_spans(self, text: str, characters: int) -> list[tuple[int, int]]:
-        """Where ``text`` has ``characters`` or more in a row as they occur: (start, end), by code points."""
-        spans: list[tuple[int, int]] = []
-        end = characters
-        while end <= len(text):
-            start = end - characters
-            if (length := self.longest_end(text[start:end], characters)) == characters:
-                first = spans.pop()[0] if spans and spans[-1][1] >= start else start
-                spans.append((first, end))
-            # what begins before the longest end that occurs does not occur
-            end += max(characters - length, 1)
-        return spans
+    def read(self, place: int, length: int) -> str:
+        """So many characters of the indexed text, from a place on; fewer at its end."""
+        return self._bytes(place, 4 * length).decode("utf-32-be", "surrogatepass")
 
     def _bytes(self, place: int, size: int) -> bytes:
         return bytes(self._text[4 * place : 4 * place + size])
+
+    def places(self, slots: Places) -> Places:
+        """The places of the indexed text in a range of slots, from the first one on."""
+        return np.sort(self._slots[slice(*slots)]).astype(np.int64)
+
+    def copied_spans(self, text: str, characters: int) -> list[tuple[int, int]]:
+        """Where ``text`` has ``characters`` or more in a row as they occur: (start, end), by code points."""
+        covered = self.matches([text], characters)[0].covered(characters)
+        edges = np.flatnonzero(np.diff(covered, prepend=False, append=False))
+        return [(start, end) for start, end in edges.reshape(-1, 2).tolist()]
+
+    def matches(self, texts: Sequence[str], at_most: int, block: int = LOOKED_UP) -> list[Matches]:
+        """For each text, the longest match of at most ``at_most`` characters at each of its places."""
+        points = np.frombuffer(_as_bytes(BETWEEN.join(texts)), dtype=">u4").astype(np.int64)
+        parts = [
+            self._longest(points[start : start + block + at_most], at_most, block)
+            for start in range(0, max(len(points), 1), block)
+        ]
+        lengths, slots = (np.concatenate(side, axis=-1) for side in zip(*parts, strict=True))
+        ends = np.cumsum([len(text) + 1 for text in texts]).tolist()
+        places = [slice(end - 1 - len(text), end - 1) for text, end in zip(texts, ends, strict=True)]
+        return [Matches(lengths[here], slots[:, here]) for here in places]
+
+    def _longest(self, points: Places, at_most: int, count: int) -> Matches:
+        """The matches at the first ``count`` places of a text, given as code points."""
+        places = np.arange(min(count, len(points)))
+        lengths, slots = np.zeros_like(places), np.zeros((2, len(places)), dtype=np.int64)
+        for level, known in reversed(list(enumerate(self._levels(points, at_most)))):
+            size, occurs = 1 << level, known[0] < known[1]
+            begin = places[(lengths == 0) & occurs[: len(places)]]
+            # what has begun may be longer by so many characters, if they occur at all
+            then = np.minimum(places + lengths, len(points) - 1)
+            is_open = (places + lengths < len(points)) & (lengths + size <= at_most) & (lengths > 0)
+            goes_on = places[is_open & occurs[then]]
+            longer = self._narrowed(slots[:, goes_on], lengths[goes_on], known[:, then[goes_on]])
+            is_found = longer[0] < longer[1]
+            slots[:, begin], slots[:, goes_on[is_found]] = known[:, begin], longer[:, is_found]
+            lengths[begin] = size
+            lengths[goes_on[is_found]] += size
+        return Matches(lengths, slots)
+
+    def _levels(self, points: Places, at_most: int) -> Iterator[Places]:
+        """For 1, 2, 4, … characters: the slots that begin as each place of a text does; (2, N) each."""
+        codes, back = np.unique(points, return_inverse=True)
+        everywhere = np.broadcast_to([[0], [self.characters]], (2, len(codes)))
+
+        def code(slot: Places, _: Places) -> Array:
+            return self._points[self._slots[slot]]
+
+        ranges = np.stack([_first_slot(everywhere, limit, code) for limit in (codes, codes + 1)])
+        slots, size = ranges[:, back], 1
+        yield slots
+        while 2 * size <= min(at_most, len(points)) and (slots[0] < slots[1]).any():
+            slots = slots * (slots[0] < slots[1])  # 0 to 0 where there are none, and behind the end
+            following = np.pad(slots[:, size:], ((0, 0), (0, size)))
+            # most short strings come back many times
+            _, some, back = np.unique(slots[1] << 32 | following[1], return_index=True, return_inverse=True)
+            slots = self._narrowed(slots[:, some], np.full(len(some), size), following[:, some])[:, back]
+            size *= 2
+            yield slots
+
+    def _narrowed(self, slots: Places, lengths: Places, following: Places) -> Places:
+        """Of slots that begin alike for so many characters, those that go on as ``following`` begin."""
+
+        def rank(slot: Places, which: Places) -> Array:
+            there = self._slots[slot] + lengths[which]
+            # the text's end stands before all others
+            return np.where(there < self.characters, self._ranks[np.minimum(there, self.characters - 1)], -1)
+
+        start = np.where(following[0] < following[1], slots[0], slots[1])
+        start = _first_slot(np.stack([start, slots[1]]), following[0], rank)
+        return np.stack([start, _first_slot(np.stack([start, slots[1]]), following[1], rank)])
+
+
+def _first_slot(slots: Places, sought: Places, key: Callable[[Places, Places], Array]) -> Places:
+    """The first of each range of slots whose key is not below what is sought, else the end of the range.
+
+    ``key`` gives the keys of some slots; it is told which range each of them is of.
+    """
+    low, high = slots.copy()
+    while (several := np.flatnonzero(low < high)).size:
+        middle = (low[several] + high[several]) // 2
+        is_below = key(middle, several) < sought[several]
+        low[several[is_below]] = middle[is_below] + 1
+        high[several[~is_below]] = middle[~is_below]
+    return np.asarray(low)
 
 
 def _as_bytes(text: str) -> bytes:
@@ -173,7 +280,7 @@ def build_index(folder: Path, documents: Iterable[Iterable[str]], block: int = B
     Raises:
         DataError: there are more characters than places of 32 bits.
     """
-    raw, ranks_file = folder / "characters.bin", folder / "ranks.npy"
+    raw = folder / "characters.bin"
     with open(raw, "wb") as file:
         for document in documents:
             for piece in document:
@@ -188,13 +295,11 @@ def build_index(folder: Path, documents: Iterable[Iterable[str]], block: int = B
         )
     text = _created(folder / "text.npy", ">u4", count)
     text[:] = np.memmap(raw, dtype=">u4", mode="r")
-    suffixes, ranks = _created(folder / "suffixes.npy", "<i4", count), _created(ranks_file, "<i4", count)
+    suffixes, ranks = (_created(folder / name, "<i4", count) for name in ("suffixes.npy", "ranks.npy"))
     sort_suffixes(text, suffixes, ranks, block)
-    for one in (text, suffixes):
+    for one in (text, suffixes, ranks):
         one.flush()
-    del ranks  # Windows deletes no file that is mapped
     raw.unlink()
-    ranks_file.unlink()
 
 
 def _created(path: Path, dtype: str, count: int) -> np.memmap[Any, Any]:

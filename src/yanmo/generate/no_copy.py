@@ -93,7 +93,8 @@ class TokenTexts:
         self._ids, self._texts = np.array(order, dtype=np.int64), [texts[token] for token in order]
         self.copies = np.zeros(len(texts), dtype=bool)
         """(V,) Tokens that are a copy, or hold one."""
-        self.copies[order] = [bool(index.copied_spans(text, characters)) for text in self._texts]
+        found = index.matches(self._texts, characters)
+        self.copies[order] = [bool(one.covered(characters).any()) for one in found]
 
     def bar_following(self, barred: npt.NDArray[np.bool_], index: TextIndex, before: str, count: int) -> None:
         """Bar each token whose first ``count`` characters follow ``before`` in the training text.
