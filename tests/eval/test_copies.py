@@ -1,0 +1,111 @@
+"""What stands word for word in the training text: every number is that of a search by hand."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.makers.texts import invented_text
+from yanmo.data.text_index import DOCUMENT_END, TextIndex, build_index
+from yanmo.eval.bootstrap import Estimate, Part, estimate
+from yanmo.eval.copies import CONTEXT_CHARACTERS, SPANS, Passage, copies_in
+
+LETTERS = "甲乙丙𠮷\n"
+
+
+def indexed(folder: Path, documents: list[str]) -> TextIndex:
+    build_index(folder, [[text] for text in documents])
+    return TextIndex(folder)
+
+
+def copied_characters(text: str, trained: str, span: int) -> int:
+    starts = [at for at in range(len(text) - span + 1) if text[at : at + span] in trained]
+    return len({at + k for at in starts for k in range(span)})
+
+
+def times_in(trained: str, sought: str) -> list[int]:
+    return [at for at in range(len(trained)) if trained.startswith(sought, at)]
+
+
+@pytest.mark.parametrize("trial", range(10))
+def test_every_number_is_that_of_a_search_through_the_text(
+    trial: int, tmp_path: Path, drawn_seed: int
+) -> None:
+    rng = random.Random(f"{drawn_seed} {trial}")
+    documents = ["".join(rng.choices(LETTERS, k=rng.randrange(1, 150))) for _ in range(5)]
+    texts = ["".join(rng.choices(LETTERS, k=rng.randrange(80))) for _ in range(4)]
+    for _ in range(rng.randrange(4)):  # copies of any length within what is new
+        one, start = rng.choice(documents), rng.randrange(100)
+        texts[rng.randrange(4)] += one[start : start + rng.randrange(70)]
+    trained = "".join(text + DOCUMENT_END for text in documents)
+    found = copies_in(texts, indexed(tmp_path, documents))
+    for span in SPANS:
+        copied = sum(copied_characters(text, trained, span) for text in texts)
+        assert found.shares[span].value == pytest.approx(copied / max(sum(map(len, texts)), 1))
+    everything = {text[a:b] for text in texts for a in range(len(text)) for b in range(a + 1, len(text) + 1)}
+    longest = max(len(one) for one in everything if one in trained)
+    assert found.longest is not None and found.longest.characters == longest
+    here, there = found.longest.here, found.longest.there
+    places = times_in(trained, here.span)
+    assert len(here.span) == longest and found.longest.times == len(places)
+    before = trained[max(places[0] - CONTEXT_CHARACTERS, 0) : places[0]].rpartition(DOCUMENT_END)[2]
+    end = places[0] + longest
+    after = trained[end : end + CONTEXT_CHARACTERS].partition(DOCUMENT_END)[0]
+    assert there == Passage(before, here.span, after)
+    text = texts[found.longest.text]
+    at = text.index(here.span)
+    assert here == Passage(text[max(at - 20, 0) : at], here.span, text[at + longest : at + longest + 20])
+
+
+@pytest.mark.parametrize("times", [1, 10, 100])
+def test_a_text_that_was_planted_is_found_with_its_count(times: int, tmp_path: Path) -> None:
+    planted = "柜上的猫把算盘拨了七下掌柜数到八便再也不肯相信猫"
+    documents = [invented_text(300, seed) for seed in range(20)]
+    for number in range(times):
+        at = number % 20
+        documents[at] = f"{documents[at][:150]}{number}{planted}{number}{documents[at][150:]}"
+    index = indexed(tmp_path, documents)
+    found = copies_in([f"店里静得出奇，{planted}，从此不养猫了"], index)
+    assert found.longest is not None
+    assert (found.longest.here.span, found.longest.times) == (planted, times)
+    there = found.longest.there
+    assert there.before + there.span + there.after in documents[0]
+    assert found.shares[20].value == len(planted) / (len(planted) + 14)
+    assert found.shares[50].value == 0
+
+
+def test_what_stands_nowhere_and_no_text_at_all_have_no_copies(tmp_path: Path) -> None:
+    index = indexed(tmp_path, ["江湖夜雨十年灯"])
+    for texts in (["abc"], [""], []):
+        found = copies_in(texts, index)
+        assert found.longest is None and not any(share.value for share in found.shares.values())
+
+
+# -- intervals ------------------------------------------------------------------------------------
+
+
+def test_an_interval_holds_its_value_and_is_the_same_for_a_seed(drawn_seed: int) -> None:
+    rng = random.Random(drawn_seed)
+    few = [Part(rng.random(), 1) for _ in range(20)]
+    found = estimate(few, 5)
+    assert found == estimate(few, 5) != estimate(few, 6)
+    assert found.low < found.value < found.high
+    assert found.value == pytest.approx(np.mean([one.part for one in few]))
+
+
+def test_an_interval_is_as_wide_as_other_samples_say(drawn_seed: int) -> None:
+    """Of many times twenty samples, the interval of one holds the true mean nineteen times of twenty."""
+    rng = np.random.default_rng(drawn_seed)
+    held = 0
+    for _ in range(100):
+        found = estimate([Part(value, 1) for value in rng.normal(3, 1, 40).tolist()])
+        held += found.low <= 3 <= found.high
+    assert held >= 83
+
+
+def test_longer_samples_count_more_and_empty_ones_nothing() -> None:
+    assert estimate([Part(1, 1), Part(0, 9), Part(0, 0)]).value == 0.1
+    assert estimate([Part(0, 0)]) == estimate([]) == Estimate(0, 0, 0)
+    assert estimate([Part(1, 4)] * 5) == Estimate(0.25, 0.25, 0.25)
+    assert Estimate(1, 0, 2).differs(Estimate(4, 3, 5)) and not Estimate(1, 0, 3).differs(Estimate(4, 3, 5))
