@@ -10,7 +10,10 @@ import torch
 
 from tests.makers.console import here
 from tests.makers.processes import python
+from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError
+from yanmo.data.prepare import prepare
+from yanmo.eval.baselines import baselines_of
 from yanmo.model.config import GPTConfig
 from yanmo.model.lora import Adaptation
 from yanmo.settings.recipe import load_recipe
@@ -209,6 +212,21 @@ def test_plan_says_how_long_a_recipe_takes(novel: Path, timed: list[Recipe], len
     assert not steps or found["steps"] == pytest.approx(steps, rel=0.02)
     assert found["seconds"] == pytest.approx(found["steps"] * 0.05, rel=0.15, abs=3)
     assert "the default length" not in here("plan", "novel.txt", length).stdout
+
+
+def test_plan_says_how_many_times_the_model_could_hold_the_text(
+    novel: Path, timed: list[Recipe], console: Console
+) -> None:
+    found = json.loads(here("plan", "novel.txt", "train.max_steps=9", "--json").stdout)
+    assert found["capacity_bits"] == pytest.approx(3.6 * found["parameters"])
+    asked = load_recipe(None, ["corpus.path=['novel.txt']"])
+    shards = prepare(asked.corpus, asked.tokenizer, asked.data, asked.model.block_size, console).shards
+    bigram = baselines_of(shards, found["vocabulary"], 0).bigram
+    assert found["text_bits"] == pytest.approx(bigram * shards.manifest.splits.train.characters)
+    (line,) = (
+        line for line in here("plan", "novel.txt", "train.max_steps=9").stdout.split("\n") if "holds" in line
+    )
+    assert f"{found['capacity_bits'] / found['text_bits']:,.2f} times the training text's" in line
 
 
 def test_plan_of_a_model_that_does_not_fit_says_all_but_the_time(

@@ -32,6 +32,8 @@ from yanmo.train.probe import ALL_TRAINED, Speed
 
 FINE_TUNING_RATE = 5e-5
 """A learning rate up to this one is usual for fine-tuning, and too low from scratch."""
+BITS_PER_PARAMETER = 3.6
+"""What a model holds of a text that nothing can be learned from (Morris et al. 2025)."""
 FEW_TOKENS = 1 / 20
 """Fewer training tokens per parameter than this: the model will overfit. (Compute-optimal is about 20.)"""
 
@@ -61,6 +63,10 @@ class Forecast:
     vocabulary: int
     text: TextSize
     tokens_per_parameter: float
+    capacity_bits: float
+    """What the trained parameters could hold by heart."""
+    text_bits: float | None
+    """What the training text costs a bigram model; None: that was not counted."""
     steps: int | None
     epochs: float | None
     passes: float | None
@@ -87,6 +93,7 @@ def forecast(
     free_bytes: int | None = None,
     speed: Speed | None = None,
     adaptation: Adaptation = ALL_TRAINED,
+    text_bits: float | None = None,
 ) -> Forecast:
     """All that arithmetic knows of a run.
 
@@ -98,6 +105,7 @@ def forecast(
         free_bytes: room on the disk of the run folder, to warn.
         speed: what the probe measured, if it did.
         adaptation: which weights are trained.
+        text_bits: what the training text costs a bigram model, if that was counted.
     """
     steps = steps or step_limit(recipe, text.train_tokens)
     parameters, sizes = count_parameters(config), ModelSizes.of(recipe, config, adaptation)
@@ -111,6 +119,8 @@ def forecast(
         vocabulary=config.vocab_size,
         text=text,
         tokens_per_parameter=text.train_tokens / parameters,
+        capacity_bits=BITS_PER_PARAMETER * sizes.trained,
+        text_bits=text_bits,
         steps=steps,
         epochs=samples / windows if samples else None,
         passes=passes(recipe, steps, text.train_tokens) if steps else None,
@@ -292,6 +302,7 @@ def describe(recipe: Recipe, config: GPTConfig, found: Forecast) -> list[str]:
         f" window {config.block_size}, vocabulary {config.vocab_size:,};"
         f" {found.tokens_per_parameter:.2f} training tokens per parameter",
         *trains(recipe, found),
+        *holds(found),
         f"plan   {', '.join(ends)}; batches of {train.batch_size} windows",
         *takes(recipe, found),
         f"by     {choices(recipe)}",
@@ -312,6 +323,16 @@ def trains(recipe: Recipe, found: Forecast) -> Iterator[str]:
     else:
         return
     yield f"trains {found.trained_parameters:,} parameters: {how}; the others are frozen"
+
+
+def holds(found: Forecast) -> Iterator[str]:
+    """The line about learning the text by heart, where the text was counted."""
+    if found.text_bits:
+        yield (
+            f"holds  about {found.capacity_bits / 1e6:.1f} Mbit ({BITS_PER_PARAMETER} a parameter),"
+            f" {found.capacity_bits / found.text_bits:,.2f} times the training text's"
+            f" {found.text_bits / 1e6:.1f} (at its bigram line)"
+        )
 
 
 def takes(recipe: Recipe, found: Forecast) -> Iterator[str]:

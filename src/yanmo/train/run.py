@@ -295,7 +295,11 @@ def plan_run(asked: Recipe, console: Console, free_bytes: int | None) -> tuple[R
     recipe = decide(recipe, {MICRO_BATCH: micro_batches(recipe, world)[-1]})
     recipe, total_steps, speed = time_steps(recipe, config, world, text, console, adaptation)
     recipe = decide(recipe, decide_seq_len_warmup(recipe, config.block_size))
-    return recipe, config, forecast(recipe, config, text, total_steps, free_bytes, speed, adaptation)
+    tokenizer, train = prepared.tokenizer, prepared.shards.manifest.splits.train
+    lines = baselines_of(prepared.shards, tokenizer.vocab_size, tokenizer.end_of_text)
+    text_bits = lines.bigram * train.characters
+    found = forecast(recipe, config, text, total_steps, free_bytes, speed, adaptation, text_bits)
+    return recipe, config, found
 
 
 def time_steps(
