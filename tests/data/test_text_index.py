@@ -1,3 +1,4 @@
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from tests.makers.models import TOKENIZERS
 from tests.makers.runs import tiny_recipe
+from tests.makers.texts import invented_text
 from tests.makers.work import assert_linear, calls
 from yanmo.core.console import Console
 from yanmo.core.errors import ConfigError
@@ -101,7 +103,7 @@ def test_matches_are_those_of_a_search_through_the_text(trial: int, tmp_path: Pa
         for size in (1, 2, 5):
             copies = [at for at in range(len(written)) if size <= at_most and written[at : at + size] in text]
             inside = {at + k for at in copies if at + size <= len(written) for k in range(size)}
-            assert np.flatnonzero(found.covered(size)).tolist() == sorted(inside)
+            assert np.flatnonzero(found.covered(found.lengths >= size)).tolist() == sorted(inside)
     place = rng.randrange(len(text))
     assert index.read(place, 7) == text[place : place + 7]
 
@@ -197,6 +199,20 @@ def test_of_shards_or_corpus_either_is_enough(recorded: Recorded, novel: Path) -
     novel.unlink()
     recorded.require()
     assert recorded.index().occurs(text[:50])
+
+
+def test_of_a_text_that_is_too_long_an_even_part_is_indexed(own_cache: Path, console: Console) -> None:
+    texts = [invented_text(100, seed) + str(1000 + seed) for seed in range(60)]
+    Path("many.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    recipe = tiny_recipe("many.jsonl", more=("data.val_fraction=0.1",))
+    done = prepare(recipe.corpus, recipe.tokenizer, recipe.data, recipe.model.block_size, console)
+    manifest, documents = done.shards.manifest, documents_of(done.tokenizer, done.shards.train)
+    trained = ["".join(pieces) for pieces in documents]
+    known = manifest, done.tokenizer, console, manifest.splits.train.characters // 3 + 1
+    index = open_index(recipe, *known)
+    assert [index.occurs(text) for text in trained] == [at % 3 == 0 for at in range(len(trained))]
+    whole = open_index(recipe, *known[:3])
+    assert all(whole.occurs(text) for text in trained)
 
 
 def test_without_either_it_is_refused(recorded: Recorded, novel: Path) -> None:

@@ -11,7 +11,7 @@ from yanmo.data.text_index import DOCUMENT_END, TextIndex, build_index
 from yanmo.eval.bootstrap import Estimate, Part, estimate
 from yanmo.eval.copies import CONTEXT_CHARACTERS, SPANS, Passage, copies_in
 
-LETTERS = "甲乙丙𠮷\n"
+LETTERS = "甲乙丙𠮷 \n"
 
 
 def indexed(folder: Path, documents: list[str]) -> TextIndex:
@@ -19,13 +19,14 @@ def indexed(folder: Path, documents: list[str]) -> TextIndex:
     return TextIndex(folder)
 
 
-def copied_characters(text: str, trained: str, span: int) -> int:
-    starts = [at for at in range(len(text) - span + 1) if text[at : at + span] in trained]
-    return len({at + k for at in starts for k in range(span)})
+def visible(text: str) -> int:
+    return len("".join(text.split()))
 
 
-def times_in(trained: str, sought: str) -> list[int]:
-    return [at for at in range(len(trained)) if trained.startswith(sought, at)]
+def spans_in(text: str, trained: str) -> list[tuple[int, int]]:
+    """All of a text's spans that stand in another."""
+    ends = [(a, b) for a in range(len(text)) for b in range(a + 1, len(text) + 1)]
+    return [(a, b) for a, b in ends if text[a:b] in trained]
 
 
 @pytest.mark.parametrize("trial", range(10))
@@ -34,28 +35,40 @@ def test_every_number_is_that_of_a_search_through_the_text(
 ) -> None:
     rng = random.Random(f"{drawn_seed} {trial}")
     documents = ["".join(rng.choices(LETTERS, k=rng.randrange(1, 150))) for _ in range(5)]
-    texts = ["".join(rng.choices(LETTERS, k=rng.randrange(80))) for _ in range(4)]
+    texts = ["".join(rng.choices(LETTERS, k=rng.randrange(60))) for _ in range(4)]
     for _ in range(rng.randrange(4)):  # copies of any length within what is new
         one, start = rng.choice(documents), rng.randrange(100)
         texts[rng.randrange(4)] += one[start : start + rng.randrange(70)]
     trained = "".join(text + DOCUMENT_END for text in documents)
     found = copies_in(texts, indexed(tmp_path, documents))
-    for span in SPANS:
-        copied = sum(copied_characters(text, trained, span) for text in texts)
-        assert found.shares[span].value == pytest.approx(copied / max(sum(map(len, texts)), 1))
-    everything = {text[a:b] for text in texts for a in range(len(text)) for b in range(a + 1, len(text) + 1)}
-    longest = max(len(one) for one in everything if one in trained)
+    assert found.characters == visible("".join(texts))
+    spans = [[(a, b, visible(text[a:b])) for a, b in spans_in(text, trained)] for text in texts]
+    for least in SPANS:
+        copied = 0
+        for text, of_text in zip(texts, spans, strict=True):
+            inside = {at for a, b, size in of_text if size >= least for at in range(a, b)}
+            copied += sum(not text[at].isspace() for at in inside)
+        assert found.shares[least].value == pytest.approx(copied / found.characters)
+    longest = max(size for of_text in spans for _, _, size in of_text)
     assert found.longest is not None and found.longest.characters == longest
     here, there = found.longest.here, found.longest.there
-    places = times_in(trained, here.span)
-    assert len(here.span) == longest and found.longest.times == len(places)
+    assert visible(here.span) == longest and here.span == here.span.strip()
+    places = [at for at in range(len(trained)) if trained.startswith(here.span, at)]
+    assert found.longest.times == len(places)
+    end = places[0] + len(here.span)
     before = trained[max(places[0] - CONTEXT_CHARACTERS, 0) : places[0]].rpartition(DOCUMENT_END)[2]
-    end = places[0] + longest
     after = trained[end : end + CONTEXT_CHARACTERS].partition(DOCUMENT_END)[0]
     assert there == Passage(before, here.span, after)
     text = texts[found.longest.text]
     at = text.index(here.span)
-    assert here == Passage(text[max(at - 20, 0) : at], here.span, text[at + longest : at + longest + 20])
+    assert here == Passage(text[max(at - 20, 0) : at], here.span, text[at + len(here.span) :][:20])
+
+
+def test_blanks_in_a_row_are_no_copy(tmp_path: Path) -> None:
+    index = indexed(tmp_path, ["江湖" + " " * 100 + "\n夜雨"])
+    found = copies_in(["春风" + " " * 90, "夜" * 3], index)
+    assert not any(share.value for share in found.shares.values())
+    assert found.longest is not None and found.longest.here.span == "夜"
 
 
 @pytest.mark.parametrize("times", [1, 10, 100])
@@ -108,4 +121,11 @@ def test_longer_samples_count_more_and_empty_ones_nothing() -> None:
     assert estimate([Part(1, 1), Part(0, 9), Part(0, 0)]).value == 0.1
     assert estimate([Part(0, 0)]) == estimate([]) == Estimate(0, 0, 0)
     assert estimate([Part(1, 4)] * 5) == Estimate(0.25, 0.25, 0.25)
-    assert Estimate(1, 0, 2).differs(Estimate(4, 3, 5)) and not Estimate(1, 0, 3).differs(Estimate(4, 3, 5))
+
+
+def test_a_value_is_compared_with_what_as_many_pieces_of_the_control_have() -> None:
+    rare = [Part(1, 1)] + [Part(0, 1)] * 99
+    assert estimate(rare, draw=10).high == 0.1 > estimate(rare).high
+    assert estimate(rare, draw=10).value == estimate(rare).value == 0.01
+    control = Estimate(4, 3, 5)
+    assert [Estimate(value, 0, 9).side_of(control) for value in (2, 3, 5, 6)] == [-1, 0, 0, 1]

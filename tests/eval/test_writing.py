@@ -74,6 +74,6 @@ def test_tame_and_broken_texts_are_told_from_real_ones() -> None:
         "not_chinese": [text[:250] + "ab1�" * 10 for text in real],
         "sentence_characters": [text.replace("。", "，") + "。" for text in real],
     }.items():
-        assert measured_writing(texts, common)[name].differs(usual[name]), name
+        assert measured_writing(texts, common)[name].side_of(usual[name]), name
     assert set(usual) == set(writing.measures(common))
     assert measured_writing([""], common)["rare"] == Estimate(0, 0, 0)

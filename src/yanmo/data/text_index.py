@@ -66,9 +66,9 @@ class Matches(NamedTuple):
     """(2, N) The slots of the index that begin with it: the first one, and the one after the last. Where the
     length is 0, they say nothing."""
 
-    def covered(self, characters: int) -> npt.NDArray[np.bool_]:
-        """Which characters of the text stand in a match of so many characters or more."""
-        starts = np.flatnonzero(self.lengths >= characters)
+    def covered(self, is_long: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(N,) Which characters stand in a match that is long enough, as (N,) says of each."""
+        starts = np.flatnonzero(is_long)
         size = len(self.lengths) + 1
         ends = np.bincount(starts + self.lengths[starts], minlength=size)
         return (np.bincount(starts, minlength=size) - ends).cumsum()[:-1] > 0
@@ -128,7 +128,8 @@ class TextIndex:
 
     def copied_spans(self, text: str, characters: int) -> list[tuple[int, int]]:
         """Where ``text`` has ``characters`` or more in a row as they occur: (start, end), by code points."""
-        covered = self.matches([text], characters)[0].covered(characters)
+        found = self.matches([text], characters)[0]
+        covered = found.covered(found.lengths == characters)
         edges = np.flatnonzero(np.diff(covered, prepend=False, append=False))
         return [(start, end) for start, end in edges.reshape(-1, 2).tolist()]
 
@@ -216,8 +217,21 @@ def _as_bytes(text: str) -> bytes:
 # -- of a run ---------------------------------------------------------------------------------
 
 
-def open_index(recipe: Recipe, manifest: Manifest, tokenizer: Tokenizer, console: Console) -> TextIndex:
+def open_index(
+    recipe: Recipe,
+    manifest: Manifest,
+    tokenizer: Tokenizer,
+    console: Console,
+    at_most: int = MAX_CHARACTERS,
+) -> TextIndex:
     """The index of the text that a run was trained on, by its recipe and its corpus.json.
+
+    Args:
+        recipe: of the run.
+        manifest: its corpus.json.
+        tokenizer: the run's.
+        console: for progress.
+        at_most: of a text with more characters, about so many are indexed, in pieces from all of it.
 
     Raises:
         ConfigError: neither the index nor the shards are there, and they cannot be made again.
@@ -226,10 +240,11 @@ def open_index(recipe: Recipe, manifest: Manifest, tokenizer: Tokenizer, console
     def fill(folder: Path) -> None:
         shards = recorded_shards(recipe, manifest, console)
         console.status("indexing the training text")
-        build_index(folder, documents_of(tokenizer, shards.train))
+        build_index(folder, documents_of(tokenizer, shards.train, every))
         console.clear_status()
 
-    return TextIndex(storage.cached("index", _key_of(recipe, manifest), fill))
+    every = max(-(-manifest.splits.train.characters // at_most), 1)
+    return TextIndex(storage.cached("index", _key_of(recipe, manifest, every), fill))
 
 
 def require_text(recipe: Recipe, manifest: Manifest, console: Console) -> None:
@@ -243,8 +258,8 @@ def require_text(recipe: Recipe, manifest: Manifest, console: Console) -> None:
         recorded_shards(recipe, manifest, console)
 
 
-def _key_of(recipe: Recipe, manifest: Manifest) -> str:
-    known = [manifest.corpus, manifest.tokenizer, manifest.splits.model_dump()]
+def _key_of(recipe: Recipe, manifest: Manifest, every: int = 1) -> str:
+    known = [manifest.corpus, manifest.tokenizer, manifest.splits.model_dump(), every]
     return storage.fingerprint([INDEX_VERSION, *known, recipe.data.val_fraction, recipe.model.block_size])
 
 
@@ -256,10 +271,17 @@ def _has_files(paths: Sequence[str]) -> bool:
         return False
 
 
-def documents_of(tokenizer: Tokenizer, tokens: Tokens) -> Iterator[Iterator[str]]:
-    """The documents of a split, each in pieces of text."""
-    for start, end in pairwise([*tokens.starts.tolist(), len(tokens)]):
-        yield _pieces(tokenizer, tokens, range(start, end))
+def documents_of(tokenizer: Tokenizer, tokens: Tokens, every: int = 1) -> Iterator[Iterator[str]]:
+    """The documents of a split, each in pieces of text.
+
+    Of ``every`` so many pieces the first is given, as a document of its own.
+    """
+    places = [range(*ends) for ends in pairwise([*tokens.starts.tolist(), len(tokens)])]
+    if every > 1:
+        step = PIECE_TOKENS
+        places = [one[at : at + step] for one in places for at in range(0, len(one), step)][::every]
+    for one in places:
+        yield _pieces(tokenizer, tokens, one)
 
 
 def _pieces(tokenizer: Tokenizer, tokens: Tokens, places: range) -> Iterator[str]:

@@ -28,18 +28,22 @@ class Estimate:
     low: float
     high: float
 
-    def differs(self, other: "Estimate") -> bool:
-        """Whether both intervals lie apart."""
-        return self.low > other.high or self.high < other.low
+    def side_of(self, control: "Estimate") -> int:
+        """-1: the value lies below the control's interval, 1: above it, 0: within."""
+        return int(self.value > control.high) - int(self.value < control.low)
 
 
-def estimate(samples: Sequence[Part], seed: int = 0) -> Estimate:
-    """Σ parts / Σ wholes, with the interval by drawing as many samples again, with replacement."""
+def estimate(samples: Sequence[Part], seed: int = 0, draw: int | None = None) -> Estimate:
+    """Σ parts / Σ wholes, with the interval by drawing as many samples again, with replacement.
+
+    A control is drawn as often as there are samples to compare with it (``draw``): its interval is then what
+    so many would have, if they were like it.
+    """
     both = np.array(samples, dtype=np.float64).reshape(-1, 2).T  # (2, N)
     if not both[1].any():
         return Estimate(0.0, 0.0, 0.0)  # of nothing
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, both.shape[1], (DRAWS, both.shape[1]))  # (draws, N)
+    drawn = rng.integers(0, both.shape[1], (DRAWS, draw or both.shape[1]))  # (draws, N)
     part, whole = both[:, drawn].sum(axis=-1)  # (draws,) each
     rest = (1 - LEVEL) / 2
     # a draw of nothing but empty samples has no share

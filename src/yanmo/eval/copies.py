@@ -4,18 +4,21 @@ In: the index of the training text (``data/text_index.py``) and texts. Out: :cla
 characters in long spans that stand there, and the longest span with what stands around it in both.
 
 Any two texts of a language have short spans in common, and a formula or a proverb is a long one. So a share
-says something beside that of text that is known not to be copied: the held-out text.
+says something beside that of text that is known not to be copied: the held-out text. Blanks do not count.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from yanmo.data.text_index import DOCUMENT_END, Matches, TextIndex
+import numpy as np
+import numpy.typing as npt
+
+from yanmo.data.text_index import DOCUMENT_END, Matches, Places, TextIndex
 from yanmo.eval.bootstrap import Estimate, Part, estimate
 
 SPANS = (8, 13, 20, 50)
-"""Characters in a row from which on a span counts."""
+"""Characters in a row, without blanks, from which on a span counts."""
 CONTEXT_CHARACTERS = 20
 """What is shown on each side of the longest span."""
 
@@ -66,27 +69,53 @@ class Copies:
         return {str(span): asdict(share) for span, share in self.shares.items()}
 
 
-def copies_in(texts: Sequence[str], index: TextIndex, seed: int = 0) -> Copies:
-    """Measure some texts; ``seed`` is that of the intervals."""
-    found = index.matches(texts, max(map(len, texts), default=0))
-    shares = {
-        span: estimate([Part(int(one.covered(span).sum()), len(one.lengths)) for one in found], seed)
-        for span in SPANS
-    }
-    return Copies(len(texts), sum(map(len, texts)), shares, longest_span(texts, found, index))
+def copies_in(texts: Sequence[str], index: TextIndex, seed: int = 0, draw: int | None = None) -> Copies:
+    """Measure some texts; the rest is for their intervals."""
+    matched = index.matches(texts, max(map(len, texts), default=0))
+    found = [MatchedText.of(text, one) for text, one in zip(texts, matched, strict=True)]
+    shares = {span: estimate([one.copied(span) for one in found], seed, draw) for span in SPANS}
+    characters = sum(int(one.is_visible.sum()) for one in found)
+    return Copies(len(texts), characters, shares, longest_span(found, index))
 
 
-def longest_span(texts: Sequence[str], found: Sequence[Matches], index: TextIndex) -> LongestSpan | None:
+@dataclass(frozen=True)
+class MatchedText:
+    """A text of N characters with its matches."""
+
+    text: str
+    is_visible: npt.NDArray[np.bool_]
+    """(N,) Blanks are not: a hundred in a row are no copy."""
+    matches: Matches
+    sizes: Places
+    """(N,) The visible characters of each match."""
+
+    @classmethod
+    def of(cls, text: str, matches: Matches) -> "MatchedText":
+        """Count what is visible."""
+        is_visible = np.array([not one.isspace() for one in text], dtype=bool)
+        before = np.append(0, is_visible.cumsum())  # (N + 1,)
+        places = np.arange(len(text))
+        return cls(text, is_visible, matches, before[places + matches.lengths] - before[places])
+
+    def copied(self, span: int) -> Part:
+        """Of its visible characters, those in matches with so many of them."""
+        covered = self.matches.covered(self.sizes >= span)
+        return Part(int((covered & self.is_visible).sum()), int(self.is_visible.sum()))
+
+
+def longest_span(found: Sequence[MatchedText], index: TextIndex) -> LongestSpan | None:
     """The longest of the matches, and where it stands."""
-    lengths = [int(one.lengths.max(initial=0)) for one in found]
-    characters = max(lengths, default=0)
+    sizes = [int(one.sizes.max(initial=0)) for one in found]
+    characters = max(sizes, default=0)
     if not characters:
         return None
-    number = lengths.index(characters)
-    start = int(found[number].lengths.argmax())
-    places = index.places(found[number].slots[:, start])
-    here = Passage.of(texts[number], start, characters)
-    return LongestSpan(characters, len(places), number, here, passage_at(int(places[0]), characters, index))
+    number = sizes.index(characters)
+    text, start = found[number].text, int(found[number].sizes.argmax())
+    span = text[start : start + int(found[number].matches.lengths[start])].strip()
+    # without the blanks at its ends it may stand in more places
+    places = index.places(index.matches([span], len(span))[0].slots[:, 0])
+    here = Passage.of(text, text.index(span, start), len(span))
+    return LongestSpan(characters, len(places), number, here, passage_at(int(places[0]), len(span), index))
 
 
 def passage_at(place: int, length: int, index: TextIndex) -> Passage:

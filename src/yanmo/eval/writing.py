@@ -127,7 +127,7 @@ def common_characters(texts: Iterable[str]) -> set[str]:
     """
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(text)
+        counts.update("".join(text.split()))
     found, left = set[str](), COMMON_SHARE * counts.total()
     for character, times in counts.most_common():
         if left <= 0:
@@ -151,8 +151,12 @@ def measures(common: Set[str]) -> dict[str, Callable[[str], Part]]:
     }
 
 
-def measured_writing(texts: Sequence[str], common: Set[str], seed: int = 0) -> dict[str, Estimate]:
-    """Every measure over all texts, with its interval."""
+def measured_writing(
+    texts: Sequence[str], common: Set[str], seed: int = 0, draw: int | None = None
+) -> dict[str, Estimate]:
+    """Every measure over all texts, with its interval; blanks are no part of a text."""
+    dense = ["".join(text.split()) for text in texts]
     return {
-        name: estimate([measure(text) for text in texts], seed) for name, measure in measures(common).items()
+        name: estimate([measure(text) for text in dense], seed, draw)
+        for name, measure in measures(common).items()
     }

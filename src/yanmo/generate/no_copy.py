@@ -94,7 +94,7 @@ class TokenTexts:
         self.copies = np.zeros(len(texts), dtype=bool)
         """(V,) Tokens that are a copy, or hold one."""
         found = index.matches(self._texts, characters)
-        self.copies[order] = [bool(one.covered(characters).any()) for one in found]
+        self.copies[order] = [bool((one.lengths == characters).any()) for one in found]
 
     def bar_following(self, barred: npt.NDArray[np.bool_], index: TextIndex, before: str, count: int) -> None:
         """Bar each token whose first ``count`` characters follow ``before`` in the training text.

@@ -66,6 +66,6 @@ def recorded_text(model_folder: Path) -> tuple[Recipe, Manifest]:
         raise ConfigError(
             "the text that this model was trained on is not at hand: the folder belongs to no run",
             where=str(model_folder),
-            hint="leave no_copy out (0), or write with a run that yanmo trained",
+            hint="name a run that yanmo trained, or leave out what asks for its text",
         )
     return read_recipe(run), read_record(run / "corpus.json", Manifest)
