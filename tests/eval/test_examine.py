@@ -120,6 +120,15 @@ def test_without_its_text_it_says_so(trained: Trained, novel: Path, own_cache: P
         assert done.returncode == 2 and "is not at hand" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_model_that_was_taught_answers_is_refused(trained: Trained, novel: Path) -> None:
+    trained(RUN)
+    manifest = json.loads((RUN / "corpus.json").read_text(encoding="utf-8"))
+    manifest["splits"]["train"]["targets"] = 9
+    (RUN / "corpus.json").write_text(json.dumps(manifest), encoding="utf-8")
+    done = here("evaluate", str(RUN), "--writing")
+    assert done.returncode == 2 and "was taught what to answer, not a text" in done.stderr
+
+
 def test_samples_are_not_measured_on_another_text() -> None:
     done = here("evaluate", "anything", "--copies", "--corpus", "other.txt")
     assert done.returncode == 2 and "--corpus has no effect with --copies" in done.stderr
