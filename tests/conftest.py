@@ -29,6 +29,7 @@ NIGHTLY = "nightly"
 TIERS = {"slow", "browser", "long", NIGHTLY, "compiler", "interop"}
 GROUPS = {
     **dict.fromkeys(("train", "model", "tokenizer", "parallel", "checkpoint", "generate", "eval", "server"), "models"),
+    "report": "models",
     **dict.fromkeys(("hub", "imports", "exports"), "hub"), "crawl": "crawl", "scale": "scale",
 }  # fmt: skip
 """Folder -> the tests that one worker does, for they load the same libraries."""

@@ -10,7 +10,8 @@ ROOT = Path(yanmo.__file__).parent
 
 FOLDERS = (
     "core", "settings", "model", "parallel", "tokenizer", "text.demo", "text.read", "text.clean", "text.inspect",
-    "text.crawl", "data", "checkpoint", "generate", "eval", "scale", "train", "server", "hub.imports", "hub.exports", "cli",
+    "text.crawl", "data", "checkpoint", "generate", "eval", "scale", "train", "report", "server", "hub.imports", "hub.exports",
+    "cli",
 )  # fmt: skip
 """From low to high."""
 LOOSE = {"__init__", "__main__"}

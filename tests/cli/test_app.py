@@ -10,13 +10,10 @@ import pytest
 from tests.makers.console import here, yanmo
 from tests.makers.processes import python
 from tests.makers.runs import RUN, TINY, Trained
-from yanmo.checkpoint.folder import Progress
-from yanmo.cli.app import INTERRUPTED, longer_setting, main
+from yanmo.cli.app import INTERRUPTED, main
 from yanmo.core.console import visible
-from yanmo.eval.baselines import NGramBaselines
-from yanmo.settings.recipe import load_recipe, split_arguments, to_toml
+from yanmo.settings.recipe import split_arguments
 from yanmo.train.request import names_a_recipe
-from yanmo.train.trainer import TrainResult
 
 HEAVY = ("torch", "numpy", "pydantic", "transformers", "scrapy", "trafilatura", "tokenizers", "safetensors")
 
@@ -269,20 +266,3 @@ def test_a_text_wins_over_a_recipe_of_its_name(novel: Path) -> None:
     Path("demo").write_text("字" * 500, encoding="utf-8")
     assert names_a_recipe("nanogpt_cpu") and not names_a_recipe("demo")
     assert 'path = ["demo"]' in here("train", "demo", "--dry-run").stdout
-
-
-@pytest.mark.parametrize(
-    ("settings", "elapsed_s", "longer"),
-    [
-        (("train.minutes=20", "train.epochs=15"), 1197.0, "train.minutes=60"),
-        (("train.minutes=20", "train.epochs=15"), 300.0, "train.epochs=45"),
-        (("train.max_steps=12",), 1.0, "train.max_steps=36"),
-        (("train.max_steps=100", "train.epochs=15"), 1.0, "train.max_steps=300"),
-    ],
-)
-def test_a_longer_run_is_longer_in_what_ended_it(
-    settings: tuple[str, ...], elapsed_s: float, longer: str, tmp_path: Path
-) -> None:
-    (tmp_path / "recipe.toml").write_text(to_toml(load_recipe(None, settings)), encoding="utf-8")
-    progress = Progress(step=100, elapsed_s=elapsed_s)
-    assert longer_setting(TrainResult(tmp_path, progress, 100, NGramBaselines(9, 8, 7), ())) == longer

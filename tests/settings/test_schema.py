@@ -17,6 +17,7 @@ from yanmo.settings.recipe import (
     get,
     load_cleaning,
     load_recipe,
+    longer_setting,
     read_settings,
     recipe_meant,
     recipe_path,
@@ -325,3 +326,18 @@ def test_docs_settings_lists_every_setting() -> None:
         assert f"## [{section}]" in page
         assert f"| `{key}` |" in page
         assert description.replace("|", "\\|") in page, name
+
+
+@pytest.mark.parametrize(
+    ("settings", "elapsed_s", "longer"),
+    [
+        (("train.minutes=20", "train.epochs=15"), 1197.0, "train.minutes=60"),
+        (("train.minutes=20", "train.epochs=15"), 300.0, "train.epochs=45"),
+        (("train.max_steps=12",), 1.0, "train.max_steps=36"),
+        (("train.max_steps=100", "train.epochs=15"), 1.0, "train.max_steps=300"),
+    ],
+)
+def test_a_longer_run_is_longer_in_what_ended_it(
+    settings: tuple[str, ...], elapsed_s: float, longer: str
+) -> None:
+    assert longer_setting(load_recipe(None, settings).train, 100, elapsed_s) == longer

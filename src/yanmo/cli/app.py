@@ -17,6 +17,7 @@ from yanmo.cli.corpus import clean, inspect
 from yanmo.cli.crawl import crawl
 from yanmo.cli.hub import export, import_
 from yanmo.cli.options import Device, Json, Verify
+from yanmo.cli.report import report
 from yanmo.cli.scale import app as scale_app
 from yanmo.cli.serving import serve
 from yanmo.cli.tokenizer import app as tokenizer_app
@@ -24,11 +25,12 @@ from yanmo.cli.words import Verb, unforeseen
 from yanmo.cli.writing import chat, generate, heading, write_to_stdout
 from yanmo.core.commands import as_command, command_name, short_path
 from yanmo.core.console import guarded
-from yanmo.core.errors import ConfigError, YanmoError
+from yanmo.core.errors import ConfigError, DivergedError, YanmoError
 from yanmo.core.storage import free_bytes, is_file
 from yanmo.settings.places import run_name
 
 if TYPE_CHECKING:
+    from yanmo.core.console import Console
     from yanmo.settings.schema import Recipe
     from yanmo.train.trainer import TrainResult
 
@@ -52,6 +54,7 @@ app.command()(crawl)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(report)
 
 Settings = Annotated[
     list[str] | None,
@@ -155,6 +158,7 @@ def quickstart(arguments: Settings = None) -> None:
     recipe = load_recipe(recipe_path("demo"), settings)
     console = Console()
     result = train_run(recipe, Path("runs") / run_name(texts[0] if texts else "demo"), console)
+    write_report(result.folder, console)
     console.print(summary(result))
     prompts = demo_prompts() if not texts else [p for p in result.openings if p] or [""]
     for number, prompt in enumerate(prompts, start=1):
@@ -266,9 +270,15 @@ def train_or_resume(recipe: "Recipe", folder: Path, nproc: int | None, dry_run: 
     from yanmo.train.trainer import train as train_run
 
     console = Console(is_main=os.environ.get("RANK", "0") == "0")
-    result = train_run(recipe, folder, console)
+    try:
+        result = train_run(recipe, folder, console)
+    except DivergedError:
+        if console.is_main:
+            write_report(folder, console)
+        raise
     if not console.is_main:
         return
+    write_report(folder, console)
     if as_json:
         print(json.dumps(result.as_json(), ensure_ascii=False))
     console.print(summary(result))
@@ -414,6 +424,16 @@ def devices_named(recipe: "Recipe", folder: Path) -> int:
     return len((device or "").split(","))
 
 
+def write_report(folder: Path, console: "Console") -> None:
+    """Write report.html into a run folder; whatever hinders that is said, for the run itself is whole."""
+    from yanmo.report import page
+
+    try:
+        page.write_report(folder)
+    except Exception as error:
+        console.warn(f"report.html was not written: {error}")
+
+
 def demo_prompts() -> list[str]:
     """Three openings of stories."""
     from yanmo.text.demo.stories import PROMPTS
@@ -436,32 +456,23 @@ def summary(result: "TrainResult") -> str:
 
 
 def next_commands(result: "TrainResult", prompt: str | None) -> str:
-    """Three commands that lead on, with real paths."""
+    """Three commands that lead on, with real paths, and the page to read."""
+    from yanmo.settings.recipe import load_recipe, longer_setting
+
     folder, yanmo = str(result.folder), command_name()
     write = ["generate", folder, "--num-samples", "3"] + (["-p", prompt] if prompt else [])
     if result.answers:
         write = ["chat", folder]
-    longer = ["train", f"{folder}/recipe.toml", longer_setting(result), "--out", folder]
+    train, progress = load_recipe(result.folder / "recipe.toml").train, result.progress
+    setting = longer_setting(train, progress.step, progress.elapsed_s)
+    longer = ["train", f"{folder}/recipe.toml", setting, "--out", folder]
     commands = [
         ("talk with it" if result.answers else "write more", [*yanmo, *write]),
         ("train longer", [*yanmo, *longer]),
         ("see the curves", [*board_command(), "--logdir", folder]),
     ]
-    return "Next:\n" + "\n".join(f"  {name:<15} {as_command(words)}" for name, words in commands)
-
-
-def longer_setting(result: "TrainResult") -> str:
-    """Three times the length of a run, as a setting."""
-    from yanmo.settings.recipe import load_recipe
-
-    train = load_recipe(result.folder / "recipe.toml").train
-    if train.minutes is not None and result.progress.elapsed_s > 0.9 * 60 * train.minutes:
-        return f"train.minutes={3 * train.minutes:g}"  # the clock ended it, whatever else was set
-    if train.max_steps is not None and (train.epochs is None or result.progress.step >= train.max_steps):
-        return f"train.max_steps={3 * train.max_steps}"
-    if train.epochs is not None:
-        return f"train.epochs={3 * train.epochs:g}"
-    return f"train.minutes={3 * (train.minutes or 10):g}"
+    lines = [f"  {name:<15} {as_command(words)}" for name, words in commands]
+    return "\n".join(["Next:", *lines, f"  {'read its report':<15} {result.folder / 'report.html'}"])
 
 
 def board_command() -> list[str]:
@@ -481,6 +492,7 @@ ROAD = (
         "train",
         "finetune",
         "evaluate",
+        "report",
         "generate",
     ),
     *("chat", "serve", "import", "export", "env"),

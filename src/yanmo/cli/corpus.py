@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yanmo.cli.options import Json
+from yanmo.cli.options import Force, Json
 from yanmo.core.commands import install_command
 from yanmo.core.console import counted, unguarded, visible
 from yanmo.core.errors import ConfigError
@@ -37,9 +37,6 @@ Processes = Annotated[int | None, typer.Option(min=1, help="Number of processes.
 SHOWN_FILES = 20
 LOOKING = "looking for held-out text in the training text"
 NAMES = {"\n": "line end", " ": "space", "\t": "tab", "　": "full-width space"}
-Force = Annotated[
-    bool, typer.Option("--force", help="Overwrite a file that yanmo did not make; never an input.")
-]
 COLOURS = {"same": "", "out": "red strike", "in": "green"}
 
 

@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Overwrite a file that yanmo did not make; never an input.")
+]
 Run = Annotated[
     Path | None, typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]")
 ]

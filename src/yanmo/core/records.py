@@ -39,6 +39,11 @@ class SplitCounts(TypedRecord):
     targets: NonNegativeInt | None = None
     """Tokens that are learned, where not all are; ``characters`` are then theirs."""
 
+    @property
+    def characters_per_token(self) -> float:
+        """Bits per character = nats per token / ln 2 / characters per token."""
+        return max(self.characters, 1) / (self.tokens if self.targets is None else self.targets)
+
 
 class Splits(TypedRecord):
     """Both sides."""

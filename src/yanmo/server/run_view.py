@@ -6,12 +6,12 @@ In: a run folder. Out: a JSON object.
 from pathlib import Path
 from typing import Any
 
+from yanmo.report.record import read_sample, sample_files
 from yanmo.train.metrics import read_metrics
 
 MAX_ROWS = 2000
 """A longer run is shown by every second, third … of its training rows."""
 MAX_SAMPLES = 200
-SAMPLE = "step-*.txt"
 
 
 def run_view(folder: Path) -> dict[str, Any]:
@@ -21,7 +21,9 @@ def run_view(folder: Path) -> dict[str, Any]:
         "name": folder.name,
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         "metrics": thinned(read_metrics(folder)),
-        "samples": samples(folder / "samples"),
+        "samples": [
+            {"step": step, "text": read_sample(path)} for step, path in sample_files(folder)[-MAX_SAMPLES:]
+        ],
     }
 
 
@@ -31,14 +33,3 @@ def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     step = -(-len(training) // MAX_ROWS) or 1
     kept = {id(row) for row in training[::step]}
     return [row for row in rows if row.get("event") != "train" or id(row) in kept]
-
-
-def samples(folder: Path) -> list[dict[str, Any]]:
-    """The newest samples, oldest first, with their steps."""
-    paths = sorted(folder.glob(SAMPLE))[-MAX_SAMPLES:]
-    numbered = [(path.stem.removeprefix("step-"), path) for path in paths]
-    return [
-        {"step": int(number), "text": path.read_text(encoding="utf-8", errors="replace")}
-        for number, path in numbered
-        if number.isdecimal()
-    ]

@@ -21,7 +21,16 @@ from yanmo.core.storage import is_there
 from yanmo.settings.constraints import check_relations, reopened
 from yanmo.settings.old_names import SETTINGS, renamed_recipe
 from yanmo.settings.places import PATHS, has_moved, located, same_place, shipped
-from yanmo.settings.schema import FREE_ON_RESUME, LENGTHS, MICRO_BATCH, SECTIONS, Cleaning, Recipe, Section
+from yanmo.settings.schema import (
+    FREE_ON_RESUME,
+    LENGTHS,
+    MICRO_BATCH,
+    SECTIONS,
+    Cleaning,
+    Recipe,
+    Section,
+    TrainConfig,
+)
 from yanmo.settings.spelling import PEER_HABITS, PEER_NAMES, nearest, shortened
 
 T = TypeVar("T", bound=Section)
@@ -359,6 +368,17 @@ def lengthened(asked: Recipe, recorded: Recipe) -> dict[str, Any]:
         if get(asked, name) is not None and get(recorded, name) is not None
         and get(asked, name) > get(recorded, name)
     }  # fmt: skip
+
+
+def longer_setting(train: TrainConfig, step: int, elapsed_s: float) -> str:
+    """Three times the length of a run that has come so far, as a setting."""
+    if train.minutes is not None and elapsed_s > 0.9 * 60 * train.minutes:
+        return f"train.minutes={3 * train.minutes:g}"  # the clock ended it, whatever else was set
+    if train.max_steps is not None and (train.epochs is None or step >= train.max_steps):
+        return f"train.max_steps={3 * train.max_steps}"
+    if train.epochs is not None:
+        return f"train.epochs={3 * train.epochs:g}"
+    return f"train.minutes={3 * (train.minutes or 10):g}"
 
 
 def given_keys(recipe: Recipe) -> set[str]:

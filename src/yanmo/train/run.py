@@ -143,12 +143,6 @@ class Run:
         """The last step that max_steps and epochs allow."""
         return step_limit(self.recipe, epoch_tokens(self.recipe, self.prepared))
 
-    @property
-    def characters_per_token(self) -> float:
-        """Of the training text. Bits per character = nats per token / ln 2 / characters per token."""
-        train = self.prepared.shards.manifest.splits.train
-        return max(train.characters, 1) / (train.tokens if train.targets is None else train.targets)
-
     def elapsed(self) -> float:
         """Seconds of training so far, those before a restart included."""
         return self.clock() - self.clock_start

@@ -398,7 +398,7 @@ def show_step(
     tokens = (step - logged.step) * run.recipe.train.batch_size * run.model.config.block_size
     speed = tokens / max(now - logged.at, 1e-9)
     # nats per token → bits per character: divide by ln 2 and by characters per token
-    bits = result.loss / math.log(2) / run.characters_per_token
+    bits = result.loss / math.log(2) / run.prepared.shards.manifest.splits.train.characters_per_token
     experts = "".join(f"  busiest expert {load:.2f}x" for load in busiest_expert(result).values())
     # mean time of all steps, pauses included, times the steps left
     left = progress.elapsed_s / step * (plan.total_steps - step)

@@ -41,7 +41,7 @@ def facts_of_run(run: Run, plan: StepSchedule) -> dict[str, Any]:
         "vocab_size": prepared.tokenizer.vocab_size,
         "own_vocabulary": recipe.tokenizer.path is None or recipe.model.init is not None,
         "characters": prepared.shards.manifest.splits.train.characters,
-        "characters_per_token": run.characters_per_token,
+        "characters_per_token": run.prepared.shards.manifest.splits.train.characters_per_token,
         "batch_size": recipe.train.batch_size,
         "windows": run.batches.windows_per_epoch,
         **facts_of_text(prepared),

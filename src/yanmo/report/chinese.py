@@ -1,0 +1,26 @@
+"""The words of the pages of runs in Chinese."""
+
+CHINESE = {
+    "What it is": "是什么", "Is it good?": "好不好", "Is it copied?": "是不是抄的", "What next?": "接下来",
+    "The curve": "曲线", "bits per character by step": "每字比特数，按步",
+    "(above: passes over the text)": "（上方：读文本的遍数）",
+    "held-out text": "留出文本", "training text": "训练文本",
+    "the weights before averaging": "平均之前的权重",
+    "unigram": "一元", "bigram": "二元", "floor": "下限",
+    "Evaluations": "历次评测", "step": "步", "perplexity": "困惑度", "text of the base": "基座的文本",
+    "pairs preferred": "偏好正确",
+    "Health": "健康", "What it wrote": "写过的",
+    "Copies": "抄写", "span of characters": "连续字数", "of its samples": "样本中",
+    "of held-out text": "留出文本中", "longest": "最长",
+    "Writing": "文笔", "measure": "指标", "samples": "样本",
+    "Speed": "速度", "tokens per second by step": "每秒词元数，按步",
+    "Text": "文本", "documents read": "读到的篇数", "documents kept": "留用的篇数",
+    "characters to train on": "训练字数", "characters held out": "留出字数",
+    "Recipe": "配方", "asked for": "指定的", "decided by rule or measurement": "按规则或测量定下的",
+    "Again": "重来",
+    "Figures": "数字", "run": "训练", "state": "状态", "parameters": "参数", "steps": "步数",
+    "passes": "遍数", "time": "时间", "tokens per second": "每秒词元",
+    "best bits per character": "最好每字比特", "at step": "在第几步",
+    "finished": "已完成", "unfinished": "未完成", "diverged": "发散",
+    "What differs": "不同之处", "setting": "设置",
+}  # fmt: skip
