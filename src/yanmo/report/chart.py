@@ -15,7 +15,7 @@ from yanmo.report.record import Point
 SIDE = 1000
 MAX_POINTS = 100
 """A longer line is drawn by the means of neighbours."""
-MARGIN = 0.04
+MARGIN = 0.06
 """Of the height, above and below what is shown."""
 TICKS = 5
 LABEL_ROOM = 7.0

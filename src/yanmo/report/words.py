@@ -150,8 +150,8 @@ def _after_best(found: Figures) -> Iterator[Said]:
         yield Said("It did not get worse after that.", "此后没有变差。")
     if found.training is not None and bits - found.training > GAP:
         yield Said(
-            f"Its training text cost it {found.training:.3f} then, {bits - found.training:.2f} less: so much"
-            " it knows of this text alone.",
+            f"Its training text costs it {found.training:.3f} there, {bits - found.training:.2f} less: what"
+            " it knows of that text alone.",
             f"那时训练文本每字 {found.training:.3f} 比特，少 {bits - found.training:.2f}：只对训练文本有用。",
         )
 
@@ -190,7 +190,7 @@ def is_it_copied(record: RunRecord) -> Iterator[Said]:
     if row is None:
         yield Said("That was not measured yet. This command does:", "还没有测过。用这个命令测：")
         return
-    control = "" if row.held_out is None else f"; of new text by the same authors {row.held_out:.1%}"
+    control = "" if row.held_out is None else f"; of the held-out text {row.held_out:.1%}"
     beside = "" if row.held_out is None else f"；留出的原文也有 {row.held_out:.1%}"
     yield Said(
         f"{row.samples:.1%} of what it writes stands in its training text, in spans of {row.span} characters"
