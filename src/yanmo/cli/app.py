@@ -17,7 +17,7 @@ from yanmo.cli.corpus import clean, inspect
 from yanmo.cli.crawl import crawl
 from yanmo.cli.hub import export, import_
 from yanmo.cli.options import Device, Json, Verify
-from yanmo.cli.report import report
+from yanmo.cli.report import plot, report
 from yanmo.cli.scale import app as scale_app
 from yanmo.cli.serving import serve
 from yanmo.cli.tokenizer import app as tokenizer_app
@@ -55,6 +55,7 @@ app.command()(generate)
 app.command()(chat)
 app.command()(serve)
 app.command()(report)
+app.command()(plot)
 
 Settings = Annotated[
     list[str] | None,
@@ -493,6 +494,7 @@ ROAD = (
         "finetune",
         "evaluate",
         "report",
+        "plot",
         "generate",
     ),
     *("chat", "serve", "import", "export", "env"),

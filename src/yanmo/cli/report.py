@@ -1,7 +1,7 @@
 """``yanmo report`` and ``yanmo plot``: what runs were, as a page and as a picture."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +38,29 @@ def report(
         )
     records = [read_run(folder) for folder in folders]
     write_page(out, page(records[0]) if len(records) == 1 else comparison(records), force)
+    print(out)
+
+
+def plot(
+    runs: Runs = None,
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("curve.png"),
+    language: Annotated[
+        Literal["zh", "en"] | None,
+        typer.Option(help="The language of its words. [default: zh where a Chinese font is found]"),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Draw the curves of runs for a paper: training and held-out text, with the baselines (extra `plot`)."""
+    from yanmo.core.console import Console
+    from yanmo.core.outputs import require_file
+    from yanmo.report import plot as pictures
+    from yanmo.report.record import find_run, read_run
+
+    folders = [find_run(run) for run in runs] if runs else [find_run(None)]
+    require_file(out, "--out", (), pictures.is_plot, force)
+    in_chinese = None if language is None else language == "zh"
+    if not pictures.plot([read_run(folder) for folder in folders], out, in_chinese):
+        Console().print("no Chinese font was found, such as Noto Sans CJK SC: Chinese names are boxes")
     print(out)
 
 

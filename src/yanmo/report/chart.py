@@ -67,11 +67,7 @@ def draw(
     if not lines:
         return None
     last = max(line.points[-1][0] for line in lines) or 1
-    values = [*levels.values(), *(value for line in lines for _, value in line.points)]
-    main = [*levels.values(), *(value for line in lines if line.is_main for _, value in line.points)]
-    lowest, highest = min(values), max(main or values)
-    room = MARGIN * ((highest - lowest) or 1)
-    low, high = lowest - room, highest + room
+    low, high = shown_range(lines, levels)
 
     def top(value: float) -> float:
         return 100 * (high - value) / (high - low)
@@ -91,6 +87,15 @@ def draw(
         ],
         top=_marks(last, passes_per_step),
     )
+
+
+def shown_range(lines: Sequence[Line], levels: dict[str, float]) -> tuple[float, float]:
+    """From what value to what value is shown."""
+    values = [*levels.values(), *(value for line in lines for _, value in line.points)]
+    main = [*levels.values(), *(value for line in lines if line.is_main for _, value in line.points)]
+    lowest, highest = min(values), max(main or values)
+    room = MARGIN * ((highest - lowest) or 1)
+    return lowest - room, highest + room
 
 
 def binned(points: Sequence[Point]) -> list[Point]:

@@ -3,6 +3,7 @@
 CHINESE = {
     "What it is": "是什么", "Is it good?": "好不好", "Is it copied?": "是不是抄的", "What next?": "接下来",
     "The curve": "曲线", "bits per character by step": "每字比特数，按步",
+    "bits per character": "每字比特数", "passes over the text": "读文本的遍数",
     "(above: passes over the text)": "（上方：读文本的遍数）",
     "held-out text": "留出文本", "training text": "训练文本",
     "the weights before averaging": "平均之前的权重",

@@ -28,13 +28,12 @@ def comparison(records: Sequence[RunRecord]) -> str:
         Line(name, f"c{n % COLOURS}", record.held_out)
         for n, (name, record) in enumerate(zip(names, records, strict=True))
     ]
-    same = levels(records[0]) if len({record.corpus.corpus for record in records}) == 1 else {}
     return render(
         "run_comparison.html",
         title="研墨 · " + ", ".join(names),
         chinese={word: chinese for word, chinese in CHINESE.items() if word not in names},
         names=names,
-        curve=draw(lines, same),
+        curve=draw(lines, shared_levels(records)),
         remark=comparable(records),
         rows=[row_of(name, record) for name, record in zip(names, records, strict=True)],
         differing=differing(records),
@@ -48,6 +47,12 @@ def names_of(records: Sequence[RunRecord]) -> list[str]:
         f"{name} ({names[: n + 1].count(name)})" if names.count(name) > 1 else name
         for n, name in enumerate(names)
     ]
+
+
+def shared_levels(records: Sequence[RunRecord]) -> dict[str, float]:
+    """The baselines of runs, if they are the same."""
+    found = [levels(record) for record in records]
+    return found[0] if all(others == found[0] for others in found) else {}
 
 
 def comparable(records: Sequence[RunRecord]) -> Said | None:

@@ -12,7 +12,7 @@ from yanmo.core.console import span
 from yanmo.core.outputs import is_marked, require_file
 from yanmo.core.storage import write_atomic
 from yanmo.core.templates import render
-from yanmo.report.chart import Chart, Line, draw
+from yanmo.report.chart import Line, draw
 from yanmo.report.chinese import CHINESE
 from yanmo.report.figures import Figures, figures_of
 from yanmo.report.measured import copied, longest_copy, writing
@@ -66,7 +66,7 @@ def page(record: RunRecord) -> str:
         writing=writing(record),
         next=what_next(record, found),
         commands_next=next_commands(record, found),
-        curve=curve(record),
+        curve=draw(curves(record), levels(record), record.passes_per_step),
         evaluations=evaluations(record),
         health=health(record),
         overflows=sum(bool(row.get("overflow")) for row in record.named("health")),
@@ -84,14 +84,13 @@ def page(record: RunRecord) -> str:
     )
 
 
-def curve(record: RunRecord) -> Chart | None:
-    """Training and held-out text over steps, with the baselines."""
-    lines = [
+def curves(record: RunRecord) -> list[Line]:
+    """Training and held-out text over steps."""
+    return [
         Line("training text", "training", record.training, is_main=False),
         Line("the weights before averaging", "live", record.live),
         Line("held-out text", "held-out", record.held_out),
     ]
-    return draw(lines, levels(record), record.passes_per_step)
 
 
 def levels(record: RunRecord) -> dict[str, float]:
