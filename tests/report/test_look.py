@@ -29,7 +29,9 @@ def pages(trained: Trained) -> list[Path]:
     rows = Path(name, "metrics.jsonl")
     health = {"event": "health", "step": 8, "name": "spike", "sentence": LONG, "hint": LONG}
     rows.write_text(rows.read_text(encoding="utf-8") + json.dumps(health) + "\n", encoding="utf-8")
-    copies = {"samples": {"8": 0.3, "20": 0.01}, "held_out": {"8": 0.2, "20": 0.0}, "longest": LONG}
+    share = {"value": 0.3, "low": 0.2, "high": 0.4}
+    spans, span = {"8": share, "20": share}, {"before": LONG, "span": LONG, "after": LONG}
+    copies = {"samples": spans, "held_out": spans, "longest": {"here": span, "there": span}}
     Path(name, "copies.json").write_text(json.dumps({"copies": copies}), encoding="utf-8")
     assert here("report", name).returncode == 0
     assert here("report", name, "b", "--out", "both.html").returncode == 0

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from tests.makers.console import here
-from tests.makers.runs import RUN, TINY, Trained
+from tests.makers.runs import RUN, TINY, DivergeAt, Trained, tiny_recipe
+from yanmo.core.console import Console
+from yanmo.core.errors import DivergedError
 from yanmo.core.outputs import MARK
 from yanmo.train.metrics import read_metrics
+from yanmo.train.trainer import train
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=y>\x00‮</pre>'
 RUN_FOLDER = Path("run")
@@ -46,6 +49,10 @@ def reported(folder: Path = RUN_FOLDER) -> str:
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{folder / 'report.html'}\n"
     return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def estimate(value: float) -> Row:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
 
 
 def edit_rows(folder: Path, edit: Callable[[list[Row]], list[Row]]) -> None:
@@ -99,7 +106,7 @@ def test_it_answers_is_it_good_is_it_copied_what_next_and_then_shows_how(run: Pa
     assert "12 steps" in page and "novel.txt" in page and "Nothing was found wrong" in page
     for command in (
         "yanmo generate run",
-        "yanmo evaluate run --copies --json",
+        "yanmo evaluate run --copies --writing --json",
         "yanmo train run/recipe.toml",
     ):
         assert command in page
@@ -126,7 +133,8 @@ def test_text_of_others_is_text(trained: Trained) -> None:
     health = {"event": "health", "step": HOSTILE, "name": HOSTILE, "sentence": HOSTILE, "hint": HOSTILE}
     edit_rows(folder, lambda rows: [*rows, {**health, "step": 4}])
     (folder / "copies.json").write_text(
-        json.dumps({"copies": {"longest": HOSTILE, "samples": {"8": 0.5}}}), "utf-8"
+        json.dumps({"copies": {"longest": {"here": {"span": HOSTILE}}, "samples": {"8": estimate(0.5)}}}),
+        "utf-8",
     )
     tags = Tags(reported(folder))
     assert not {tag for tag, _ in tags.seen} & {"script", "img", "link", "iframe"}
@@ -169,11 +177,18 @@ def test_the_weights_before_averaging_have_a_curve_of_their_own(run: Path) -> No
 
 def test_what_the_copy_meter_and_health_said_stands_in_it(run: Path) -> None:
     copies = {
-        "samples": {"8": 0.31, "20": 0.0425},
-        "held_out": {"8": 0.12, "20": 0.001},
-        "longest": "风雪山神庙",
+        "samples": {"8": estimate(0.31), "20": estimate(0.0425)},
+        "held_out": {"8": estimate(0.12), "20": estimate(0.001)},
+        "longest": {
+            "here": {"before": "他说", "span": "风雪山神庙", "after": "。"},
+            "there": {"before": "回目", "span": "风雪山神庙", "after": ""},
+        },
+        "extraction": {"training": {"exact": estimate(0.07)}, "held_out": {"exact": estimate(0.0)}},
     }
-    writing = {"samples": {"distinct_4": 0.8, "names": "x"}, "held_out": {"distinct_4": 0.9}}
+    writing = {
+        "samples": {"distinct_4": estimate(0.8), "names": "x"},
+        "held_out": {"distinct_4": estimate(0.9)},
+    }
     found = {"copies": copies, "writing": writing}
     (run / "copies.json").write_text(json.dumps(found), encoding="utf-8")
     health = {
@@ -186,15 +201,22 @@ def test_what_the_copy_meter_and_health_said_stands_in_it(run: Path) -> None:
     edit_rows(run, lambda rows: [*rows, health, {"event": "health", "step": 9, "overflow": True}])
     page = reported()
     assert "4.2% of what it writes" in page and "of the held-out text 0.1%" in page
-    assert "31.00%" in page and "风雪山神庙" in page and "distinct 4" in page and "--copies" not in page
+    assert "31.0% (30.0–32.0)" in page and "distinct 4" in page and "--copies" not in page
+    assert "他说<mark>风雪山神庙</mark>。" in page and "回目<mark>风雪山神庙</mark>" in page
+    assert "with 7.0% of passages of its training text, and with 0.0% of held-out text" in page
     assert "the loss jumped" in page and "lower it" in page and "Nothing was found wrong" not in page
     assert "overflowed in 1 steps" in page
 
 
 def test_a_copy_meter_that_cannot_be_read_counts_as_none(run: Path) -> None:
-    for text in ("{", "[]", '{"copies": 3}', '{"copies": {"samples": {"8": "much", "x": 1}}}'):
+    for text in (
+        "{",
+        "[]",
+        '{"copies": 3}',
+        '{"copies": {"samples": {"8": "much", "13": {"value": 1}, "x": 1}}}',
+    ):
         (run / "copies.json").write_text(text, encoding="utf-8")
-        assert "yanmo evaluate run --copies --json" in reported(), text
+        assert "yanmo evaluate run --copies --writing --json" in reported(), text
 
 
 # -- runs in any state ------------------------------------------------------------------------
@@ -215,22 +237,16 @@ def test_a_run_before_its_first_step_has_a_report(run: Path) -> None:
         assert "Nothing was measured yet." in page and ">The curve<" not in page
 
 
-def test_a_diverged_run_says_so_and_one_that_went_on_does_not(run: Path) -> None:
-    health = {
-        "event": "health",
-        "step": 9,
-        "name": "diverged",
-        "sentence": "loss nan",
-        "hint": "lower the rate",
-    }
-    whole = read_metrics(run)
-    edit_rows(
-        run,
-        lambda rows: [*[row for row in rows if row.get("step", 0) <= 8 and row["event"] != "end"], health],
-    )
-    assert "It diverged and ended at step 9 of 12" in (page := reported()) and "a third of the rate" in page
-    edit_rows(run, lambda rows: [*rows, *[row for row in whole if row.get("step", 0) in (9, 10)]])
-    assert "It diverged" not in (page := reported()) and "step 10 of 12" in page and "loss nan" in page
+def test_a_diverged_run_says_so_until_it_goes_on(trained: Trained, console: Console) -> None:
+    recipe = tiny_recipe("novel.txt")
+    with pytest.raises(DivergedError):
+        train(recipe, RUN_FOLDER, console, take_step=DivergeAt(9, RUN_FOLDER, is_stubborn=True))
+    page = reported()
+    assert "It diverged and ended at step 10 of 12" in page and "a third of the rate" in page
+    assert "taken back to step 8, and from there on with 0.5 of the rate" in page
+    train(recipe, RUN_FOLDER, console)
+    page = reported()
+    assert "It diverged" not in page and "12 steps" in page and "taken back to step 8" in page
 
 
 def test_a_text_learned_by_heart_is_said_with_where_to_stop(run: Path) -> None:

@@ -77,11 +77,8 @@ def figures_of(record: RunRecord) -> Figures:
 def _state(record: RunRecord, step: int) -> Literal["finished", "unfinished", "diverged"]:
     if record.named("end") or 0 < record.plan.total_steps <= step:
         return "finished"
-    diverged = [row for row in record.named("health") if row.get("name") == "diverged"]
-    later = record.rows.index(diverged[-1]) if diverged else 0
-    # a run that was taken back to a checkpoint and went on trained after that row
-    went_on = any(row.get("event") == "train" for row in record.rows[later + 1 :])
-    return "diverged" if diverged and not went_on else "unfinished"
+    # a run that goes on takes the row away
+    return "diverged" if record.named("diverged") else "unfinished"
 
 
 def _best(record: RunRecord) -> Point | None:

@@ -1,6 +1,7 @@
 """What was measured of a run's writing: copies.json in its folder, as `yanmo evaluate` printed it.
 
-In: a :class:`~yanmo.report.record.RunRecord`. Out: rows of tables; none where nothing was measured.
+In: a :class:`~yanmo.report.record.RunRecord`. Out: rows of tables; none where nothing was measured, and a
+value of another kind than meant counts as none.
 """
 
 from typing import Any, NamedTuple
@@ -8,53 +9,83 @@ from typing import Any, NamedTuple
 from yanmo.report.record import RunRecord, number
 
 
-class Copied(NamedTuple):
-    """Shares of characters in spans that stand in the training text."""
+class Estimate(NamedTuple):
+    """A value with its interval of 95%."""
 
-    span: int
-    samples: float
-    held_out: float | None
+    value: float
+    low: float
+    high: float
 
+    @classmethod
+    def of(cls, found: Any) -> "Estimate | None":
+        """From JSON."""
+        parts = found if isinstance(found, dict) else {}
+        value, low, high = (number(parts.get(key)) for key in cls._fields)
+        return None if value is None or low is None or high is None else cls(value, low, high)
 
-def copied(record: RunRecord) -> list[Copied]:
-    """By the length of spans, as the copy meter measured it."""
-    copies = _part(record.measured, "copies")
-    samples, held_out = _part(copies, "samples"), _part(copies, "held_out")
-    found = [
-        Copied(int(span), share, _share(held_out.get(span)))
-        for span, value in samples.items()
-        if span.isdecimal() and (share := _share(value)) is not None
-    ]
-    return sorted(found, key=lambda row: row.span)
+    def share(self) -> str:
+        """As percent."""
+        return f"{self.value:.1%} ({100 * self.low:.1f}–{100 * self.high:.1f})"
 
-
-def longest_copy(record: RunRecord) -> str:
-    """The longest span that a sample has from the training text."""
-    longest = _part(record.measured, "copies").get("longest")
-    if isinstance(longest, dict):
-        longest = longest.get("text")
-    return longest if isinstance(longest, str) else ""
+    def figure(self) -> str:
+        """As it is."""
+        return f"{self.value:.3g} ({self.low:.3g}–{self.high:.3g})"
 
 
-def writing(record: RunRecord) -> list[tuple[str, str, str]]:
-    """Each measure of writing, of samples and of the held-out text."""
-    found = _part(record.measured, "writing")
-    samples, held_out = _part(found, "samples"), _part(found, "held_out")
+class Beside(NamedTuple):
+    """A measure of what the model writes, and the same of held-out text."""
+
+    name: str
+    samples: Estimate
+    held_out: Estimate | None
+
+
+class Passage(NamedTuple):
+    """A span with what stands around it."""
+
+    before: str
+    span: str
+    after: str
+
+
+def copied(record: RunRecord) -> list[Beside]:
+    """Shares of characters in spans that stand in the training text, by the spans' length."""
+    found = _beside(_part(record.measured, "copies"))
+    return sorted((row for row in found if row.name.isdecimal()), key=lambda row: int(row.name))
+
+
+def writing(record: RunRecord) -> list[Beside]:
+    """Each measure of writing."""
+    return _beside(_part(record.measured, "writing"))
+
+
+def longest_copy(record: RunRecord) -> list[tuple[str, Passage]]:
+    """The longest span that a sample has from the training text, as it stands in either."""
+    longest = _part(_part(record.measured, "copies"), "longest")
+    sides = {"in a sample": _part(longest, "here"), "in the training text": _part(longest, "there")}
     return [
-        (name.replace("_", " "), _figure(samples[name]), _figure(held_out.get(name)))
-        for name in samples
-        if number(samples[name]) is not None
+        (name, Passage(*(str(side.get(key, "")) for key in Passage._fields)))
+        for name, side in sides.items()
+        if side
+    ]
+
+
+def recalled(record: RunRecord) -> tuple[Estimate | None, Estimate | None]:
+    """Of passages that the model was given the beginnings of, how many it went on with word for word."""
+    extraction = _part(_part(record.measured, "copies"), "extraction")
+    training, held_out = (_part(extraction, side).get("exact") for side in ("training", "held_out"))
+    return Estimate.of(training), Estimate.of(held_out)
+
+
+def _beside(sides: dict[str, Any]) -> list[Beside]:
+    samples, held_out = _part(sides, "samples"), _part(sides, "held_out")
+    return [
+        Beside(name, found, Estimate.of(held_out.get(name)))
+        for name, value in samples.items()
+        if (found := Estimate.of(value)) is not None
     ]
 
 
 def _part(values: dict[str, Any], key: str) -> dict[str, Any]:
     found = values.get(key)
     return found if isinstance(found, dict) else {}
-
-
-def _share(value: Any) -> float | None:
-    return number(value.get("share")) if isinstance(value, dict) else number(value)
-
-
-def _figure(value: Any) -> str:
-    return "" if (found := number(value)) is None else f"{found:.3g}"

@@ -58,18 +58,22 @@ def page(record: RunRecord) -> str:
         good=list(is_it_good(record, found)),
         copied=list(is_it_copied(record)),
         copies=[
-            (row.span, *("" if share is None else f"{share:.2%}" for share in row[1:]))
+            (row.name, row.samples.share(), row.held_out.share() if row.held_out else "")
             for row in copied(record)
         ],
         copies_command=copies_command(record),
         longest=longest_copy(record),
-        writing=writing(record),
+        writing=[
+            (row.name.replace("_", " "), row.samples.figure(), row.held_out.figure() if row.held_out else "")
+            for row in writing(record)
+        ],
         next=what_next(record, found),
         commands_next=next_commands(record, found),
         curve=draw(curves(record), levels(record), record.passes_per_step),
         evaluations=evaluations(record),
         health=health(record),
-        overflows=sum(bool(row.get("overflow")) for row in record.named("health")),
+        # earlier versions wrote them as rows of health
+        overflows=len(record.named("overflow")) + sum("overflow" in row for row in record.named("health")),
         samples=record.samples,
         speed=draw(
             [Line("tokens per second by step", "speed", record.points("train", "tokens_per_s"))], {"": 0}
@@ -152,6 +156,12 @@ def where_time_went(record: RunRecord, found: Figures) -> Iterator[Said]:
         yield Said(
             f"{record.superseded:,} rows of steps that were done again are in metrics.superseded.jsonl.",
             f"重做过的步有 {record.superseded:,} 行，在 metrics.superseded.jsonl。",
+        )
+    for slow in record.plan.slowdowns:
+        yield Said(
+            f"{slow.reason}: taken back to step {slow.from_step:,}, and from there on with"
+            f" {slow.rate_factor:g} of the rate.",
+            f"{slow.reason}：退回第 {slow.from_step:,} 步，此后学习率乘以 {slow.rate_factor:g}。",
         )
     for row in record.named("memory"):
         yield Said(

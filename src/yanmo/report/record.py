@@ -21,7 +21,7 @@ from yanmo.train.binding import read_plan
 from yanmo.train.metrics import SUPERSEDED, read_metrics
 
 COPIES = "copies.json"
-"""In a run folder: what `yanmo evaluate RUN --copies --json` printed."""
+"""In a run folder: what `yanmo evaluate RUN --copies --writing --json` printed."""
 SAMPLE = "step-*.txt"
 SHOWN_SAMPLES = 5
 

@@ -12,7 +12,7 @@ from yanmo.core.commands import as_command
 from yanmo.core.console import counted, span
 from yanmo.eval.baselines import NGramBaselines
 from yanmo.report.figures import Figures
-from yanmo.report.measured import copied
+from yanmo.report.measured import copied, recalled
 from yanmo.report.record import COPIES, RunRecord, number
 from yanmo.settings.recipe import longer_setting
 from yanmo.tokenizer.base import CHAT
@@ -186,17 +186,25 @@ def _taught(record: RunRecord) -> Iterator[Said]:
 def is_it_copied(record: RunRecord) -> Iterator[Said]:
     """The copy meter's answer, or that there is none."""
     rows = copied(record)
-    row = next((row for row in rows if row.span >= LONG_SPAN), rows[-1] if rows else None)
+    row = next((row for row in rows if int(row.name) >= LONG_SPAN), rows[-1] if rows else None)
     if row is None:
         yield Said("That was not measured yet. This command does:", "还没有测过。用这个命令测：")
         return
-    control = "" if row.held_out is None else f"; of the held-out text {row.held_out:.1%}"
-    beside = "" if row.held_out is None else f"；留出的原文也有 {row.held_out:.1%}"
+    control = f"; of the held-out text {row.held_out.value:.1%}" if row.held_out else ""
+    beside = f"；留出的原文也有 {row.held_out.value:.1%}" if row.held_out else ""
     yield Said(
-        f"{row.samples:.1%} of what it writes stands in its training text, in spans of {row.span} characters"
-        f" or more{control}.",
-        f"它写的字有 {row.samples:.1%} 在训练文本里连着 {row.span} 字以上原样出现{beside}。",
+        f"{row.samples.value:.1%} of what it writes stands in its training text, in spans of {row.name}"
+        f" characters or more{control}.",
+        f"它写的字有 {row.samples.value:.1%} 在训练文本里连着 {row.name} 字以上原样出现{beside}。",
     )
+    training, held_out = recalled(record)
+    if training and held_out:
+        yield Said(
+            f"Given the beginning, it goes on word for word with {training.value:.1%} of passages of its"
+            f" training text, and with {held_out.value:.1%} of held-out text.",
+            f"给出开头，它能一字不差接下去的段落：训练文本 {training.value:.1%}，"
+            f"留出文本 {held_out.value:.1%}。",
+        )
 
 
 # -- what next --------------------------------------------------------------------------------
@@ -249,7 +257,7 @@ def next_commands(record: RunRecord, found: Figures) -> list[str]:
 def copies_command(record: RunRecord) -> str:
     """The command that fills the copy meter."""
     return (
-        as_command(["yanmo", "evaluate", record.place, "--copies", "--json"])
+        as_command(["yanmo", "evaluate", record.place, "--copies", "--writing", "--json"])
         + " > "
         + as_command([f"{record.place}/{COPIES}"])
     )

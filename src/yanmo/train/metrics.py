@@ -8,6 +8,7 @@ One JSON object a line, flat but for lists of numbers or names (schema 1). Its `
     sample, health        facts of a sample; what is wrong with the run (``eval/health.py``)
     plan, memory          a new number of total steps; a smaller micro-batch after memory ran out
     checkpoint            a step that is saved
+    diverged              why the run ended where its numbers were lost
 
 When a run resumes, damaged rows and those of steps that are done again move to metrics.superseded.jsonl: no
 step has two rows, and the losses are those of a run that was never interrupted.

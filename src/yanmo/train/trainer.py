@@ -154,6 +154,9 @@ def train_to_end(
                 return run, *run_loop(run, plan, progress, metrics, stop, take_step)
         except DivergedError as error:
             if plan.slowdowns:
+                # beyond every checkpoint: a resume takes the row away again
+                last = max((row.get("step", 0) for row in read_metrics(run.folder)), default=0)
+                metrics.write("diverged", step=last + 1, reason=error.what)
                 raise
             run, plan, progress = take_back(run, plan, error)
 
