@@ -201,7 +201,9 @@ def test_what_the_copy_meter_and_health_said_stands_in_it(run: Path) -> None:
     edit_rows(run, lambda rows: [*rows, health, {"event": "health", "step": 9, "overflow": True}])
     page = reported()
     assert "4.2% of what it writes" in page and "of the held-out text 0.1%" in page
-    assert "31.0% (30.0–32.0)" in page and "distinct 4" in page and "--copies" not in page
+    assert (
+        "31.0% (30.0–32.0)" in page.replace("\u2060", "") and "distinct 4" in page and "--copies" not in page
+    )
     assert "他说<mark>风雪山神庙</mark>。" in page and "回目<mark>风雪山神庙</mark>" in page
     assert "with 7.0% of passages of its training text, and with 0.0% of held-out text" in page
     assert "the loss jumped" in page and "lower it" in page and "Nothing was found wrong" not in page

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from yanmo.report.record import RunRecord, number
 
+TO = "\u2060–\u2060"
+"""A dash at which no line breaks."""
+
 
 class Estimate(NamedTuple):
     """A value with its interval of 95%."""
@@ -25,11 +28,11 @@ class Estimate(NamedTuple):
 
     def share(self) -> str:
         """As percent."""
-        return f"{self.value:.1%} ({100 * self.low:.1f}–{100 * self.high:.1f})"
+        return f"{self.value:.1%} ({100 * self.low:.1f}{TO}{100 * self.high:.1f})"
 
     def figure(self) -> str:
         """As it is."""
-        return f"{self.value:.3g} ({self.low:.3g}–{self.high:.3g})"
+        return f"{self.value:.3g} ({self.low:.3g}{TO}{self.high:.3g})"
 
 
 class Beside(NamedTuple):
