@@ -166,13 +166,20 @@ def test_the_weights_before_averaging_have_a_curve_of_their_own(run: Path) -> No
     edit_rows(
         run,
         lambda rows: [
-            {**row, "live_val_bits_per_char": row["val_bits_per_char"] + 1} if row["event"] == "eval" else row
+            {
+                **row,
+                "live_val_bits_per_char": row["val_bits_per_char"] + 1,
+                "held_out_bits_per_char": row["val_bits_per_char"] + 0.5,
+            }
+            if row["event"] == "eval"
+            else row
             for row in rows
         ],
     )
     (live,), (saved,) = outlines(page := reported(), "live"), outlines(page, "held-out")
     assert all(above < below for (_, above), (_, below) in zip(live, saved, strict=True))
     assert "the weights before averaging" in page
+    assert "of which it read no part" in page and len(outlines(page, "unseen")) == 1
 
 
 def test_what_the_copy_meter_and_health_said_stands_in_it(run: Path) -> None:
@@ -310,6 +317,9 @@ def test_rows_of_other_versions_and_damaged_ones_are_passed_over(run: Path) -> N
     edit_rows(run, lambda rows: [*odd, *rows])
     with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"event": "train", "step": 4, "loss": NaN}\n{"event"\n')
+        file.write(
+            '{"event": "train", "step": 5, "loss_hex": "0x1p0", "loss": 1e999, "tokens_per_s": 1e999}\n'
+        )
     page = reported()
     assert "bits per character at its best" not in page and "The curve" in page  # it has no baselines
 

@@ -6,7 +6,7 @@ CHINESE = {
     "bits per character": "每字比特数", "passes over the text": "读文本的遍数",
     "(above: passes over the text)": "（上方：读文本的遍数）",
     "held-out text": "留出文本", "training text": "训练文本",
-    "the weights before averaging": "平均之前的权重",
+    "the weights before averaging": "平均之前的权重", "texts of data.held_out": "data.held_out 的文本",
     "unigram": "一元", "bigram": "二元", "floor": "下限",
     "Evaluations": "历次评测", "step": "步", "perplexity": "困惑度", "text of the base": "基座的文本",
     "pairs preferred": "偏好正确",

@@ -4,6 +4,7 @@ In: a recipe or a :class:`~yanmo.report.record.RunRecord`. Out: settings, counts
 without paths of the machine.
 """
 
+import json
 from collections.abc import Iterator
 
 from yanmo.core.commands import as_command
@@ -41,7 +42,9 @@ def shown_value(recipe: Recipe, name: str) -> str:
     if name in NAMED_FILES:
         values = tuple(map(file_name, values))
     shown = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-    return f"[{shown}]" if len(values) > 1 else shown.lower() if isinstance(value, bool) else shown
+    if len(values) > 1:
+        return json.dumps(list(values), ensure_ascii=False)
+    return shown.lower() if isinstance(value, bool) else shown
 
 
 def text_rows(record: RunRecord) -> Iterator[tuple[str, int]]:
@@ -73,7 +76,11 @@ def again(record: RunRecord) -> list[str]:
     recipe, place = record.recipe, record.place
     texts = [file_name(path) for path in recipe.corpus.path]
     base = [file_name(recipe.model.init)] if recipe.model.init else []
-    asked = [s for s in asked_settings(recipe) if not s.startswith((*NAMED_FILES, "finetune.method=full"))]
+    asked = [
+        s
+        for s in asked_settings(recipe)
+        if not s.startswith(("corpus.path", "model.init", "finetune.method=full"))
+    ]
     verb = "finetune" if recipe.finetune.method else "train"
     return [
         as_command(["yanmo", "train", f"{place}/recipe.toml", "--out", f"{place}-again"]),

@@ -93,6 +93,7 @@ def curves(record: RunRecord) -> list[Line]:
     return [
         Line("training text", "training", record.training, is_main=False),
         Line("the weights before averaging", "live", record.live),
+        Line("texts of data.held_out", "unseen", record.unseen),
         Line("held-out text", "held-out", record.held_out),
     ]
 
@@ -110,6 +111,7 @@ def evaluations(record: RunRecord) -> list[list[Any]]:
     columns = {
         "held-out text": dict(record.held_out),
         "the weights before averaging": dict(record.live),
+        "texts of data.held_out": dict(record.unseen),
         "perplexity": dict(record.points("eval", "val_perplexity")),
         "text of the base": dict(record.points("eval", "base_bits_per_char")),
         "pairs preferred": dict(record.points("eval", "reward_accuracy")),

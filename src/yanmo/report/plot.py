@@ -39,7 +39,7 @@ FONTS = (
 )  # fmt: skip
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by colour-blind readers too (Okabe & Ito 2008)."""
-STYLES = {"training": (0.8, "-"), "live": (1.2, ":"), "held-out": (1.8, "-")}
+STYLES = {"training": (0.8, "-"), "live": (1.2, ":"), "unseen": (1.2, "--"), "held-out": (1.8, "-")}
 """Kind of curve -> width and dashes."""
 INCHES, DOTS_PER_INCH = (6.4, 4.0), 200
 

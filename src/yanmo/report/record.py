@@ -87,6 +87,11 @@ class RunRecord:
         return self.points("eval", "live_val_bits_per_char")
 
     @cached_property
+    def unseen(self) -> list[Point]:
+        """The same of the texts of ``data.held_out``, of which no part was read."""
+        return self.points("eval", "held_out_bits_per_char")
+
+    @cached_property
     def training(self) -> list[Point]:
         """Bits per character of the training text; none of pairs, whose loss is another."""
         if self.recipe.finetune.preference is not None:

@@ -115,6 +115,11 @@ def is_it_good(record: RunRecord, found: Figures) -> Iterator[Said]:
             f" {record.lines.describe_rank(bits)}.",
             f"没见过的文本，最好时（第 {step:,.0f} 步）每字 {bits:.3f} 比特：{_rank(record.lines, bits)}。",
         )
+    if (unseen := dict(record.unseen).get(step)) is not None:
+        yield Said(
+            f"The texts of data.held_out, of which it read no part, cost it {unseen:.3f}.",
+            f"data.held_out 的文本，一句也没读过，每字 {unseen:.3f} 比特。",
+        )
     if any(row.get("lossy") for row in record.named("start")):
         yield Said(
             "Its vocabulary loses characters: these bits cannot be compared with others.",
