@@ -72,7 +72,7 @@ class Stopwatch:
 
     def time(self, model: object, rows: int, device: object, way: Way, clock: object) -> float:
         self.timed.append((way, rows))
-        return TOOK[way] * self.by_size[rows]
+        return TOOK[way] * self.by_size.get(rows, 1.0)
 
 
 def test_the_fastest_way_and_micro_batch_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +87,21 @@ def test_the_fastest_way_and_micro_batch_win(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_hopeless_way_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Stopwatch(monkeypatch, {128: 1.0, 256: 0.5, 512: 0.7})
+    monkeypatch.setitem(TOOK, Way("float32", "sdpa", "torch"), 5e-3)
     measure(ONE, SMALL, CPU, watch.reading)
     counts = Counter(way for way, rows in watch.timed if rows == 128)
-    assert counts[Way("bfloat16", "sdpa", "torch")] == 1
+    assert counts[Way("float32", "sdpa", "torch")] == 1
     assert counts[Way("float32", "matmul", "torch")] == 4
+
+
+def test_a_hopeless_precision_is_seen_in_one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Stopwatch(monkeypatch, {128: 1.0, 256: 0.5, 512: 0.7})
+    for way in TOOK:
+        if way.precision == "bfloat16":
+            monkeypatch.setitem(TOOK, way, 1e-2)
+    assert measure(ONE, SMALL, CPU, watch.reading)[0]["train.precision"] == "float32"
+    assert {rows for way, rows in watch.timed if way.precision == "bfloat16"} == {1}
+    assert 128 in {rows for way, rows in watch.timed if way.precision == "float32"}
 
 
 def test_a_round_of_many_seconds_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

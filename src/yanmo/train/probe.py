@@ -75,7 +75,6 @@ def measure(
     def per_token(options: list[tuple[Way, int]]) -> dict[tuple[Way, int], float]:
         """Seconds per token: the least of three rounds (one where it is long), after a round of warm-up."""
         first = {option: time_of(option) for option in options}
-        # bfloat16 on a CPU that lacks it may take 50 times as long: once is enough to see that
         left = [option for option in options if first[option] <= HOPELESS_RATIO * min(first.values())]
         seconds = config.block_size * sum(first[option] * min(option[1], most) for option in left)
         # all options take turns: what slows the machine for a while slows all of them alike
@@ -87,13 +86,14 @@ def measure(
         way, size = option
         return _time_pass(model, min(size, most), device, way, clock)
 
-    found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
+    tried = promising(list(ways(recipe, device)), device, lambda way: time_of((way, 1)))
+    found = per_token([(way, sizes[0]) for way in tried])
     # infinite: out of memory
     while min(found.values()) == math.inf:
         if sizes[0] == 1:
             raise no_room(config, str(device))
         sizes = [largest_divisor(recipe.train.batch_size, sizes[0] // 2)]
-        found = per_token([(way, sizes[0]) for way in ways(recipe, device)])
+        found = per_token([(way, sizes[0]) for way in tried])
     way, _ = min(found, key=lambda option: found[option])
     # larger micro-batches are timed only in the best way, and only where a pass is not cut by most_rows
     affordable = [size for size in sizes if size <= most]
@@ -128,6 +128,17 @@ def ways(recipe: Recipe, device: torch.device) -> Iterator[Way]:
             plain = (precision, attention) == ("float32", "matmul")
             if plain and on_cpu and not train.matmul and onednn_keeps_float32():
                 yield Way(precision, attention, "onednn")
+
+
+def promising(tried: list[Way], device: torch.device, time_of: Callable[[Way], float]) -> list[Way]:
+    """Those in a precision that a single window does not show to be hopeless on this CPU."""
+    # bfloat16 on a CPU that lacks it may take 50 times as long: passes of many windows would be half a minute
+    one = {way.precision: way for way in reversed(tried)}
+    if device.type != "cpu" or len(one) == 1:
+        return tried
+    # twice, as the first pass makes its kernels
+    seconds = {precision: min(time_of(way) for _ in range(2)) for precision, way in one.items()}
+    return [way for way in tried if seconds[way.precision] <= HOPELESS_RATIO * min(seconds.values())]
 
 
 def attentions(recipe: Recipe, device: torch.device) -> tuple[Literal["sdpa", "matmul"], ...]:
