@@ -35,7 +35,7 @@ from yanmo.text.read.documents import corpus_fingerprint, read_documents
 from yanmo.tokenizer import Tokenizer
 from yanmo.tokenizer.roundtrip import RoundTripLoss
 
-OPENING = 24
+NAME_CHARACTERS = 24
 """Characters of a document's first line that name it."""
 
 
@@ -260,7 +260,7 @@ def held_out(own: Prepared) -> TextTokens:
     total = own.shards.manifest.splits.val.characters
     whole = sum(map(len, parts)) or 1
     characters = [round(len(part) * total / whole) for part in parts]
-    names = [part.strip().split("\n", 1)[0][:OPENING] for part in parts]
+    names = [part.strip().split("\n", 1)[0][:NAME_CHARACTERS] for part in parts]
     return TextTokens(ids, names, ends, characters, total, own.is_lossy)
 
 

@@ -33,7 +33,7 @@ def ngram_bits(train: Ids, text: Ids, vocab_size: int, end_of_text: int) -> Iter
 
 
 @dataclass(frozen=True)
-class Counts:
+class NGramCounts:
     """N-grams of one order, by their hashes in ascending order, and their contexts."""
 
     ngrams: Hashes
@@ -70,7 +70,7 @@ def context_hashes(tokens: npt.NDArray[np.uint64], order: int) -> Hashes:
     return found
 
 
-def counted(tokens: npt.NDArray[np.uint64], order: int, is_highest: bool) -> Counts:
+def counted(tokens: npt.NDArray[np.uint64], order: int, is_highest: bool) -> NGramCounts:
     """The n-grams of a text: how often each occurs, or after how many different tokens."""
     ngrams, contexts = hashes(tokens, order), context_hashes(tokens, order)
     if not is_highest:
@@ -80,7 +80,7 @@ def counted(tokens: npt.NDArray[np.uint64], order: int, is_highest: bool) -> Cou
     unique, place, times = np.unique(ngrams, return_index=True, return_counts=True)
     of_context, inverse = np.unique(contexts[place], return_inverse=True)
     once, twice = int(np.count_nonzero(times == 1)), int(np.count_nonzero(times == 2))
-    return Counts(
+    return NGramCounts(
         unique,
         times.astype(np.float64),
         of_context,
@@ -90,7 +90,7 @@ def counted(tokens: npt.NDArray[np.uint64], order: int, is_highest: bool) -> Cou
     )
 
 
-def interpolated(counts: Counts, asked: npt.NDArray[np.uint64], order: int, below: Values) -> Values:
+def interpolated(counts: NGramCounts, asked: npt.NDArray[np.uint64], order: int, below: Values) -> Values:
     """p(w | c) = (max(n(c w) - D, 0) + D · followers(c) · p(w | shorter c)) / n(c), (N,)."""
     together = looked_up(counts.ngrams, counts.times, hashes(asked, order))
     wanted = context_hashes(asked, order)
