@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.makers.parsers import shard_files
 from tests.makers.texts import invented_text
 from yanmo.core.console import Console
 from yanmo.core.errors import DataError
@@ -205,6 +206,20 @@ def test_texts_that_are_held_out_are_never_trained_on(tmp_path: Path, console: C
     # without it the whole is read, from shards of its own
     whole = prepare(corpus, TokenizerConfig(), DataConfig(), 16, console)
     assert "丙" in "".join(text_of(side, whole.tokenizer) for side in (whole.shards.train, whole.shards.val))
+    gone = tmp_path / "gone.txt"
+    with pytest.raises(DataError, match="gone.txt"):
+        prepare(corpus, TokenizerConfig(), DataConfig(held_out=(str(gone),)), 16, console)
+    some = tmp_path / "some.jsonl"
+    some.write_text('{"text": "甲。"}\n{"text": 3}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="not all texts of data.held_out can be used: .*some.jsonl"):
+        prepare(corpus, TokenizerConfig(), DataConfig(held_out=(str(some),)), 16, console)
+    finished = tmp_path / "finished"
+    finished.mkdir()
+    for name, content in shard_files().items():
+        (finished / name).write_bytes(content)
+    held, shards = DataConfig(held_out=(str(elsewhere),)), CorpusConfig(path=(str(finished),))
+    with pytest.raises(DataError, match=r"data\.held_out=.* cannot be taken out of finished shards"):
+        prepare(shards, TokenizerConfig(), held, 16, console)
     with pytest.raises(DataError, match="nothing is left of 3 documents"):
         prepare(corpus, TokenizerConfig(), DataConfig(held_out=(str(folder),)), 16, console)
 

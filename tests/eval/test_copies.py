@@ -8,7 +8,7 @@ import pytest
 
 from tests.makers.texts import invented_text
 from yanmo.data.text_index import DOCUMENT_END, TextIndex, build_index
-from yanmo.eval.bootstrap import Estimate, Part, estimate
+from yanmo.eval.bootstrap import Estimate, Portion, estimate
 from yanmo.eval.copies import CONTEXT_CHARACTERS, SPANS, Passage, copies_in
 
 LETTERS = "甲乙丙𠮷 \n"
@@ -100,7 +100,7 @@ def test_what_stands_nowhere_and_no_text_at_all_have_no_copies(tmp_path: Path) -
 
 def test_an_interval_holds_its_value_and_is_the_same_for_a_seed(drawn_seed: int) -> None:
     rng = random.Random(drawn_seed)
-    few = [Part(rng.random(), 1) for _ in range(20)]
+    few = [Portion(rng.random(), 1) for _ in range(20)]
     found = estimate(few, 5)
     assert found == estimate(few, 5) != estimate(few, 6)
     assert found.low < found.value < found.high
@@ -112,19 +112,19 @@ def test_an_interval_is_as_wide_as_other_samples_say(drawn_seed: int) -> None:
     rng = np.random.default_rng(drawn_seed)
     held = 0
     for _ in range(100):
-        found = estimate([Part(value, 1) for value in rng.normal(3, 1, 40).tolist()])
+        found = estimate([Portion(value, 1) for value in rng.normal(3, 1, 40).tolist()])
         held += found.low <= 3 <= found.high
     assert held >= 83
 
 
 def test_longer_samples_count_more_and_empty_ones_nothing() -> None:
-    assert estimate([Part(1, 1), Part(0, 9), Part(0, 0)]).value == 0.1
-    assert estimate([Part(0, 0)]) == estimate([]) == Estimate(0, 0, 0)
-    assert estimate([Part(1, 4)] * 5) == Estimate(0.25, 0.25, 0.25)
+    assert estimate([Portion(1, 1), Portion(0, 9), Portion(0, 0)]).value == 0.1
+    assert estimate([Portion(0, 0)]) == estimate([]) == Estimate(0, 0, 0)
+    assert estimate([Portion(1, 4)] * 5) == Estimate(0.25, 0.25, 0.25)
 
 
 def test_a_value_is_compared_with_what_as_many_pieces_of_the_control_have() -> None:
-    rare = [Part(1, 1)] + [Part(0, 1)] * 99
+    rare = [Portion(1, 1)] + [Portion(0, 1)] * 99
     assert estimate(rare, draw=10).high == 0.1 > estimate(rare).high
     assert estimate(rare, draw=10).value == estimate(rare).value == 0.01
     control = Estimate(4, 3, 5)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.makers.texts import invented_text
 from yanmo.eval import writing
-from yanmo.eval.bootstrap import Estimate, Part
+from yanmo.eval.bootstrap import Estimate, Portion
 from yanmo.eval.writing import common_characters, distinct, loops, measured_writing, not_chinese, unbalanced
 
 
@@ -19,18 +19,18 @@ def test_the_examples_hold() -> None:
 def test_distinct_counts_each_n_characters_once(n: int, drawn_seed: int) -> None:
     text = "".join(random.Random(drawn_seed).choices("春江花月夜", k=50))
     grams = [text[at : at + n] for at in range(51 - n)]
-    assert distinct(text, n) == Part(len(set(grams)), 51 - n)
-    assert distinct("江"[: n - 1], n) == Part(0, 0)
+    assert distinct(text, n) == Portion(len(set(grams)), 51 - n)
+    assert distinct("江"[: n - 1], n) == Portion(0, 0)
 
 
 def test_loops_are_sought_in_the_worst_part_of_a_text() -> None:
     fine = "".join(map(chr, range(0x4E00, 0x4E00 + 600)))
-    assert loops(fine) == Part(0, 200)
+    assert loops(fine) == Portion(0, 200)
     looping = fine[:300] + "他说他说" * 30 + fine[300:]
     assert loops(looping).part == 120
     far = fine[:100] + fine[500:510] + fine[100:400] + fine[500:510]
     assert loops(far).part == 0  # a name that returns after 300 characters is no loop
-    assert loops("“" * 300) == Part(200, 200) and loops("") == Part(0, 0)
+    assert loops("“" * 300) == Portion(200, 200) and loops("") == Portion(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_loops_are_sought_in_the_worst_part_of_a_text() -> None:
     ],
 )
 def test_a_quote_without_a_partner_is_counted(text: str, alone: int, marks: int) -> None:
-    assert unbalanced(text) == Part(alone, marks)
+    assert unbalanced(text) == Portion(alone, marks)
 
 
 def test_other_scripts_digits_and_broken_characters_are_not_chinese() -> None:
-    assert not_chinese("江湖，夜雨。\n“走！”……——") == Part(0, 5)
-    assert not_chinese("江湖ab1�") == Part(4, 6)
+    assert not_chinese("江湖，夜雨。\n“走！”……——") == Portion(0, 5)
+    assert not_chinese("江湖ab1�") == Portion(4, 6)
 
 
 def test_common_characters_are_the_fewest_that_make_up_the_text(drawn_seed: int) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yanmo.report import chart
-from yanmo.report.chart import MAX_POINTS, Line, binned, draw, nice_ticks
+from yanmo.report.chart import MAX_POINTS, Curve, binned, draw, nice_ticks
 
 VALUES = st.floats(-1e6, 1e6)
 
@@ -31,7 +31,7 @@ def test_a_long_line_is_thinned_between_its_least_and_its_greatest(values: list[
 
 
 def test_labels_of_close_levels_do_not_lie_on_each_other() -> None:
-    found = draw([Line("a", "a", [(1, 5.0), (2, 4.0)])], {"unigram": 4.5, "bigram": 4.49, "floor": 4.48})
+    found = draw([Curve("a", "a", [(1, 5.0), (2, 4.0)])], {"unigram": 4.5, "bigram": 4.49, "floor": 4.48})
     assert found is not None
     places = [label.at for label in found.level_labels]
     assert all(later - earlier >= 6.9 for earlier, later in zip(places, places[1:], strict=False))
@@ -39,20 +39,20 @@ def test_labels_of_close_levels_do_not_lie_on_each_other() -> None:
 
 
 def test_a_training_loss_that_leaves_all_else_behind_does_not_flatten_the_picture() -> None:
-    lines = [Line("t", "t", [(1, 1e9), (2, 5.0)], is_main=False), Line("h", "h", [(2, 5.0), (4, 4.0)])]
+    lines = [Curve("t", "t", [(1, 1e9), (2, 5.0)], is_main=False), Curve("h", "h", [(2, 5.0), (4, 4.0)])]
     found = draw(lines, {"unigram": 6.0})
     assert found is not None and {label.text for label in found.left} <= {"4", "4.5", "5", "5.5", "6"}
 
 
 def test_whole_passes_are_marked_where_they_end() -> None:
-    found = draw([Line("h", "h", [(50, 5.0), (100, 4.0)])], {}, passes_per_step=0.04)
+    found = draw([Curve("h", "h", [(50, 5.0), (100, 4.0)])], {}, passes_per_step=0.04)
     assert found is not None and [(mark.text, mark.at) for mark in found.top] == [
         ("1", 25.0), ("2", 50.0), ("3", 75.0), ("4", 100.0)
     ]  # fmt: skip
-    assert draw([Line("h", "h", [(50, 5.0)])], {}, passes_per_step=0.001).top == []  # type: ignore[union-attr]
+    assert draw([Curve("h", "h", [(50, 5.0)])], {}, passes_per_step=0.001).top == []  # type: ignore[union-attr]
 
 
 def test_nothing_is_drawn_of_nothing_and_a_single_point_is_a_dot() -> None:
-    assert draw([Line("h", "h", [])], {"unigram": 6.0}) is None
-    found = draw([Line("h", "h", [(10, 5.0)])], {})
+    assert draw([Curve("h", "h", [])], {"unigram": 6.0}) is None
+    found = draw([Curve("h", "h", [(10, 5.0)])], {})
     assert found is not None and found.dots == [("h", 100.0, 50.0)]

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.makers.runs import RUN, tiny_recipe
+from tests.makers.runs import RUN, TINY, tiny_recipe
+from yanmo.cli.app import app
 from yanmo.core.console import Console
-from yanmo.core.errors import DivergedError
+from yanmo.core.errors import ConfigError, DivergedError
 from yanmo.train.find_rate import MOST_STEPS, SECONDS, Sweep, curve_lines, find_rate, sweep
 from yanmo.train.resume import restore
 from yanmo.train.run import open_run
@@ -67,6 +69,24 @@ def test_the_curve_shows_the_losses_and_the_rate_to_take() -> None:
     assert any("│" in line for line in lines)
     assert lines[-1].split() == ["1.0e-04", "1.0e+00"]
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.slow
+def test_the_command_draws_and_names_a_rate_and_makes_no_run(novel: Path) -> None:
+    words = ["train", str(novel), *TINY, "--find-lr"]
+    drawn = CliRunner().invoke(app, words)
+    assert drawn.exit_code == 0, drawn.output
+    assert "●" in drawn.stdout and "take optim.learning_rate=" in drawn.stdout
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert len(found["rates"]) == len(found["losses"])
+    assert not Path("runs").exists()
+
+
+def test_what_has_no_effect_beside_a_sweep_is_refused(novel: Path) -> None:
+    for name, value in (("--nproc", "2"), ("--out", "elsewhere")):
+        refused = CliRunner().invoke(app, ["train", str(novel), "--find-lr", name, value])
+        assert isinstance(refused.exception, ConfigError)
+        assert f"{name} has no effect with --find-lr" in str(refused.exception)
 
 
 @pytest.mark.slow

@@ -207,6 +207,7 @@ def train(
 
     recipe, folder = asked_recipe(arguments or [], out, needs_text=not dry_run)
     if find_lr:
+        refuse_beside("--find-lr", {"--out": out, "--nproc": nproc, "--dry-run": dry_run or None})
         sweep_rates(recipe, as_json)
         return
     train_or_resume(recipe, folder, nproc, dry_run, as_json)

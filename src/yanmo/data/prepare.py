@@ -280,8 +280,18 @@ def texts_held_out(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     """
     if not data.held_out:
         return []
+    counts = CorpusCounts()
     config = corpus.model_copy(update={"path": data.held_out})
-    return [document.text for document in read_documents(config, CorpusCounts())]
+    texts = [document.text for document in read_documents(config, counts)]
+    # a text that is asked for and cannot be used must not be missing without a word
+    if counts.dropped or not texts:
+        why = ", ".join(counts.dropped[:3]) or "there are none"
+        raise DataError(
+            f"not all texts of data.held_out can be used: {why}",
+            where=", ".join(data.held_out),
+            hint="name files that have text, or leave them out",
+        )
+    return texts
 
 
 def hashes_of(texts: Iterable[str]) -> frozenset[str]:
@@ -349,6 +359,12 @@ def _open_shards(folder: Path, asked: TokenizerConfig, data: DataConfig, block_s
             f"the shards were not made with tokenizer.path={asked.path}",
             where=str(folder),
             hint="leave tokenizer.path out",
+        )
+    if data.held_out:
+        raise DataError(
+            f"data.held_out={', '.join(data.held_out)} cannot be taken out of finished shards",
+            where=str(folder),
+            hint="leave data.held_out out",
         )
     if data.val_fraction not in (None, split.val_fraction):
         raise DataError(

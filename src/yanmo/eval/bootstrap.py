@@ -13,7 +13,7 @@ DRAWS = 1000
 LEVEL = 0.95
 
 
-class Part(NamedTuple):
+class Portion(NamedTuple):
     """What one sample adds to a share or a mean."""
 
     part: float
@@ -33,7 +33,7 @@ class Estimate:
         return int(self.value > control.high) - int(self.value < control.low)
 
 
-def estimate(samples: Sequence[Part], seed: int = 0, draw: int | None = None) -> Estimate:
+def estimate(samples: Sequence[Portion], seed: int = 0, draw: int | None = None) -> Estimate:
     """Σ parts / Σ wholes, with the interval by drawing as many samples again, with replacement.
 
     A control is drawn as often as there are samples to compare with it (``draw``): its interval is then what

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yanmo.data.text_index import DOCUMENT_END, Matches, Places, TextIndex
-from yanmo.eval.bootstrap import Estimate, Part, estimate
+from yanmo.eval.bootstrap import Estimate, Portion, estimate
 
 SPANS = (8, 13, 20, 50)
 """Characters in a row, without blanks, from which on a span counts."""
@@ -97,10 +97,10 @@ class MatchedText:
         places = np.arange(len(text))
         return cls(text, is_visible, matches, before[places + matches.lengths] - before[places])
 
-    def copied(self, span: int) -> Part:
+    def copied(self, span: int) -> Portion:
         """Of its visible characters, those in matches with so many of them."""
         covered = self.matches.covered(self.sizes >= span)
-        return Part(int((covered & self.is_visible).sum()), int(self.is_visible.sum()))
+        return Portion(int((covered & self.is_visible).sum()), int(self.is_visible.sum()))
 
 
 def longest_span(found: Sequence[MatchedText], index: TextIndex) -> LongestSpan | None:

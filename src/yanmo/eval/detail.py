@@ -20,7 +20,7 @@ Nats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class TextPart:
+class MeasuredPart:
     """A document, or places of the window."""
 
     name: str
@@ -48,8 +48,8 @@ class TextTokens:
 class Detail:
     """The parts."""
 
-    documents: tuple[TextPart, ...]
-    positions: tuple[TextPart, ...]
+    documents: tuple[MeasuredPart, ...]
+    positions: tuple[MeasuredPart, ...]
 
     def lines(self) -> Iterator[str]:
         """For people; the documents with the most bits first, and no more than ``SHOWN``."""
@@ -75,15 +75,17 @@ def detail_of(
     return Detail(tuple(by_document(nats, text)), tuple(by_place(fresh, places, per_token)))
 
 
-def by_document(nats: Nats, text: TextTokens) -> Iterator[TextPart]:
+def by_document(nats: Nats, text: TextTokens) -> Iterator[MeasuredPart]:
     """Each document, the cost of ending it included."""
     for name, first, end, characters in zip(
         text.names, (0, *text.ends), text.ends, text.characters, strict=False
     ):
-        yield TextPart(name, end - first, float(nats[first:end].sum()) / math.log(2) / max(characters, 1))
+        yield MeasuredPart(name, end - first, float(nats[first:end].sum()) / math.log(2) / max(characters, 1))
 
 
-def by_place(nats: Nats, places: npt.NDArray[np.int64], characters_per_token: float) -> Iterator[TextPart]:
+def by_place(
+    nats: Nats, places: npt.NDArray[np.int64], characters_per_token: float
+) -> Iterator[MeasuredPart]:
     """Tokens with 0, 1, 2 to 3, 4 to 7 … others before them in their window."""
     bounds = [0, *(1 << n for n in range(int(places.max(initial=0)).bit_length() + 1))]
     for first, end in pairwise(bounds):
@@ -91,4 +93,4 @@ def by_place(nats: Nats, places: npt.NDArray[np.int64], characters_per_token: fl
         if len(here):
             said = f"{first:,}" if end == first + 1 else f"{first:,} to {end - 1:,}"
             # a token stands for so many characters on average, wherever it is in the window
-            yield TextPart(said, len(here), float(here.mean()) / math.log(2) / characters_per_token)
+            yield MeasuredPart(said, len(here), float(here.mean()) / math.log(2) / characters_per_token)

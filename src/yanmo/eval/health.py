@@ -15,6 +15,7 @@ from typing import Any
 
 from yanmo.core.console import counted
 from yanmo.eval.history import OVERFLOWS, RECENT, SPEED_ROWS, History, Row, number, step_of
+from yanmo.text.clean.characters import QUOTES
 
 Said = tuple[str, str] | None
 """A sentence with the values, and what to do; or nothing."""
@@ -92,7 +93,6 @@ UNBALANCED = 4
 
 MIN_SAMPLE_CHARACTERS = 40
 RUN_CHARACTERS = 8
-PARTNERS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,8 @@ def rate_too_low(log: History) -> Said:
         return None
     return (
         f"a step changes a weight by {fmean(sizes):.1e} of its size, less than a tenth of what is usual",
-        f"raise optim.learning_rate={log.fact('learning_rate'):g} tenfold, or leave it out",
+        f"raise optim.learning_rate={log.fact('learning_rate'):g} tenfold, or leave it out; yanmo train"
+        " --find-lr tries rates",
     )
 
 
@@ -540,6 +541,6 @@ def facts_of_sample(text: str) -> dict[str, float]:
         "repeated": round(1 - len({*runs}) / len(runs), 4),
         "lost": round(counts["\ufffd"] / len(text), 4),
         "unbalanced": float(
-            sum(abs(counts[opening] - counts[closing]) for opening, closing in PARTNERS.items())
+            sum(abs(counts[opening] - counts[closing]) for opening, closing in QUOTES.items())
         ),
     }

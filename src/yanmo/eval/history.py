@@ -27,7 +27,11 @@ IDLE_LOAD = 0.01
 
 def number(row: Row, key: str) -> float | None:
     """A finite number in a row, if there is one."""
-    value = row.get(key)
+    return finite(row.get(key))
+
+
+def finite(value: Any) -> float | None:
+    """A finite number, if it is one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < 1e300 else None  # NaN is below nothing
@@ -128,7 +132,7 @@ class History:
         """Size of the median update of a step, relative to its matrix, as of a width of 256."""
         # weights begin alike in all widths, and the usual rates fall by the root of the width
         size, width = number(row, "update_median"), self.fact("width") or USUAL_WIDTH
-        return None if size is None else size * math.sqrt(width / USUAL_WIDTH)
+        return None if size is None or width < 0 else size * math.sqrt(width / USUAL_WIDTH)
 
     def warm_updates(self) -> list[float]:
         """The same of the logged steps with at least half of the peak rate."""

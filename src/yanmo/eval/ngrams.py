@@ -53,21 +53,22 @@ def padded(tokens: Ids, end_of_text: int) -> npt.NDArray[np.uint64]:
 
 def hashes(tokens: npt.NDArray[np.uint64], order: int) -> Hashes:
     """Of the last ``order`` tokens up to each token behind the padding, (N,)."""
-    found = np.zeros(len(tokens) - HIGHEST_ORDER, dtype=np.uint64)
-    for before in range(order - 1, -1, -1):
-        here = tokens[HIGHEST_ORDER - before : len(tokens) - before]
-        # wraps at 2^64: two n-grams of millions share a hash with a chance of one in a million
-        found = (found ^ (found >> np.uint64(29))) * MULTIPLIER + here + np.uint64(1)
-    return found
+    return _extended(context_hashes(tokens, order), tokens, 0)
 
 
 def context_hashes(tokens: npt.NDArray[np.uint64], order: int) -> Hashes:
     """Of the ``order`` - 1 tokens before each token."""
     found = np.zeros(len(tokens) - HIGHEST_ORDER, dtype=np.uint64)
     for before in range(order - 1, 0, -1):
-        here = tokens[HIGHEST_ORDER - before : len(tokens) - before]
-        found = (found ^ (found >> np.uint64(29))) * MULTIPLIER + here + np.uint64(1)
+        found = _extended(found, tokens, before)
     return found
+
+
+def _extended(found: Hashes, tokens: npt.NDArray[np.uint64], before: int) -> Hashes:
+    """The hashes with one token more, so many before each."""
+    # wraps at 2^64: two n-grams of millions share a hash with a chance of one in a million
+    here = tokens[HIGHEST_ORDER - before : len(tokens) - before]
+    return (found ^ (found >> np.uint64(29))) * MULTIPLIER + here + np.uint64(1)
 
 
 def counted(tokens: npt.NDArray[np.uint64], order: int, is_highest: bool) -> NGramCounts:

@@ -13,7 +13,7 @@ from typing import Any
 
 from yanmo.data.shards import Ids, ShardSet, Tokens
 from yanmo.data.text_index import DOCUMENT_END, TextIndex, documents_of
-from yanmo.eval.bootstrap import Estimate, Part, estimate
+from yanmo.eval.bootstrap import Estimate, Portion, estimate
 from yanmo.eval.loss import evaluate_sliding
 from yanmo.eval.samples import continued
 from yanmo.generate.writer import Writer
@@ -129,7 +129,7 @@ def extraction(writer: Writer, passages: list[str], advance: Callable[[int], obj
     config = SampleConfig(temperature=0, max_new_tokens=longest)
     prompts = [text[:PROMPT_CHARACTERS] for text in passages]
     written = continued(writer, prompts, config, lambda done: advance(done * WRITTEN_COSTS * longest))
-    exact = [Part(new.startswith(text), 1) for new, text in zip(written, wanted, strict=True)]
+    exact = [Portion(new.startswith(text), 1) for new, text in zip(written, wanted, strict=True)]
     return Extraction(len(passages), estimate(exact))
 
 
@@ -146,10 +146,10 @@ def bits_per_character(
     return estimate(found, seed)
 
 
-def bits_of(writer: Writer, ids: Ids) -> Part:
+def bits_of(writer: Writer, ids: Ids) -> Portion:
     """Of a piece, in windows that do not overlap: its bits, and its characters."""
     model, tokenizer = writer.model, writer.tokenizer
     stream = tokenizer.stream()
     characters = sum(len(stream.push(token)) for token in ids.tolist())
     found = evaluate_sliding(model, ids, characters, model.config.block_size, tokenizer.end_of_text)
-    return Part(found.loss * len(ids) / math.log(2), characters)
+    return Portion(found.loss * len(ids) / math.log(2), characters)

@@ -13,49 +13,38 @@ from collections.abc import Callable, Iterable, Sequence, Set
 
 import numpy as np
 
-from yanmo.eval.bootstrap import Estimate, Part, estimate
-from yanmo.text.clean.characters import HAN
+from yanmo.eval.bootstrap import Estimate, Portion, estimate
+from yanmo.text.clean.characters import HAN, QUOTES
 
 LOOP_WINDOW = 200
 LOOP_GRAM = 8
 LOOP_STEP = 10
 COMMON_SHARE = 0.99
-PAIRS = {
-    "“": "”",
-    "‘": "’",
-    "「": "」",
-    "『": "』",
-    "（": "）",
-    "(": ")",
-    "《": "》",
-    "〈": "〉",
-    "【": "】",
-    "[": "]",
-}
+PAIRS = QUOTES | {"〈": "〉", "(": ")", "[": "]"}
 CLOSING = set(PAIRS.values())
 SENTENCE_END = re.compile("[。！？!?…]+")
 IS_HAN = re.compile(f"[{HAN}]")
 
 
-def distinct(text: str, n: int) -> Part:
+def distinct(text: str, n: int) -> Portion:
     """Different ones among the n characters that follow each other (Li et al. 2016).
 
     >>> distinct("江湖江湖", 2)
-    Part(part=2, whole=3)
+    Portion(part=2, whole=3)
     """
     grams = [text[at : at + n] for at in range(len(text) - n + 1)]
-    return Part(len(set(grams)), len(grams))
+    return Portion(len(set(grams)), len(grams))
 
 
-def loops(text: str) -> Part:
+def loops(text: str) -> Portion:
     """In the worst 200 characters: those in some 8 characters that come there more than once.
 
     >>> loops("一二三四五六七八" * 2)
-    Part(part=16, whole=16)
+    Portion(part=16, whole=16)
     """
     last = max(len(text) - LOOP_WINDOW, 0)
     windows = [text[at : at + LOOP_WINDOW] for at in (*range(0, last, LOOP_STEP), last)]
-    return Part(max(map(_repeated, windows)), len(windows[0]))
+    return Portion(max(map(_repeated, windows)), len(windows[0]))
 
 
 def _repeated(text: str) -> int:
@@ -67,11 +56,11 @@ def _repeated(text: str) -> int:
     return int(covered.sum())
 
 
-def unbalanced(text: str) -> Part:
+def unbalanced(text: str) -> Portion:
     """Quotes and brackets without a partner.
 
     >>> unbalanced("“他说：「走。」")
-    Part(part=1, whole=3)
+    Portion(part=1, whole=3)
     """
     open_marks: list[str] = []
     marks = alone = 0
@@ -87,36 +76,36 @@ def unbalanced(text: str) -> Part:
         else:
             continue
         marks += 1
-    return Part(alone + len(open_marks), marks)
+    return Portion(alone + len(open_marks), marks)
 
 
-def sentence_characters(text: str) -> Part:
+def sentence_characters(text: str) -> Portion:
     """Characters of a sentence; what the text breaks off in is none.
 
     >>> sentence_characters("走吧。他说！但")
-    Part(part=6, whole=2)
+    Portion(part=6, whole=2)
     """
     ends = [found.end() for found in SENTENCE_END.finditer(text)]
-    return Part(max(ends, default=0), len(ends))
+    return Portion(max(ends, default=0), len(ends))
 
 
-def not_chinese(text: str) -> Part:
+def not_chinese(text: str) -> Portion:
     """Letters, digits and signs that are no hanzi, of all that is no punctuation.
 
     >>> not_chinese("江湖，OK。")
-    Part(part=2, whole=4)
+    Portion(part=2, whole=4)
     """
     signs = [one for one in text if not one.isspace() and unicodedata.category(one)[0] != "P"]
-    return Part(sum(not IS_HAN.match(one) for one in signs), len(signs))
+    return Portion(sum(not IS_HAN.match(one) for one in signs), len(signs))
 
 
-def rare(text: str, common: Set[str]) -> Part:
+def rare(text: str, common: Set[str]) -> Portion:
     """Characters that are none of the common ones.
 
     >>> rare("江湖客", {"江", "湖"})
-    Part(part=1, whole=3)
+    Portion(part=1, whole=3)
     """
-    return Part(sum(one not in common for one in text), len(text))
+    return Portion(sum(one not in common for one in text), len(text))
 
 
 def common_characters(texts: Iterable[str]) -> set[str]:
@@ -137,7 +126,7 @@ def common_characters(texts: Iterable[str]) -> set[str]:
     return found
 
 
-def measures(common: Set[str]) -> dict[str, Callable[[str], Part]]:
+def measures(common: Set[str]) -> dict[str, Callable[[str], Portion]]:
     """All measures by name, for characters that are ``common`` in the training text."""
     return {
         "distinct_1": lambda text: distinct(text, 1),

@@ -23,7 +23,7 @@ LABEL_ROOM = 7.0
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """A curve: its name, its class in CSS, its points by step."""
 
     name: str
@@ -60,10 +60,10 @@ class Chart:
 
 
 def draw(
-    lines: Sequence[Line], levels: dict[str, float], passes_per_step: float | None = None
+    lines: Sequence[Curve], levels: dict[str, float], passes_per_step: float | None = None
 ) -> Chart | None:
     """The chart of some curves over steps; None where there is nothing to see."""
-    lines = [Line(line.name, line.kind, binned(line.points), line.is_main) for line in lines if line.points]
+    lines = [Curve(line.name, line.kind, binned(line.points), line.is_main) for line in lines if line.points]
     if not lines:
         return None
     last = max(line.points[-1][0] for line in lines) or 1
@@ -89,7 +89,7 @@ def draw(
     )
 
 
-def shown_range(lines: Sequence[Line], levels: dict[str, float]) -> tuple[float, float]:
+def shown_range(lines: Sequence[Curve], levels: dict[str, float]) -> tuple[float, float]:
     """From what value to what value is shown."""
     values = [*levels.values(), *(value for line in lines for _, value in line.points)]
     main = [*levels.values(), *(value for line in lines if line.is_main for _, value in line.points)]

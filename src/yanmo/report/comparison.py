@@ -8,7 +8,7 @@ from typing import Any
 
 from yanmo.core.console import span
 from yanmo.core.templates import render
-from yanmo.report.chart import Line, draw
+from yanmo.report.chart import Curve, draw
 from yanmo.report.chinese import CHINESE
 from yanmo.report.figures import Figures, figures_of
 from yanmo.report.origin import PRIVATE, shown_value
@@ -25,7 +25,7 @@ def comparison(records: Sequence[RunRecord]) -> str:
     """The page of some runs."""
     names = names_of(records)
     lines = [
-        Line(name, f"c{n % COLOURS}", record.held_out)
+        Curve(name, f"c{n % COLOURS}", record.held_out)
         for n, (name, record) in enumerate(zip(names, records, strict=True))
     ]
     return render(

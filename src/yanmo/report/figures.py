@@ -8,9 +8,10 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Literal
 
+from yanmo.eval.history import finite
 from yanmo.model.config import GPTConfig
 from yanmo.model.gpt import count_parameters
-from yanmo.report.record import Point, RunRecord, number
+from yanmo.report.record import Point, RunRecord
 
 LAST_ROWS = 10
 """Logged steps whose mean is the training loss at a step: one alone is noise."""
@@ -54,8 +55,8 @@ class Figures:
 
 def figures_of(record: RunRecord) -> Figures:
     """The figures of a run."""
-    step = max((int(number(row.get("step")) or 0) for row in record.rows), default=0)
-    times = [number(row.get("elapsed_s")) for row in record.rows]
+    step = max((int(finite(row.get("step")) or 0) for row in record.rows), default=0)
+    times = [finite(row.get("elapsed_s")) for row in record.rows]
     best = _best(record)
     speeds = record.points("train", "tokens_per_s")
     return Figures(

@@ -6,33 +6,30 @@ value of another kind than meant counts as none.
 
 from typing import Any, NamedTuple
 
-from yanmo.report.record import RunRecord, number
+from yanmo.eval.bootstrap import Estimate
+from yanmo.eval.copies import Passage
+from yanmo.eval.history import finite
+from yanmo.report.record import RunRecord
 
 TO = "\u2060–\u2060"
 """A dash at which no line breaks."""
 
 
-class Estimate(NamedTuple):
-    """A value with its interval of 95%."""
+def read_estimate(found: Any) -> Estimate | None:
+    """From JSON."""
+    parts = found if isinstance(found, dict) else {}
+    value, low, high = (finite(parts.get(key)) for key in ("value", "low", "high"))
+    return None if value is None or low is None or high is None else Estimate(value, low, high)
 
-    value: float
-    low: float
-    high: float
 
-    @classmethod
-    def of(cls, found: Any) -> "Estimate | None":
-        """From JSON."""
-        parts = found if isinstance(found, dict) else {}
-        value, low, high = (number(parts.get(key)) for key in cls._fields)
-        return None if value is None or low is None or high is None else cls(value, low, high)
+def as_share(found: Estimate | None) -> str:
+    """In percent, with its interval; empty where there is none."""
+    return f"{found.value:.1%} ({100 * found.low:.1f}{TO}{100 * found.high:.1f})" if found else ""
 
-    def share(self) -> str:
-        """As percent."""
-        return f"{self.value:.1%} ({100 * self.low:.1f}{TO}{100 * self.high:.1f})"
 
-    def figure(self) -> str:
-        """As it is."""
-        return f"{self.value:.3g} ({self.low:.3g}{TO}{self.high:.3g})"
+def as_figure(found: Estimate | None) -> str:
+    """As it is, with its interval; empty where there is none."""
+    return f"{found.value:.3g} ({found.low:.3g}{TO}{found.high:.3g})" if found else ""
 
 
 class Beside(NamedTuple):
@@ -41,14 +38,6 @@ class Beside(NamedTuple):
     name: str
     samples: Estimate
     held_out: Estimate | None
-
-
-class Passage(NamedTuple):
-    """A span with what stands around it."""
-
-    before: str
-    span: str
-    after: str
 
 
 def copied(record: RunRecord) -> list[Beside]:
@@ -67,7 +56,7 @@ def longest_copy(record: RunRecord) -> list[tuple[str, Passage]]:
     longest = _part(_part(record.measured, "copies"), "longest")
     sides = {"in a sample": _part(longest, "here"), "in the training text": _part(longest, "there")}
     return [
-        (name, Passage(*(str(side.get(key, "")) for key in Passage._fields)))
+        (name, Passage(*(str(side.get(key, "")) for key in ("before", "span", "after"))))
         for name, side in sides.items()
         if side
     ]
@@ -77,15 +66,15 @@ def recalled(record: RunRecord) -> tuple[Estimate | None, Estimate | None]:
     """Of passages that the model was given the beginnings of, how many it went on with word for word."""
     extraction = _part(_part(record.measured, "copies"), "extraction")
     training, held_out = (_part(extraction, side).get("exact") for side in ("training", "held_out"))
-    return Estimate.of(training), Estimate.of(held_out)
+    return read_estimate(training), read_estimate(held_out)
 
 
 def _beside(sides: dict[str, Any]) -> list[Beside]:
     samples, held_out = _part(sides, "samples"), _part(sides, "held_out")
     return [
-        Beside(name, found, Estimate.of(held_out.get(name)))
+        Beside(name, found, read_estimate(held_out.get(name)))
         for name, value in samples.items()
-        if (found := Estimate.of(value)) is not None
+        if (found := read_estimate(value)) is not None
     ]
 
 

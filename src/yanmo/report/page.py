@@ -12,10 +12,10 @@ from yanmo.core.console import span
 from yanmo.core.outputs import is_marked, require_file
 from yanmo.core.storage import write_atomic
 from yanmo.core.templates import render
-from yanmo.report.chart import Line, draw
+from yanmo.report.chart import Curve, draw
 from yanmo.report.chinese import CHINESE
 from yanmo.report.figures import Figures, figures_of
-from yanmo.report.measured import copied, longest_copy, writing
+from yanmo.report.measured import as_figure, as_share, copied, longest_copy, writing
 from yanmo.report.origin import again, asked_settings, decided_settings, held_out_how, text_rows
 from yanmo.report.record import RunRecord, read_run
 from yanmo.report.words import (
@@ -57,14 +57,11 @@ def page(record: RunRecord) -> str:
         what=list(what_it_is(record, found)),
         good=list(is_it_good(record, found)),
         copied=list(is_it_copied(record)),
-        copies=[
-            (row.name, row.samples.share(), row.held_out.share() if row.held_out else "")
-            for row in copied(record)
-        ],
+        copies=[(row.name, as_share(row.samples), as_share(row.held_out)) for row in copied(record)],
         copies_command=copies_command(record),
         longest=longest_copy(record),
         writing=[
-            (row.name.replace("_", " "), row.samples.figure(), row.held_out.figure() if row.held_out else "")
+            (row.name.replace("_", " "), as_figure(row.samples), as_figure(row.held_out))
             for row in writing(record)
         ],
         next=what_next(record, found),
@@ -76,7 +73,7 @@ def page(record: RunRecord) -> str:
         overflows=len(record.named("overflow")) + sum("overflow" in row for row in record.named("health")),
         samples=record.samples,
         speed=draw(
-            [Line("tokens per second by step", "speed", record.points("train", "tokens_per_s"))], {"": 0}
+            [Curve("tokens per second by step", "speed", record.points("train", "tokens_per_s"))], {"": 0}
         ),
         time=list(where_time_went(record, found)),
         asked=asked_settings(record.recipe),
@@ -88,13 +85,13 @@ def page(record: RunRecord) -> str:
     )
 
 
-def curves(record: RunRecord) -> list[Line]:
+def curves(record: RunRecord) -> list[Curve]:
     """Training and held-out text over steps."""
     return [
-        Line("training text", "training", record.training, is_main=False),
-        Line("the weights before averaging", "live", record.live),
-        Line("texts of data.held_out", "unseen", record.unseen),
-        Line("held-out text", "held-out", record.held_out),
+        Curve("training text", "training", record.training, is_main=False),
+        Curve("the weights before averaging", "live", record.live),
+        Curve("texts of data.held_out", "unseen", record.unseen),
+        Curve("held-out text", "held-out", record.held_out),
     ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from yanmo.core.commands import install_command
 from yanmo.core.errors import ConfigError
 from yanmo.core.storage import whole_file
-from yanmo.report.chart import Line, binned, shown_range
+from yanmo.report.chart import Curve, binned, shown_range
 from yanmo.report.chinese import CHINESE
 from yanmo.report.comparison import names_of, shared_levels
 from yanmo.report.page import curves
@@ -128,7 +128,7 @@ def draw(axes: "Axes", records: Sequence[RunRecord], words: Words) -> None:
         above.set_xlabel(words("passes over the text"))
 
 
-def draw_line(axes: "Axes", line: Line, colour: str, label: str) -> None:
+def draw_line(axes: "Axes", line: Curve, colour: str, label: str) -> None:
     """Draw a curve; one without a label is not in the legend."""
     if not line.points:
         return

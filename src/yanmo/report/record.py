@@ -16,6 +16,7 @@ from yanmo.core import storage
 from yanmo.core.errors import ConfigError
 from yanmo.core.records import Manifest, read_record
 from yanmo.eval.baselines import NGramBaselines
+from yanmo.eval.history import finite
 from yanmo.settings.schema import Recipe
 from yanmo.train.binding import read_plan
 from yanmo.train.metrics import SUPERSEDED, read_metrics
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Sample:
+class SavedSample:
     """What the model wrote at an evaluation."""
 
     step: int
@@ -49,7 +50,7 @@ class RunRecord:
     rows: list[Row]
     superseded: int
     """Rows of steps that were done again."""
-    samples: list[Sample]
+    samples: list[SavedSample]
     """The first, the last, and some between."""
     measured: Row
     """What was measured of copying and of writing, if it was."""
@@ -60,7 +61,7 @@ class RunRecord:
 
     def points(self, event: str, key: str) -> list[Point]:
         """The values of a key by step, each step once."""
-        found = {row.get("step"): number(row.get(key)) for row in self.named(event)}
+        found = {row.get("step"): finite(row.get(key)) for row in self.named(event)}
         return [(step, v) for step, v in found.items() if isinstance(step, int) and v is not None]
 
     @cached_property
@@ -68,7 +69,7 @@ class RunRecord:
         """The baselines, if the run began."""
         start = next(iter(self.named("start")), {})
         found = {
-            name: number(start.get(f"{name}_bits_per_char"))
+            name: finite(start.get(f"{name}_bits_per_char"))
             for name in ("uniform", "unigram", "bigram", "floor")
         }
         uniform, unigram, bigram = found["uniform"], found["unigram"], found["bigram"]
@@ -122,13 +123,6 @@ class RunRecord:
         return self.folder.resolve().name
 
 
-def number(value: Any) -> float | None:
-    """A finite number, if it is one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < 1e300 else None
-
-
 def find_run(path: Path | None) -> Path:
     """The run folder that RUN means: itself, or the one of a model or checkpoint; None: the newest.
 
@@ -158,7 +152,7 @@ def read_run(folder: Path) -> RunRecord:
         read_plan(folder),
         read_metrics(folder),
         superseded.read_bytes().count(b"\n") if superseded.is_file() else 0,
-        [Sample(step, read_sample(path)) for step, path in _spread(sample_files(folder))],
+        [SavedSample(step, read_sample(path)) for step, path in _spread(sample_files(folder))],
         _measured(folder / COPIES),
     )
 

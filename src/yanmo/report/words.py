@@ -11,9 +11,10 @@ from typing import NamedTuple
 from yanmo.core.commands import as_command
 from yanmo.core.console import counted, span
 from yanmo.eval.baselines import NGramBaselines
+from yanmo.eval.history import finite
 from yanmo.report.figures import Figures
 from yanmo.report.measured import copied, recalled
-from yanmo.report.record import COPIES, RunRecord, number
+from yanmo.report.record import COPIES, RunRecord
 from yanmo.settings.recipe import longer_setting
 from yanmo.tokenizer.base import CHAT
 
@@ -177,7 +178,7 @@ def _taught(record: RunRecord) -> Iterator[Said]:
             f"It prefers what was chosen in {last:.0%} of held-out pairs, {first:.0%} at the beginning.",
             f"留出的偏好对中，它偏向被选者的占 {last:.0%}（开始时 {first:.0%}）。",
         )
-    stops = [number(row.get("stop_rate")) for row in record.named("end")]
+    stops = [finite(row.get("stop_rate")) for row in record.named("end")]
     if stops and stops[-1] is not None:
         yield Said(
             f"{stops[-1]:.0%} of its answers to held-out questions come to an end.",

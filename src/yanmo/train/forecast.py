@@ -14,6 +14,7 @@ import torch
 
 from yanmo.core.console import counted, span
 from yanmo.data.batches import windows_in
+from yanmo.eval.health import BITS_PER_PARAMETER
 from yanmo.model.config import GPTConfig
 from yanmo.model.fused import LOGITS, MANY_LOGITS
 from yanmo.model.gpt import count_active, count_between, count_parameters
@@ -32,8 +33,6 @@ from yanmo.train.probe import ALL_TRAINED, Speed
 
 FINE_TUNING_RATE = 5e-5
 """A learning rate up to this one is usual for fine-tuning, and too low from scratch."""
-BITS_PER_PARAMETER = 3.6
-"""What a model holds of a text that nothing can be learned from (Morris et al. 2025)."""
 FEW_TOKENS = 1 / 20
 """Fewer training tokens per parameter than this: the model will overfit. (Compute-optimal is about 20.)"""
 

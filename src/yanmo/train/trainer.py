@@ -36,6 +36,7 @@ from yanmo.core.signals import StopSignal
 from yanmo.data.batches import BatchSource
 from yanmo.eval.baselines import NGramBaselines
 from yanmo.eval.health import Health
+from yanmo.eval.log import METRICS
 from yanmo.parallel.distributed import Rendezvous
 from yanmo.parallel.environment import environment
 from yanmo.parallel.machine import return_freed_memory
@@ -209,7 +210,7 @@ def lock_run_folder(folder: Path, rank: int) -> Iterator[None]:
 
 def forget(folder: Path) -> None:
     """Delete the files of a run that has not begun, except its lock."""
-    for name in (*OWN_FILES, "metrics.jsonl", "tensorboard"):
+    for name in (*OWN_FILES, METRICS, "tensorboard"):
         if name != "run.lock":
             storage.remove_path(folder / name)
 

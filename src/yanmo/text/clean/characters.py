@@ -66,6 +66,8 @@ WIDE_LETTERS = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(
 WIDE_LETTERS |= {code: code - 0xFEE0 for code in range(0xFF41, 0xFF5B)}
 HAS_WIDE_LETTER = re.compile("[０-９Ａ-Ｚａ-ｚ]")
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
+"""Quotes and brackets of Chinese, with their partners."""
 NARROW = re.compile(rf"(?<=[{HAN}”’」』》）])([,;:?!]|\.(?![.\w]))(?: (?=[{HAN}“‘「『《（]))?")
 NARROW_BRACKETS = re.compile(rf"\((?=[^()\n]{{0,80}}[{HAN}])([^()\n]{{1,80}})\)")
 TO_WIDE = {",": "，", ";": "；", ":": "：", "?": "？", "!": "！", ".": "。"}

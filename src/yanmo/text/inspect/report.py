@@ -18,7 +18,7 @@ from yanmo.core.errors import ConfigError, DataError
 from yanmo.settings.schema import Cleaning
 from yanmo.text.clean import filters
 from yanmo.text.clean.ads import ads, letters
-from yanmo.text.clean.characters import NARROW, UNSEEN_CHARACTER
+from yanmo.text.clean.characters import NARROW, QUOTES, UNSEEN_CHARACTER
 from yanmo.text.clean.dedup import DuplicateIndex, Marks
 from yanmo.text.clean.rules import Cleaned
 from yanmo.text.clean.run import cleaned_documents, processes_for, seen_before, unlike_others
@@ -44,7 +44,6 @@ UNSAFE = re.compile(r"[\"'`$\\\\;&<>!]")
 MAX_SHOWN_CHARACTERS = 100
 MAX_COUNTED_LINES = 250_000
 """Different lines counted at a time; beyond that the rarest are forgotten."""
-QUOTES = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "（": "）", "【": "】"}
 WIDE_MARKS, NARROW_MARKS = "，。！？：；", ",.!?:;"
 ODD = {
     "control": re.compile(f"{ILLEGAL.pattern}|{UNSEEN_CHARACTER.pattern}"),
