@@ -17,7 +17,8 @@ from yanmo.core.console import Console
 from yanmo.core.errors import DataError
 from yanmo.data import prepare as prepare_module
 from yanmo.data.encode import PARALLEL_FROM_BYTES, encode, encode_all, processes_for
-from yanmo.data.prepare import MARK_FILE, Prepared, prepare
+from yanmo.data.prepare import MARK_FILE, prepare
+from yanmo.data.prepared import Prepared
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig
 from yanmo.tokenizer import CharTokenizer, Tokenizer, kind_of
 

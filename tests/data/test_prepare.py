@@ -11,7 +11,8 @@ from tests.makers.parsers import shard_files
 from tests.makers.texts import invented_text
 from yanmo.core.console import Console
 from yanmo.core.errors import DataError
-from yanmo.data.prepare import Prepared, decide_vocabulary, prepare
+from yanmo.data.prepare import decide_vocabulary, prepare
+from yanmo.data.prepared import Prepared
 from yanmo.data.shards import ShardSet, ShardWriter, Tokens, dtype_for
 from yanmo.data.split import cut_document, default_val_fraction, plan_split
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig

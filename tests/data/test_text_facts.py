@@ -7,7 +7,8 @@ import pytest
 
 from tests.makers.texts import invented_text
 from yanmo.core.console import Console
-from yanmo.data.prepare import Prepared, prepare
+from yanmo.data.prepare import prepare
+from yanmo.data.prepared import Prepared
 from yanmo.data.shards import Tokens
 from yanmo.data.text_facts import facts_of_text, slices
 from yanmo.settings.schema import CorpusConfig, DataConfig, TokenizerConfig

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from yanmo.core.console import Console
-from yanmo.data.prepare import HeldOut, prepare
+from yanmo.data.prepare import prepare
+from yanmo.data.prepared import HeldOut
 from yanmo.eval.baselines import NGramBaselines, baselines_of
 from yanmo.eval.loss import Evaluation, evaluate
 from yanmo.model.config import GPTConfig

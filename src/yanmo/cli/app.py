@@ -15,8 +15,9 @@ import typer
 
 from yanmo.cli.corpus import clean, inspect
 from yanmo.cli.crawl import crawl
+from yanmo.cli.evaluating import evaluate
 from yanmo.cli.hub import export, import_
-from yanmo.cli.options import Device, Json, Verify
+from yanmo.cli.options import Json, refuse_beside
 from yanmo.cli.report import plot, report
 from yanmo.cli.scale import app as scale_app
 from yanmo.cli.serving import serve
@@ -25,7 +26,7 @@ from yanmo.cli.words import Verb, unforeseen
 from yanmo.cli.writing import chat, generate, heading, write_to_stdout
 from yanmo.core.commands import as_command, command_name, short_path
 from yanmo.core.console import guarded
-from yanmo.core.errors import ConfigError, DivergedError, YanmoError
+from yanmo.core.errors import DivergedError, YanmoError
 from yanmo.core.storage import free_bytes, is_file
 from yanmo.settings.places import run_name
 
@@ -54,6 +55,7 @@ app.command()(crawl)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(evaluate)
 app.command()(report)
 app.command()(plot)
 
@@ -311,89 +313,6 @@ def plan(
 
 
 @app.command()
-def evaluate(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="Run, checkpoint or model folder. [default: the newest run]"),
-    ] = None,
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(help="A text to measure on (repeat for more). [default: the run's held-out text]"),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Tokens from one window to the next; fewer give each token more context. [default: half]",
-        ),
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=0.99, help="Measure also with a memory of the text so far, of this share; 0.3 is good."
-        ),
-    ] = None,
-    detail: Annotated[
-        bool, typer.Option("--detail", help="Also by document, and by place in the window.")
-    ] = False,
-    health: Annotated[
-        bool,
-        typer.Option(
-            "--health",
-            help="Instead, say what the log of RUN shows to be wrong; RUN may also be a metrics.jsonl.",
-        ),
-    ] = False,
-    copies: Annotated[
-        bool,
-        typer.Option(
-            "--copies",
-            help="Measure instead what the model copies: its samples and its memory of the training text,"
-            " beside held-out text.",
-        ),
-    ] = False,
-    writing: Annotated[
-        bool,
-        typer.Option(
-            "--writing",
-            help="Measure instead how its samples are written (variety, loops, quotes, rare characters),"
-            " beside held-out text.",
-        ),
-    ] = False,
-    samples: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Samples that --copies and --writing write.")
-    ] = 20,
-    device: Device = None,
-    verify: Verify = True,
-    as_json: Json = False,
-) -> None:
-    """Measure a model: loss, perplexity and bits per character, with the n-gram baselines."""
-    if health:
-        beside = {"--detail": detail or None, "--copies": copies or None, "--writing": writing or None}
-        refuse_beside("--health", {"--corpus": corpus, "--stride": stride, "--memory": memory, **beside})
-        from yanmo.eval.log import check_log, find_log
-
-        checked = check_log(find_log(run))
-        print(json.dumps(checked.as_json(), ensure_ascii=False) if as_json else "\n".join(checked.lines()))
-        return
-    from yanmo.core.console import Console
-
-    if copies or writing:
-        from yanmo.eval.examine import examine
-
-        refuse_beside(
-            "--copies" if copies else "--writing",
-            {"--corpus": corpus, "--stride": stride, "--memory": memory, "--detail": detail or None},
-        )
-        seen = examine(run, Console(), copies, writing, samples, device, verify)
-        print(json.dumps(seen.as_json(), ensure_ascii=False) if as_json else "\n".join(seen.lines()))
-        return
-    from yanmo.eval.assess import assess
-
-    found = assess(run, tuple(corpus or ()), stride, Console(), device, verify, memory, detail)
-    print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
-
-
-@app.command()
 def env(as_json: Json = False) -> None:
     """Print what a bug report needs: versions, devices, folders."""
     from yanmo.parallel.environment import describe_environment
@@ -406,13 +325,6 @@ def env(as_json: Json = False) -> None:
 
 
 # -- what the verbs share ---------------------------------------------------------------------
-
-
-def refuse_beside(option: str, others: dict[str, object]) -> None:
-    """Refuse options that have no effect beside another one."""
-    for name, value in others.items():
-        if value is not None:
-            raise ConfigError(f"{name} has no effect with {option}", where=name, hint="leave one of them out")
 
 
 def devices_named(recipe: "Recipe", folder: Path) -> int:

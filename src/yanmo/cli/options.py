@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from yanmo.core.errors import ConfigError
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Overwrite a file that yanmo did not make; never an input.")
@@ -133,3 +135,10 @@ def with_sampler(verb: Callable[..., None]) -> Callable[..., None]:
     given.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
     del given.__wrapped__
     return given
+
+
+def refuse_beside(option: str, others: dict[str, object]) -> None:
+    """Refuse options that have no effect beside another one."""
+    for name, value in others.items():
+        if value is not None:
+            raise ConfigError(f"{name} has no effect with {option}", where=name, hint="leave one of them out")

@@ -20,7 +20,7 @@ from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.packed import PackedRows
 from yanmo.data.pairs import PairRows
-from yanmo.data.prepare import Prepared, Sides
+from yanmo.data.prepared import Prepared, Sides
 from yanmo.data.shards import LEARNED, REJECTED, ShardSet, ShardWriter, write_manifest
 from yanmo.data.split import content_hash, default_val_fraction
 from yanmo.settings.schema import CorpusConfig

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from yanmo.data.prepare import Prepared
+from yanmo.data.prepared import Prepared
 from yanmo.data.shards import Ids, Tokens
 from yanmo.text.clean.dedup import WINDOW_CHARACTERS, Sought, windows_of
 from yanmo.text.clean.filters import measure

@@ -19,7 +19,8 @@ from yanmo.core.commands import short_path
 from yanmo.core.console import Console, ProgressLine
 from yanmo.core.errors import ConfigError, DataError
 from yanmo.data.batches import sliding_starts
-from yanmo.data.prepare import Prepared, prepare
+from yanmo.data.prepare import prepare
+from yanmo.data.prepared import Prepared
 from yanmo.data.shards import Ids
 from yanmo.eval.baselines import COUNTED_TOKENS, NGramBaselines, fit_baselines
 from yanmo.eval.detail import Detail, TextTokens, detail_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yanmo.core.console import counted
-from yanmo.data.prepare import Prepared
+from yanmo.data.prepared import Prepared
 from yanmo.data.shards import ShardSet
 from yanmo.data.text_index import documents_of
 from yanmo.generate.engine import RunningSequence, rows_together

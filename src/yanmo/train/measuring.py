@@ -5,7 +5,7 @@ base; a sample; the share of answers that come to an end.
 """
 
 from yanmo.core import storage
-from yanmo.data.prepare import HeldOut
+from yanmo.data.prepared import HeldOut
 from yanmo.eval.health import facts_of_sample
 from yanmo.eval.loss import Evaluation, evaluate
 from yanmo.generate.answers import write_answers

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from yanmo.core import storage
 from yanmo.data.batches import Floats
 from yanmo.data.pairs import PairRows
-from yanmo.data.prepare import Prepared, Sides
+from yanmo.data.prepared import Prepared, Sides
 from yanmo.model.config import IGNORED
 from yanmo.model.gpt import GPT
 

@@ -21,7 +21,8 @@ from yanmo.core.console import Console
 from yanmo.core.errors import CheckpointError, ConfigError, DeviceError
 from yanmo.core.records import Manifest, read_record
 from yanmo.data.batches import BatchSource, Floats
-from yanmo.data.prepare import HeldOut, Prepared, Sides, decide_vocabulary
+from yanmo.data.prepare import decide_vocabulary
+from yanmo.data.prepared import HeldOut, Prepared, Sides
 from yanmo.data.shards import ShardSet
 from yanmo.data.text_index import open_index
 from yanmo.eval.baselines import NGramBaselines, baselines_of

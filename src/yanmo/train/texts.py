@@ -15,7 +15,8 @@ from yanmo.data.batches import Batches, BatchSource, Floats
 from yanmo.data.dialogues import prepare_dialogues
 from yanmo.data.packed import MixedBatches, PackedBatches
 from yanmo.data.pairs import PairBatches
-from yanmo.data.prepare import Prepared, Sides, prepare, recorded_shards
+from yanmo.data.prepare import prepare, recorded_shards
+from yanmo.data.prepared import Prepared, Sides
 from yanmo.data.shards import ShardSet
 from yanmo.settings.schema import CorpusConfig, DataConfig, Recipe, TokenizerConfig
 from yanmo.text.read.dialogues import Kind, recognise
